@@ -1,0 +1,75 @@
+"""The errors a user can meet: what, where, the way out, and the exit status that goes with it.
+
+Every error prints as one line `build-oci: error: WHERE: WHAT` and, where there is a way out, a line `hint: …`.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def printable(text: str | bytes) -> str:
+    """TEXT on one line of plain UTF-8: control characters and bytes that are no UTF-8 are escaped as in `\\x1b`."""
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    return "".join(
+        character if character.isprintable() else character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass")
+        .decode("latin-1").encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+class BuildOciError(Exception):
+    """Base of every error this package raises on purpose. `where` and `hint` may be empty."""
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str | bytes = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = printable(what)
+        self.where = printable(where)
+        self.hint = printable(hint)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: the error, then its hint if it has one."""
+        return [f"build-oci: error: {self}"] + ([f"hint: {self.hint}"] if self.hint else [])
+
+
+class UsageError(BuildOciError):
+    """The command line or the environment is wrong."""
+
+    exit_status = 2
+
+
+class ConfigError(BuildOciError):
+    """The configuration is wrong; `problems` holds every one that was found, in the order of the document."""
+
+    exit_status = 2
+
+    def __init__(self, problems: list[BuildOciError]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+    def lines(self) -> list[str]:
+        return [line for problem in self.problems for line in problem.lines()]
+
+
+class TreeError(BuildOciError):
+    """The root file system could not be read, or changed while it was being packed; `where` is the path."""
+
+
+class ParentError(BuildOciError):
+    """A parent image is broken, hostile or not understood; `where` is the file or blob."""
+
+
+class OutputError(BuildOciError):
+    """The output could not be written; `where` is the path."""
+
+
+class Cancelled(BuildOciError):
+    """The build was asked to stop."""
+
+    exit_status = 130

@@ -1,0 +1,80 @@
+"""Builds the native extensions; everything else about the package stands in pyproject.toml."""
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NATIVE = Path("build_oci") / "_native"
+KERNEL = NATIVE / "kernel"
+
+# One wheel serves CPython 3.11 and every later one. A free-threaded interpreter has no stable ABI to build for.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+LIMITED_API = "0x030B0000"
+
+# The kernels each extension is made of, besides its own .pyx.
+KERNELS = {
+    "sha256": ["sha256.c", "sha256_x86.c", "sha256_arm.c"],
+    "walk": ["arena.c", "tree.c", "scan.c"],
+    "tar": ["arena.c", "tree.c", "content.c", "header.c", "pack.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
+}
+
+MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
+if not FREE_THREADED:
+    MACROS.append(("Py_LIMITED_API", LIMITED_API))
+
+# A symbol that is missing would otherwise show only when the module is imported.
+COMPILE = ["-std=c11", "-O3", "-fno-strict-aliasing", "-Wall", "-Werror=implicit-function-declaration"]
+LINK = []
+if os.environ.get("BUILD_OCI_SANITIZE"):
+    COMPILE += ["-g", "-O1", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    LINK += ["-fsanitize=address,undefined"]
+
+
+class BuildExtensions(build_ext):
+    """build_ext that says what is missing when the compiler or the Python headers are."""
+
+    def build_extensions(self) -> None:
+        headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+        if not headers.exists():
+            sys.exit(
+                f"build-oci: error: {headers} is missing: the native extensions need the headers of this Python\n"
+                "hint: install them (Debian: python3-dev, Fedora: python3-devel), or install a ready-made wheel"
+            )
+        try:
+            super().build_extensions()
+        except Exception as error:
+            sys.exit(
+                f"build-oci: error: the native extensions could not be compiled: {error}\n"
+                "hint: a C compiler is needed (Debian: gcc libc6-dev, Fedora: gcc); or install a ready-made wheel"
+            )
+
+
+def extension(name: str) -> Extension:
+    """The extension build_oci._native.NAME with its kernels."""
+    sources = [str(NATIVE / f"{name}.pyx")] + [str(KERNEL / kernel) for kernel in KERNELS[name]]
+    return Extension(
+        f"build_oci._native.{name}",
+        sources=sources,
+        depends=[str(path) for path in sorted(KERNEL.glob("*.h"))],
+        include_dirs=[str(KERNEL)],
+        define_macros=MACROS,
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK,
+        py_limited_api=not FREE_THREADED,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(name) for name in KERNELS],
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3, "freethreading_compatible": True},
+    ),
+    cmdclass={"build_ext": BuildExtensions},
+    options={} if FREE_THREADED else {"bdist_wheel": {"py_limited_api": "cp311"}},
+)
