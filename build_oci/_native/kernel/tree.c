@@ -1,0 +1,186 @@
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out)
+{
+    if (*at >= size)
+        return 0;
+    memcpy(&out->name_size, packed + *at, 4);
+    memcpy(&out->value_size, packed + *at + 4, 4);
+    out->name = packed + *at + 8;
+    out->value = out->name + out->name_size;
+    *at += 8 + (size_t)out->name_size + out->value_size;
+    return 1;
+}
+
+static int by_name(const void *left, const void *right)
+{
+    const xattr *a = left, *b = right;
+    size_t shorter = a->name_size < b->name_size ? a->name_size : b->name_size;
+    int order = memcmp(a->name, b->name, shorter);
+    return order ? order : (a->name_size > b->name_size) - (a->name_size < b->name_size);
+}
+
+int xattr_pack(arena *a, xattr *items, size_t count, const uint8_t **packed, uint32_t *size)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += 8 + (size_t)items[i].name_size + items[i].value_size;
+    *packed = NULL;
+    *size = 0;
+    if (!total)
+        return 0;
+    uint8_t *out = total <= UINT32_MAX ? arena_take_bytes(a, total) : NULL;
+    if (!out)
+        return -1;
+    qsort(items, count, sizeof *items, by_name);
+    *packed = out;
+    *size = (uint32_t)total;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(out, &items[i].name_size, 4);
+        memcpy(out + 4, &items[i].value_size, 4);
+        memcpy(out + 8, items[i].name, items[i].name_size);
+        if (items[i].value_size)
+            memcpy(out + 8 + items[i].name_size, items[i].value, items[i].value_size);
+        out += 8 + (size_t)items[i].name_size + items[i].value_size;
+    }
+    return 0;
+}
+
+size_t entry_path(const entry *e, char *out)
+{
+    size_t size = 0;
+    for (const entry *at = e; at->parent; at = at->parent)
+        size += at->name_size + 1;
+    if (!size) {
+        if (out)
+            *out = 0;
+        return 0;
+    }
+    size--;
+    if (out) {
+        char *end = out + size;
+        *end = 0;
+        for (const entry *at = e; at->parent; at = at->parent) {
+            end -= at->name_size;
+            memcpy(end, at->name, at->name_size);
+            if (at->parent->parent)
+                *--end = '/';
+        }
+    }
+    return size;
+}
+
+/* The next entry in tar order after E, skipping whiteouts; NULL at the end. */
+static entry *next_in_order(const entry *e)
+{
+    if (S_ISDIR(e->mode) && e->children_count)
+        return e->children;
+    /* Within a block the files come first, then the subdirectories, each followed by all that is below it. */
+    for (; e->parent; e = e->parent) {
+        const entry *end = e->parent->children + e->parent->children_count;
+        if (e + 1 < end)
+            return (entry *)(e + 1);
+    }
+    return NULL;
+}
+
+entry **tree_order(tree *t, size_t *count)
+{
+    size_t total = 0;
+    for (entry *e = &t->root; e; e = next_in_order(e)) {
+        total++;
+        if (S_ISDIR(e->mode))
+            for (entry *w = e->whiteouts; w; w = w->next)
+                total++;
+    }
+    entry **order = malloc(total * sizeof *order);
+    if (!order)
+        return NULL;
+    size_t at = 0;
+    for (entry *e = &t->root; e; e = next_in_order(e)) {
+        order[at++] = e;
+        if (S_ISDIR(e->mode))
+            for (entry *w = e->whiteouts; w; w = w->next)
+                order[at++] = w;
+    }
+    *count = total;
+    return order;
+}
+
+int entry_is(const entry *e, const struct stat *st)
+{
+    return (uint64_t)st->st_dev == e->dev && (uint64_t)st->st_ino == e->ino && (st->st_mode & S_IFMT) == (e->mode & S_IFMT);
+}
+
+static int failed(problem *out, const entry *at, const char *call)
+{
+    *out = (problem){.kind = PROBLEM_SYSTEM, .error = errno, .call = call, .at = at};
+    return -1;
+}
+
+static int open_stepwise(const tree *t, const entry *directory)
+{
+    /* Only for paths that the kernel refuses whole: one call a level. */
+    size_t depth = 0;
+    for (const entry *at = directory; at->parent; at = at->parent)
+        depth++;
+    const entry **steps = malloc((depth + 1) * sizeof *steps);
+    if (!steps)
+        return -1;
+    for (const entry *at = directory; at->parent; at = at->parent)
+        steps[--depth] = at;
+    size_t levels = 0;
+    for (const entry *at = directory; at->parent; at = at->parent)
+        levels++;
+    int fd = open(*t->root_path ? t->root_path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; fd >= 0 && i < levels; i++) {
+        int below = openat(fd, steps[i]->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int error = errno;
+        close(fd);
+        errno = error;
+        fd = below;
+    }
+    free(steps);
+    return fd;
+}
+
+int tree_open_directory(const tree *t, const entry *directory, problem *out)
+{
+    int fd;
+    size_t root = strlen(t->root_path), below = entry_path(directory, NULL);
+    if (root + 1 + below < PATH_MAX) {
+        char path[PATH_MAX];
+        memcpy(path, t->root_path, root);
+        path[root] = '/';
+        entry_path(directory, path + root + 1);
+        /* The root may be named by a symbolic link: its closing slash lets the kernel follow that one. */
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    } else {
+        fd = open_stepwise(t, directory);
+    }
+    if (fd < 0) {
+        if (errno == ELOOP || errno == ENOTDIR) {
+            *out = (problem){.kind = PROBLEM_CHANGED, .call = "open", .at = directory};
+            return -1;
+        }
+        return failed(out, directory, "open");
+    }
+    struct stat st;
+    if (fstat(fd, &st)) {
+        failed(out, directory, "fstat");
+        close(fd);
+        return -1;
+    }
+    if (!entry_is(directory, &st)) {
+        *out = (problem){.kind = PROBLEM_CHANGED, .call = "open", .at = directory};
+        close(fd);
+        return -1;
+    }
+    return fd;
+}

@@ -1,0 +1,102 @@
+/*
+ * The entry table of one root file system: what the walk found, and what the diff and the plan add to it.
+ *
+ * Built by scan.c from several threads, each with an arena of its own; complete once the walk has ended. From then on entries stay where
+ * they are. The diff and the plan (one thread) may set `flags`, `digest`, `link` and `whiteouts`; packing (many threads) sets only the
+ * `digest` of the entry that it packs.
+ */
+#ifndef BUILD_OCI_TREE_H
+#define BUILD_OCI_TREE_H
+
+#include "arena.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+enum {
+    ENTRY_DIGEST_KNOWN = 1, /* `digest` holds the SHA-256 of the content */
+    ENTRY_UNCHANGED = 2,    /* the parent image has it: not emitted */
+    ENTRY_WHITEOUT = 4,     /* made by the diff: an empty file that hides a name of the parent */
+};
+
+typedef struct entry entry;
+
+struct entry {
+    entry *parent;    /* the directory it stands in; NULL for the root */
+    const char *name; /* base name, NUL-terminated; "" for the root */
+    const char *target;    /* of a symbolic link, NUL-terminated; else NULL */
+    const uint8_t *xattrs; /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
+    entry *children;       /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
+    union {
+        entry *link;      /* of a regular file: the entry it is a hard link to, or NULL */
+        entry *whiteouts; /* of a directory: first of its whiteouts, sorted by name */
+    };
+    entry *next; /* of a whiteout: the next one in the same directory */
+    uint64_t dev, ino, size, rdev;
+    int64_t mtime; /* whole seconds, rounded down */
+    uint32_t mtime_ns;
+    uint32_t mode, uid, gid; /* mode with the type bits */
+    uint32_t nlink;
+    uint32_t children_count, files_count; /* of a directory: all children, and how many of them are no directories */
+    uint32_t xattrs_size;
+    uint16_t name_size, target_size;
+    uint16_t flags;
+    uint8_t digest[32];
+};
+
+/* One extended attribute inside `xattrs`; name and value are not terminated. */
+typedef struct xattr {
+    const uint8_t *name, *value;
+    uint32_t name_size, value_size;
+} xattr;
+
+/* Steps through packed attributes from *AT (start with 0). 0 at the end. */
+int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out);
+
+/* Packs ITEMS, sorted by name, into ARENA. -1 when memory is exhausted. */
+int xattr_pack(arena *, xattr *items, size_t count, const uint8_t **packed, uint32_t *size);
+
+/* Where in a walk or a packing something went wrong. */
+typedef enum problem_kind {
+    PROBLEM_NONE = 0,
+    PROBLEM_SYSTEM,     /* a call failed: `error` is the errno, `call` its name */
+    PROBLEM_CHANGED,    /* the file is no longer what the walk saw */
+    PROBLEM_XATTR_NAME, /* an attribute's name contains '=' */
+    PROBLEM_TYPE,       /* a type that no tar can hold */
+    PROBLEM_SOCKET,     /* skipped: a warning */
+    PROBLEM_WHITEOUT_NAME, /* a file of the tree called .wh.…: a warning */
+} problem_kind;
+
+typedef struct problem {
+    problem_kind kind;
+    int error;
+    const char *call; /* static text */
+    const entry *at;  /* the entry, or, where `name` is set, the directory */
+    const char *name; /* malloc'ed, or NULL */
+    struct problem *next;
+} problem;
+
+typedef struct tree {
+    char *root_path; /* without a closing slash, NUL-terminated; "" for / itself */
+    entry root;
+    arena arena; /* for what the diff adds */
+} tree;
+
+/* The path of ENTRY below the root, without a leading slash, into OUT if not NULL; the length without the NUL. */
+size_t entry_path(const entry *, char *out);
+
+/* All entries, whiteouts included, in tar order: a directory, its whiteouts, its files, its subdirectories. NULL without memory. */
+entry **tree_order(tree *, size_t *count);
+
+/*
+ * A descriptor of the directory, whatever the length of its path, that is the very directory the walk saw, reached without following a
+ * symbolic link below the root. -1 with OUT filled on failure.
+ */
+int tree_open_directory(const tree *, const entry *directory, problem *out);
+
+/* Is this what the walk saw there? Compares device, inode and type. */
+int entry_is(const entry *, const struct stat *);
+
+#endif

@@ -1,0 +1,58 @@
+# The entry table (kernel/tree.h) as the extensions see it, and how a problem in it is told to Python.
+
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "tree.h" nogil:
+    ctypedef struct entry:
+        entry *parent
+        const char *name
+        uint64_t size
+        uint32_t mode
+        uint16_t name_size
+        uint16_t flags
+
+    ctypedef enum problem_kind:
+        PROBLEM_NONE
+        PROBLEM_SYSTEM
+        PROBLEM_CHANGED
+        PROBLEM_XATTR_NAME
+        PROBLEM_TYPE
+        PROBLEM_SOCKET
+        PROBLEM_WHITEOUT_NAME
+
+    ctypedef struct problem:
+        problem_kind kind
+        int error
+        const char *call
+        const entry *at
+        const char *name
+        problem *next
+
+    ctypedef struct tree:
+        char *root_path
+
+    size_t entry_path(const entry *, char *out)
+    entry **tree_order(tree *, size_t *count)
+
+
+cdef inline bytes path_of(const entry *at):
+    """The path of an entry below the root of its tree, without a leading slash; empty for the root."""
+    # One byte more: the C function closes the path with a NUL.
+    cdef size_t size = entry_path(at, NULL)
+    cdef bytes path = PyBytes_FromStringAndSize(NULL, size + 1)
+    entry_path(at, PyBytes_AsString(path))
+    return path[:size]
+
+
+cdef inline tuple told(const problem *p):
+    """(kind, errno, call, path) of a problem; see build_oci._native.walk.Problem."""
+    cdef bytes path = path_of(p.at)
+    if p.name != NULL:
+        path = path + b"/" + p.name if path else <bytes>p.name
+    kind = {
+        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_XATTR_NAME: "xattr-name",
+        PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
+    }[p.kind]
+    return kind, p.error, (<bytes>p.call).decode("ascii") if p.call != NULL else "", path
