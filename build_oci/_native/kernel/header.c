@@ -1,0 +1,321 @@
+#include "header.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+enum { NAME_FIELD = 100, LINK_FIELD = 100 };
+
+#define OCTAL_7 ((uint64_t)1 << 21)  /* first number that an eight-byte field cannot hold */
+#define OCTAL_11 ((uint64_t)1 << 33) /* likewise a twelve-byte field */
+
+static const char DIGEST_KEY[] = "freedesktopsdk.checksum.sha256";
+static const char XATTR_PREFIX[] = "SCHILY.xattr.";
+
+int has_content(const entry *e)
+{
+    return S_ISREG(e->mode) && !e->link && e->size;
+}
+
+uint64_t padded(uint64_t size)
+{
+    return (size + TAR_BLOCK - 1) & ~(uint64_t)(TAR_BLOCK - 1);
+}
+
+/* Where bytes go; only their number is kept where there is no `at`. */
+typedef struct sink {
+    uint8_t *at;
+    size_t size;
+} sink;
+
+static void put(sink *s, const void *data, size_t size)
+{
+    if (s->at && size)
+        memcpy(s->at + s->size, data, size);
+    s->size += size;
+}
+
+/* The length of the UTF-8 character at TEXT as Python's strict decoder sees it; 0 where there is none. */
+static size_t utf8_character(const uint8_t *text, size_t left)
+{
+    uint8_t c = text[0];
+    if (c < 0x80)
+        return 1;
+    size_t size = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    if (!size || size > left)
+        return 0;
+    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    if (text[1] < low || text[1] > high)
+        return 0;
+    for (size_t i = 2; i < size; i++)
+        if (text[i] < 0x80 || text[i] > 0xbf)
+            return 0;
+    return size;
+}
+
+static int is_utf8(const uint8_t *text, size_t size)
+{
+    for (size_t at = 0; at < size;) {
+        size_t step = utf8_character(text + at, size - at);
+        if (!step)
+            return 0;
+        at += step;
+    }
+    return 1;
+}
+
+static int is_ascii(const uint8_t *text, size_t size)
+{
+    for (size_t at = 0; at < size; at++)
+        if (text[at] >= 0x80)
+            return 0;
+    return 1;
+}
+
+/* TEXT in a field of SIZE bytes: what is not ASCII becomes a question mark a character, as str.encode("ascii", "replace") has it. */
+static void text_field(uint8_t *field, size_t size, const uint8_t *text, size_t length)
+{
+    size_t out = 0;
+    for (size_t at = 0; at < length && out < size;) {
+        size_t step = utf8_character(text + at, length - at);
+        field[out++] = step == 1 ? text[at] : '?';
+        at += step ? step : 1;
+    }
+}
+
+static void octal_field(uint8_t *field, size_t size, uint64_t value)
+{
+    field[size - 1] = 0;
+    for (size_t at = size - 1; at-- > 0; value >>= 3)
+        field[at] = (uint8_t)('0' + (value & 7));
+}
+
+typedef struct ustar {
+    const uint8_t *name, *target;
+    size_t name_size, target_size;
+    uint64_t mode, uid, gid, size, mtime;
+    char type;
+    int is_device;
+    uint64_t device;
+} ustar;
+
+static void ustar_block(sink *s, const ustar *u)
+{
+    if (s->at) {
+        uint8_t *block = s->at + s->size;
+        memset(block, 0, TAR_BLOCK);
+        text_field(block, NAME_FIELD, u->name, u->name_size);
+        octal_field(block + 100, 8, u->mode);
+        octal_field(block + 108, 8, u->uid);
+        octal_field(block + 116, 8, u->gid);
+        octal_field(block + 124, 12, u->size);
+        octal_field(block + 136, 12, u->mtime);
+        memset(block + 148, ' ', 8);
+        block[156] = (uint8_t)u->type;
+        text_field(block + 157, LINK_FIELD, u->target, u->target_size);
+        memcpy(block + 257, "ustar\0" "00", 8);
+        if (u->is_device) {
+            octal_field(block + 329, 8, major((dev_t)u->device));
+            octal_field(block + 337, 8, minor((dev_t)u->device));
+        }
+        uint64_t sum = 0;
+        for (size_t i = 0; i < TAR_BLOCK; i++)
+            sum += block[i];
+        octal_field(block + 148, 7, sum);
+    }
+    s->size += TAR_BLOCK;
+}
+
+/* One pax record: the length of the record, counting its own digits, then key=value. */
+static void record(sink *s, const void *prefix, size_t prefix_size, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+    size_t rest = prefix_size + key_size + value_size + 3, total = rest;
+    char digits[24];
+    for (;;) {
+        size_t next = rest + (size_t)snprintf(digits, sizeof digits, "%zu", total);
+        if (next == total)
+            break;
+        total = next;
+    }
+    put(s, digits, strlen(digits));
+    put(s, " ", 1);
+    put(s, prefix, prefix_size);
+    put(s, key, key_size);
+    put(s, "=", 1);
+    put(s, value, value_size);
+    put(s, "\n", 1);
+}
+
+static void text_record(sink *s, const char *key, const void *value, size_t value_size)
+{
+    record(s, "", 0, key, strlen(key), value, value_size);
+}
+
+static void number_record(sink *s, const char *key, uint64_t value)
+{
+    char text[24];
+    text_record(s, key, text, (size_t)snprintf(text, sizeof text, "%llu", (unsigned long long)value));
+}
+
+/* SECONDS + NANOSECONDS as the shortest exact decimal. */
+static size_t format_time(char *out, size_t size, int64_t seconds, uint32_t nanoseconds)
+{
+    int negative = seconds < 0;
+    uint64_t whole = negative ? 0 - (uint64_t)seconds : (uint64_t)seconds;
+    if (negative && nanoseconds) {
+        /* The file system counts the fraction upwards from the second before. */
+        whole--;
+        nanoseconds = 1000000000u - nanoseconds;
+    }
+    size_t length = (size_t)snprintf(out, size, "%s%llu", negative ? "-" : "", (unsigned long long)whole);
+    if (nanoseconds) {
+        length += (size_t)snprintf(out + length, size - length, ".%09u", nanoseconds);
+        while (out[length - 1] == '0')
+            length--;
+    }
+    return length;
+}
+
+/* The archive's name for E into OUT: "./" for the root, "./name" in the root, "dir/name" below, directories with a closing slash. */
+static size_t archive_name(const entry *e, uint8_t *out)
+{
+    size_t size = 0;
+    if (!e->parent || (!e->parent->parent && !S_ISDIR(e->mode))) {
+        memcpy(out, "./", 2);
+        size = 2;
+    }
+    size += entry_path(e, (char *)out + size);
+    if (S_ISDIR(e->mode) && e->parent)
+        out[size++] = '/';
+    return size;
+}
+
+static char type_flag(const entry *e)
+{
+    switch (e->mode & S_IFMT) {
+    case S_IFDIR: return '5';
+    case S_IFLNK: return '2';
+    case S_IFCHR: return '3';
+    case S_IFBLK: return '4';
+    case S_IFIFO: return '6';
+    default: return e->link ? '1' : '0';
+    }
+}
+
+static size_t text_capacity(const entry *e)
+{
+    size_t needed = entry_path(e, NULL) + 8;
+    if (S_ISREG(e->mode) && e->link) {
+        size_t target = entry_path(e->link, NULL) + 8;
+        needed = target > needed ? target : needed;
+    }
+    return needed;
+}
+
+static void write_headers(const entry *e, const header_options *options, sink *s, uint8_t *name, uint8_t *target)
+{
+    int64_t mtime = options->has_epoch ? options->epoch : e->mtime;
+    uint32_t nanoseconds = options->has_epoch ? 0 : e->mtime_ns;
+    int is_link = S_ISREG(e->mode) && e->link;
+    ustar u = {.name = name, .target = target, .type = type_flag(e), .mode = e->mode & 07777};
+    u.name_size = archive_name(e, name);
+    u.is_device = S_ISCHR(e->mode) || S_ISBLK(e->mode);
+    u.device = e->rdev;
+    if (is_link) {
+        u.target_size = archive_name(e->link, target);
+    } else if (e->target) {
+        u.target = (const uint8_t *)e->target;
+        u.target_size = e->target_size;
+    }
+    uint64_t size = is_link ? 0 : e->size;
+    u.uid = e->uid < OCTAL_7 ? e->uid : 0;
+    u.gid = e->gid < OCTAL_7 ? e->gid : 0;
+    u.size = size < OCTAL_11 ? size : 0;
+    /* tarfile rounds a time with a fraction to the nearest even second, and gives up where the result does not fit. */
+    int64_t rounded = mtime + (nanoseconds > 500000000u || (nanoseconds == 500000000u && mtime & 1));
+    int fits = rounded >= 0 && (uint64_t)rounded < OCTAL_11;
+    u.mtime = fits ? (uint64_t)rounded : 0;
+
+    int records_digest = S_ISREG(e->mode) && !is_link && !(e->flags & ENTRY_WHITEOUT);
+    int has_xattrs = e->xattrs_size && !is_link;
+    int long_name = u.name_size > NAME_FIELD || !is_ascii(u.name, u.name_size);
+    int long_target = u.target_size > LINK_FIELD || !is_ascii(u.target, u.target_size);
+    int any = records_digest || has_xattrs || long_name || long_target || u.uid != e->uid || u.gid != e->gid || u.size != size || !fits ||
+              nanoseconds;
+    if (any) {
+        int binary = (long_name && !is_utf8(u.name, u.name_size)) || (long_target && !is_utf8(u.target, u.target_size));
+        xattr item;
+        for (size_t at = 0; has_xattrs && !binary && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
+            binary = !is_utf8(item.value, item.value_size);
+
+        size_t header_at = s->size;
+        s->size += TAR_BLOCK;
+        size_t records_at = s->size;
+        if (binary)
+            put(s, "21 hdrcharset=BINARY\n", 21);
+        if (records_digest) {
+            char hex[65];
+            for (size_t i = 0; i < 32; i++) {
+                hex[2 * i] = "0123456789abcdef"[e->digest[i] >> 4];
+                hex[2 * i + 1] = "0123456789abcdef"[e->digest[i] & 15];
+            }
+            text_record(s, DIGEST_KEY, hex, 64);
+        }
+        for (size_t at = 0; has_xattrs && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
+            record(s, XATTR_PREFIX, sizeof XATTR_PREFIX - 1, item.name, item.name_size, item.value, item.value_size);
+        if (long_name)
+            text_record(s, "path", u.name, u.name_size);
+        if (long_target)
+            text_record(s, "linkpath", u.target, u.target_size);
+        if (u.uid != e->uid)
+            number_record(s, "uid", e->uid);
+        if (u.gid != e->gid)
+            number_record(s, "gid", e->gid);
+        if (u.size != size)
+            number_record(s, "size", size);
+        if (!fits || nanoseconds) {
+            char text[40];
+            text_record(s, "mtime", text, format_time(text, sizeof text, mtime, nanoseconds));
+        }
+        size_t records_size = s->size - records_at;
+        size_t padding = (size_t)padded(records_size) - records_size;
+        if (s->at)
+            memset(s->at + s->size, 0, padding);
+        s->size += padding;
+
+        static const char pax_name[] = "././@PaxHeader";
+        sink at_header = {.at = s->at ? s->at + header_at : NULL};
+        ustar pax = {.name = (const uint8_t *)pax_name, .name_size = sizeof pax_name - 1, .type = 'x', .size = records_size};
+        ustar_block(&at_header, &pax);
+    }
+    ustar_block(s, &u);
+}
+
+/* The size of the headers, written where OUT is not NULL; 0 without memory. */
+static uint64_t both(const entry *e, const header_options *options, uint8_t *out)
+{
+    sink s = {.at = out};
+    uint8_t name[1024], target[1024];
+    size_t needed = text_capacity(e);
+    if (needed <= sizeof name) {
+        write_headers(e, options, &s, name, target);
+        return s.size;
+    }
+    uint8_t *longer = malloc(2 * needed);
+    if (!longer)
+        return 0;
+    write_headers(e, options, &s, longer, longer + needed);
+    free(longer);
+    return s.size;
+}
+
+uint64_t header_size(const entry *e, const header_options *options)
+{
+    return both(e, options, NULL);
+}
+
+int header_write(const entry *e, const header_options *options, uint8_t *out)
+{
+    return both(e, options, out) ? 0 : -1;
+}

@@ -1,0 +1,29 @@
+/*
+ * Tar headers of entries: POSIX pax, byte for byte what CPython's tarfile writes with PAX_FORMAT, encoding UTF-8 with surrogateescape, and
+ * empty owner names.
+ */
+#ifndef BUILD_OCI_HEADER_H
+#define BUILD_OCI_HEADER_H
+
+#include "tree.h"
+
+enum { TAR_BLOCK = 512 };
+
+typedef struct header_options {
+    int has_epoch;
+    int64_t epoch; /* the mtime of every entry, where there is one */
+} header_options;
+
+/* How many bytes the headers of ENTRY take: a multiple of TAR_BLOCK. The same before and after its digest is known. 0 without memory. */
+uint64_t header_size(const entry *, const header_options *);
+
+/* Writes them to OUT, which has room for header_size() bytes. A regular file's digest is taken from the entry. -1 without memory. */
+int header_write(const entry *, const header_options *, uint8_t *out);
+
+/* Does ENTRY carry content in the archive? */
+int has_content(const entry *);
+
+/* The size of the content, padded to whole blocks. */
+uint64_t padded(uint64_t size);
+
+#endif

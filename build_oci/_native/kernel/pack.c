@@ -1,0 +1,276 @@
+#include "pack.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    END_OF_ARCHIVE = 2 * TAR_BLOCK,
+    PENDING_BYTES = 256 * 1024, /* hashed together, while a core's own cache still holds them */
+    PENDING_FILES = 128,
+    MEMBERS_MAX = 1 << 14, /* of one batch */
+};
+
+/* A plan's hard links: the first emitted name of every inode that has more than one. */
+typedef struct link_table {
+    entry **slots;
+    size_t mask;
+} link_table;
+
+static size_t link_slot(const link_table *links, const entry *e)
+{
+    uint64_t key = (e->ino ^ (e->dev << 40 | e->dev >> 24)) * 0x9e3779b97f4a7c15u;
+    size_t slot = (size_t)(key >> 32) & links->mask;
+    while (links->slots[slot] && (links->slots[slot]->ino != e->ino || links->slots[slot]->dev != e->dev))
+        slot = (slot + 1) & links->mask;
+    return slot;
+}
+
+static int find_links(plan *p, int preserve)
+{
+    size_t linked = 0;
+    for (size_t i = 0; i < p->members_count; i++) {
+        entry *e = p->members[i];
+        if (!S_ISREG(e->mode))
+            continue;
+        e->link = NULL;
+        linked += e->nlink > 1 && !(e->flags & ENTRY_WHITEOUT);
+    }
+    if (!linked || !preserve)
+        return 0;
+    link_table links = {.mask = 15};
+    while (links.mask < 2 * linked)
+        links.mask = 2 * links.mask + 1;
+    links.slots = calloc(links.mask + 1, sizeof *links.slots);
+    if (!links.slots)
+        return -1;
+    for (size_t i = 0; i < p->members_count; i++) {
+        entry *e = p->members[i];
+        if (!S_ISREG(e->mode) || e->nlink < 2 || e->flags & ENTRY_WHITEOUT)
+            continue;
+        size_t slot = link_slot(&links, e);
+        if (links.slots[slot])
+            e->link = links.slots[slot];
+        else
+            links.slots[slot] = e;
+    }
+    free(links.slots);
+    return 0;
+}
+
+static segment *add_segment(plan *p, segment_kind kind, size_t first, uint64_t size)
+{
+    if (p->segments_count == p->segments_capacity) {
+        size_t capacity = p->segments_capacity ? 2 * p->segments_capacity : 64;
+        segment *more = realloc(p->segments, capacity * sizeof *more);
+        if (!more)
+            return NULL;
+        p->segments = more;
+        p->segments_capacity = capacity;
+    }
+    segment *s = &p->segments[p->segments_count++];
+    *s = (segment){.kind = kind, .first = first, .count = 1, .size = size};
+    p->archive_size += size;
+    return s;
+}
+
+static int add_large(plan *p, size_t member, uint64_t headers, uint64_t segment_size)
+{
+    const entry *e = p->members[member];
+    if (!add_segment(p, SEGMENT_HEADER, member, headers))
+        return -1;
+    for (uint64_t offset = 0; offset < e->size; offset += segment_size) {
+        uint64_t left = e->size - offset;
+        segment *slice = add_segment(p, SEGMENT_SLICE, member, left > segment_size ? segment_size : padded(left));
+        if (!slice)
+            return -1;
+        slice->offset = offset;
+    }
+    return 0;
+}
+
+static int cut(plan *p, uint64_t segment_size)
+{
+    int open = 0; /* is the last segment a batch that takes more? */
+    for (size_t i = 0; i < p->members_count; i++) {
+        const entry *e = p->members[i];
+        uint64_t headers = header_size(e, &p->options);
+        if (!headers)
+            return -1;
+        if (has_content(e)) {
+            p->files++;
+            p->bytes += e->size;
+            if (e->size > segment_size) {
+                if (add_large(p, i, headers, segment_size))
+                    return -1;
+                open = 0;
+                continue;
+            }
+        } else if (S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT)) {
+            p->files++;
+        }
+        uint64_t size = headers + (has_content(e) ? padded(e->size) : 0);
+        segment *last = open ? &p->segments[p->segments_count - 1] : NULL;
+        if (last && last->size + size <= segment_size && last->count < MEMBERS_MAX) {
+            last->size += size;
+            last->count++;
+            p->archive_size += size;
+        } else if (!add_segment(p, SEGMENT_BATCH, i, size)) {
+            return -1;
+        }
+        open = 1;
+    }
+    return add_segment(p, SEGMENT_END, p->members_count, END_OF_ARCHIVE) ? 0 : -1;
+}
+
+plan *plan_new(tree *t, const header_options *options, const sha256_kernel *kernel, uint64_t segment_size, int preserve_links)
+{
+    plan *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    p->tree = t;
+    p->options = *options;
+    p->kernel = kernel;
+    p->members = tree_order(t, &p->members_count);
+    if (p->members) {
+        size_t kept = 0;
+        for (size_t i = 0; i < p->members_count; i++)
+            if (!(p->members[i]->flags & ENTRY_UNCHANGED))
+                p->members[kept++] = p->members[i];
+        p->members_count = kept;
+    }
+    if (!p->members || find_links(p, preserve_links) || cut(p, segment_size)) {
+        plan_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void plan_free(plan *p)
+{
+    free(p->members);
+    free(p->segments);
+    free(p);
+}
+
+static int no_memory(problem *out, const entry *at)
+{
+    *out = (problem){.kind = PROBLEM_SYSTEM, .error = ENOMEM, .call = "malloc", .at = at};
+    return -1;
+}
+
+int plan_digest(plan *p, size_t index, problem *out)
+{
+    entry *e = p->members[p->segments[index].first];
+    if (e->flags & ENTRY_DIGEST_KNOWN)
+        return 0;
+    reader r;
+    reader_begin(&r, p->tree);
+    int end = content_digest(&r, p->kernel, e, &p->cancelled, out);
+    reader_end(&r);
+    return end;
+}
+
+/* Files whose content is in place and whose headers wait for its digest. */
+typedef struct pending {
+    sha256_job jobs[PENDING_FILES];
+    entry *members[PENDING_FILES];
+    uint8_t *headers[PENDING_FILES];
+    size_t count, bytes;
+} pending;
+
+static int settle(const plan *p, pending *w, problem *out)
+{
+    sha256_many(p->kernel, w->jobs, w->count);
+    for (size_t i = 0; i < w->count; i++) {
+        w->members[i]->flags |= ENTRY_DIGEST_KNOWN;
+        if (header_write(w->members[i], &p->options, w->headers[i]))
+            return no_memory(out, w->members[i]);
+    }
+    w->count = w->bytes = 0;
+    return 0;
+}
+
+static int fill_content(reader *r, const entry *e, uint8_t *into, problem *out)
+{
+    int fd = reader_open(r, e, out);
+    if (fd < 0)
+        return -1;
+    int end = content_read(fd, e, 0, into, (size_t)e->size, out);
+    if (!end)
+        end = content_unchanged(fd, e, out);
+    close(fd);
+    return end;
+}
+
+static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
+{
+    pending waiting;
+    waiting.count = waiting.bytes = 0;
+    reader r;
+    reader_begin(&r, p->tree);
+    int end = 0;
+    for (size_t i = s->first; !end && i < s->first + s->count; i++) {
+        entry *e = p->members[i];
+        uint8_t *headers = into;
+        uint64_t headers_size = header_size(e, &p->options);
+        if (!headers_size) {
+            end = no_memory(out, e);
+            break;
+        }
+        into += headers_size;
+        int is_file = S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT);
+        if (is_file && (end = fill_content(&r, e, into, out)))
+            break;
+        if (is_file && !(e->flags & ENTRY_DIGEST_KNOWN)) {
+            waiting.jobs[waiting.count] = (sha256_job){.data = into, .size = (size_t)e->size, .digest = e->digest};
+            waiting.members[waiting.count] = e;
+            waiting.headers[waiting.count++] = headers;
+            waiting.bytes += (size_t)e->size;
+        } else if (header_write(e, &p->options, headers)) {
+            end = no_memory(out, e);
+        }
+        if (has_content(e)) {
+            memset(into + e->size, 0, (size_t)(padded(e->size) - e->size));
+            into += padded(e->size);
+        }
+        if (!end && (waiting.count == PENDING_FILES || waiting.bytes >= PENDING_BYTES))
+            end = settle(p, &waiting, out);
+    }
+    reader_end(&r);
+    return end ? end : settle(p, &waiting, out);
+}
+
+static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
+{
+    const entry *e = p->members[s->first];
+    uint64_t left = e->size - s->offset;
+    size_t size = (size_t)(left < s->size ? left : s->size);
+    reader r;
+    reader_begin(&r, p->tree);
+    int fd = reader_open(&r, e, out);
+    int end = fd < 0 ? -1 : content_read(fd, e, s->offset, into, size, out);
+    if (!end)
+        end = content_unchanged(fd, e, out);
+    memset(into + size, 0, (size_t)(s->size - size));
+    if (fd >= 0)
+        close(fd);
+    reader_end(&r);
+    return end;
+}
+
+int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
+{
+    const segment *s = &p->segments[index];
+    if (atomic_load_explicit(&p->cancelled, memory_order_relaxed)) {
+        *out = (problem){.kind = PROBLEM_NONE, .at = &p->tree->root};
+        return -1;
+    }
+    switch (s->kind) {
+    case SEGMENT_BATCH: return fill_batch(p, s, into, out);
+    case SEGMENT_SLICE: return fill_slice(p, s, into, out);
+    case SEGMENT_HEADER: return header_write(p->members[s->first], &p->options, into) ? no_memory(out, p->members[s->first]) : 0;
+    default: memset(into, 0, (size_t)s->size); return 0;
+    }
+}

@@ -1,0 +1,56 @@
+/*
+ * From entries to the bytes of a tar archive, segment by segment, in any order and from many threads.
+ *
+ * The sizes of all headers are known before a byte of content is read, so that a segment is filled in one go: content is read to where it
+ * belongs, hashed there, and its header written in front of it. A file larger than a segment is hashed first (plan_digest) and then cut
+ * into slices.
+ */
+#ifndef BUILD_OCI_PACK_H
+#define BUILD_OCI_PACK_H
+
+#include "content.h"
+#include "header.h"
+
+typedef enum segment_kind {
+    SEGMENT_BATCH,  /* whole members */
+    SEGMENT_HEADER, /* the headers of one large file: needs its digest */
+    SEGMENT_SLICE,  /* a piece of its content, with the padding behind the last one */
+    SEGMENT_END,    /* the end of the archive */
+} segment_kind;
+
+typedef struct segment {
+    uint64_t size;   /* bytes in the archive */
+    uint64_t offset; /* of a slice: where in the file it starts */
+    size_t first;    /* member */
+    uint32_t count;  /* of members */
+    segment_kind kind;
+} segment;
+
+typedef struct plan {
+    tree *tree;
+    header_options options;
+    const sha256_kernel *kernel;
+    entry **members; /* what is emitted, in tar order */
+    size_t members_count;
+    segment *segments;
+    size_t segments_count, segments_capacity;
+    uint64_t archive_size;
+    uint64_t files, bytes; /* regular files with content of their own, and that content */
+    atomic_int cancelled;
+} plan;
+
+/*
+ * A plan for what TREE emits, cut into segments of about SEGMENT_SIZE bytes. With PRESERVE_LINKS, files of one inode become hard links to
+ * the first of them that is emitted. NULL without memory.
+ */
+plan *plan_new(tree *, const header_options *, const sha256_kernel *, uint64_t segment_size, int preserve_links);
+
+/* Hashes the large file that SEGMENT_HEADER segment INDEX stands for. -1 with OUT filled. */
+int plan_digest(plan *, size_t index, problem *out);
+
+/* Writes segment INDEX, whose size says how much room INTO has. -1 with OUT filled. */
+int plan_fill(plan *, size_t index, uint8_t *into, problem *out);
+
+void plan_free(plan *);
+
+#endif
