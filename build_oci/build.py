@@ -1,0 +1,53 @@
+"""From a configuration to a layout: the whole story, one call a stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_oci import oci
+from build_oci.config import check_paths
+from build_oci.errors import UsageError
+from build_oci.image import BuiltImage, Context, build_image
+from build_oci.layout import Layout
+from build_oci.workers import Workers
+
+if TYPE_CHECKING:
+    from build_oci.config import BuildConfig
+
+# Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each costs the memory of one codec.
+IMAGES_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """The layout that was written, and its images in the order of the configuration."""
+
+    output: Path
+    images: tuple[BuiltImage, ...]
+
+
+def build(
+    config: BuildConfig, *, output: str | Path, workers: int, epoch: int | None = None, warn: Callable[[str], None] = lambda _: None
+) -> BuildResult:
+    """Build every image of CONFIG into the layout OUTPUT with so many WORKERS (threads).
+
+    epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
+    warn: called, from any thread, with each warning.
+
+    Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and OutputError; then, and when any other
+    exception passes through, the output is as it was before.
+    """
+    if epoch is not None and not 0 <= epoch <= oci.LAST_EPOCH:
+        raise UsageError(f"{epoch} is not a time in seconds up to the year 9999", where="SOURCE_DATE_EPOCH")
+    check_paths(config)
+    created = int(time.time()) if epoch is None else epoch
+    with Layout(output) as layout, Workers(workers, config.prefetch_limit) as threads:
+        context = Context(config, layout, threads, epoch, created, warn)
+        images = threads.each(partial(build_image, context), list(config.images), at_once=min(IMAGES_AT_ONCE, workers))
+        layout.commit(oci.index([image.descriptor for image in images], config.annotations))
+    return BuildResult(Path(output), tuple(images))

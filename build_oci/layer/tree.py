@@ -1,0 +1,77 @@
+"""Reading a root file system: the walk on all workers, and its problems in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from build_oci._native.walk import Tree
+from build_oci.errors import BuildOciError, Cancelled, TreeError
+
+if TYPE_CHECKING:
+    from build_oci._native.walk import Problem
+    from build_oci.workers import Workers
+
+_CALLS = {
+    "open": "cannot be opened",
+    "fdopendir": "cannot be listed",
+    "readdir": "cannot be listed",
+    "read": "cannot be read",
+    "lstat": "cannot be looked at",
+    "fstat": "cannot be looked at",
+    "fstatat": "cannot be looked at",
+    "readlinkat": "its target cannot be read",
+    "llistxattr": "its extended attributes cannot be listed",
+    "lgetxattr": "its extended attributes cannot be read",
+}
+_HINTS = {
+    errno.EACCES: "run as a user who may read it, or under fakeroot; nothing is left out silently",
+    errno.EPERM: "run as a user who may read it, or under fakeroot; nothing is left out silently",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers (-j)",
+}
+
+
+def read_tree(layer: str, workers: Workers, *, skip_xattrs: bool, trust_checksum_xattrs: bool, warn: Callable[[str], None]) -> Tree:
+    """Walk the directory `layer`. Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning."""
+    tree = Tree(os.fsencode(layer), skip_xattrs=skip_xattrs, trust_checksums=trust_checksum_xattrs)
+    workers.run_on_all(tree.run, tree.stop)
+    errors = []
+    for problem in tree.problems():
+        kind, _, _, path = problem
+        if kind == "socket":
+            warn(f"{_shown(layer, path)}: skipped: a socket cannot be stored in a layer")
+        elif kind == "whiteout-name":
+            warn(f"{_shown(layer, path)}: stored as it is, but every client will read this name as a whiteout")
+        else:
+            errors.append(problem)
+    if errors:
+        raise problem_error(layer, errors[0], others=[_shown(layer, path) for _, _, _, path in errors[1:]])
+    return tree
+
+
+def problem_error(layer: str, problem: Problem, *, others: list[str] | None = None) -> BuildOciError:
+    """The error that a problem told by native code stands for; `others` are further paths to name with it."""
+    kind, number, call, path = problem
+    hint = ""
+    if kind == "cancelled":
+        return Cancelled("the build was stopped")
+    if kind == "changed":
+        what, hint = "changed while it was being read", "nothing may write to the tree during a build"
+    elif kind == "xattr-name":
+        what, hint = "has an extended attribute with “=” in its name, which no tar can hold", "remove it, or set skip-xattrs: true"
+    elif kind == "type":
+        what = "is of a type that no layer can hold"
+    elif call == "malloc":
+        what = "there is not enough memory to read it"
+    else:
+        what, hint = f"{_CALLS.get(call, call + ' failed')}: {os.strerror(number)}", _HINTS.get(number, "")
+    if others:
+        named = ", ".join(others[:9])
+        what += f" (and so with {len(others)} more: {named}{', …' if len(others) > 9 else ''})"
+    return TreeError(what, where=_shown(layer, path), hint=hint)
+
+
+def _shown(layer: str, path: bytes) -> str:
+    return os.path.join(layer, os.fsdecode(path)) if path else layer

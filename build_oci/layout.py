@@ -1,0 +1,210 @@
+"""An OCI image layout on disk, written so that a reader sees the former image or the new one and nothing in between.
+
+Everything is written to a hidden directory inside the output first, which its build holds locked; `commit` renames the blobs to their
+digests and `index.json` last. A build that was killed leaves that directory unlocked, and the next one clears it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from build_oci.errors import OutputError
+from build_oci.oci import LAYOUT, Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
+
+_PREFIX = ".build-oci-"
+_FILE_MODE = 0o644
+_FOLDER_MODE = 0o755
+_HINTS = {
+    errno.ENOSPC: "free some space, or write elsewhere with --output",
+    errno.EDQUOT: "free some space, or write elsewhere with --output",
+    errno.EROFS: "write elsewhere with --output",
+    errno.EACCES: "write elsewhere with --output",
+    errno.EPERM: "write elsewhere with --output",
+    errno.ENOTDIR: "--output names a directory",
+    errno.EEXIST: "--output names a directory",
+}
+
+
+def output_error(error: OSError, path: str | Path) -> OutputError:
+    """What went wrong while PATH was being written, in words."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OutputError(f"cannot be written: {reason}", where=str(path), hint=_HINTS.get(error.errno or 0, ""))
+
+
+class Blob:
+    """A blob that is being written; its digest and size stand once it is finished."""
+
+    def __init__(self, layout: Layout, path: Path) -> None:
+        self._layout = layout
+        self._path = path
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.digest = ""
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        except OSError as error:
+            raise output_error(error, path) from None
+
+    def __enter__(self) -> Blob:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+        if not self.digest:
+            with suppress(OSError):
+                self._path.unlink()
+
+    def write(self, data: Buffer) -> None:
+        """Append DATA."""
+        view = memoryview(data)
+        try:
+            written = 0
+            while written < len(view):
+                written += os.write(self._fd, view[written:])
+        except OSError as error:
+            raise output_error(error, self._path) from None
+        self._hash.update(view)
+        self.size += len(view)
+
+    def finish(self) -> None:
+        """Nothing more comes; the blob takes part in the next commit."""
+        self._close()
+        hexadecimal = self._hash.hexdigest()
+        self.digest = f"sha256:{hexadecimal}"
+        self._layout.add(self._path, "sha256", hexadecimal)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError as error:  # a full quota may show only here
+                raise output_error(error, self._path) from None
+
+
+class Layout:
+    """The layout in the directory `output`, which is made if it is missing. Use it as a context: leaving it without `commit` undoes all."""
+
+    def __init__(self, output: str | Path) -> None:
+        self.path = Path(output)
+        self._made: list[Path] = []
+        self._pending: dict[Path, Path] = {}
+        self._lock = -1
+        self._serial = iter(range(1 << 62))
+
+    def __enter__(self) -> Layout:
+        try:
+            for folder in reversed([self.path, *self.path.absolute().parents]):
+                self._make(folder)
+            self._clear_stale()
+            self._work = self._open_work()
+        except OSError as error:
+            self._undo()
+            raise output_error(error, error.filename or self.path) from None
+        except BaseException:
+            self._undo()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._undo()
+
+    def blob(self) -> Blob:
+        """A new blob; safe to call from several threads."""
+        return Blob(self, self.temporary())
+
+    def temporary(self) -> Path:
+        """A path in the hidden directory that nobody else has; safe to call from several threads."""
+        return self._work / str(next(self._serial))
+
+    def add(self, path: Path, algorithm: str, hexadecimal: str) -> None:
+        """Let the file PATH, made under a `temporary` path, become the blob of that digest at the next commit."""
+        self._pending[path] = self.path / "blobs" / algorithm / hexadecimal
+
+    def add_document(self, media_type: str, document: bytes) -> Descriptor:
+        """Store a JSON document as a blob."""
+        with self.blob() as blob:
+            blob.write(document)
+            blob.finish()
+        return Descriptor(media_type, blob.digest, blob.size)
+
+    def commit(self, index: bytes) -> None:
+        """Make everything visible, INDEX last. Raises OutputError."""
+        path = self.path
+        try:
+            for name, document in (("oci-layout", LAYOUT), ("index.json", index)):
+                path = self._work / name
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+                with open(fd, "wb") as file:
+                    file.write(document)
+            path = self.path / "blobs"
+            self._make(path)
+            for path in dict.fromkeys(final.parent for final in self._pending.values()):
+                self._make(path)
+            for temporary, path in self._pending.items():
+                os.replace(temporary, path)
+            for name in ("oci-layout", "index.json"):
+                path = self.path / name
+                os.replace(self._work / name, path)
+        except OSError as error:
+            raise output_error(error, path) from None
+        self._made.clear()
+
+    def _make(self, folder: Path) -> None:
+        """Make FOLDER if it is missing, and remember that we did."""
+        if folder.is_dir():
+            return
+        try:
+            os.mkdir(folder, _FOLDER_MODE)
+        except FileExistsError:
+            if not folder.is_dir():  # else another build was faster
+                raise
+        else:
+            self._made.append(folder)
+
+    def _open_work(self) -> Path:
+        while True:
+            work = self.path / f"{_PREFIX}{os.urandom(8).hex()}"
+            os.mkdir(work, _FOLDER_MODE)
+            self._made.append(work)
+            self._lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if work.is_dir():  # else it was taken for a stale one before we had the lock
+                return work
+            os.close(self._lock)
+            self._lock = -1
+
+    def _clear_stale(self) -> None:
+        """Remove what builds that were killed have left: their directories, no longer locked."""
+        for name in os.listdir(self.path):
+            if not name.startswith(_PREFIX):
+                continue
+            with suppress(OSError):
+                fd = os.open(self.path / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(self.path / name)
+                finally:
+                    os.close(fd)
+
+    def _undo(self) -> None:
+        """Remove the hidden directory, and every folder that was made for a build that did not come to its end."""
+        if self._lock >= 0:
+            shutil.rmtree(self._work, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+        for folder in reversed(self._made):
+            with suppress(OSError):
+                folder.rmdir()
+        self._made.clear()

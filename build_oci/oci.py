@@ -1,0 +1,127 @@
+"""The words and documents of the OCI image format 1.1: media types, descriptors, image config, manifest, index."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
+MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER_MEDIA_TYPES = {
+    "disabled": "application/vnd.oci.image.layer.v1.tar",
+    "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+}
+
+# The last second of the year 9999: `created` has room for four digits.
+LAST_EPOCH = 253402300799
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on, with GOARCH and GOOS names."""
+
+    architecture: str
+    os: str
+    os_version: str | None = None
+    os_features: Sequence[str] | None = None
+    variant: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        return _without_absent(
+            {
+                "architecture": self.architecture,
+                "os": self.os,
+                "os.version": self.os_version,
+                "os.features": self.os_features,
+                "variant": self.variant,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What one document says of a blob: digest as `algorithm:hex`, size in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return _without_absent(
+            {
+                "mediaType": self.media_type,
+                "digest": self.digest,
+                "size": self.size,
+                "platform": self.platform.document() if self.platform else None,
+                "annotations": dict(self.annotations) or None,
+            }
+        )
+
+
+def image_config(
+    platform: Platform, *, created: int, author: str | None, config: Any, has_config: bool, diff_ids: Sequence[str], history: Sequence[Any]
+) -> bytes:
+    """The image configuration; `created` in seconds since 1970, `config` whatever the user wrote, if `has_config`."""
+    document = _without_absent(
+        {
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
+            "author": author,
+            "architecture": platform.architecture,
+            "variant": platform.variant,
+            "os": platform.os,
+            "os.version": platform.os_version,
+            "os.features": platform.os_features,
+        }
+    )
+    if has_config:
+        document["config"] = config
+    document["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
+    document["history"] = list(history)
+    return to_json(document)
+
+
+def history_entry(*, has_layer: bool, author: str | None, comment: str | None) -> dict[str, Any]:
+    """What this build adds to the history."""
+    return _without_absent({"empty_layer": None if has_layer else True, "author": author, "comment": comment})
+
+
+def manifest(config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]) -> bytes:
+    """The manifest of one image."""
+    return _annotated(
+        {
+            "schemaVersion": 2,
+            "mediaType": MEDIA_TYPE_MANIFEST,
+            "config": config.document(),
+            "layers": [layer.document() for layer in layers],
+        },
+        annotations,
+    )
+
+
+def index(manifests: Sequence[Descriptor], annotations: Mapping[str, str]) -> bytes:
+    """The index of a layout."""
+    return _annotated(
+        {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [descriptor.document() for descriptor in manifests]}, annotations
+    )
+
+
+def to_json(document: Any) -> bytes:
+    """Compact UTF-8 in the order the keys were put in: the same document is always the same bytes."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+
+
+def _annotated(document: dict[str, Any], annotations: Mapping[str, str]) -> bytes:
+    return to_json(document | {"annotations": dict(annotations)} if annotations else document)
+
+
+def _without_absent(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value is not None}

@@ -1,0 +1,145 @@
+"""The threads and the bytes in flight of one build, shared by all its images: first error wins, everything else stops."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from build_oci.errors import Cancelled
+
+# Bytes of file data that keep the workers busy: more in flight is no faster and only costs memory. Found by building a 209 MB tree with
+# 2 workers: 4, 8, 16, 32 MiB took 0.93, 0.86, 0.86, 0.86 s.
+BASE_IN_FLIGHT = 8 << 20
+WORKER_IN_FLIGHT = 4 << 20
+MOST_IN_FLIGHT = 96 << 20
+
+
+class Budget:
+    """How many bytes may be in flight. A request larger than the whole is granted when nothing else is held, so none waits for ever."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+        self._freed = threading.Condition()
+        self._closed = False
+
+    def take(self, size: int, *, block: bool) -> bool:
+        """Take SIZE bytes; without `block`, say whether there were so many. Raises Cancelled once the budget is closed."""
+        with self._freed:
+            while not self._closed and self._held and self._held + size > self.limit:
+                if not block:
+                    return False
+                self._freed.wait()
+            if self._closed:
+                raise Cancelled("the build was stopped")
+            self._held += size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._freed:
+            self._held -= size
+            self._freed.notify_all()
+
+    def close(self) -> None:
+        """Grant nothing more, and wake who waits."""
+        with self._freed:
+            self._closed = True
+            self._freed.notify_all()
+
+
+class Workers:
+    """`count` threads for the work, a budget for the bytes, and a way to stop it all.
+
+    A task of the pool never waits for another task: whoever coordinates (one thread an image) does the waiting.
+    """
+
+    def __init__(self, count: int, memory_limit: int) -> None:
+        self.count = count
+        self.pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
+        self.budget = Budget(min(memory_limit, BASE_IN_FLIGHT + count * WORKER_IN_FLIGHT, MOST_IN_FLIGHT))
+        self._lock = threading.Lock()
+        self._stoppers: list[Callable[[], None]] = []
+        self._cancelled = False
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self.cancel()
+        self.pool.shutdown(cancel_futures=error is not None)
+
+    def cancel(self) -> None:
+        """Stop native work that is under way, and let every coordinator run into Cancelled."""
+        with self._lock:
+            self._cancelled = True
+            stoppers = list(self._stoppers)
+        for stop in stoppers:
+            stop()
+        self.budget.close()
+
+    def check(self) -> None:
+        """Raise Cancelled once the build is being stopped."""
+        if self._cancelled:
+            raise Cancelled("the build was stopped")
+
+    @contextmanager
+    def stoppable(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Call STOP (from any thread) if the build is cancelled inside the block, or the block itself fails."""
+        with self._lock:
+            self._stoppers.append(stop)
+            cancelled = self._cancelled
+        try:
+            if cancelled:
+                stop()
+            yield
+        except BaseException:
+            stop()
+            raise
+        finally:
+            with self._lock:
+                self._stoppers.remove(stop)
+
+    def run_on_all(self, work: Callable[[], None], stop: Callable[[], None]) -> None:
+        """Call WORK once on each thread of the pool and wait for all of them; STOP makes them return soon."""
+        with self.stoppable(stop):
+            futures: list[Future[None]] = [self.pool.submit(work) for _ in range(self.count)]
+            try:
+                wait(futures)
+            except BaseException:
+                stop()
+                wait(futures)
+                raise
+        for future in futures:
+            future.result()
+        self.check()
+
+    def each(self, work: Callable[[Any], Any], items: list[Any], *, at_once: int) -> list[Any]:
+        """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by side. The first error stops the others."""
+        if len(items) < 2 or at_once < 2:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="image") as coordinators:
+            futures = [coordinators.submit(work, item) for item in items]
+            try:
+                for future in futures:
+                    _raise_first(futures, future)
+            except BaseException:
+                self.cancel()
+                for future in futures:
+                    future.cancel()
+                raise
+            return [future.result() for future in futures]
+
+
+def _raise_first(futures: list[Future[Any]], wanted: Future[Any]) -> None:
+    """Wait for WANTED; raise what any of FUTURES failed with by then, the real error rather than those that it stopped."""
+    while not wanted.done():
+        wait([future for future in futures if not future.done()], return_when="FIRST_COMPLETED")
+        for future in futures:
+            if future.done() and (error := future.exception()):
+                raise error
+    wanted.result()
