@@ -12,11 +12,12 @@ def printable(text: str | bytes) -> str:
     """TEXT on one line of plain UTF-8: control characters and bytes that are no UTF-8 are escaped as in `\\x1b`."""
     if isinstance(text, bytes):
         text = os.fsdecode(text)
-    return "".join(
-        character if character.isprintable() else character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass")
-        .decode("latin-1").encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    raw = character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 class BuildOciError(Exception):

@@ -1,0 +1,72 @@
+/* SHA-256 (FIPS 180-4): kernels for the CPU at hand, streaming, and whole batches in two interleaved lanes.
+ *
+ * Nothing here needs Python, allocates, or keeps state between calls: any number of threads may call it, without the GIL.
+ */
+#ifndef BUILD_OCI_SHA256_H
+#define BUILD_OCI_SHA256_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SHA256_DIGEST = 32, SHA256_BLOCK = 64 };
+
+/* Two extensions carry a copy of this code each; neither may see the other's. */
+#pragma GCC visibility push(hidden)
+
+/* How one CPU compresses blocks of 64 bytes. Data may stand at any alignment; `blocks` may be 0. */
+typedef struct sha256_kernel {
+    const char *name;
+    void (*one)(uint32_t state[8], const uint8_t *data, size_t blocks);
+    /* Two independent messages, `blocks` of each: faster than two calls of `one` where the CPU's rounds are bound by latency. */
+    void (*two)(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks);
+} sha256_kernel;
+
+enum { SHA256_SCALAR = 0, SHA256_SHA_NI = 1, SHA256_ARMV8 = 2, SHA256_KERNELS = 3 };
+
+/* The kernel of that number, or NULL when there is none or this CPU lacks it. Scalar is always there, and is what the others must equal.
+ * Asks the CPU each time, which traps under a hypervisor: call it once a batch, not once a file. */
+const sha256_kernel *sha256_kernel_at(int id);
+
+/* The number of the fastest kernel this CPU has. */
+int sha256_kernel_best(void);
+
+/* A message that comes in pieces. */
+typedef struct sha256_context {
+    uint32_t state[8];
+    uint64_t size;               /* bytes so far */
+    uint8_t rest[SHA256_BLOCK];  /* the last size % 64 of them */
+} sha256_context;
+
+void sha256_init(sha256_context *context);
+/* `data` may be NULL when `size` is 0. */
+void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size);
+/* Leaves the context as it was: copying is not needed to go on with the message. */
+void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t digest[SHA256_DIGEST]);
+
+/* A whole message and where its digest goes. `data` may be NULL when `size` is 0. */
+typedef struct sha256_job {
+    const uint8_t *data;
+    size_t size;
+    uint8_t *digest; /* 32 bytes, written */
+} sha256_job;
+
+/* Digests every job. Two lanes run side by side and each pulls the next job, in order, when its own ends: jobs of any sizes keep both
+ * busy. Only the one that ends last runs alone, from where the others ended, so a much larger job is better placed first. */
+void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count);
+
+/* Between the sources of this kernel only. */
+extern const uint32_t sha256_rounds[64];
+const sha256_kernel *sha256_kernel_x86(void); /* NULL when this CPU lacks the instructions; on x86-64 only */
+const sha256_kernel *sha256_kernel_arm(void); /* the same; on little-endian AArch64 Linux only */
+
+#if defined(__x86_64__)
+#define SHA256_HAVE_X86 1
+#endif
+/* Clang before 17 declares the intrinsics only where the whole file is compiled for them. */
+#if defined(__AARCH64EL__) && defined(__linux__) && (!defined(__clang__) || __clang_major__ >= 17)
+#define SHA256_HAVE_ARM 1
+#endif
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,38 @@
+"""SHA-256 of many buffers at once, two interleaved on one core.
+
+A buffer is any object with the buffer protocol whose bytes stand in one piece, at any alignment; one in several pieces raises BufferError,
+an object that is no buffer TypeError. `kernel` is a number from `kernel_id`, by default that of the fastest; another raises ValueError.
+"""
+
+from collections.abc import Iterable
+
+from typing_extensions import Buffer
+
+def kernels() -> tuple[str, ...]:
+    """The kernels this CPU can run, slowest first: always "scalar", then "sha-ni" (x86-64) or "armv8" (AArch64) where the CPU has it."""
+
+def kernel_id(name: str) -> int:
+    """The number of the kernel NAME, or of the fastest for "auto".
+
+    A name is a demand: ValueError, naming those there are, when it is unknown or when this CPU lacks it.
+    """
+
+def digest(data: Buffer, kernel: int = ...) -> bytes:
+    """The 32 bytes of DATA's digest. The GIL is released meanwhile."""
+
+def digest_many(buffers: Iterable[Buffer], kernel: int = ...) -> list[bytes]:
+    """The digest of each buffer, 32 bytes each, in their order.
+
+    The GIL is released for all of them. Two run at a time, taken in order, whatever their sizes; the one that ends last runs alone
+    from where the others ended, so much larger buffers are better placed first.
+    """
+
+class Sha256:
+    """The digest of a message that comes in pieces. For one thread at a time."""
+
+    def __init__(self, kernel: int = ...) -> None: ...
+    def update(self, data: Buffer) -> None:
+        """Appends DATA to the message. The GIL is released meanwhile."""
+
+    def digest(self) -> bytes:
+        """The 32 bytes of the digest of everything so far; more may follow."""

@@ -1,0 +1,110 @@
+"""SHA-256 of many buffers at once, two interleaved on one core. See sha256.pyi for the interface and kernel/sha256.h for the work."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport calloc, free
+
+cdef extern from "sha256.h" nogil:
+    enum:
+        SHA256_DIGEST
+        SHA256_KERNELS
+
+    ctypedef struct sha256_kernel:
+        const char *name
+
+    ctypedef struct sha256_context:
+        pass
+
+    ctypedef struct sha256_job:
+        const uint8_t *data
+        size_t size
+        uint8_t *digest
+
+    const sha256_kernel *sha256_kernel_at(int id)
+    int sha256_kernel_best()
+    void sha256_init(sha256_context *context)
+    void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size)
+    void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t *digest)
+    void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count)
+
+
+# What the CPU has is asked once: the question traps under a hypervisor.
+cdef const sha256_kernel *KERNELS[SHA256_KERNELS]
+cdef int number
+for number in range(SHA256_KERNELS):
+    KERNELS[number] = sha256_kernel_at(number)
+cdef int BEST = sha256_kernel_best()
+
+
+cdef const sha256_kernel *kernel_at(int kernel) except NULL:
+    if not 0 <= kernel < SHA256_KERNELS or KERNELS[kernel] == NULL:
+        raise ValueError(f"{kernel} is not the number of a SHA-256 kernel of this CPU; kernel_id() knows: auto, {', '.join(kernels())}")
+    return KERNELS[kernel]
+
+
+def kernels():
+    return tuple([KERNELS[i].name.decode() for i in range(SHA256_KERNELS) if KERNELS[i] != NULL])
+
+
+def kernel_id(str name):
+    cdef int i
+    if name == "auto":
+        return BEST
+    for i in range(SHA256_KERNELS):
+        if KERNELS[i] != NULL and KERNELS[i].name.decode() == name:
+            return i
+    raise ValueError(f"{name!r} is not a SHA-256 kernel of this CPU; there are: auto, {', '.join(kernels())}")
+
+
+def digest(data, int kernel=BEST):
+    return digest_many((data,), kernel)[0]
+
+
+def digest_many(buffers, int kernel=BEST):
+    cdef const sha256_kernel *chosen = kernel_at(kernel)
+    # A copy: nobody may change it while the GIL is released.
+    cdef tuple held = tuple(buffers)
+    cdef size_t count = len(held), taken = 0, i
+    cdef Py_buffer *views = <Py_buffer *>calloc(count + 1, sizeof(Py_buffer))
+    cdef sha256_job *jobs = <sha256_job *>calloc(count + 1, sizeof(sha256_job))
+    cdef uint8_t *digests = <uint8_t *>calloc(count + 1, SHA256_DIGEST)
+    try:
+        if views == NULL or jobs == NULL or digests == NULL:
+            raise MemoryError
+        for data in held:
+            PyObject_GetBuffer(data, &views[taken], PyBUF_SIMPLE)
+            jobs[taken].data = <const uint8_t *>views[taken].buf
+            jobs[taken].size = <size_t>views[taken].len
+            jobs[taken].digest = digests + SHA256_DIGEST * taken
+            taken += 1
+        with nogil:
+            sha256_many(chosen, jobs, count)
+        return [(<const char *>jobs[i].digest)[:SHA256_DIGEST] for i in range(count)]
+    finally:
+        for i in range(taken):
+            PyBuffer_Release(&views[i])
+        free(views)
+        free(jobs)
+        free(digests)
+
+
+cdef class Sha256:
+    cdef sha256_context context
+    cdef const sha256_kernel *kernel
+
+    def __cinit__(self, int kernel=BEST):
+        self.kernel = kernel_at(kernel)
+        sha256_init(&self.context)
+
+    def update(self, data):
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        with nogil:
+            sha256_update(self.kernel, &self.context, <const uint8_t *>view.buf, <size_t>view.len)
+        PyBuffer_Release(&view)
+
+    def digest(self):
+        cdef uint8_t digest[SHA256_DIGEST]
+        sha256_final(self.kernel, &self.context, digest)
+        return (<const char *>digest)[:SHA256_DIGEST]

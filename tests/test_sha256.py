@@ -1,0 +1,219 @@
+"""SHA-256 against hashlib.
+
+Spec 4.1: a file's record is its SHA-256. Spec 6: the same bytes whatever the machine, so every kernel equals every other one bit for bit.
+"""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import mmap
+import platform
+import random
+import subprocess
+import sys
+import threading
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from build_oci._native import sha256
+
+KERNELS = [pytest.param(sha256.kernel_id(name), id=name) for name in sha256.kernels()]
+every_kernel = pytest.mark.parametrize("kernel", KERNELS)
+
+# FIPS 180-4 and NIST's SHA256ShortMsg vectors.
+VECTORS = [
+    (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+    (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    (b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"),
+    (
+        b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
+        "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1",
+    ),
+    (bytes.fromhex("d3"), "28969cdfa74a12c82f3bad960b0b000aca2ac329deea5c2328ebc6f2ba9802c1"),
+    (b"a" * 1_000_000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+]
+
+NOISE = random.Random(256).randbytes((1 << 20) + 512)
+
+
+def expected(buffers: list[memoryview]) -> list[bytes]:
+    return [hashlib.sha256(data).digest() for data in buffers]
+
+
+def mixed_buffers(seed: int, count: int) -> list[memoryview]:
+    """COUNT buffers at odd places: empty, around one and two blocks, and long ones now and then."""
+    generator = random.Random(seed)
+    buffers = []
+    for _ in range(count):
+        size = generator.choice([0, generator.randrange(1, 70), generator.randrange(110, 140), generator.randrange(5000)])
+        if generator.random() < 0.02:
+            size = generator.randrange(1 << 20)
+        start = generator.randrange(len(NOISE) - size)
+        buffers.append(memoryview(NOISE)[start : start + size])
+    return buffers
+
+
+@every_kernel
+@pytest.mark.parametrize(("message", "hexadecimal"), VECTORS)
+def test_published_vectors(kernel: int, message: bytes, hexadecimal: str) -> None:
+    assert sha256.digest(message, kernel).hex() == hexadecimal
+
+
+@every_kernel
+def test_every_length_and_alignment(kernel: int) -> None:
+    """All ways to pad, at all sixteen alignments of a vector load; alone, and beside its neighbour in the other lane."""
+    buffers = [memoryview(NOISE)[size % 17 : size % 17 + size] for size in range(301)]
+    assert [sha256.digest(data, kernel) for data in buffers] == expected(buffers)
+    assert sha256.digest_many(buffers, kernel) == expected(buffers)
+
+
+@every_kernel
+@given(st.lists(st.integers(0, 1 << 20), max_size=6), st.integers(0, 511))
+def test_random_lengths(kernel: int, sizes: list[int], start: int) -> None:
+    buffers = [memoryview(NOISE)[start : start + size] for size in sizes]
+    assert sha256.digest_many(buffers, kernel) == expected(buffers)
+
+
+@every_kernel
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 1000])
+def test_mixes_keep_their_order(kernel: int, count: int) -> None:
+    buffers = mixed_buffers(count, count)
+    assert sha256.digest_many(buffers, kernel) == expected(buffers)
+
+
+@every_kernel
+@pytest.mark.parametrize("place", [0, 250, 500])
+def test_one_large_buffer_among_small_ones(kernel: int, place: int) -> None:
+    """The other lane drains the queue, however many jobs that takes, before or after the large one began."""
+    buffers = [memoryview(NOISE)[: size % 200] for size in range(500)]
+    buffers.insert(place, memoryview(NOISE))
+    assert sha256.digest_many(buffers, kernel) == expected(buffers)
+
+
+@every_kernel
+def test_same_buffer_twice(kernel: int) -> None:
+    assert sha256.digest_many([NOISE] * 5, kernel) == expected([memoryview(NOISE)] * 5)
+
+
+@every_kernel
+def test_any_contiguous_buffer(kernel: int) -> None:
+    """Read-only and writable, of any item size, of any number of dimensions, and any iterable of them."""
+    with mmap.mmap(-1, 4096) as mapped:
+        views = [memoryview(b"abcdef")[3:], memoryview(bytes(12)).cast("B", (3, 4)), memoryview(array.array("d", [1.5, 2.5]))]
+        assert sha256.digest_many(iter(views), kernel) == [hashlib.sha256(data.tobytes()).digest() for data in views]
+        plain = expected([memoryview(b"abc"), memoryview(b"abc"), memoryview(bytes(4096))])
+        assert sha256.digest_many((b"abc", bytearray(b"abc"), mapped), kernel) == plain
+
+
+def test_buffers_are_let_go() -> None:
+    """A bytearray can be resized again after a batch, even after one that failed."""
+    data = bytearray(b"abc")
+    sha256.digest_many([data, data])
+    with pytest.raises(TypeError):
+        sha256.digest_many([data, "abc", data])  # type: ignore[list-item]
+    hasher = sha256.Sha256()
+    hasher.update(data)
+    data.append(0)
+
+
+@pytest.mark.parametrize(("data", "error"), [("text", TypeError), (None, TypeError), (memoryview(b"abcdef")[::2], BufferError)])
+def test_what_is_no_plain_buffer(data: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        sha256.digest(data)  # type: ignore[arg-type]
+    with pytest.raises(error):
+        sha256.Sha256().update(data)  # type: ignore[arg-type]
+
+
+@every_kernel
+@given(st.lists(st.integers(0, 1000), max_size=8))
+def test_stream_cut_anywhere(kernel: int, cuts: list[int]) -> None:
+    """Asking for the digest on the way does not disturb what follows."""
+    hasher = sha256.Sha256(kernel)
+    for start, end in pairwise(sorted([0, *cuts, 1000])):
+        hasher.update(memoryview(NOISE)[start:end])
+        assert hasher.digest() == hashlib.sha256(memoryview(NOISE)[:end]).digest()
+
+
+@every_kernel
+def test_stream_byte_by_byte(kernel: int) -> None:
+    hasher = sha256.Sha256(kernel)
+    for position in range(200):
+        hasher.update(NOISE[position : position + 1])
+    assert hasher.digest() == hashlib.sha256(NOISE[:200]).digest()
+
+
+def test_length_needs_more_than_32_bits() -> None:
+    """The padding counts bits, in 64 of them: 512 MiB are 2**32."""
+    ours, theirs = sha256.Sha256(), hashlib.sha256()
+    for data in [memoryview(NOISE)[: 1 << 20]] * 512:
+        ours.update(data)
+        theirs.update(data)
+    assert ours.digest() == theirs.digest()
+
+
+def test_many_threads_share_nothing() -> None:
+    """Workers hash at the same time; the calls release the GIL."""
+    results: list[bool] = []
+
+    def work(seed: int) -> None:
+        buffers = mixed_buffers(seed, 100)
+        results.append(sha256.digest_many(buffers) == expected(buffers))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 8
+
+
+def test_kernels() -> None:
+    """Scalar is kernel 0 everywhere, "auto" the last listed, and a name always means the same number."""
+    names = sha256.kernels()
+    assert names[0] == "scalar"
+    assert sha256.kernel_id("scalar") == 0
+    assert sha256.kernel_id("auto") == sha256.kernel_id(names[-1])
+    assert {"scalar": 0, "sha-ni": 1, "armv8": 2}.items() >= {name: sha256.kernel_id(name) for name in names}.items()
+
+
+@pytest.mark.parametrize("name", sorted({"sha-ni", "armv8", "SCALAR", "", "avx9"} - set(sha256.kernels())))
+def test_missing_kernel_is_refused(name: str) -> None:
+    """A demand is never answered by another kernel; the error says what there is."""
+    with pytest.raises(ValueError, match=f"'{name}'.*auto, {', '.join(sha256.kernels())}$"):
+        sha256.kernel_id(name)
+
+
+@pytest.mark.parametrize("number", sorted({-1, 1, 2, 3, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}))
+def test_unknown_number_is_refused(number: int) -> None:
+    message = f"^{number} is not the number of a SHA-256 kernel"
+    with pytest.raises(ValueError, match=message):
+        sha256.digest(b"", number)
+    with pytest.raises(ValueError, match=message):
+        sha256.digest_many([], number)
+    with pytest.raises(ValueError, match=message):
+        sha256.Sha256(number)
+
+
+def test_detection_agrees_with_the_operating_system() -> None:
+    """What /proc/cpuinfo lists is what there is."""
+    architectures = {"x86_64": ("flags", "sha_ni", "sha-ni"), "aarch64": ("Features", "sha2", "armv8")}
+    key, flag, name = architectures.get(platform.machine(), ("", "", ""))
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            listed = [line.split() for line in cpuinfo if key and line.startswith(key)]
+    except OSError:
+        listed = []
+    if not listed:
+        pytest.skip("no /proc/cpuinfo of this architecture")
+    assert (name in sha256.kernels()) == (flag in listed[0])
+
+
+def test_import_needs_only_the_stable_abi() -> None:
+    """A fresh interpreter loads the extension with every symbol bound at once."""
+    code = "import sys, os; sys.setdlopenflags(os.RTLD_NOW); from build_oci._native import sha256; print(sha256.digest(b'abc').hex())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == VECTORS[1][1]
