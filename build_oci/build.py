@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,9 +46,25 @@ def build(
     if epoch is not None and not 0 <= epoch <= oci.LAST_EPOCH:
         raise UsageError(f"{epoch} is not a time in seconds up to the year 9999", where="SOURCE_DATE_EPOCH")
     check_paths(config)
+    _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
     with Layout(output) as layout, Workers(workers, config.prefetch_limit) as threads:
-        context = Context(config, layout, threads, epoch, created, warn)
+        parents = None
+        if any(image.parent for image in config.images):
+            from build_oci.parent import Parents
+
+            parents = Parents(config, layout, threads, epoch=epoch)
+        context = Context(config, layout, threads, parents, epoch, created, warn)
         images = threads.each(partial(build_image, context), list(config.images), at_once=min(IMAGES_AT_ONCE, workers))
         layout.commit(oci.index([image.descriptor for image in images], config.annotations))
     return BuildResult(Path(output), tuple(images))
+
+
+def _refuse_output_in_layer(config: BuildConfig, output: str | Path) -> None:
+    """A layout inside a tree would become part of the very layer that is being written to it."""
+    path = os.path.realpath(output)
+    for image in config.images:
+        if image.layer is not None and os.path.commonpath((path, layer := os.path.realpath(image.layer))) == layer:
+            raise UsageError(
+                f"the output {output} lies inside this directory", where=image.layer_where, hint="write elsewhere with --output"
+            )

@@ -46,13 +46,14 @@ class UsageError(BuildOciError):
 
 
 class ConfigError(BuildOciError):
-    """The configuration is wrong; `problems` holds every one that was found, in the order of the document."""
+    """The configuration is wrong: every problem that was found, and the warnings, in the order of the document."""
 
     exit_status = 2
 
-    def __init__(self, problems: list[BuildOciError]) -> None:
+    def __init__(self, problems: list[BuildOciError], warnings: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = problems
+        self.warnings = warnings
 
     def lines(self) -> list[str]:
         return [line for problem in self.problems for line in problem.lines()]

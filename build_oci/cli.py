@@ -1,0 +1,288 @@
+"""The command line: arguments, standard input, signals, exit status. What is printed goes to standard error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, printable
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+    from build_oci.config import BuildConfig
+
+MAX_WORKERS = 1024
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line ARGV (default: that of the process); the exit status."""
+    _occupy_standard_descriptors()
+    status = 1
+    stopped: list[int] = []
+    try:
+        with _signals_raise(stopped):
+            status = _run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as leave:  # how argparse ends after --help and --version
+        status = leave.code if isinstance(leave.code, int) else 1
+    except BaseException as error:
+        if os.environ.get("BUILD_OCI_DEBUG") == "1":
+            import traceback
+
+            _say(traceback.format_exc().rstrip("\n"))
+        if not stopped:
+            failure = _explain(error)
+            status = failure.exit_status
+            for line in failure.lines():
+                _say(line)
+    if stopped:
+        # Whatever a thread or a clean-up made of it in the end, the signal was the cause.
+        status = 128 + stopped[0]
+        _say(f"build-oci: error: stopped by {signal.Signals(stopped[0]).name}")
+    _flush(sys.stdout)
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
+    if argv[:1] == ["verify"]:
+        raise UsageError("is not available yet", where="build-oci verify")
+    options = _parse(argv)
+    from build_oci.config import check_paths, load_config, source_date_epoch
+
+    def warn(text: str) -> None:
+        if not options.quiet:
+            _say(f"build-oci: warning: {printable(text)}")
+
+    epoch = source_date_epoch(os.environ)
+    text, source = _read(options.file, quiet=options.quiet)
+    try:
+        config = load_config(text, source=source)
+    except ConfigError as error:
+        # A key that is misspelt here may be the one that is missing there.
+        for warning in error.warnings:
+            warn(warning)
+        raise
+    for warning in config.warnings:
+        warn(warning)
+    talks = options.verbose or (_is_terminal(sys.stderr) and not options.quiet)
+    if options.check:
+        check_paths(config)
+        if talks:
+            _say(f"build-oci: nothing is wrong with {source}: {len(config.images)} image(s)")
+        return 0
+    _build(config, options, epoch, warn, talks)
+    return 0
+
+
+def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, warn: Any, talks: bool) -> None:
+    from build_oci.build import build
+
+    result = build(config, output=Path(options.output), workers=options.workers or usable_cpus(), epoch=epoch, warn=warn)
+    if talks:
+        for image in result.images:
+            _say(summary(image))
+
+
+def summary(image: Any) -> str:
+    """One line on an image that was built: digest, size of its layers before and after, ratio, files, seconds."""
+    before, after = image.uncompressed_size, image.layers_size
+    ratio = f" ({after / before:.1%})" if before else ""
+    return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}  {image.files} files  {image.seconds:.1f} s"
+
+
+# ---- arguments and input
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    import argparse
+
+    from build_oci.version import __version__
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(message, where="command line", hint="`build-oci --help` lists the options")
+
+    def count(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS):
+            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, not `{text}`")
+        return int(text)
+
+    def path(text: str) -> str:
+        if not text:
+            raise argparse.ArgumentTypeError("the path is empty")
+        return text
+
+    parser = Parser(
+        prog="build-oci",
+        usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]",
+        description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-j", "--workers", metavar="N", type=count, help="worker threads (default: the CPUs this process may use)")
+    add("-f", "--file", metavar="FILE", type=path, default="-", help="read the configuration there; - is standard input (the default)")
+    add("-o", "--output", metavar="DIR", type=path, default=".", help="write the layout there (default: the current directory)")
+    add("--check", action="store_true", help="validate the configuration and look at every path it names; build nothing")
+    add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
+    volume.add_argument("-v", "--verbose", action="store_true", help="a summary line for each image")
+    add("--version", action="version", version=f"build-oci {__version__}")
+    return parser.parse_args(argv)
+
+
+def _read(file: str, *, quiet: bool) -> tuple[bytes, str]:
+    """The text of the configuration and what errors call it."""
+    from build_oci.yaml_nodes import MAX_SIZE
+
+    try:
+        # One byte more than the most there may be shows that there is too much, be it without end.
+        if file != "-":
+            with open(file, "rb") as stream:
+                return stream.read(MAX_SIZE + 1), file
+        if sys.stdin is None:
+            raise UsageError("is closed", where="standard input", hint="name the configuration with -f FILE")
+        if _is_terminal(sys.stdin) and not quiet:
+            _say("build-oci: waiting for the configuration (YAML) on standard input; end it with Ctrl-D, or name a file with -f FILE")
+        return sys.stdin.buffer.read(MAX_SIZE + 1), "<stdin>"
+    except OSError as error:
+        where = "standard input" if file == "-" else file
+        raise UsageError(f"cannot read the configuration: {error.strerror or error}", where=where) from error
+
+
+# ---- errors and signals
+
+
+def _explain(error: BaseException) -> BuildOciError:
+    """ERROR as one that a user can read."""
+    if isinstance(error, BuildOciError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Cancelled("stopped")
+    if isinstance(error, MemoryError):
+        return BuildOciError("out of memory", hint="lower `prefetch-limit-mb`, or the number of workers with -j")
+    if isinstance(error, OSError):
+        return BuildOciError(error.strerror or str(error) or type(error).__name__, where=_text(error.filename))
+    what = f"internal error: {type(error).__name__}: {error}"
+    return BuildOciError(what, hint="this is a bug, please report it; BUILD_OCI_DEBUG=1 shows where it is")
+
+
+def _text(name: object) -> str | bytes:
+    return name if isinstance(name, str | bytes) else "" if name is None else str(name)
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asked to stop. No `except Exception` swallows it, every `finally` sees it."""
+
+
+@contextmanager
+def _signals_raise(stopped: list[int]) -> Iterator[None]:
+    """The first stopping signal raises _Stopped in the main thread and is noted in STOPPED; later ones must not disturb the clean-up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not stopped:
+            stopped.append(number)
+            raise _Stopped
+
+    former: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING_SIGNALS:
+                # What nohup or a shell's & ignores stays ignored.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    former[number] = signal.signal(number, stop)
+        yield
+    finally:
+        for caught, handler in former.items():
+            signal.signal(caught, signal.SIG_DFL if handler is None else handler)
+
+
+# ---- standard streams
+
+
+def _say(line: str) -> None:
+    """LINE on standard error, in one piece: several threads may have something to say. Nobody listening is no error."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(line + "\n")
+    except (OSError, ValueError):
+        return
+    finally:
+        _flush(sys.stderr)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Flushes STREAM; where nobody reads it, the rest goes to /dev/null, else the interpreter exits with a status of its own."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno() if stream is not None else null)
+            os.close(null)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+def _occupy_standard_descriptors() -> None:
+    """Opens /dev/null where descriptor 0, 1 or 2 is closed: a blob opened under that number would receive what is printed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+# ---- CPUs
+
+
+def usable_cpus(root: str = "/", affinity: int | None = None) -> int:
+    """The CPUs this process may really use: its affinity, less what the CPU quota of its control groups allows, at least 1.
+
+    ROOT is where `proc` and `sys` are found, AFFINITY the number of CPUs it may run on (default: asks the kernel).
+    """
+    cpus = len(os.sched_getaffinity(0)) if affinity is None else affinity
+    top = Path(root)
+    with suppress(OSError, UnicodeDecodeError):
+        for line in (top / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            mounts = ["unified", "."] if not controllers else [controllers, "cpu"]
+            for mount in mounts:
+                cpus = min(cpus, _quota(top / "sys/fs/cgroup" / mount, group, cpus))
+    return max(cpus, 1)
+
+
+def _quota(mount: Path, group: str, cpus: int) -> int:
+    """The smallest quota from GROUP up to the top of MOUNT in whole CPUs, rounded up; CPUS where there is none.
+
+    Inside a container the group may be named as the host sees it; what does not exist here has no quota.
+    """
+    names = [name for name in group.split("/") if name not in ("", ".", "..")]
+    for depth in range(len(names), -1, -1):
+        folder = mount.joinpath(*names[:depth])
+        with suppress(OSError, ValueError):
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
+            # No quota is `max` in version 2 and -1 in version 1.
+            if quota != "max" and int(quota) > 0 and int(period) > 0:
+                cpus = min(cpus, -(-int(quota) // int(period)))
+    return cpus

@@ -1,0 +1,361 @@
+"""The configuration: YAML text -> BuildConfig, frozen and validated, every problem with its line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from build_oci.errors import BuildOciError, ConfigError, UsageError
+from build_oci.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
+from build_oci.yaml_nodes import NULL, STRING_TAGS, BadValue, Document, Node, Place, describe, is_list, is_mapping, join, shown
+
+__all__ = ["BuildConfig", "Compression", "ImageConfig", "ParentConfig", "check_paths", "load_config", "source_date_epoch"]
+
+MIB = 1 << 20
+LAST_SECOND_OF_9999 = 253402300799
+
+DEFAULT_LEVELS = {Compression.ZSTD: 3, Compression.GZIP: 5, Compression.DISABLED: None}
+HIGHEST_LEVELS = {Compression.ZSTD: 22, Compression.GZIP: 9}
+
+
+@dataclass(frozen=True, slots=True)
+class ParentConfig:
+    """The image to build upon: manifest number `index` of the OCI layout in the directory `image`."""
+
+    image: str
+    index: int
+    recompress: bool
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """One image to build. `where` is for errors: `config.yaml:12: images[0]`; `layer_where` that of its `layer`.
+
+    `config` is JSON-able and passed through untouched; `has_config` tells an absent one from `null`.
+    """
+
+    where: str
+    architecture: str
+    os: str
+    variant: str | None
+    os_version: str | None
+    os_features: tuple[str, ...] | None
+    author: str | None
+    comment: str | None
+    layer: str | None
+    layer_where: str
+    parent: ParentConfig | None
+    has_config: bool
+    config: Any
+    annotations: Mapping[str, str]
+    index_annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildConfig:
+    """A whole configuration. `level` is None for `disabled` only; `prefetch_limit` is in bytes; `warnings` are lines for the user."""
+
+    compression: Compression
+    level: int | None
+    skip_xattrs: bool
+    trust_checksum_xattrs: bool
+    preserve_hardlinks: bool
+    prefetch_limit: int
+    annotations: Mapping[str, str]
+    images: tuple[ImageConfig, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Section:
+    """The values of one mapping by key, defaults filled in, and the place of the mapping and of every key it has a value for."""
+
+    place: Place
+    values: dict[str, Any]
+    places: dict[str, Place]
+
+
+class _Reader:
+    """Reads nodes by the tables above; every problem goes to the document."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def section(self, node: Node, path: str, keys: tuple[Key, ...]) -> _Section:
+        document = self.document
+        section = _Section(document.place(node, path), {key.name: key.default for key in keys}, {})
+        known = {key.name: key for key in keys}
+        pairs = document.pairs(node, path)
+        for name, (key_node, value_node) in pairs.items():
+            place = document.place(key_node, join(path, name))
+            if name not in known:
+                document.warn(place, f"`{shown(name)}` is not a key{_way_out(name, keys)}")
+                document.plain(value_node, place.path)
+            elif value_node.tag == NULL and known[name].kind is not Kind.ANYTHING:
+                if known[name].required:
+                    document.problem(place, f"has no value, and must be {known[name].kind}", f"it is {known[name].doc}")
+                else:
+                    document.warn(place, "has no value, so it counts as not given")
+            else:
+                try:
+                    section.values[name] = self.value(known[name], value_node, place.path)
+                    section.places[name] = place
+                except BadValue as bad:
+                    document.problem(place, bad.what, bad.hint)
+        for key in keys:
+            if key.required and key.name not in pairs:
+                document.problem(section.place, f"the key `{key.name}` is missing", f"it is {key.doc}")
+        return section
+
+    def value(self, key: Key, node: Node, path: str) -> Any:
+        """The value of KEY, or BadValue. What is wrong deeper inside the value is reported where it stands."""
+        match key.kind:
+            case Kind.STRING | Kind.PATH:
+                return self.string(key, node)
+            case Kind.BOOLEAN:
+                value = self.scalar(key.kind, node)
+                return value if isinstance(value, bool) else _refuse(key.kind, node, _quotes_hint(value, ("true", "false", "yes", "no")))
+            case Kind.INTEGER:
+                return self.integer(key, node)
+            case Kind.CHOICE:
+                return self.choice(key, node)
+            case Kind.STRINGS:
+                if not is_list(node):
+                    _refuse(key.kind, node, f"write it as `{key.name}: [{shown(node.value)}]`" if node.id == "scalar" else "")
+                return self.each(node, path, lambda child, _: self.string(key, child))
+            case Kind.ANNOTATIONS:
+                return self.annotations(node, path) if is_mapping(node) else _refuse(key.kind, node)
+            case Kind.SECTION:
+                return self.section(node, path, key.keys) if is_mapping(node) else _refuse(key.kind, node)
+            case Kind.SECTIONS:
+                if not is_list(node):
+                    _refuse(key.kind, node, "begin it with a dash: `- `" if node.id == "mapping" else "")
+                return self.each(
+                    node, path, lambda child, at: self.section(child, at, key.keys) if is_mapping(child) else _refuse(Kind.SECTION, child)
+                )
+            case Kind.ANYTHING:
+                return self.document.plain(node, path)
+
+    def each(self, node: Node, path: str, read: Callable[[Node, str], Any]) -> tuple[Any, ...]:
+        values = []
+        for index, child in enumerate(node.value):
+            try:
+                values.append(read(child, f"{path}[{index}]"))
+            except BadValue as bad:
+                self.document.problem(self.document.place(child, f"{path}[{index}]"), bad.what, bad.hint)
+        return tuple(values)
+
+    def scalar(self, wanted: str, node: Node) -> object:
+        return self.document.scalar(node) if node.id == "scalar" else _refuse(wanted, node)
+
+    def string(self, key: Key, node: Node) -> str:
+        value = self.scalar(Kind.STRING, node)
+        if not isinstance(value, str):
+            return _refuse(Kind.STRING, node, f'quote it: "{shown(node.value)}"')
+        if not value and (key.required or key.kind is Kind.PATH):
+            raise BadValue("is empty", f"it is {key.doc}")
+        if "\0" in value and key.kind is Kind.PATH:
+            raise BadValue("a path cannot hold a NUL character")
+        return value
+
+    def integer(self, key: Key, node: Node) -> int:
+        bounds = f"{key.minimum} or more" if key.maximum is None else f"from {key.minimum} to {key.maximum}"
+        value = self.scalar(f"{key.kind} {bounds}", node)
+        # A bool is an int to Python.
+        if type(value) is not int or value < key.minimum or (key.maximum is not None and value > key.maximum):
+            return _refuse(f"{key.kind} {bounds}", node)
+        return value
+
+    def choice(self, key: Key, node: Node) -> Any:
+        wanted = "one of " + ", ".join(f"`{str(choice).lower()}`" for choice in key.choices)
+        value = self.scalar(wanted, node)
+        # 1 and True are the same key to a dict.
+        if isinstance(value, str | bool) and value in key.choices:
+            return key.choices[value]
+        if key.name == "mode" and value == "docker":
+            raise BadValue(
+                "the format `docker` is not written: it was dropped by the original build-oci too",
+                "remove `mode`, and convert the result: `skopeo copy oci:DIR docker-archive:FILE`",
+            )
+        near = _nearest(str(value).lower(), [choice for choice in key.choices if isinstance(choice, str)])
+        hint = f"did you mean `{near}`?" if near else _quotes_hint(value, ("true", "false") if True in key.choices else ())
+        return _refuse(wanted, node, hint)
+
+    def annotations(self, node: Node, path: str) -> dict[str, str]:
+        document = self.document
+        annotations = {}
+        for name, (key_node, value_node) in document.pairs(node, path).items():
+            place = document.place(key_node, join(path, name))
+            if key_node.tag not in STRING_TAGS:
+                document.problem(
+                    place, f"the key of an annotation must be a string, not {describe(key_node)}", f'quote it: "{shown(key_node.value)}"'
+                )
+                continue
+            try:
+                value = self.scalar("a string", value_node)
+                annotations[name] = (
+                    value if isinstance(value, str) else _refuse("a string", value_node, f'quote it: "{shown(value_node.value)}"')
+                )
+            except BadValue as bad:
+                document.problem(place, bad.what, bad.hint)
+        return annotations
+
+
+def _refuse(wanted: str, node: Node, hint: str = "") -> NoReturn:
+    raise BadValue(f"must be {wanted}, not {describe(node)}", hint)
+
+
+def _quotes_hint(value: object, words: tuple[str, ...]) -> str:
+    return "write it without quotes" if isinstance(value, str) and value.lower() in words else ""
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, list(words), n=1)), "")
+
+
+def _way_out(name: str, keys: tuple[Key, ...]) -> str:
+    """What to do about a key that is not among KEYS."""
+    homes = [home for home, others in SECTIONS.items() if any(name == key.name for key in others)]
+    if homes:
+        return f" here; it is one {homes[0]}"
+    near = _nearest(name, [key.name for key in keys])
+    return f"; did you mean `{near}`?" if near else ", and is ignored"
+
+
+# ---- from what is written to what is meant
+
+
+def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
+    """The configuration in TEXT, one YAML document; SOURCE is what errors call it. ConfigError holds every problem of the document."""
+    document = Document(text, source)
+    reader = _Reader(document)
+    try:
+        if not is_mapping(document.root):
+            _refuse("a mapping, with `images` among its keys", document.root)
+    except BadValue as bad:
+        document.problem(document.place(document.root, ""), bad.what, bad.hint)
+        document.finish()
+    top = reader.section(document.root, "", TOP_KEYS)
+    compression, level = _compression(document, top)
+    if not top.values["images"]:
+        document.warn(top.places.get("images", top.place), "no images to build: the index will be empty")
+    images = tuple(_image(document, section) for section in top.values["images"])
+    return BuildConfig(
+        compression=compression,
+        level=level,
+        skip_xattrs=top.values["skip-xattrs"],
+        trust_checksum_xattrs=top.values["trust-checksum-xattrs"],
+        preserve_hardlinks=top.values["hardlinks"],
+        prefetch_limit=top.values["prefetch-limit-mb"] * MIB,
+        annotations=dict(top.values["annotations"]),
+        images=images,
+        warnings=document.finish(),
+    )
+
+
+def _compression(document: Document, top: _Section) -> tuple[Compression, int | None]:
+    compression: Compression = top.values["compression"]
+    if "gzip" in top.places:
+        former: Compression = top.values["gzip"]
+        if "compression" in top.places and former is not compression:
+            document.problem(top.places["gzip"], f"means `{former}`, but `compression` says `{compression}`", "remove `gzip`")
+        compression = former
+    level = top.values["compression-level"]
+    if level is None:
+        return compression, DEFAULT_LEVELS[compression]
+    place = top.places["compression-level"]
+    if compression is Compression.DISABLED:
+        document.warn(place, "has no effect: compression is `disabled`")
+        return compression, None
+    if level > HIGHEST_LEVELS[compression]:
+        document.problem(place, f"must be from 1 to {HIGHEST_LEVELS[compression]} with `{compression}`, not {level}")
+    return compression, level
+
+
+def _image(document: Document, section: _Section) -> ImageConfig:
+    values, places = section.values, section.places
+    for name, usual in (("architecture", ARCHITECTURES.split()), ("os", SYSTEMS.split())):
+        if name in places and values[name] not in usual:
+            near = OTHER_NAMES.get(values[name].lower()) or _nearest(values[name].lower(), usual)
+            hint = f"; did you mean `{near}`?" if near else ""
+            document.warn(places[name], f"`{shown(values[name])}` is not a name that clients know{hint}")
+    if "config" in places and not isinstance(values["config"], dict):
+        document.warn(places["config"], "is not a mapping: clients will not be able to read the image")
+    parent: _Section | None = values["parent"]
+    return ImageConfig(
+        where=document.where(section.place),
+        architecture=values["architecture"],
+        os=values["os"],
+        variant=values["variant"],
+        os_version=values["os.version"],
+        os_features=values["os.features"],
+        author=values["author"],
+        comment=values["comment"],
+        layer=values["layer"],
+        layer_where=document.where(places.get("layer", section.place)),
+        parent=ParentConfig(**parent.values, where=document.where(places["parent"])) if parent else None,
+        has_config="config" in places,
+        config=values["config"],
+        annotations=dict(values["annotations"]),
+        index_annotations=dict(values["index-annotations"]),
+    )
+
+
+# ---- what surrounds the configuration
+
+
+def source_date_epoch(environ: Mapping[str, str]) -> int | None:
+    """SOURCE_DATE_EPOCH in seconds, None where it is not set; UsageError if it is not a whole number from 0 to the year 9999."""
+    text = environ.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    # `created` has four digits for the year.
+    if not re.fullmatch("[0-9]{1,20}", text) or int(text) > LAST_SECOND_OF_9999:
+        raise UsageError(
+            f"must be a whole number of seconds from 0 to {LAST_SECOND_OF_9999}, not `{shown(text)}`",
+            where="SOURCE_DATE_EPOCH",
+            hint="unset it to keep the times of the files, or set it: `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`",
+        )
+    return int(text)
+
+
+def check_paths(config: BuildConfig) -> None:
+    """Looks at every path that CONFIG names: layers are directories that can be listed, parents hold an `index.json`.
+
+    ConfigError with every problem.
+    """
+    problems: list[BuildOciError] = []
+    for image in config.images:
+        if image.layer is not None and (what := _unusable(image.layer)):
+            problems.append(UsageError(what, where=image.layer_where, hint=_relative_hint(image.layer)))
+        if image.parent is None:
+            continue
+        parent = image.parent.image
+        if what := _unusable(parent):
+            problems.append(UsageError(what, where=image.parent.where, hint=_relative_hint(parent)))
+        elif not (Path(parent) / "index.json").is_file():
+            problems.append(UsageError(f"`{parent}` is no OCI layout: it has no `index.json`", where=image.parent.where))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _unusable(path: str) -> str:
+    """Why PATH cannot be used as a directory, or nothing. Opening and entering it is the only proof."""
+    try:
+        with os.scandir(path) as entries:
+            next(entries, None)
+        os.stat(os.path.join(path, "."))
+    except (OSError, ValueError) as error:
+        return f"cannot use the directory `{path}`: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
+def _relative_hint(path: str) -> str:
+    return "" if os.path.isabs(path) else f"a relative path starts at the current directory, {os.getcwd()}"

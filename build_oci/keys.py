@@ -1,0 +1,110 @@
+"""What a configuration may say: every key, its kind, its default, its meaning. The one definition that validation reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Compression(StrEnum):
+    """How layers are compressed; the values are those of the key `compression`."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    DISABLED = "disabled"
+
+
+class Kind(StrEnum):
+    """What the value of a key is."""
+
+    STRING = "a string"
+    PATH = "the path of a directory"
+    BOOLEAN = "`true` or `false`"
+    INTEGER = "a whole number"
+    CHOICE = "a choice"
+    STRINGS = "a list of strings"
+    ANNOTATIONS = "a mapping of strings to strings"
+    ANYTHING = "anything"
+    SECTION = "a mapping"
+    SECTIONS = "a list of mappings"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the configuration. `keys` are those of a section; `choices` map what is written to what is meant."""
+
+    name: str
+    kind: Kind
+    doc: str
+    default: Any = None
+    required: bool = False
+    minimum: int = 0
+    maximum: int | None = None
+    choices: Mapping[str | bool, Any] = field(default_factory=dict)
+    keys: tuple[Key, ...] = ()
+
+
+PARENT_KEYS = (
+    Key("image", Kind.PATH, "the OCI layout to build upon", required=True),
+    Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
+    Key("recompress", Kind.BOOLEAN, "bring the parent's layers to `compression`; `false` carries them as they are", default=True),
+)
+IMAGE_KEYS = (
+    Key("architecture", Kind.STRING, "the processor, as GOARCH names it", required=True),
+    Key("os", Kind.STRING, "the operating system, as GOOS names it", required=True),
+    Key("variant", Kind.STRING, "the variant of the processor, such as `v8`"),
+    Key("os.version", Kind.STRING, "the version of the operating system"),
+    Key("os.features", Kind.STRINGS, "what the image demands of the operating system"),
+    Key("author", Kind.STRING, "who made the image"),
+    Key("comment", Kind.STRING, "what is said of it in the image's history"),
+    Key("layer", Kind.PATH, "the directory to pack, relative to the current directory"),
+    Key("parent", Kind.SECTION, "the image to build upon", keys=PARENT_KEYS),
+    Key("config", Kind.ANYTHING, "passed through untouched into the image config"),
+    Key("annotations", Kind.ANNOTATIONS, "annotations of the manifest", default={}),
+    Key("index-annotations", Kind.ANNOTATIONS, "annotations of the manifest's descriptor in the index", default={}),
+)
+TOP_KEYS = (
+    Key("compression", Kind.CHOICE, "how layers are compressed", default=Compression.ZSTD, choices={c.value: c for c in Compression}),
+    Key(
+        "gzip",
+        Kind.CHOICE,
+        "the former spelling of `compression`",
+        choices={"gzip": Compression.GZIP, "disabled": Compression.DISABLED, True: Compression.GZIP, False: Compression.DISABLED},
+    ),
+    Key("compression-level", Kind.INTEGER, "zstd 1 to 22 (default 3), gzip 1 to 9 (default 5)", minimum=1, maximum=22),
+    Key("skip-xattrs", Kind.BOOLEAN, "read no extended attributes at all", default=False),
+    Key("trust-checksum-xattrs", Kind.BOOLEAN, "believe `user.checksum.sha256` instead of hashing the file", default=True),
+    Key("hardlinks", Kind.CHOICE, "`copy` makes every name a file of its own", default=True, choices={"preserve": True, "copy": False}),
+    # The maximum keeps the bytes within 63 bits.
+    Key("prefetch-limit-mb", Kind.INTEGER, "most MiB of file data in memory at once", default=512, minimum=1, maximum=(1 << 43) - 1),
+    Key("mode", Kind.CHOICE, "the format of the image", default="oci", choices={"oci": "oci"}),
+    Key("annotations", Kind.ANNOTATIONS, "annotations of the index", default={}),
+    Key("images", Kind.SECTIONS, "the images to build", default=(), keys=IMAGE_KEYS),
+)
+SECTIONS = {"at the top of the document": TOP_KEYS, "of an image": IMAGE_KEYS, "of `parent`": PARENT_KEYS}
+
+# What the Go toolchain knows (`go tool dist list`), which is what registries and clients compare with.
+ARCHITECTURES = "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm"
+SYSTEMS = "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows"
+OTHER_NAMES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "x64": "amd64",
+    "aarch64": "arm64",
+    "arm64v8": "arm64",
+    "armv7l": "arm",
+    "armhf": "arm",
+    "i386": "386",
+    "i486": "386",
+    "i586": "386",
+    "i686": "386",
+    "x86": "386",
+    "loongarch64": "loong64",
+    "mips64el": "mips64le",
+    "mipsel": "mipsle",
+    "powerpc64le": "ppc64le",
+    "ppc64el": "ppc64le",
+    "macos": "darwin",
+}

@@ -1,0 +1,335 @@
+"""The command line: spec section 1. The build itself is a stand-in here."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import build_oci.cli
+from build_oci.cli import main, summary, usable_cpus
+from build_oci.errors import TreeError
+
+IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
+SOURCE = str(Path(build_oci.cli.__file__).parents[1])
+
+
+class StandIn:
+    """Stands in for build_oci.build: notes what it was asked for, then does `action`."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.action: Callable[[dict[str, Any]], None] = lambda call: None
+        self.images = [types.SimpleNamespace(digest="sha256:ab", layers_size=250_000, uncompressed_size=1_000_000, files=7, seconds=1.25)]
+
+    def build(self, config: Any, **options: Any) -> Any:
+        self.calls.append({"config": config, **options})
+        self.action(options)
+        return types.SimpleNamespace(images=self.images)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
+    stand_in = StandIn()
+    monkeypatch.setitem(sys.modules, "build_oci.build", stand_in)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    monkeypatch.delenv("BUILD_OCI_DEBUG", raising=False)
+    (tmp_path / "config.yaml").write_text(IMAGE)
+    return stand_in
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str, *, terminal: bool = False) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
+    monkeypatch.setattr(stdin, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
+@pytest.mark.parametrize("workers", [["-j", "3"], ["-j3"], ["--workers", "3"], ["--workers=3"]])
+def test_options(stand_in: StandIn, workers: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "7")
+    assert main([*workers, "-f", "config.yaml", "-o", "out", "--progress", "none"]) == 0
+    (call,) = stand_in.calls
+    assert (call["workers"], call["output"], call["epoch"]) == (3, Path("out"), 7)
+    assert call["config"].images[0].where == "config.yaml:2: images[0]"
+    # Standard output stays empty during a build, and so does standard error where nobody watches.
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-f", "-"]])
+def test_standard_input(
+    stand_in: StandIn, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed(monkeypatch, IMAGE)
+    assert main(arguments) == 0
+    (call,) = stand_in.calls
+    assert (call["workers"], call["output"], call["epoch"]) == (usable_cpus(), Path("."), None)
+    assert call["config"].images[0].where == "<stdin>:2: images[0]"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_terminal_input(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    feed(monkeypatch, IMAGE, terminal=True)
+    assert main([]) == 0
+    assert "waiting for the configuration (YAML) on standard input" in capsys.readouterr().err
+
+
+def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With -v, or on a terminal, one line an image: digest, sizes before and after, ratio, files, seconds."""
+    line = "sha256:ab  1.0 MB -> 0.2 MB (25.0%)  7 files  1.2 s\n"
+    assert main(["-f", "config.yaml", "-v"]) == 0
+    assert capsys.readouterr() == ("", line)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["-f", "config.yaml"]) == 0
+    assert capsys.readouterr() == ("", line)
+    assert main(["-f", "config.yaml", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_summary_without_layers() -> None:
+    image = types.SimpleNamespace(digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, seconds=0.0)
+    assert summary(image) == "sha256:ab  0.0 MB -> 0.0 MB  0 files  0.0 s"
+
+
+def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("comression: gzip\n" + IMAGE)
+    stand_in.action = lambda call: call["warn"]("./so\ncket: is skipped")
+    assert main(["-f", "config.yaml"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "build-oci: warning: config.yaml:1: comression: `comression` is not a key; did you mean `compression`?",
+        "build-oci: warning: ./so\\ncket: is skipped",
+    ]
+    assert main(["-f", "config.yaml", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-j0"], "argument -j/--workers: must be a whole number from 1 to 1024, not `0`"),
+        (["-j", "many"], "not `many`"),
+        (["-j99999"], "not `99999`"),
+        (["--out", "x"], "unrecognized arguments"),
+        (["config.yaml"], "unrecognized arguments: config.yaml"),
+        (["-o", ""], "the path is empty"),
+        (["--progress", "fancy"], "invalid choice"),
+        (["-q", "-v"], "not allowed with argument"),
+        (["-f", "missing.yaml"], "build-oci: error: missing.yaml: cannot read the configuration: No such file or directory"),
+        (["-f", "."], "build-oci: error: .: cannot read the configuration: Is a directory"),
+        (["verify"], "build-oci: error: build-oci verify: is not available yet"),
+        (["verify", "layout"], "is not available yet"),
+        (["-f", "wrong.yaml"], "build-oci: error: wrong.yaml:1: mode: must be one of `oci`"),
+        (["--check", "-f", "layer.yaml"], "build-oci: error: layer.yaml:4: images[0].layer: cannot use the directory `gone`"),
+    ],
+)
+def test_usage_errors(stand_in: StandIn, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2: the command line or the configuration is wrong; one line, then a hint."""
+    (tmp_path / "wrong.yaml").write_text("mode: tar\nimages: []")
+    (tmp_path / "layer.yaml").write_text(IMAGE + "  layer: gone")
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    error, *hints = err.splitlines()
+    assert error.startswith("build-oci: error: ")
+    assert message in error
+    assert all(hint.startswith("hint: ") for hint in hints)
+    assert len(hints) <= 1
+    assert (out, stand_in.calls) == ("", [])
+
+
+def test_epoch_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Section 6."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert main(["-f", "config.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("build-oci: error: SOURCE_DATE_EPOCH: must be")
+
+
+def test_check(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", "-f", "config.yaml"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["--check", "-v", "-f", "config.yaml"]) == 0
+    assert capsys.readouterr().err == "build-oci: nothing is wrong with config.yaml: 1 image(s)\n"
+    (tmp_path / "config.yaml").write_text(IMAGE + "  layer: gone")
+    assert main(["--check", "-f", "config.yaml"]) == 2
+    assert stand_in.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "lines"),
+    [
+        (TreeError("vanished", where=b"./a\xff"), 1, ["build-oci: error: ./a\\xff: vanished"]),
+        (OSError(28, "No space left on device", "out/blob"), 1, ["build-oci: error: out/blob: No space left on device"]),
+        (OSError("odd"), 1, ["build-oci: error: odd"]),
+        (MemoryError(), 1, ["build-oci: error: out of memory", "hint: lower"]),
+        (RecursionError("deep"), 1, ["build-oci: error: internal error: RecursionError: deep", "hint: this is a bug, please report it"]),
+        (KeyboardInterrupt(), 130, ["build-oci: error: stopped"]),
+        (ValueError("two\nlines"), 1, ["build-oci: error: internal error: ValueError: two\\nlines", "hint: "]),
+    ],
+)
+def test_failures(stand_in: StandIn, error: BaseException, status: int, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 1: the build failed. Never a traceback."""
+
+    def fail(call: Any) -> None:
+        raise error
+
+    stand_in.action = fail
+    assert main(["-f", "config.yaml"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == len(lines)
+    assert all(found.startswith(line) for found, line in zip(err.splitlines(), lines, strict=True))
+
+
+def test_debug(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback with BUILD_OCI_DEBUG=1 only."""
+    monkeypatch.setenv("BUILD_OCI_DEBUG", "1")
+    stand_in.action = lambda call: call["nothing"]
+    assert main(["-f", "config.yaml"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "build-oci: error: internal error: KeyError: 'nothing'" in err
+
+
+@pytest.mark.parametrize("argument", ["--version", "-h", "--help"])
+def test_answers(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([argument]) == 0
+    out, err = capsys.readouterr()
+    assert "build-oci" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals(stand_in: StandIn, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """130 / 143 after SIGINT / SIGTERM: clean-up runs, a second signal does not disturb it, the handlers are restored."""
+    cleaned = []
+
+    def stop(call: Any) -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+            cleaned.append(True)
+            raise TreeError("what a cancelled thread makes of it")
+
+    stand_in.action = stop
+    former = signal.signal(number, signal.default_int_handler)
+    try:
+        assert main(["-f", "config.yaml"]) == status
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, former)
+    assert cleaned == [True]
+    assert capsys.readouterr().err == f"build-oci: error: stopped by {number.name}\n"
+
+
+def test_ignored_signal_stays_ignored(stand_in: StandIn) -> None:
+    """nohup build-oci."""
+    stand_in.action = lambda call: signal.raise_signal(signal.SIGHUP)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["-f", "config.yaml"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+# ---- as a process of its own
+
+
+def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """`sh -c SCRIPT`, where $BUILD_OCI is the command."""
+    environ = os.environ | {"PYTHONPATH": SOURCE, "BUILD_OCI": f"'{sys.executable}' -m build_oci"}
+    # Unbuffered streams keep nothing back that could fail when the interpreter exits.
+    for name in ("SOURCE_DATE_EPOCH", "BUILD_OCI_DEBUG", "PYTHONUNBUFFERED"):
+        environ.pop(name, None)
+    return subprocess.run(["sh", "-c", script], env=environ, capture_output=True, check=False, timeout=60, **options)
+
+
+def test_process() -> None:
+    done = run("eval $BUILD_OCI --check -v", input=IMAGE.encode())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"build-oci: nothing is wrong with <stdin>: 1 image(s)\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "1>&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_nobody_listens(redirection: str) -> None:
+    """A closed or full standard stream changes neither what happens nor the exit status."""
+    assert run(f"eval $BUILD_OCI --check -v {redirection}", input=IMAGE.encode()).returncode == 0
+    assert run(f"eval $BUILD_OCI --check -v {redirection}", input=b"mode: tar").returncode == 2
+
+
+def test_help_for_nobody() -> None:
+    done = run("eval $BUILD_OCI --help > /dev/full")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_closed_input() -> None:
+    done = run("eval $BUILD_OCI <&-")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: standard input: is closed")
+
+
+def test_endless_input() -> None:
+    done = run("eval $BUILD_OCI < /dev/zero")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: <stdin>: the document is larger than 4 MiB")
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_descriptors_are_occupied(stream: int) -> None:
+    """A file that is opened later must not become the standard error of the C library."""
+    code = "import os, sys; from build_oci.cli import main; main(['--version']); os.write(3, b'%d' % os.open('/dev/null', os.O_RDONLY))"
+    done = run(f"'{sys.executable}' -c \"{code}\" 3>&1 {stream}>&- | tail -c 1")
+    assert done.stdout not in (b"", b"0", b"1", b"2")
+
+
+# ---- CPUs
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 8),
+        ({"proc/self/cgroup": "0::/a/b\n"}, 8),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 8),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n"}, 3),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000", "sys/fs/cgroup/a/cpu.max": "150000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "50000 100000", "sys/fs/cgroup/a/cpu.max": "400000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/host/name\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "3200000 100000\n"}, 8),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, 8),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/unified/cpu.max": "500000 100000\n"}, 5),
+        (
+            {
+                "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n0::/\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "250000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpuset:/a\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "100000\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+    ],
+)
+def test_usable_cpus(files: dict[str, str], cpus: int, tmp_path: Path) -> None:
+    """Section 1: the CPUs this process may really use, by affinity and cgroup quota of every level."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cpus(str(tmp_path), affinity=8) == cpus
+
+
+def test_usable_cpus_here() -> None:
+    assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
