@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.tar import Plan
-from build_oci.errors import UsageError
-from build_oci.layer.tree import problem_error
+from build_oci.layer.tree import problem_error, sha256_kernel
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem, Tree
@@ -22,18 +20,12 @@ _HEADERS_ROOM = 64 << 10
 
 
 def plan_layer(tree: Tree, *, epoch: int | None, preserve_hardlinks: bool) -> Plan:
-    """Decide what goes where in the archive. Raises UsageError if BUILD_OCI_SHA256 demands a kernel that there is not."""
-    from build_oci._native.sha256 import kernel_id
-
-    try:
-        kernel = kernel_id(os.environ.get("BUILD_OCI_SHA256") or "auto")
-    except ValueError as error:
-        raise UsageError(str(error), where="BUILD_OCI_SHA256") from None
-    return Plan(tree, epoch=epoch, kernel=kernel, segment_size=SEGMENT_SIZE, preserve_hardlinks=preserve_hardlinks)
+    """Decide what goes where in the archive."""
+    return Plan(tree, epoch=epoch, kernel=sha256_kernel(), segment_size=SEGMENT_SIZE, preserve_hardlinks=preserve_hardlinks)
 
 
 class _Packed(NamedTuple):
-    index: int
+    segment: int
     size: int
     buffer: bytearray
     filled: Future[Problem | None] | None  # None: filled when its turn comes
@@ -60,6 +52,7 @@ class Packer:
             try:
                 following = 0
                 while following < len(self._plan) or self._queue:
+                    self._digest_ahead()
                     following = self._pack_ahead(following)
                     packed = self._queue.popleft()
                     self._finish(packed)
@@ -68,15 +61,17 @@ class Packer:
             finally:
                 self._abandon()
 
+    def _digest_ahead(self) -> None:
+        """Keep the next few large files being hashed, in order: their slices are packed meanwhile, but their headers must wait."""
+        while len(self._digests) <= self._workers.count and (large := next(self._to_digest, None)) is not None:
+            self._digests[large] = self._workers.pool.submit(self._plan.digest, large)
+
     def _pack_ahead(self, following: int) -> int:
         """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
         while following < len(self._plan):
             size = self._plan.size(following)
             if not self._workers.budget.take(size, block=not self._queue):
                 break
-            # The digests of large files run ahead of their slices: a header cannot be written before.
-            while len(self._digests) <= self._workers.count and (large := next(self._to_digest, None)) is not None:
-                self._digests[large] = self._workers.pool.submit(self._plan.digest, large)
             fits = size <= SEGMENT_SIZE + _HEADERS_ROOM
             buffer = self._spare.pop() if fits and self._spare else bytearray(SEGMENT_SIZE + _HEADERS_ROOM if fits else size)
             filled = None if self._plan.needs_digest(following) else self._workers.pool.submit(self._plan.fill, following, buffer)
@@ -86,7 +81,7 @@ class Packer:
 
     def _finish(self, packed: _Packed) -> None:
         if packed.filled is None:
-            problem = self._digests.pop(packed.index).result() or self._plan.fill(packed.index, packed.buffer)
+            problem = self._digests.pop(packed.segment).result() or self._plan.fill(packed.segment, packed.buffer)
         else:
             problem = packed.filled.result()
         if problem:

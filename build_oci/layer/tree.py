@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from build_oci._native.walk import Tree
-from build_oci.errors import BuildOciError, Cancelled, TreeError
+from build_oci.errors import BuildOciError, Cancelled, TreeError, UsageError
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem
@@ -26,6 +26,10 @@ _CALLS = {
     "llistxattr": "its extended attributes cannot be listed",
     "lgetxattr": "its extended attributes cannot be read",
 }
+_WARNINGS = {
+    "socket": "skipped: a socket cannot be stored in a layer",
+    "whiteout-name": "stored as it is, but every client will read this name as a whiteout",
+}
 _HINTS = {
     errno.EACCES: "run as a user who may read it, or under fakeroot; nothing is left out silently",
     errno.EPERM: "run as a user who may read it, or under fakeroot; nothing is left out silently",
@@ -37,22 +41,29 @@ def read_tree(layer: str, workers: Workers, *, skip_xattrs: bool, trust_checksum
     """Walk the directory `layer`. Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning."""
     tree = Tree(os.fsencode(layer), skip_xattrs=skip_xattrs, trust_checksums=trust_checksum_xattrs)
     workers.run_on_all(tree.run, tree.stop)
-    errors = []
-    for problem in tree.problems():
-        kind, _, _, path = problem
-        if kind == "socket":
-            warn(f"{_shown(layer, path)}: skipped: a socket cannot be stored in a layer")
-        elif kind == "whiteout-name":
-            warn(f"{_shown(layer, path)}: stored as it is, but every client will read this name as a whiteout")
-        else:
-            errors.append(problem)
+    problems = tree.problems()
+    for warned, what in _WARNINGS.items():
+        paths = [path for kind, _, _, path in problems if kind == warned]
+        if paths:
+            warn(f"{_shown(layer, paths[0])}: {what}{_and_others(layer, paths[1:])}")
+    errors = [problem for problem in problems if problem[0] not in _WARNINGS]
     if errors:
-        raise problem_error(layer, errors[0], others=[_shown(layer, path) for _, _, _, path in errors[1:]])
+        raise problem_error(layer, errors[0], others=[path for _, _, _, path in errors[1:]])
     return tree
 
 
-def problem_error(layer: str, problem: Problem, *, others: list[str] | None = None) -> BuildOciError:
-    """The error that a problem told by native code stands for; `others` are further paths to name with it."""
+def sha256_kernel() -> int:
+    """The SHA-256 kernel for the files of a tree: what BUILD_OCI_SHA256 demands, else the fastest. UsageError if this CPU lacks it."""
+    from build_oci._native.sha256 import kernel_id
+
+    try:
+        return kernel_id(os.environ.get("BUILD_OCI_SHA256") or "auto")
+    except ValueError as error:
+        raise UsageError(str(error), where="BUILD_OCI_SHA256") from None
+
+
+def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ()) -> BuildOciError:
+    """The error that a problem told by native code stands for; `others` are paths that it holds for as well."""
     kind, number, call, path = problem
     hint = ""
     if kind == "cancelled":
@@ -67,10 +78,15 @@ def problem_error(layer: str, problem: Problem, *, others: list[str] | None = No
         what = "there is not enough memory to read it"
     else:
         what, hint = f"{_CALLS.get(call, call + ' failed')}: {os.strerror(number)}", _HINTS.get(number, "")
-    if others:
-        named = ", ".join(others[:9])
-        what += f" (and so with {len(others)} more: {named}{', …' if len(others) > 9 else ''})"
-    return TreeError(what, where=_shown(layer, path), hint=hint)
+    return TreeError(what + _and_others(layer, others), where=_shown(layer, path), hint=hint)
+
+
+def _and_others(layer: str, paths: Sequence[bytes]) -> str:
+    """The end of a message that holds for more than one path."""
+    if not paths:
+        return ""
+    named = ", ".join(_shown(layer, path) for path in paths[:9])
+    return f" (and so with {len(paths)} more: {named}{', …' if len(paths) > 9 else ''})"
 
 
 def _shown(layer: str, path: bytes) -> str:
