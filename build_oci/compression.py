@@ -23,7 +23,7 @@ _PIECE = 1 << 20  # decode() never hands out more at once
 
 
 class Encoder(Protocol):
-    """Compresses one stream; for one thread at a time, which must not be a thread of the encoder's own pool (it waits for the pool's results)."""
+    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes."""
 
     def write(self, data: memoryview | bytes) -> None:
         """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
@@ -33,10 +33,10 @@ class Encoder(Protocol):
 
 
 def encoder(compression: str, level: int | None, sink: Sink, *, pool: Executor, workers: int, epoch: int | None) -> Encoder:
-    """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default) that hands the compressed bytes to SINK in order.
+    """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
 
-    SINK is called within write() and finish() only. POOL compresses gzip's blocks and WORKERS says how many threads to count on (zstd brings
-    its own); EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
+    SINK is called within write() and finish() only. POOL compresses gzip's blocks and WORKERS says how many threads to count on (zstd
+    brings its own); EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
     """
     if compression == "disabled":
         return _Disabled(sink)
@@ -58,11 +58,12 @@ class _Disabled:
         pass
 
 
-# zstd's own jobs are four windows long (8 MiB at level 3) and overlap by an eighth to a quarter of a window. 2 MiB jobs that overlap by half a
-# window need a quarter of the memory, feed more threads from a small layer, and compress better, for up to a quarter more time from level 6 on.
-# Peak memory of the process over its start, whole tree, in MiB, for 2 / 4 / 8 threads: level 3: 114 / 135 / 206 with zstd's jobs and 24 / 32 / 49
-# with these; level 6: 24 / 40 / 63; level 9: 40 / 69 / 124; level 12: 156 / 241 / 632 by default and 39 / 70 / 125 with these and hash tables that
-# are no larger than what a job can see (size +0.1 %). Above level 12 zstd does as it likes: 300 MiB at 15, 400 at 19 for 2 threads.
+# zstd's own jobs are four windows long (8 MiB at level 3) and overlap by an eighth to a quarter of a window. 2 MiB jobs that overlap by
+# half a window need a quarter of the memory, feed more threads from a small layer, and come out smaller (0.4 % at level 3, 1.3 % at 6,
+# 0.4 % at 9), for up to a quarter more time from level 6 on. Hash tables above 2 MiEntries, more than a job can see, cost 0.1 % in
+# size when left out. Growth of the process's peak resident memory over the whole tree, in MiB: level 3, 8 threads: 206 with zstd's
+# jobs, 59 with these; level 6, 8 threads: 217 and 77; level 8, 4 threads: 71 with these; level 12, 4 threads: 377 and 89.
+# Above level 12 zstd does as it likes: with 2 threads 290 MiB at 15 and 380 at 19, and that comes on top of everything else.
 _ZSTD_JOB = 2 << 20
 _ZSTD_OVERLAP_LOG = 8
 _ZSTD_HASH_LOG = 21
@@ -102,10 +103,10 @@ class _Zstd:
 _GZIP_BLOCK = 1 << 20
 _GZIP_BLOCKS_IN_FLIGHT = 48  # at most, whatever the workers: some 75 MiB with what comes out of them
 
-# Our level -> zlib-ng's, ISA-L taking 1-3. zlib-ng finds no matches of three bytes below its level 9, which costs up to 3 % on binaries: on the
-# lean tree its 4 is 1.0 % larger than gzip -4 (5, at nearly the same speed, 0.1 % smaller), 5 1.6 % larger than gzip -5, 6 2.3 % than gzip -6
-# (7: 1.4 %), 8 1.6 % than gzip -8 (9: nothing).
-_ZLIB_NG_LEVELS = {4: 5, 5: 5, 6: 7, 7: 7, 8: 9, 9: 9}
+# Our level -> zlib-ng's, ISA-L taking 1-3. Below its level 9 zlib-ng finds no matches of three bytes, which costs ratio on binaries, so that
+# its 4 to 8 are up to 2.4, 3.0, 3.6, 2.4 and 2.5 % larger than gzip's on 60 MB of libraries or programs alone. With these 4 and 5 stay
+# within 1.6 % there, 6 within 2.3 % (only 9, at half the speed, would do better), and 7 to 9 within 0.1 %.
+_ZLIB_NG_LEVELS = {4: 5, 5: 7, 6: 7, 7: 9, 8: 9, 9: 9}
 
 
 def _deflate(level: int) -> tuple[Any, int]:
@@ -184,8 +185,9 @@ def _deflate_block(library: Any, level: int, block: bytes | bytearray, last: boo
 def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at most 1 MiB.
 
-    Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window of a
-    zstd frame in memory, 128 MiB at most. ValueError if the stream is corrupt, ends early or is followed by something else, or for another CODEC.
+    Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window
+    of a zstd frame in memory, 128 MiB at most. ValueError if the stream is corrupt, ends early or is followed by something else, or for
+    another CODEC.
     """
     decoders = {"zstd": _decode_zstd, "gzip": _decode_gzip, "disabled": _slices}
     if codec not in decoders:
@@ -204,8 +206,8 @@ def _slices(chunks: Iterable[bytes], size: int = _PIECE) -> Iterator[bytes]:
 def _decode_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
     from isal import isal_zlib
 
-    new_member = lambda: isal_zlib.decompressobj(31)  # noqa: E731
-    member: Any = new_member()
+    igzip: Any = isal_zlib
+    member = igzip.decompressobj(31)
     padded = False
     # Short slices, because each call copies what it leaves of its input.
     for data in _slices(chunks, 1 << 17):
@@ -218,7 +220,7 @@ def _decode_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
                     break
                 if padded or data[0] != 0x1F:
                     raise ValueError("something that is not gzip follows the gzip stream")
-                member = new_member()
+                member = igzip.decompressobj(31)
             try:
                 piece = member.decompress(data, _PIECE)
                 data = member.unconsumed_tail
@@ -226,7 +228,7 @@ def _decode_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
                     yield piece
                     piece = member.decompress(data, _PIECE)
                     data = member.unconsumed_tail
-            except isal_zlib.error as error:
+            except igzip.error as error:
                 raise ValueError(f"the gzip stream is corrupt ({error})") from error
             if piece:
                 yield piece
@@ -300,7 +302,7 @@ def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _decode_frame(source: _Source, frame: Any) -> Iterator[bytes]:
-    """One frame whose magic has been read (RFC 8878, 3.1.1): a block at a time, because the library puts no limit on what a call returns."""
+    """One frame whose magic has been read (RFC 8878, 3.1.1): a block at a time: the library does not limit what a call returns."""
     descriptor = source.exactly(1)
     single_segment, has_checksum = descriptor[0] >> 5 & 1, descriptor[0] >> 2 & 1
     size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]

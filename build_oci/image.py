@@ -5,25 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
 
 if TYPE_CHECKING:
+    from build_oci._native.lower import Lower
     from build_oci.config import BuildConfig, ImageConfig
     from build_oci.layer.write import Layer
     from build_oci.layout import Layout
+    from build_oci.parent import ParentImage, Parents
     from build_oci.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltImage:
-    """What came of one image: its manifest's descriptor, bytes of its layers as stored and as archives, files written, seconds taken."""
+    """What came of one image.
+
+    descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
+    and as archives. files: regular files written. unchanged, whiteouts: entries left to the parent, and names of it hidden.
+    """
 
     descriptor: oci.Descriptor
     layers_size: int
     uncompressed_size: int
     files: int
+    unchanged: int
+    whiteouts: int
     seconds: float
 
     @property
@@ -38,22 +46,76 @@ class Context:
     config: BuildConfig
     layout: Layout
     workers: Workers
+    parents: Parents | None  # None: no image has one
     epoch: int | None
     created: int
     warn: Callable[[str], None]
 
 
+class _Counts(NamedTuple):
+    files: int = 0
+    unchanged: int = 0
+    whiteouts: int = 0
+
+
 def build_image(context: Context, image: ImageConfig) -> BuiltImage:
-    """Write the blobs of one image. Raises TreeError, OutputError, Cancelled."""
+    """Write the blobs of one image. Raises ParentError, TreeError, OutputError, Cancelled."""
     started = time.monotonic()
-    layers: list[Layer] = []
-    files = 0
+    platform = oci.Platform(image.architecture, image.os, os_version=image.os_version, os_features=image.os_features, variant=image.variant)
+    parent: ParentImage | None = None
+    if image.parent is not None and context.parents is not None:
+        parent = context.parents.image(image.parent, platform)
+    layer: Layer | None = None
+    counts = _Counts()
     if image.layer is not None:
-        layer, files = _build_layer(context, image.layer)
-        layers.append(layer)
-    platform = oci.Platform(
-        image.architecture, image.os, os_version=image.os_version, os_features=image.os_features, variant=image.variant
+        layer, counts = _build_layer(context, image.layer, parent.lower if parent else None)
+    descriptor = _write_documents(context, image, platform, parent, layer)
+    return BuiltImage(
+        descriptor,
+        layers_size=layer.descriptor.size if layer else 0,
+        uncompressed_size=layer.archive_size if layer else 0,
+        files=counts.files,
+        unchanged=counts.unchanged,
+        whiteouts=counts.whiteouts,
+        seconds=time.monotonic() - started,
     )
+
+
+def _build_layer(context: Context, path: str, lower: Lower | None) -> tuple[Layer, _Counts]:
+    from build_oci.layer.pack import Packer, plan_layer
+    from build_oci.layer.tree import read_tree
+    from build_oci.layer.write import write_layer
+
+    config, workers = context.config, context.workers
+    tree = read_tree(path, workers, skip_xattrs=config.skip_xattrs, trust_checksum_xattrs=config.trust_checksum_xattrs, warn=context.warn)
+    unchanged = whiteouts = 0
+    if lower is not None:
+        from build_oci.layer.diff import mark_unchanged
+
+        unchanged, whiteouts = mark_unchanged(tree, lower, path, workers, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
+    plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
+    layer = write_layer(
+        Packer(plan, path, workers).segments(),
+        context.layout,
+        workers,
+        compression=config.compression,
+        level=config.level,
+        epoch=context.epoch,
+    )
+    return layer, _Counts(plan.files, unchanged, whiteouts)
+
+
+def _write_documents(
+    context: Context, image: ImageConfig, platform: oci.Platform, parent: ParentImage | None, layer: Layer | None
+) -> oci.Descriptor:
+    """Config and manifest; returns the manifest's descriptor for the index."""
+    layers = [below.descriptor for below in parent.layers] if parent else []
+    diff_ids = [below.diff_id for below in parent.layers] if parent else []
+    history = list(parent.history) if parent else []
+    if layer:
+        layers.append(layer.descriptor)
+        diff_ids.append(layer.diff_id)
+    history.append(oci.history_entry(has_layer=layer is not None, author=image.author, comment=image.comment))
     config = context.layout.add_document(
         oci.MEDIA_TYPE_CONFIG,
         oci.image_config(
@@ -62,42 +124,9 @@ def build_image(context: Context, image: ImageConfig) -> BuiltImage:
             author=image.author,
             config=image.config,
             has_config=image.has_config,
-            diff_ids=[layer.diff_id for layer in layers],
-            history=[oci.history_entry(has_layer=image.layer is not None, author=image.author, comment=image.comment)],
+            diff_ids=diff_ids,
+            history=history,
         ),
     )
-    manifest = context.layout.add_document(
-        oci.MEDIA_TYPE_MANIFEST, oci.manifest(config, [layer.descriptor for layer in layers], image.annotations)
-    )
-    return BuiltImage(
-        oci.Descriptor(manifest.media_type, manifest.digest, manifest.size, platform, image.index_annotations),
-        layers_size=sum(layer.descriptor.size for layer in layers),
-        uncompressed_size=sum(layer.archive_size for layer in layers),
-        files=files,
-        seconds=time.monotonic() - started,
-    )
-
-
-def _build_layer(context: Context, path: str) -> tuple[Layer, int]:
-    from build_oci.layer.pack import Packer, plan_layer
-    from build_oci.layer.tree import read_tree
-    from build_oci.layer.write import write_layer
-
-    config = context.config
-    tree = read_tree(
-        path,
-        context.workers,
-        skip_xattrs=config.skip_xattrs,
-        trust_checksum_xattrs=config.trust_checksum_xattrs,
-        warn=context.warn,
-    )
-    plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
-    layer = write_layer(
-        Packer(plan, path, context.workers).segments(),
-        context.layout,
-        context.workers,
-        compression=config.compression,
-        level=config.level,
-        epoch=context.epoch,
-    )
-    return layer, plan.files
+    manifest = context.layout.add_document(oci.MEDIA_TYPE_MANIFEST, oci.manifest(config, layers, image.annotations))
+    return oci.Descriptor(manifest.media_type, manifest.digest, manifest.size, platform, image.index_annotations)

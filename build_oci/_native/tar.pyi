@@ -1,6 +1,6 @@
 """Tar segments of a walked tree, in any order, from many threads (spec: tar, hard links)."""
 
-from collections.abc import Buffer  # noqa: UP035
+from typing_extensions import Buffer
 
 from build_oci._native.walk import Problem, Tree
 

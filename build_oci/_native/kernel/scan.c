@@ -61,38 +61,6 @@ static int report(scan *s, problem_kind kind, const char *call, int error, const
     return 0;
 }
 
-/* Attributes that tell of the build host and not of the image. */
-static int belongs_to_host(const char *name)
-{
-    static const char *const prefixes[] = {"trusted.overlay.", "user.overlay."};
-    static const char *const names[] = {"security.selinux", "system.nfs4_acl"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(name, names[i]))
-            return 1;
-    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-        if (!strncmp(name, prefixes[i], strlen(prefixes[i])))
-            return 1;
-    return 0;
-}
-
-static int digit(uint8_t c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int parse_digest(const uint8_t *text, size_t size, uint8_t out[32])
-{
-    if (size != 64)
-        return 0;
-    for (size_t i = 0; i < 32; i++) {
-        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return 0;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return 1;
-}
-
 /*
  * Room for one more attribute and for a value of any size behind USED bytes of values. 0 without memory.
  */
@@ -129,7 +97,7 @@ static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, cons
     w->list[listed] = 0;
     size_t count = 0, used = 0;
     for (const char *attribute = w->list; attribute < w->list + listed; attribute += strlen(attribute) + 1) {
-        if (!*attribute || belongs_to_host(attribute))
+        if (!*attribute || belongs_to_host(attribute, strlen(attribute)))
             continue;
         int checksum = !strcmp(attribute, "user.checksum.sha256");
         if (checksum && !(S_ISREG(e->mode) && s->flags & SCAN_TRUST_CHECKSUMS))

@@ -52,6 +52,37 @@ int xattr_pack(arena *a, xattr *items, size_t count, const uint8_t **packed, uin
     return 0;
 }
 
+int belongs_to_host(const void *name, size_t size)
+{
+    static const char *const prefixes[] = {"trusted.overlay.", "user.overlay."};
+    static const char *const names[] = {"security.selinux", "system.nfs4_acl"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (size == strlen(names[i]) && !memcmp(name, names[i], size))
+            return 1;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (size >= strlen(prefixes[i]) && !memcmp(name, prefixes[i], strlen(prefixes[i])))
+            return 1;
+    return 0;
+}
+
+static int digit(uint8_t c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int parse_digest(const uint8_t *text, size_t size, uint8_t out[32])
+{
+    if (size != 64)
+        return 0;
+    for (size_t i = 0; i < 32; i++) {
+        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return 0;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return 1;
+}
+
 size_t entry_path(const entry *e, char *out)
 {
     size_t size = 0;

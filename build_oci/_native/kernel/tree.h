@@ -33,7 +33,10 @@ struct entry {
         entry *link;      /* of a regular file: the entry it is a hard link to, or NULL */
         entry *whiteouts; /* of a directory: first of its whiteouts, sorted by name */
     };
-    entry *next; /* of a whiteout: the next one in the same directory */
+    union {
+        entry *next;       /* of a whiteout: the next one in the same directory */
+        const void *lower; /* of any other entry, while the diff works: what the parent image has of that name */
+    };
     uint64_t dev, ino, size, rdev;
     int64_t mtime; /* whole seconds, rounded down */
     uint32_t mtime_ns;
@@ -57,6 +60,12 @@ int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out);
 
 /* Packs ITEMS, sorted by name, into ARENA. -1 when memory is exhausted. */
 int xattr_pack(arena *, xattr *items, size_t count, const uint8_t **packed, uint32_t *size);
+
+/* Does the attribute tell of the build host and not of the image? Such are left out. */
+int belongs_to_host(const void *name, size_t size);
+
+/* The digest that 64 lower-case hexadecimal digits stand for, into OUT; 0 where TEXT is anything else. */
+int parse_digest(const uint8_t *text, size_t size, uint8_t out[32]);
 
 /* Where in a walk or a packing something went wrong. */
 typedef enum problem_kind {

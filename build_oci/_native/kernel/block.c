@@ -1,0 +1,85 @@
+#include "block.h"
+
+#include <string.h>
+
+enum { NAME_FIELD = 100, PREFIX_FIELD = 155, XSTAR_PREFIX_FIELD = 131 /* star keeps access times in the rest */ };
+
+size_t text_field(const uint8_t *field, size_t size)
+{
+    const uint8_t *end = memchr(field, 0, size);
+    return end ? (size_t)(end - field) : size;
+}
+
+int number_field(const uint8_t *field, size_t size, int64_t *out)
+{
+    if (*field & 0x80) {
+        int64_t value = *field & 0x40 ? (int64_t)*field - 256 : *field & 0x7f;
+        for (size_t at = 1; at < size; at++) {
+            if (value > INT64_MAX / 256 || value < INT64_MIN / 256)
+                return -1;
+            value = 256 * value + field[at];
+        }
+        *out = value;
+        return 0;
+    }
+    size_t at = 0;
+    while (at < size && field[at] == ' ')
+        at++;
+    for (*out = 0; at < size && field[at] >= '0' && field[at] <= '7'; at++)
+        *out = 8 * *out + (field[at] - '0');
+    for (; at < size; at++)
+        if (field[at] && field[at] != ' ')
+            return -1;
+    return 0;
+}
+
+int is_zero(const uint8_t *data, size_t size)
+{
+    return !size || (!data[0] && !memcmp(data, data + 1, size - 1));
+}
+
+int block_checksum_holds(const uint8_t *block)
+{
+    int64_t expected, plain = 8 * ' ', with_signs = 8 * ' '; /* the field itself counts as spaces */
+    if (number_field(block + 148, 8, &expected))
+        return 0;
+    for (size_t i = 0; i < BLOCK; i++) {
+        if (i >= 148 && i < 156)
+            continue;
+        plain += block[i];
+        with_signs += (int8_t)block[i]; /* as some old writers did */
+    }
+    return expected == plain || expected == with_signs;
+}
+
+int is_old_format(const uint8_t *block)
+{
+    return memcmp(block + 257, "ustar", 5) != 0;
+}
+
+size_t block_name(const uint8_t *block, uint8_t *out)
+{
+    size_t size = 0;
+    /* In GNU's format, whose magic goes on with a space, the place of the prefix belongs to other things. */
+    if (!memcmp(block + 257, "ustar", 6)) {
+        size = text_field(block + 345, memcmp(block + 508, "tar", 4) ? PREFIX_FIELD : XSTAR_PREFIX_FIELD);
+        memcpy(out, block + 345, size);
+        if (size)
+            out[size++] = '/';
+    }
+    size_t name = text_field(block, NAME_FIELD);
+    memcpy(out + size, block, name);
+    return size + name;
+}
+
+const char *type_told(uint8_t type)
+{
+    switch (type) {
+    case 'S': return "a sparse file";
+    case 'D': return "a directory of an incremental dump";
+    case 'M': return "a file continued from another volume";
+    case 'N': return "an old list of long names";
+    case 'V': return "a volume label";
+    default: return "unknown";
+    }
+}

@@ -1,0 +1,27 @@
+/* One member of a parent layer's archive, as the scanner hands it to the lower table. */
+#ifndef BUILD_OCI_MEMBER_H
+#define BUILD_OCI_MEMBER_H
+
+#include <stdint.h>
+
+enum {
+    MEMBER_DIGEST_KNOWN = 1, /* of a regular file: `digest` holds the SHA-256 of its content */
+    MEMBER_HARD_LINK = 2,    /* a further name of `target`; what the header says of its metadata is not kept */
+};
+
+typedef struct member {
+    const char *name; /* normalised: no leading slash, no "." or empty component, no closing slash; "" is the root. NUL-terminated */
+    const char *target;    /* of a symbolic link, as it stands; of a hard link, a normalised name; else NULL. NUL-terminated */
+    const uint8_t *xattrs; /* packed and sorted as in tree.h; NULL where there are none */
+    uint64_t size;         /* of a regular file */
+    uint64_t rdev;         /* of a device, as makedev() has it */
+    int64_t mtime;         /* whole seconds, rounded down */
+    uint32_t mtime_ns;
+    uint32_t mode, uid, gid; /* mode with the type bits (S_IFREG for a hard link) */
+    uint32_t xattrs_size;
+    uint32_t name_size, target_size;
+    uint32_t flags;
+    uint8_t digest[32];
+} member;
+
+#endif

@@ -1,0 +1,33 @@
+/*
+ * Reading the archive of a parent layer, as it comes, in pieces of any size: from bytes nobody vouches for to members.
+ *
+ * Understood: pax, ustar, GNU and version 7 archives. What is not understood is refused, never skipped. Nothing is allocated because a
+ * number in the archive asks for it: only what has really been read is kept. One thread at a time.
+ */
+#ifndef BUILD_OCI_SCANNER_H
+#define BUILD_OCI_SCANNER_H
+
+#include "member.h"
+#include "sha256.h"
+
+typedef struct scanner scanner;
+
+/* At most about MEMORY_LIMIT bytes are held for members (up to 64 MiB more while one is read). NULL without memory. */
+scanner *scanner_new(const sha256_kernel *, size_t memory_limit);
+
+/* The next bytes of the archive. -1 when they are refused, and again at every later call; see scanner_error(). */
+int scanner_feed(scanner *, const uint8_t *data, size_t size);
+
+/* There are no more bytes. -1 when the archive is refused or ends too early. */
+int scanner_finish(scanner *);
+
+/* What has been read, in the order of the archive; whiteouts are members like others. Complete after scanner_finish(), and valid, with all
+ * it points to, until scanner_free(). */
+const member *scanner_members(const scanner *, size_t *count);
+
+/* After a -1: "at byte OFFSET: 'NAME': WHAT" in ASCII, the name escaped and only where it is known; or NULL when memory is exhausted. */
+const char *scanner_error(const scanner *);
+
+void scanner_free(scanner *);
+
+#endif

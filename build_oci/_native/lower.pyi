@@ -1,0 +1,65 @@
+"""The lower file system, as the layers of a parent image tell of it (spec: against the parent, hostile input)."""
+
+from typing import TypedDict
+
+from typing_extensions import Buffer
+
+class Member(TypedDict):
+    """One member of an archive. Of a hard link only the name and the target count."""
+
+    name: bytes
+    """Without leading and closing slashes, empty and "." components; empty for the root."""
+    target: bytes | None
+    """Of a symbolic link as it stands, of a hard link like a name."""
+    hard_link: bool
+    mode: int
+    """With the type bits; a regular file's for a hard link."""
+    uid: int
+    gid: int
+    size: int
+    rdev: int
+    mtime_ns: int
+    digest: bytes | None
+    """32 bytes, of a regular file."""
+    xattrs: dict[bytes, bytes]
+    """Without those that tell of a build host."""
+
+class Scan:
+    """Reads the uncompressed archive of one layer, in pieces of any size. For one thread at a time.
+
+    kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it; by default the fastest.
+    memory_limit: bytes that the members may take.
+    """
+
+    def __new__(cls, *, kernel: int | None = None, memory_limit: int = ...) -> Scan: ...
+    def feed(self, data: Buffer) -> None:
+        """The next bytes of the archive, as many as there are. Releases the GIL.
+
+        Raises ValueError("at byte OFFSET: 'NAME': WHAT") for an archive that is broken, hostile or not understood, now and at every later
+        call; the name is left out where it is not known. Raises MemoryError; RuntimeError after `finish`.
+        """
+
+    def finish(self) -> None:
+        """There are no more bytes. Raises as `feed`, also where the archive ends too early."""
+
+    def __len__(self) -> int:
+        """Members so far."""
+
+    def members(self) -> list[Member]:
+        """All so far, in the order of the archive; whiteouts are members like others. A copy, for tests and a look inside."""
+
+    def capsule(self) -> object:
+        """The native members for the other extensions; valid as long as this object lives. RuntimeError before `finish`."""
+
+class Lower:
+    """What the layers of a parent image hold when they are put on top of each other: names over inodes, whiteouts applied.
+
+    memory_limit: most bytes that the table may take.
+    """
+
+    def __new__(cls, *, memory_limit: int) -> Lower: ...
+    def apply(self, scan: Scan) -> None:
+        """Put the next layer, read to its end, on top. Releases the GIL. Raises ValueError when it does not fit what is below, or the limit."""
+
+    def capsule(self) -> object:
+        """The native table for the other extensions, from the last `apply` on; valid as long as this object lives."""

@@ -1,0 +1,157 @@
+"""The lower file system, as the layers of a parent image tell of it: a thin face of kernel/scanner.c."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "sha256.h" nogil:
+    ctypedef struct sha256_kernel:
+        pass
+
+    const sha256_kernel *sha256_kernel_at(int id)
+    int sha256_kernel_best()
+
+
+cdef extern from "tree.h" nogil:
+    ctypedef struct xattr:
+        const uint8_t *name
+        const uint8_t *value
+        uint32_t name_size, value_size
+
+    int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out)
+
+
+cdef extern from "scanner.h" nogil:
+    enum:
+        MEMBER_DIGEST_KNOWN
+        MEMBER_HARD_LINK
+
+    ctypedef struct member:
+        const char *name
+        const char *target
+        const uint8_t *xattrs
+        uint64_t size, rdev
+        int64_t mtime
+        uint32_t mtime_ns, mode, uid, gid, xattrs_size, name_size, target_size, flags
+        const uint8_t *digest
+
+    ctypedef struct scanner:
+        pass
+
+    scanner *scanner_new(const sha256_kernel *, size_t memory_limit)
+    int scanner_feed(scanner *, const uint8_t *data, size_t size)
+    int scanner_finish(scanner *)
+    const member *scanner_members(const scanner *, size_t *count)
+    const char *scanner_error(const scanner *)
+    void scanner_free(scanner *)
+
+
+cdef class Scan:
+    """See lower.pyi."""
+
+    cdef scanner *scanner
+    cdef bint finished
+
+    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31):
+        cdef const sha256_kernel *chosen = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
+        if chosen == NULL:
+            raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
+        self.scanner = scanner_new(chosen, memory_limit)
+        if self.scanner == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        scanner_free(self.scanner)
+
+    cdef int _raise(self) except -1:
+        cdef const char *message = scanner_error(self.scanner)
+        if message == NULL:
+            raise MemoryError
+        raise ValueError((<bytes>message).decode("ascii"))
+
+    def feed(self, data):
+        if self.finished:
+            raise RuntimeError("the archive has been finished")
+        cdef Py_buffer view
+        cdef int end
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        with nogil:
+            end = scanner_feed(self.scanner, <const uint8_t *>view.buf, <size_t>view.len)
+        PyBuffer_Release(&view)
+        if end:
+            self._raise()
+
+    def finish(self):
+        if scanner_finish(self.scanner):
+            self._raise()
+        self.finished = True
+
+    def __len__(self):
+        cdef size_t count
+        scanner_members(self.scanner, &count)
+        return count
+
+    def members(self):
+        cdef size_t count, i, at
+        cdef const member *m = scanner_members(self.scanner, &count)
+        cdef xattr item
+        found = []
+        for i in range(count):
+            xattrs = {}
+            at = 0
+            while xattr_next(m[i].xattrs, m[i].xattrs_size, &at, &item):
+                xattrs[(<const char *>item.name)[:item.name_size]] = (<const char *>item.value)[:item.value_size]
+            found.append({
+                "name": m[i].name[:m[i].name_size],
+                "target": None if m[i].target == NULL else m[i].target[:m[i].target_size],
+                "hard_link": bool(m[i].flags & MEMBER_HARD_LINK),
+                "mode": m[i].mode, "uid": m[i].uid, "gid": m[i].gid, "size": m[i].size, "rdev": m[i].rdev,
+                "mtime_ns": int(m[i].mtime) * 1000000000 + m[i].mtime_ns,
+                "digest": (<const char *>m[i].digest)[:32] if m[i].flags & MEMBER_DIGEST_KNOWN else None,
+                "xattrs": xattrs,
+            })
+        return found
+
+    def capsule(self):
+        if not self.finished:
+            raise RuntimeError("the archive has not been finished")
+        return PyCapsule_New(self.scanner, "build_oci.members", NULL)
+
+cdef extern from "lower.h" nogil:
+    ctypedef struct lower:
+        const char *error
+
+    lower *lower_new(size_t memory_limit)
+    int lower_apply(lower *, const member *members, size_t count)
+    void lower_free(lower *)
+
+
+cdef class Lower:
+    """See lower.pyi."""
+
+    cdef lower *lower
+    cdef list scans
+
+    def __cinit__(self, *, size_t memory_limit):
+        self.scans = []
+        self.lower = lower_new(memory_limit)
+        if self.lower == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.lower != NULL:
+            lower_free(self.lower)
+
+    def apply(self, Scan scan):
+        cdef size_t count = 0
+        cdef const member *members = scanner_members(scan.scanner, &count)
+        cdef int end
+        self.scans.append(scan)
+        with nogil:
+            end = lower_apply(self.lower, members, count)
+        if end:
+            raise ValueError(self.lower.error.decode("utf-8", "backslashreplace"))
+
+    def capsule(self):
+        return PyCapsule_New(self.lower, "build_oci.lower", NULL)

@@ -1,0 +1,265 @@
+"""The image that an image builds upon: opened, verified, its layers carried or recompressed, and read for the diff on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from build_oci.compression import decode, encoder
+from build_oci.errors import ParentError
+from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
+from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+
+if TYPE_CHECKING:
+    from build_oci._native.lower import Lower, Scan
+    from build_oci.config import BuildConfig, ParentConfig
+    from build_oci.layout import Layout
+    from build_oci.workers import Workers
+
+_INDEXES = (MEDIA_TYPE_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
+_MANIFESTS = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs."
+_OCI_LAYER = "application/vnd.oci.image.layer."
+_CODECS = {
+    _OCI_LAYER + "v1.tar": "disabled",
+    _OCI_LAYER + "v1.tar+gzip": "gzip",
+    _OCI_LAYER + "v1.tar+zstd": "zstd",
+    _OCI_LAYER + "nondistributable.v1.tar": "disabled",
+    _OCI_LAYER + "nondistributable.v1.tar+gzip": "gzip",
+    _OCI_LAYER + "nondistributable.v1.tar+zstd": "zstd",
+    _DOCKER_LAYER + "diff.tar": "disabled",
+    _DOCKER_LAYER + "diff.tar.gzip": "gzip",
+    _DOCKER_LAYER + "diff.tar.zstd": "zstd",
+    _DOCKER_LAYER + "foreign.diff.tar.gzip": "gzip",
+}
+_NESTING = 8  # of indexes; one inside another is what tools write
+# For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
+_TABLE_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ParentLayer:
+    """A layer of the parent as the new image has it, with the size of its archive if that was read."""
+
+    descriptor: Descriptor
+    diff_id: str
+    archive_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParentImage:
+    """What an image takes over from its parent. `lower` is there if it was asked for."""
+
+    layers: tuple[ParentLayer, ...]
+    history: tuple[Any, ...]
+    lower: Lower | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """The documents of a parent, checked against each other."""
+
+    layers: list[ReadDescriptor]
+    diff_ids: list[str]
+    history: list[Any]
+
+
+class Parents:
+    """The parents of one build. One that several images share is read once; safe to call from several threads."""
+
+    def __init__(self, config: BuildConfig, layout: Layout, workers: Workers, *, epoch: int | None) -> None:
+        self._config = config
+        self._layout = layout
+        self._workers = workers
+        self._epoch = epoch
+        self._scan = any(image.layer is not None for image in config.images)
+        self._lock = threading.Lock()
+        self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
+
+    def image(self, parent: ParentConfig, platform: Platform) -> ParentImage:
+        """Open PARENT for an image of PLATFORM and bring its layers into the layout. Raises ParentError, OutputError, Cancelled."""
+        key = (os.path.realpath(parent.image), parent.index, parent.recompress, platform.architecture, platform.os, platform.variant)
+        with self._lock:
+            lock, done = self._images.setdefault(key, (threading.Lock(), []))
+        with lock:
+            if not done:
+                done.append(self._read(parent, platform))
+            return done[0]
+
+    def _read(self, parent: ParentConfig, platform: Platform) -> ParentImage:
+        source = Source(Path(parent.image))
+        manifest = read_manifest(source, parent.index, platform)
+        tasks = list(zip(manifest.layers, manifest.diff_ids, strict=True))
+
+        def take(task: tuple[ReadDescriptor, str]) -> tuple[ParentLayer, Scan | None]:
+            return self._take_layer(source, *task, recompress=parent.recompress)
+
+        taken = self._workers.each(take, tasks, at_once=self._workers.count)
+        lower = None
+        if self._scan:
+            from build_oci._native.lower import Lower
+
+            lower = Lower(memory_limit=_TABLE_LIMIT)
+            for (_, scan), layer in zip(taken, manifest.layers, strict=True):
+                self._workers.check()
+                try:
+                    lower.apply(scan)
+                except ValueError as error:
+                    raise ParentError(str(error), where=str(source.blob_path(layer.digest))) from None
+        return ParentImage(tuple(layer for layer, _ in taken), tuple(manifest.history), lower)
+
+    def _take_layer(self, source: Source, descriptor: ReadDescriptor, diff_id: str, *, recompress: bool) -> tuple[ParentLayer, Scan | None]:
+        """Bring one layer into the layout, as it is or recompressed, and scan its archive if any image has a layer of its own."""
+        path = source.blob_path(descriptor.digest)
+        codec = _codec(descriptor, str(path))
+        target = str(self._config.compression) if recompress else codec
+        scan = self._new_scan()
+        size = None
+        with source.blob(descriptor) as blob:
+            if target == codec:
+                size = self._read_archive(codec, blob, path, diff_id, scan, None) if scan is not None else None
+                if scan is None:
+                    for _ in blob:
+                        self._workers.check()
+                _carry(blob.fd, path, self._layout, descriptor.digest)
+                carried = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
+                return ParentLayer(carried, diff_id, size), scan
+            with self._layout.blob() as output:
+                compressed = encoder(
+                    target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
+                )
+                size = self._read_archive(codec, blob, path, diff_id, scan, compressed.write)
+                compressed.finish()
+                output.finish()
+        return ParentLayer(Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size), diff_id, size), scan
+
+    def _new_scan(self) -> Scan | None:
+        if not self._scan:
+            return None
+        from build_oci._native.lower import Scan
+        from build_oci.layer.tree import sha256_kernel
+
+        return Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT)
+
+    def _read_archive(
+        self, codec: str, blob: Iterator[bytes] | Any, path: Path, diff_id: str, scan: Scan | None, write: Callable[[bytes], None] | None
+    ) -> int:
+        """Unpack a blob to its end, checking its diff_id; returns the archive's size in bytes."""
+        algorithm, _, expected = diff_id.partition(":")
+        archive = hashlib.new(algorithm)
+        size = 0
+        with ThreadPoolExecutor(1, thread_name_prefix="diff_id") as beside:
+            try:
+                for piece in decode(codec, blob):
+                    self._workers.check()
+                    hashed = beside.submit(archive.update, piece)
+                    try:
+                        if scan is not None:
+                            scan.feed(piece)
+                        if write is not None:
+                            write(piece)
+                    finally:
+                        hashed.result()
+                    size += len(piece)
+                if scan is not None:
+                    scan.finish()
+            except ValueError as error:
+                raise ParentError(str(error), where=str(path)) from None
+        if archive.hexdigest() != expected:
+            raise ParentError(
+                f"its archive has the digest {algorithm}:{archive.hexdigest()}, but the image's config says {diff_id}", where=str(path)
+            )
+        return size
+
+
+def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
+    """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for PLATFORM. Raises ParentError."""
+    where = str(source.path / "index.json")
+    manifests = parse_descriptors(source.index(), "manifests", where)
+    if not 0 <= number < len(manifests):
+        raise ParentError(
+            f"has {len(manifests)} manifests, so none with the number {number}", where=where, hint="parent.index counts from 0"
+        )
+    descriptor = manifests[number]
+    document = source.document(descriptor)
+    for _ in range(_NESTING):
+        where = str(source.blob_path(descriptor.digest))
+        if not _is_index(descriptor, document):
+            break
+        descriptor = _for_platform(parse_descriptors(document, "manifests", where), platform, where)
+        document = source.document(descriptor)
+    else:
+        raise ParentError(f"is an index within an index, {_NESTING} deep", where=where)
+    media_type = document.get("mediaType") or descriptor.media_type
+    if media_type not in _MANIFESTS:
+        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where)
+    layers = parse_descriptors(document, "layers", where)
+    config_descriptor = parse_descriptor(document.get("config"), f"{where}: config")
+    return _checked(layers, source.document(config_descriptor), str(source.blob_path(config_descriptor.digest)))
+
+
+def _is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
+    return (
+        descriptor.media_type in _INDEXES or document.get("mediaType") in _INDEXES or ("manifests" in document and "layers" not in document)
+    )
+
+
+def _for_platform(manifests: list[ReadDescriptor], platform: Platform, where: str) -> ReadDescriptor:
+    fitting = [
+        one
+        for one in manifests
+        if one.platform.get("os") == platform.os
+        and one.platform.get("architecture") == platform.architecture
+        and (platform.variant is None or one.platform.get("variant") in (None, platform.variant))
+    ]
+    if not fitting:
+        there = ", ".join(sorted({f"{one.platform.get('os', '?')}/{one.platform.get('architecture', '?')}" for one in manifests}))
+        raise ParentError(f"holds no image for {platform.os}/{platform.architecture}, only for: {there[:500] or 'nothing'}", where=where)
+    exact = [one for one in fitting if one.platform.get("variant") == platform.variant]
+    return (exact or fitting)[0]
+
+
+def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -> _Manifest:
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    # Images without layers exist; some builders write null for no diff_ids at all.
+    diff_ids = [] if diff_ids is None and isinstance(rootfs, dict) and not layers else diff_ids
+    if not isinstance(diff_ids, list):
+        raise ParentError("has no list “rootfs.diff_ids”: it is no image config", where=where)
+    for diff_id in diff_ids:
+        parse_descriptor({"digest": diff_id, "size": 0}, f"{where}: rootfs.diff_ids")
+    if len(diff_ids) != len(layers):
+        raise ParentError(f"names {len(diff_ids)} diff_ids, but the manifest has {len(layers)} layers", where=where)
+    history = config.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise ParentError("its history is no list of objects", where=where)
+    return _Manifest(layers, diff_ids, history)
+
+
+def _codec(descriptor: ReadDescriptor, where: str) -> str:
+    codec = _CODECS.get(descriptor.media_type)
+    if codec is None:
+        raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
+    return codec
+
+
+def _carry(fd: int, path: Path, layout: Layout, digest: str) -> None:
+    """Let the open, verified blob FD be a blob of LAYOUT too: as a hard link, a reflink, or a copy made by the kernel."""
+    temporary = layout.temporary()
+    with suppress(OSError):
+        os.link(path, temporary)
+        linked, verified = os.lstat(temporary), os.fstat(fd)
+        # Others must be able to read what we write, and a symbolic link is no blob.
+        if (linked.st_dev, linked.st_ino) == (verified.st_dev, verified.st_ino) and linked.st_mode & 0o444 == 0o444:
+            layout.add(temporary, *digest.split(":"))
+            return
+        os.unlink(temporary)
+    layout.copy(fd, temporary)
+    layout.add(temporary, *digest.split(":"))

@@ -1,0 +1,162 @@
+"""Reading an OCI layout that nobody vouches for: every blob is held against its descriptor, every document against its form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from build_oci.errors import ParentError
+
+# Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
+MOST_DOCUMENT = 16 << 20
+_PIECE = 1 << 20
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+
+
+class ReadDescriptor(NamedTuple):
+    """A descriptor as some document holds it, with its digest and size checked for their form."""
+
+    media_type: str
+    digest: str
+    size: int
+    platform: dict[str, Any]
+    annotations: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The layout in the directory `path`."""
+
+    path: Path
+
+    def index(self) -> dict[str, Any]:
+        """The document `index.json`. Raises ParentError."""
+        path = self.path / "index.json"
+        with opened(path) as fd:
+            size = os.fstat(fd).st_size
+            if size > MOST_DOCUMENT:
+                raise ParentError(f"has {size} bytes, which is too large for a document", where=str(path))
+            return parse_document(b"".join(_pieces(fd, path)), str(path))
+
+    def blob_path(self, digest: str) -> Path:
+        """Where the blob is; `digest` comes from a ReadDescriptor and so cannot point elsewhere."""
+        algorithm, hexadecimal = digest.split(":")
+        return self.path / "blobs" / algorithm / hexadecimal
+
+    def document(self, descriptor: ReadDescriptor) -> dict[str, Any]:
+        """The JSON document that DESCRIPTOR points to. Raises ParentError naming the blob."""
+        path = self.blob_path(descriptor.digest)
+        if descriptor.size > MOST_DOCUMENT:
+            raise ParentError(f"is said to have {descriptor.size} bytes, which is too large for a document", where=str(path))
+        with self.blob(descriptor) as blob:
+            return parse_document(b"".join(blob), str(path))
+
+    @contextmanager
+    def blob(self, descriptor: ReadDescriptor) -> Iterator[VerifiedBlob]:
+        """The content of a blob, to be read to its end: the last piece is given only if size and digest are right."""
+        path = self.blob_path(descriptor.digest)
+        with opened(path) as fd:
+            size = os.fstat(fd).st_size
+            if size != descriptor.size:
+                raise ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path))
+            yield VerifiedBlob(fd, path, descriptor)
+
+
+class VerifiedBlob:
+    """Iterates over the pieces of one blob; ends with ParentError if the whole is not what its descriptor says."""
+
+    def __init__(self, fd: int, path: Path, descriptor: ReadDescriptor) -> None:
+        self.fd = fd
+        self.path = path
+        self._descriptor = descriptor
+
+    def __iter__(self) -> Iterator[bytes]:
+        algorithm, _, expected = self._descriptor.digest.partition(":")
+        content = hashlib.new(algorithm)
+        size = 0
+        held = b""
+        for piece in _pieces(self.fd, self.path):
+            if held:
+                yield held
+            content.update(piece)
+            size += len(piece)
+            held = piece
+        if size != self._descriptor.size:
+            raise ParentError(f"has {size} bytes, but its descriptor says {self._descriptor.size}", where=str(self.path))
+        if content.hexdigest() != expected:
+            raise ParentError(f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}", where=str(self.path))
+        if held:
+            yield held
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor of the regular file PATH, for reading. Raises ParentError."""
+    try:
+        # O_NONBLOCK: a FIFO in the file's place must not stop us.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ParentError("is missing", where=str(path), hint="the layout of this image is incomplete: copy or build it again") from None
+    except OSError as error:
+        raise ParentError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ParentError("is no regular file", where=str(path))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _pieces(fd: int, path: Path) -> Iterator[bytes]:
+    try:
+        os.lseek(fd, 0, os.SEEK_SET)
+        while piece := os.read(fd, _PIECE):
+            yield piece
+    except OSError as error:
+        raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def parse_document(data: bytes, where: str) -> dict[str, Any]:
+    """DATA as a JSON object. Raises ParentError."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ParentError("is no JSON document", where=where) from None
+    if not isinstance(document, dict):
+        raise ParentError("is no JSON object", where=where)
+    return document
+
+
+def parse_descriptors(document: dict[str, Any], key: str, where: str) -> list[ReadDescriptor]:
+    """The list of descriptors under KEY. Raises ParentError."""
+    items = document.get(key)
+    if not isinstance(items, list):
+        raise ParentError(f"has no list “{key}”", where=where)
+    return [parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)]
+
+
+def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
+    """ITEM as a descriptor. Raises ParentError, also for a digest that is none: it is going to be part of a path."""
+    if not isinstance(item, dict):
+        raise ParentError("is no descriptor", where=where)
+    digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ParentError(f"“{str(digest)[:200]}” is no digest (sha256 or sha512 and its hexadecimal digits)", where=where)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ParentError(f"“{str(size)[:40]}” is no size", where=where)
+    if not isinstance(media_type, str):
+        raise ParentError("its mediaType is no string", where=where)
+    platform, annotations = item.get("platform") or {}, item.get("annotations") or {}
+    if not isinstance(platform, dict):
+        raise ParentError("its platform is no object", where=where)
+    if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
+        raise ParentError("its annotations are no strings", where=where)
+    return ReadDescriptor(media_type, digest, size, platform, annotations)
