@@ -1,0 +1,84 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import clients
+import hypothesis
+import pytest
+import trees
+
+# Trees on disk make an example's time depend on the machine, and no test here is about time.
+hypothesis.settings.register_profile(
+    "build-oci", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+)
+hypothesis.settings.load_profile("build-oci")
+
+DEBIAN_RELEASE = "bookworm"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "clients: needs a real container client")
+
+
+class Build(Protocol):
+    """Runs the command on a configuration, into a new directory."""
+
+    def __call__(
+        self,
+        config: clients.Document | str,
+        *,
+        args: Sequence[str] = (),
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | None = None,
+        check: bool = True,
+        **more: Any,
+    ) -> clients.BuildResult: ...
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """build(config, *, args, env, cwd, check): clients.run_build with an output of its own under tmp_path for every call."""
+    numbers = itertools.count()
+
+    def run(config: clients.Document | str, *, cwd: Path | None = None, **more: Any) -> clients.BuildResult:
+        return clients.run_build(config, tmp_path / f"output-{next(numbers)}", cwd=cwd or tmp_path, **more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def debian_tree() -> Path:
+    """A Debian root file system: BUILD_OCI_DEBIAN_TREE, else made once with debootstrap into the user's cache."""
+    if given := os.environ.get("BUILD_OCI_DEBIAN_TREE"):
+        return Path(given)
+    cache = Path.home() / ".cache" / "build-oci-tests"
+    tree = cache / f"minbase-{DEBIAN_RELEASE}"
+    if tree.is_dir():
+        return tree
+    clients.need_root()
+    program = clients.need("debootstrap")
+    half = tree.with_suffix(".half-made")
+    shutil.rmtree(half, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([program, "--variant=minbase", DEBIAN_RELEASE, half], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"debootstrap could not make a Debian tree: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+    return half.rename(tree)
+
+
+@pytest.fixture
+def odd_tree(tmp_path: Path) -> Path:
+    """Some 300 odd names, always the same on the same kind of machine."""
+    root = tmp_path / "odd"
+    root.mkdir()
+    trees.materialise(trees.random_tree(random.Random(4), 300, large=2), root)
+    return root
