@@ -1,0 +1,302 @@
+"""This tool and its peers on the same root file system, interleaved in one run, their outputs held against each other.
+
+    python benchmarks/compare.py ROOTFS [--runs 5] [--original DIR] [--rs BINARY] [--json FILE] [--chart FILE.png] [--scratch DIR]
+
+Each case is one job at one setting; its rivals run in turn, A B C A B C …, after one warm-up each, so that a drift of the machine's speed
+meets all of them alike. Printed are medians of the wall-clock time, the ratio to build-oci's, the median memory peak of the largest process
+and the size of the layer. Peers that are not there are named as skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to do a job: a shell command over $ROOTFS that writes to $OUT, and how to find its layer there."""
+
+    name: str
+    command: str
+    stdin: str = ""
+    prepare: str = ""  # not timed, before each run
+    layer: Callable[[Path], Path | None] = field(default=lambda out: out)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job, and who does it; the first rival is build-oci."""
+
+    name: str
+    rivals: list[Rival]
+
+
+def layout_layer(out: Path) -> Path | None:
+    """The last layer of the first image in an OCI layout."""
+    index = json.loads((out / "index.json").read_text())
+    manifest = json.loads((out / "blobs" / index["manifests"][-1]["digest"].replace(":", "/")).read_text())
+    return out / "blobs" / str(manifest["layers"][-1]["digest"]).replace(":", "/")
+
+
+def document(compression: dict[str, Any]) -> str:
+    image = {"architecture": "amd64", "os": "linux", "layer": os.environ.get("ROOTFS", "")}
+    return json.dumps({**compression, "images": [image]})
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The peers that are found here, each as the rivals for one job: none where it is not there."""
+
+    original_path: Path | None
+    original_python: str
+    rs_path: Path | None
+
+    def original(self, mode: dict[str, Any]) -> list[Rival]:
+        command = f"cd $OUT && {shlex.quote(self.original_python)} -c 'from oci_builder.cmd import main; main()'"
+        rival = Rival("Python original", command, document(mode), "mkdir $OUT", layout_layer, {"PYTHONPATH": str(self.original_path)})
+        return [rival] if self.original_path else []
+
+    def rust(self, mode: dict[str, Any]) -> list[Rival]:
+        rival = Rival("build-oci-rs", f"cd $OUT && {shlex.quote(str(self.rs_path))}", document(mode), "mkdir $OUT", layout_layer)
+        return [rival] if self.rs_path else []
+
+    def floor(self, tool: str, arguments: str = "") -> list[Rival]:
+        """`tar` alone, or with a compressor that hashes nothing."""
+        rival = Rival(f"tar | {tool} {arguments}".strip(), f"tar -C $ROOTFS -cf - . | {tool} {arguments} > $OUT")
+        return [rival] if has(tool) else []
+
+    def umoci(self) -> list[Rival]:
+        prepare = "umoci init --layout $OUT && umoci new --image $OUT:image"
+        rival = Rival("umoci insert (its gzip level)", "umoci insert --image $OUT:image $ROOTFS /", "", prepare, layout_layer)
+        return [rival] if has("umoci") else []
+
+    def buildah(self) -> list[Rival]:
+        tool = "buildah --storage-driver vfs --root $OUT.root --runroot $OUT.run"
+        command = f"c=$({tool} from scratch) && {tool} copy -q $c $ROOTFS / && {tool} commit -q $c oci:$OUT"
+        return [Rival("buildah copy + commit", command, layer=layout_layer)] if has("buildah") else []
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Every comparison; the first rival of each is build-oci."""
+    peers = Peers(options.original, options.original_python, options.rs)
+    ours = f"{shlex.quote(sys.executable)} -P -m build_oci -o $OUT"
+    twin = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / 'baseline.py'))} $ROOTFS $OUT"
+    yield Case(
+        "zstd 3 (default)",
+        [
+            Rival("build-oci", ours, document({}), layer=layout_layer),
+            *peers.floor("zstd", "-q -3 -T0"),
+            *peers.original({"gzip": "gzip"}),
+            Rival("plain Python, gzip 5", twin, layer=layout_layer),
+        ],
+    )
+    for level in (1, 5, 9):
+        mode = {"compression": "gzip", "compression-level": level}
+        yield Case(
+            f"gzip {level}",
+            [
+                Rival("build-oci", ours, document(mode), layer=layout_layer),
+                *peers.floor("pigz", f"-{level}"),
+                *peers.original({"gzip": "gzip", "compression-level": level}),
+                *peers.rust(mode),
+                *(peers.umoci() + peers.buildah() if level == 5 else []),
+                Rival(f"plain Python, gzip {level}", f"{twin} --level {level}", layer=layout_layer),
+            ],
+        )
+    mode = {"compression": "disabled"}
+    yield Case(
+        "disabled",
+        [
+            Rival("build-oci", ours, document(mode), layer=layout_layer),
+            *peers.floor("cat"),
+            *peers.original({"gzip": "disabled"}),
+            *peers.rust(mode),
+            Rival("plain Python, disabled", f"{twin} --disabled", layer=layout_layer),
+        ],
+    )
+
+
+def has(tool: str) -> bool:
+    """Is there such a command? Says so if not."""
+    if shutil.which(tool):
+        return True
+    print(f"skipped: {tool} is not installed", file=sys.stderr)
+    return False
+
+
+@contextmanager
+def unpacked(layer: Path) -> Iterator[Any]:
+    """The archive in a layer, whatever its compression."""
+    magic = layer.open("rb").read(4)
+    if magic == b"\x28\xb5\x2f\xfd":
+        import zstandard
+
+        with layer.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            yield stream
+    elif magic[:2] == b"\x1f\x8b":
+        with gzip.open(layer, "rb") as stream:
+            yield stream
+    else:
+        with layer.open("rb") as stream:
+            yield stream
+
+
+def tree_in(layer: Path) -> str:
+    """A digest of what a layer holds: names, types, modes, owners, sizes, links and content, whatever the order and the times."""
+    found = {}
+    with unpacked(layer) as stream, tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as tar:
+        for info in tar:
+            name = os.path.normpath("/" + info.name)
+            content = hashlib.sha256()
+            if info.isreg() and (file := tar.extractfile(info)):
+                while piece := file.read(1 << 20):
+                    content.update(piece)
+            kind = "file" if info.isreg() else str(info.type)
+            target = os.path.normpath("/" + info.linkname) if info.islnk() else info.linkname
+            found[name] = (kind, info.mode & 0o7777, info.uid, info.gid, info.size if info.isreg() else 0, target, content.hexdigest())
+    found.pop("/", None)
+    return hashlib.sha256(repr(sorted(found.items())).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def run(rival: Rival, rootfs: Path, scratch: Path) -> tuple[float, int, Path]:
+    """Seconds, peak of memory in KiB, and where the output is."""
+    out = scratch / "out"
+    for left in scratch.glob("out*"):
+        shutil.rmtree(left, ignore_errors=True)
+        left.unlink(missing_ok=True)
+    environment = {**os.environ, "ROOTFS": str(rootfs), "OUT": str(out), "BUILDAH_ISOLATION": "chroot", **rival.environment}
+    if rival.prepare:
+        subprocess.run(["bash", "-ec", rival.prepare], env=environment, check=True, stdout=subprocess.DEVNULL)
+    started = time.perf_counter()
+    child = subprocess.Popen(
+        ["bash", "-ec", "set -o pipefail; " + rival.command], env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert child.stdin is not None
+    child.stdin.write(rival.stdin.encode())
+    child.stdin.close()
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        raise SystemExit(f"{rival.name} failed: {rival.command}")
+    return seconds, usage.ru_maxrss, out
+
+
+def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    """One row a rival."""
+    times: dict[str, list[float]] = {rival.name: [] for rival in case.rivals}
+    peaks: dict[str, list[int]] = {rival.name: [] for rival in case.rivals}
+    sizes: dict[str, int] = {}
+    trees: dict[str, str] = {}
+    for number in range(options.runs + 1):
+        for rival in case.rivals:
+            seconds, peak, out = run(rival, options.rootfs, scratch)
+            if number == 0:  # the warm-up is where outputs are looked at
+                layer = rival.layer(out)
+                if layer is not None:
+                    sizes[rival.name] = layer.stat().st_size
+                    trees[rival.name] = tree_in(layer)
+                continue
+            times[rival.name].append(seconds)
+            peaks[rival.name].append(peak)
+    ours = statistics.median(times[case.rivals[0].name])
+    reference = trees[case.rivals[0].name]
+    return [
+        {
+            "case": case.name,
+            "rival": rival.name,
+            "seconds": statistics.median(times[rival.name]),
+            "fastest": min(times[rival.name]),
+            "slowest": max(times[rival.name]),
+            # Pair by pair: the two runs stood next to each other.
+            "ratio": statistics.median(b / a for a, b in zip(times[case.rivals[0].name], times[rival.name], strict=True)),
+            "peak_mib": statistics.median(peaks[rival.name]) / 1024,
+            "size": sizes.get(rival.name),
+            "same_tree": trees.get(rival.name) == reference,
+            "ours": ours,
+        }
+        for rival in case.rivals
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = ["| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row['case']} | {row['rival']} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {row['size'] / 1e6:.1f} "
+        f"| {'yes' if row['same_tree'] else 'no'} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """A bar for each rival, a group for each job."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("skipped: the chart needs matplotlib", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(rows) + 1))
+    labels = [f"{row['case']}: {row['rival']}" for row in rows]
+    colours = ["tab:orange" if row["rival"] == "build-oci" else "tab:gray" for row in rows]
+    axes.barh(labels, [row["seconds"] for row in rows], color=colours)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds, median (less is better)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("rootfs", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="", help="only the cases whose name starts so")
+    parser.add_argument("--original", type=Path, help="a checkout of the Freedesktop SDK's Python builder")
+    parser.add_argument("--original-python", default=sys.executable, help="an interpreter for it: Python >= 3.12 with PyYAML")
+    parser.add_argument("--rs", type=Path, help="the binary of build-oci-rs")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--chart", type=Path)
+    parser.add_argument("--scratch", type=Path, help="where outputs go; the same file system for all")
+    options = parser.parse_args()
+    options.rootfs = options.rootfs.resolve()
+    os.environ["ROOTFS"] = str(options.rootfs)
+    for peer in ("original", "rs"):
+        if getattr(options, peer) is None:
+            print(f"skipped: --{peer} was not given", file=sys.stderr)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        for case in cases(options):
+            if case.name.startswith(options.only):
+                rows += compare(case, options, Path(scratch))
+                print(table(rows[-len(case.rivals) :]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    if options.chart:
+        chart(rows, options.chart)
+
+
+if __name__ == "__main__":
+    main()
