@@ -162,18 +162,26 @@ def unpacked(layer: Path) -> Iterator[Any]:
 
 
 def tree_in(layer: Path) -> str:
-    """A digest of what a layer holds: names, types, modes, owners, sizes, links and content, whatever the order and the times."""
-    found = {}
+    """A digest of what a layer holds: names, types, modes, owners, links and content, whatever the order and the times."""
+    found: dict[str, tuple[Any, ...]] = {}
+    linked: dict[str, list[str]] = {}
     with unpacked(layer) as stream, tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as tar:
         for info in tar:
             name = os.path.normpath("/" + info.name)
+            if info.islnk():
+                linked.setdefault(os.path.normpath("/" + info.linkname), []).append(name)
+                continue
             content = hashlib.sha256()
             if info.isreg() and (file := tar.extractfile(info)):
                 while piece := file.read(1 << 20):
                     content.update(piece)
             kind = "file" if info.isreg() else str(info.type)
-            target = os.path.normpath("/" + info.linkname) if info.islnk() else info.linkname
-            found[name] = (kind, info.mode & 0o7777, info.uid, info.gid, info.size if info.isreg() else 0, target, content.hexdigest())
+            found[name] = (kind, info.mode & 0o7777, info.uid, info.gid, info.linkname, content.hexdigest())
+    # Which name of a file comes first is the archiver's choice.
+    for first, others in linked.items():
+        names = sorted([first, *others])
+        for name in names:
+            found[name] = (*found[first][:6], names)
     found.pop("/", None)
     return hashlib.sha256(repr(sorted(found.items())).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -241,11 +249,10 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = ["| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |", "|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {row['case']} | {row['rival']} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {row['size'] / 1e6:.1f} "
-        f"| {'yes' if row['same_tree'] else 'no'} |"
-        for row in rows
-    ]
+    for row in rows:
+        who = row["rival"].replace("|", "\\|")
+        figures = f"{row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {row['size'] / 1e6:.1f}"
+        lines.append(f"| {row['case']} | {who} | {figures} | {'yes' if row['same_tree'] else 'no'} |")
     return "\n".join(lines)
 
 
