@@ -2,18 +2,29 @@
 
 The bytes depend on the data, the level and the codec library's version; never on the workers, the pool, the sizes of the writes or time.
 
-Measured on 2 shared cores of an AMD EPYC with 2 workers, on the 204 MB tar of a Debian minbase root file system. "vs" is the size against
-the command of that name and level (zstd 1.5.4, gzip 1.12); "lean" is the same on the tree without its package caches (120 MB).
+Measured with 2 workers on the 204 MB tar of a Debian minbase root file system: MB per second of processor time (one worker; AMD EPYC,
+shared and busy: a quiet one gives up to twice as much), size, and size against the command of that name and level (zstd 1.5.4, gzip 1.12;
+of two levels the worse); "lean" is that last figure without the package caches (120 MB).
 
-@TABLE@
+| zstd | MB/s | size   | vs     | lean   |   | gzip | MB/s | size   | vs     | lean   |
+|------|------|--------|--------|--------|---|------|------|--------|--------|--------|
+| 1    | 254  | 46.4 % | -0.3 % | -0.9 % |   | 1    | 260  | 49.0 % | +0.4 % | +2.3 % |
+| 3    | 142  | 41.2 % | -1.3 % | -3.8 % |   | 2    | 248  | 48.6 % | +1.1 % | +3.1 % |
+| 6    | 63   | 39.7 % | -0.8 % | -3.1 % |   | 3    | 108  | 48.0 % | +0.8 % | +2.6 % |
+| 9    | 23   | 38.7 % | -0.1 % | -0.9 % |   | 4    | 56   | 46.0 % | -0.8 % | -0.1 % |
+| 12   | 17   | 38.5 % | -0.0 % | -0.7 % |   | 5, 6 | 40   | 45.7 % | +0.3 % | +1.4 % |
+| 15   | 6    | 38.0 % | -0.5 % |        |   | 7, 8 | 21   | 45.6 % | +0.4 % | -0.0 % |
+| 19   | 1.5  | 35.7 % |        |        |   | 9    | 21   | 45.6 % | +0.4 % | -0.0 % |
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 Sink = Callable[[bytes], object]
 
@@ -103,8 +114,8 @@ class _Zstd:
 _GZIP_BLOCK = 1 << 20
 _GZIP_BLOCKS_IN_FLIGHT = 48  # at most, whatever the workers: some 75 MiB with what comes out of them
 
-# Our level -> zlib-ng's, ISA-L taking 1-3. Below its level 9 zlib-ng finds no matches of three bytes, which costs ratio on binaries, so that
-# its 4 to 8 are up to 2.4, 3.0, 3.6, 2.4 and 2.5 % larger than gzip's on 60 MB of libraries or programs alone. With these 4 and 5 stay
+# Our level -> zlib-ng's, ISA-L taking 1-3. Below its level 9 zlib-ng finds no matches of three bytes, which costs ratio on binaries, so
+# that its 4 to 8 are up to 2.4, 3.0, 3.6, 2.4 and 2.5 % larger than gzip's on 60 MB of libraries or programs alone. With these 4 and 5 stay
 # within 1.6 % there, 6 within 2.3 % (only 9, at half the speed, would do better), and 7 to 9 within 0.1 %.
 _ZLIB_NG_LEVELS = {4: 5, 5: 7, 6: 7, 7: 9, 8: 9, 9: 9}
 

@@ -1,0 +1,315 @@
+"""Spec 4.5: one frame, one member, bytes that depend on nothing but the data, levels that mean what they say; the decoder for parents."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import shutil
+import subprocess
+import sysconfig
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cache
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_oci import compression
+from build_oci.compression import decode, encoder
+
+BLOCK = compression._GZIP_BLOCK
+JOB = compression._ZSTD_JOB
+MIB = 1 << 20
+SKIPPABLE = b"\x5a\x2a\x4d\x18\x05\0\0\0hello"
+ZSTD, GZIP = shutil.which("zstd"), shutil.which("gzip")
+NO_EXTERNAL = "the zstd and gzip commands are not installed"
+
+
+@cache
+def corpus(size: int) -> bytes:
+    """Text, binaries, noise and zeros, the same for every call: most of it files of this Python."""
+    rng = random.Random(4711)
+    library = Path(sysconfig.get_path("stdlib"))
+    files = [path for pattern in ("lib-dynload/*.so", "*.py", "[a-rt-z]*/*.py") for path in sorted(library.glob(pattern))]
+    data = bytearray()
+    for number, path in enumerate(files):
+        data += path.read_bytes() + bytes(rng.randrange(2000))
+        if number % 16 == 0:
+            data += rng.randbytes(20_000)
+        if len(data) >= size:
+            return bytes(data[:size])
+    raise AssertionError(f"{library} holds only {len(data)} bytes of files")
+
+
+def compress(
+    codec: str, data: bytes, level: int | None = None, *, workers: int = 2, cuts: Iterable[int] = (), epoch: int | None = None
+) -> bytes:
+    """DATA through an encoder, cut at CUTS, out of one buffer that is overwritten after each write."""
+    out: list[bytes] = []
+    with ThreadPoolExecutor(workers) as pool:
+        stream = encoder(codec, level, out.append, pool=pool, workers=workers, epoch=epoch)
+        for start, end in pairwise([0, *sorted(cuts), len(data)]):
+            buffer = bytearray(data[start:end])
+            stream.write(memoryview(buffer))
+            buffer[:] = b"\xff" * len(buffer)
+        stream.finish()
+    return b"".join(out)
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+def decoded(codec: str, data: bytes, chunk: int = 1 << 16) -> bytes:
+    return b"".join(decode(codec, pieces(data, chunk)))
+
+
+def plain_of_one_member(data: bytes) -> bytes:
+    member = zlib.decompressobj(31)
+    plain = member.decompress(data)
+    assert (member.eof, member.unused_data) == (True, b"")
+    return plain
+
+
+def plain_of_one_frame(data: bytes) -> bytes:
+    """RFC 8878 by hand: one frame that starts the stream and ends with it, has a checksum and does not know its size."""
+    import zstandard
+
+    assert data[:4] == b"\x28\xb5\x2f\xfd"
+    parameters = zstandard.get_frame_parameters(data)
+    assert (parameters.has_checksum, parameters.content_size) == (True, zstandard.CONTENTSIZE_UNKNOWN)
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    plain = frame.decompress(data)
+    assert (frame.eof, frame.unused_data) == (True, b"")
+    return plain
+
+
+PLAIN_OF_ONE: dict[str, Callable[[bytes], bytes]] = {"gzip": plain_of_one_member, "zstd": plain_of_one_frame, "disabled": bytes}
+ALL_LEVELS = [("disabled", None), *(("gzip", level) for level in range(1, 10)), *(("zstd", level) for level in range(1, 20))]
+
+
+@pytest.mark.parametrize(("codec", "level"), ALL_LEVELS)
+def test_every_level_writes_one_member_or_frame(codec: str, level: int | None) -> None:
+    """4.5: one frame, never starting with a skippable one; one member."""
+    data = corpus(3 * MIB if level is None or level < 10 else MIB)
+    assert PLAIN_OF_ONE[codec](compress(codec, data, level)) == data
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "disabled"])
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, JOB + 1])
+def test_sizes_around_the_block(codec: str, size: int) -> None:
+    data = corpus(3 * MIB)[:size]
+    assert PLAIN_OF_ONE[codec](compress(codec, data)) == data
+
+
+@pytest.mark.parametrize(("codec", "level"), [("gzip", 1), ("gzip", 5), ("zstd", 1), ("zstd", 3), ("zstd", 9), ("zstd", 13)])
+def test_bytes_depend_on_the_data_alone(codec: str, level: int) -> None:
+    """4.5: the bytes do not depend on -j, on the CPU count, or on how the work was cut up in time."""
+    rng = random.Random(level)
+    data = corpus(5 * MIB + 12345)
+    expected = compress(codec, data, level, workers=1)
+    for workers in (2, 7):
+        cuts = [rng.randrange(len(data)) for _ in range(40)]
+        assert compress(codec, data, level, workers=workers, cuts=cuts) == expected
+    assert compress(codec, data, level, cuts=[0, 0, BLOCK, 2 * BLOCK, 2 * BLOCK, len(data)]) == expected
+
+
+def test_the_order_of_the_pool_does_not_matter() -> None:
+    class Backwards(Executor):
+        """Runs what was submitted last first, and only when a result is wanted."""
+
+        def __init__(self) -> None:
+            self.tasks: list[Callable[[], None]] = []
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            outer = self
+
+            class Lazy(Future[Any]):
+                def result(self, timeout: float | None = None) -> Any:
+                    while outer.tasks:
+                        outer.tasks.pop()()
+                    return super().result(0)
+
+            future = Lazy()
+            self.tasks.append(lambda: future.set_result(fn(*args, **kwargs)))
+            most_in_flight.append(len(self.tasks))
+            return future
+
+    most_in_flight: list[int] = []
+    out: list[bytes] = []
+    data = corpus(3 * MIB) * 4
+    stream = encoder("gzip", 1, out.append, pool=Backwards(), workers=2, epoch=None)
+    stream.write(data)
+    stream.finish()
+    assert b"".join(out) == compress("gzip", data, 1)
+    assert max(most_in_flight) == 2 * 2 + 2  # 6, bounded memory: nothing piles up behind a slow block
+
+
+@pytest.mark.parametrize(("epoch", "mtime"), [(None, 0), (0, 0), (1700000000, 1700000000), (2**32 - 1, 2**32 - 1), (2**32 + 5, 5)])
+def test_gzip_header(epoch: int | None, mtime: int) -> None:
+    """4.5: header mtime = SOURCE_DATE_EPOCH or 0, no name."""
+    assert compress("gzip", b"x", epoch=epoch)[:10] == b"\x1f\x8b\x08\0" + mtime.to_bytes(4, "little") + b"\0\xff"
+
+
+def test_default_levels() -> None:
+    """2: zstd 3, gzip 5."""
+    data = corpus(MIB)
+    assert compress("zstd", data) == compress("zstd", data, 3) != compress("zstd", data, 4)
+    assert compress("gzip", data) == compress("gzip", data, 5) != compress("gzip", data, 4)
+
+
+@pytest.mark.skipif(not (ZSTD and GZIP), reason=NO_EXTERNAL)
+@pytest.mark.parametrize(
+    ("codec", "level", "percent"),
+    [*(("gzip", level, 8 if level <= 3 else 2) for level in range(1, 10)), *(("zstd", level, 2) for level in (1, 3, 6, 9, 12, 15))],
+)
+def test_a_level_means_what_it_says(codec: str, level: int, percent: int) -> None:
+    """4.5: at most 2 % larger than the command with that level, gzip 1-3 at most 8 %."""
+    data = corpus(8 * MIB)
+    command = ["zstd", "-q", f"-{level}", "-c"] if codec == "zstd" else ["gzip", "-n", f"-{level}"]
+    theirs = len(subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout)
+    assert len(compress(codec, data, level)) <= theirs * (1 + percent / 100)
+
+
+@pytest.mark.skipif(not (ZSTD and GZIP), reason=NO_EXTERNAL)
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_the_commands_read_it(codec: str) -> None:
+    data = corpus(3 * MIB)
+    assert subprocess.run([codec, "-dc"], input=compress(codec, data), stdout=subprocess.PIPE, check=True).stdout == data
+
+
+def test_an_error_in_a_block_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> tuple[bytes, int, int]:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(compression, "_deflate_block", fails)
+    with pytest.raises(MemoryError, match="no room"):
+        compress("gzip", corpus(3 * MIB))
+
+
+def test_an_error_in_the_sink_cancels_what_waits() -> None:
+    def full(_: bytes) -> None:
+        raise OSError("full")
+
+    class Held(Executor):
+        """Its first task is done at once; the others wait for ever."""
+
+        def __init__(self) -> None:
+            self.futures: list[Future[Any]] = []
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            self.futures.append(Future())
+            return self.futures[-1]
+
+    pool = Held()
+    stream = encoder("gzip", 1, full, pool=pool, workers=2, epoch=None)
+    stream.write(corpus(3 * MIB))
+    pool.futures[0].set_result((b"", 0, 0))
+    with pytest.raises(OSError, match="full"):
+        stream.write(corpus(3 * MIB))
+    assert len(pool.futures) == 3
+    assert all(future.cancelled() for future in pool.futures[1:])
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match="lzma"):
+        decode("lzma", [])
+    with pytest.raises(ValueError, match="lzma"):
+        compress("lzma", b"")
+
+
+# ---- decode: 5, "layers inside a layout", and 6, "hostile input": truncated or corrupt archives, decompression bombs: one clear error
+
+
+def zstd_frames(data: bytes, **options: Any) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(**options).compress(data)
+
+
+def stored(codec: str, data: bytes) -> bytes:
+    """DATA as another tool may have stored it."""
+    return gzip.compress(data) if codec == "gzip" else zstd_frames(data, write_checksum=True)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
+def test_decode_reads_every_member_and_frame(chunk: int) -> None:
+    data = corpus(MIB)[: 50_000 if chunk < 100 else MIB]
+    half = len(data) // 2
+    members = gzip.compress(data[:half]) + gzip.compress(b"") + gzip.compress(data[half:]) + b"\0" * 1000
+    assert decoded("gzip", members, chunk) == data
+    frames = [stored("zstd", data[:half]), zstd_frames(b""), zstd_frames(data[half:], write_content_size=False)]
+    assert decoded("zstd", SKIPPABLE + SKIPPABLE.join(frames) + SKIPPABLE, chunk) == data
+    assert decoded("disabled", data, chunk) == data
+
+
+@pytest.mark.parametrize(("codec", "level"), [("gzip", 1), ("gzip", 6), ("zstd", 1), ("zstd", 19), ("disabled", None)])
+def test_decode_reads_what_encoder_writes(codec: str, level: int | None) -> None:
+    data = corpus(3 * MIB)
+    assert decoded(codec, compress(codec, data, level)) == data
+
+
+def test_decode_reads_window_of_128_mib() -> None:
+    """What `zstd --long=27` writes is read; a frame that asks for more memory is refused."""
+    import zstandard
+
+    def long(window_log: int) -> bytes:
+        parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=window_log, enable_ldm=True)
+        stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        return stream.compress(b"long" * 50_000) + stream.flush()
+
+    assert decoded("zstd", long(27)) == b"long" * 50_000
+    with pytest.raises(ValueError, match="memory"):
+        decoded("zstd", long(28))
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_decode_refuses_truncated(codec: str) -> None:
+    data = stored(codec, corpus(MIB)[:300_000])
+    for end in [*range(40), len(data) // 2, *range(len(data) - 12, len(data))]:
+        with pytest.raises(ValueError, match="truncated"):
+            decoded(codec, data[:end])
+    with pytest.raises(ValueError, match="truncated"):
+        decoded(codec, data + data[:2])
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_decode_refuses_corrupt(codec: str) -> None:
+    """Content and checksum alike."""
+    data = stored(codec, corpus(MIB)[:300_000])
+    for at in (len(data) // 3, len(data) // 2, len(data) - (6 if codec == "gzip" else 2)):
+        with pytest.raises(ValueError, match=r"corrupt|truncated"):
+            decoded(codec, data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+    with pytest.raises(ValueError, match=r"gzip stream is corrupt|not a zstd stream"):
+        decoded(codec, b"plain text is neither")
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+@pytest.mark.parametrize(
+    ("codec", "garbage"), [("gzip", b"garbage"), ("gzip", b"\0\0garbage"), ("gzip", b"\0" + gzip.compress(b"")), ("zstd", b"garbage")]
+)
+def test_decode_refuses_what_follows(codec: str, garbage: bytes, chunk: int) -> None:
+    with pytest.raises(ValueError, match=f"not {codec} follows"):
+        decoded(codec, stored(codec, b"data") + garbage, chunk)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "disabled"])
+def test_decode_gives_small_pieces(codec: str) -> None:
+    """A bomb never sits in memory: 200 MB that arrive as one chunk leave in pieces of at most 1 MiB."""
+    size = 200_000_000
+    bomb = bytes(size) if codec == "disabled" else stored(codec, bytes(size))
+    lengths = [len(piece) for piece in decode(codec, [bomb])]
+    assert sum(lengths) == size
+    assert max(lengths) <= MIB
+
+
+def test_decode_takes_no_more_than_it_needs() -> None:
+    """Streaming: the first piece comes out before the last chunk went in."""
+    for codec in ("gzip", "zstd", "disabled"):
+        data = corpus(3 * MIB) if codec == "disabled" else stored(codec, corpus(3 * MIB))
+        chunks = pieces(data, 1 << 16)
+        assert len(list(islice(decode(codec, chunks), 1))) == 1
+        assert next(chunks, None) is not None
