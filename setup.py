@@ -20,9 +20,9 @@ LIMITED_API = "0x030B0000"
 KERNELS = {
     "sha256": ["sha256.c", "sha256_x86.c", "sha256_arm.c"],
     "lower": ["arena.c", "tree.c", "block.c", "records.c", "scanner.c", "lower.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
-    "diff": ["arena.c", "tree.c", "content.c", "lower.c", "diff.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
+    "diff": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "lower.c", "diff.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
     "walk": ["arena.c", "tree.c", "scan.c"],
-    "tar": ["arena.c", "tree.c", "content.c", "header.c", "pack.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
+    "tar": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "header.c", "pack.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
 }
 
 MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Lower
+    from build_oci._native.walk import Tree
     from build_oci.config import BuildConfig, ImageConfig
     from build_oci.layer.write import Layer
     from build_oci.layout import Layout
@@ -63,12 +64,15 @@ def build_image(context: Context, image: ImageConfig) -> BuiltImage:
     started = time.monotonic()
     platform = oci.Platform(image.architecture, image.os, os_version=image.os_version, os_features=image.os_features, variant=image.variant)
     parent: ParentImage | None = None
-    if image.parent is not None and context.parents is not None:
-        parent = context.parents.image(image.parent, platform)
     layer: Layer | None = None
     counts = _Counts()
-    if image.layer is not None:
-        layer, counts = _build_layer(context, image.layer, parent.lower if parent else None)
+    if image.parent is None or context.parents is None:
+        if image.layer is not None:
+            layer, counts = _write_layer(context, image.layer, _read_tree(context, image.layer))
+    elif image.layer is None:
+        parent = context.parents.image(image.parent, platform)
+    else:
+        parent, layer, counts = _build_upon(context, partial(context.parents.image, image.parent, platform), image.layer)
     descriptor = _write_documents(context, image, platform, parent, layer)
     return BuiltImage(
         descriptor,
@@ -81,18 +85,40 @@ def build_image(context: Context, image: ImageConfig) -> BuiltImage:
     )
 
 
-def _build_layer(context: Context, path: str, lower: Lower | None) -> tuple[Layer, _Counts]:
-    from build_oci.layer.pack import Packer, plan_layer
+def _build_upon(context: Context, read_parent: Callable[[], ParentImage], path: str) -> tuple[ParentImage, Layer, _Counts]:
+    """The parent, and the layer of what the directory PATH changes on top of it; both are read side by side."""
+    from build_oci._native.diff import mark_unchanged
+    from build_oci.layer.diff import digest_files
+
+    with context.workers.beside(read_parent) as reading:
+        tree = _read_tree(context, path)
+        digest_files(tree, path, context.workers)
+        parent = reading.result()
+    assert parent.lower is not None  # there is one where any image of the build has a layer
+    unchanged, whiteouts = mark_unchanged(tree, parent.lower, epoch=context.epoch, preserve_hardlinks=context.config.preserve_hardlinks)
+    layer, counts = _write_layer(context, path, tree)
+    return parent, layer, counts._replace(unchanged=unchanged, whiteouts=whiteouts)
+
+
+def _read_tree(context: Context, path: str) -> Tree:
     from build_oci.layer.tree import read_tree
+
+    config = context.config
+    return read_tree(
+        path,
+        context.workers,
+        skip_xattrs=config.skip_xattrs,
+        trust_checksum_xattrs=config.trust_checksum_xattrs,
+        warn=context.warn,
+    )
+
+
+def _write_layer(context: Context, path: str, tree: Tree) -> tuple[Layer, _Counts]:
+    """What TREE, the directory PATH, emits, as a blob."""
+    from build_oci.layer.pack import Packer, plan_layer
     from build_oci.layer.write import write_layer
 
     config, workers = context.config, context.workers
-    tree = read_tree(path, workers, skip_xattrs=config.skip_xattrs, trust_checksum_xattrs=config.trust_checksum_xattrs, warn=context.warn)
-    unchanged = whiteouts = 0
-    if lower is not None:
-        from build_oci.layer.diff import mark_unchanged
-
-        unchanged, whiteouts = mark_unchanged(tree, lower, path, workers, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
     plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
     layer = write_layer(
         Packer(plan, path, workers).segments(),
@@ -102,7 +128,7 @@ def _build_layer(context: Context, path: str, lower: Lower | None) -> tuple[Laye
         level=config.level,
         epoch=context.epoch,
     )
-    return layer, _Counts(plan.files, unchanged, whiteouts)
+    return layer, _Counts(files=plan.files)
 
 
 def _write_documents(

@@ -3,26 +3,29 @@
 from build_oci._native.lower import Lower
 from build_oci._native.walk import Problem, Tree
 
-class Diff:
-    """Finds which entries of a tree the parent has already, and which names of the parent the tree has no longer.
+class Digests:
+    """Gives every regular file of a tree its SHA-256, those that have none yet: `hash` every batch, from any threads, then `finish`.
 
-    tree: a walked tree without errors. lower_table: the parent's names; any number of diffs may read it at once.
-    epoch: the mtime that every entry will have, in seconds, or None.
-    kernel: number of the SHA-256 kernel. preserve_hardlinks: names of one inode belong together.
-
-    Making one compares names and metadata. Then `hash` every batch, from any threads, then `decide`; then a plan of the tree leaves out
-    what is unchanged.
+    tree: a walked tree without errors. kernel: number of the SHA-256 kernel.
     """
 
-    def __new__(cls, tree: Tree, lower_table: Lower, *, epoch: int | None, kernel: int, preserve_hardlinks: bool = True) -> Diff: ...
+    def __new__(cls, tree: Tree, *, kernel: int) -> Digests: ...
     def __len__(self) -> int:
-        """How many batches of files there are whose content decides."""
+        """How many batches of files there are."""
 
     def hash(self, batch: int) -> Problem | None:
         """Hash the files of one batch. Releases the GIL. Returns what went wrong, if anything."""
 
-    def decide(self) -> tuple[int, int]:
-        """Mark what is unchanged in the tree and add whiteouts to it: how many of both."""
+    def finish(self) -> None:
+        """Once every batch has been hashed: give the further names of hard-linked files their digest as well."""
 
     def cancel(self) -> None:
         """Make every `hash`, now running or later, return soon with a problem of the kind `cancelled`."""
+
+def mark_unchanged(tree: Tree, lower_table: Lower, *, epoch: int | None, preserve_hardlinks: bool = True) -> tuple[int, int]:
+    """Find which entries of a tree, all its files digested, the parent has already, and which names of it the tree has no longer.
+
+    Marks the former in the tree, so that a plan leaves them out, and adds whiteouts for the latter; returns how many of both. Releases the
+    GIL; any number of calls may share one lower_table. epoch: the mtime that every entry will have, in seconds, or None.
+    preserve_hardlinks: names of one inode belong together.
+    """

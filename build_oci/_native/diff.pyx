@@ -1,4 +1,4 @@
-"""A tree held against what its parent image has: a thin face of kernel/diff.c."""
+"""A tree held against what its parent image has: a thin face of kernel/digest.c and kernel/diff.c."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t
@@ -14,6 +14,17 @@ cdef extern from "sha256.h" nogil:
     const sha256_kernel *sha256_kernel_at(int id)
 
 
+cdef extern from "digest.h" nogil:
+    ctypedef struct digests:
+        size_t batches_count
+        int cancelled
+
+    digests *digests_new(_tree *, const sha256_kernel *)
+    int digests_hash(digests *, size_t batch, problem *out)
+    void digests_finish(digests *)
+    void digests_free(digests *)
+
+
 cdef extern from "diff.h" nogil:
     ctypedef struct header_options:
         int has_epoch
@@ -22,62 +33,61 @@ cdef extern from "diff.h" nogil:
     ctypedef struct lower:
         pass
 
-    ctypedef struct diff:
-        size_t batches_count, unchanged, whiteouts
-        int cancelled
-
-    diff *diff_new(_tree *, const lower *, const header_options *, const sha256_kernel *, int preserve_links)
-    int diff_hash(diff *, size_t batch, problem *out)
-    int diff_decide(diff *)
-    void diff_free(diff *)
+    int diff_mark(_tree *, const lower *, const header_options *, int preserve_links, size_t *unchanged, size_t *whiteouts)
 
 
-cdef class Diff:
+cdef class Digests:
     """See diff.pyi."""
 
-    cdef diff *diff
-    cdef object tree, lower
+    cdef digests *digests
+    cdef object tree
 
-    def __cinit__(self, tree, lower_table, *, epoch, int kernel, bint preserve_hardlinks=True):
+    def __cinit__(self, tree, *, int kernel):
         self.tree = tree
-        self.lower = lower_table
-        cdef header_options options
-        options.has_epoch = epoch is not None
-        options.epoch = 0 if epoch is None else epoch
         cdef const sha256_kernel *chosen = sha256_kernel_at(kernel)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
-        cdef void *upper = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
-        cdef void *below = PyCapsule_GetPointer(lower_table.capsule(), "build_oci.lower")
+        cdef void *native = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
         with nogil:
-            self.diff = diff_new(<_tree *>upper, <const lower *>below, &options, chosen, preserve_hardlinks)
-        if self.diff == NULL:
+            self.digests = digests_new(<_tree *>native, chosen)
+        if self.digests == NULL:
             raise MemoryError
 
     def __dealloc__(self):
-        if self.diff != NULL:
-            diff_free(self.diff)
+        if self.digests != NULL:
+            digests_free(self.digests)
 
     def __len__(self):
-        return self.diff.batches_count
+        return self.digests.batches_count
 
     def hash(self, size_t batch):
-        if batch >= self.diff.batches_count:
+        if batch >= self.digests.batches_count:
             raise IndexError(batch)
         cdef problem trouble
         trouble.name = NULL
         cdef int end
         with nogil:
-            end = diff_hash(self.diff, batch, &trouble)
+            end = digests_hash(self.digests, batch, &trouble)
         return told(&trouble) if end else None
 
-    def decide(self):
-        cdef int end
-        with nogil:
-            end = diff_decide(self.diff)
-        if end:
-            raise MemoryError
-        return self.diff.unchanged, self.diff.whiteouts
+    def finish(self):
+        digests_finish(self.digests)
 
     def cancel(self):
-        self.diff.cancelled = 1
+        self.digests.cancelled = 1
+
+
+def mark_unchanged(tree, lower_table, *, epoch, bint preserve_hardlinks=True):
+    """See diff.pyi."""
+    cdef header_options options
+    options.has_epoch = epoch is not None
+    options.epoch = 0 if epoch is None else epoch
+    cdef void *upper = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
+    cdef void *below = PyCapsule_GetPointer(lower_table.capsule(), "build_oci.lower")
+    cdef size_t unchanged = 0, whiteouts = 0
+    cdef int end
+    with nogil:
+        end = diff_mark(<_tree *>upper, <const lower *>below, &options, preserve_hardlinks, &unchanged, &whiteouts)
+    if end:
+        raise MemoryError
+    return unchanged, whiteouts

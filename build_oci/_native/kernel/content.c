@@ -2,10 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <unistd.h>
-
-enum { PIECE = 256 * 1024 }; /* small enough to be hashed from the cache that reading has just filled */
 
 static int failed(problem *out, problem_kind kind, const entry *at, const char *call)
 {
@@ -74,30 +71,14 @@ int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t 
     return 0;
 }
 
-int content_digest(reader *r, const sha256_kernel *kernel, entry *e, const atomic_int *cancelled, problem *out)
+int content_read_whole(reader *r, const entry *e, uint8_t *into, problem *out)
 {
     int fd = reader_open(r, e, out);
     if (fd < 0)
         return -1;
-    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    uint8_t *piece = malloc(PIECE);
-    int end = piece ? 0 : (errno = ENOMEM, failed(out, PROBLEM_SYSTEM, e, "malloc"));
-    sha256_context context;
-    sha256_init(&context);
-    for (uint64_t offset = 0; !end && offset < e->size; offset += PIECE) {
-        size_t size = e->size - offset < PIECE ? (size_t)(e->size - offset) : PIECE;
-        if (atomic_load_explicit(cancelled, memory_order_relaxed)) {
-            *out = (problem){.kind = PROBLEM_NONE, .at = e};
-            end = -1;
-        } else if (!(end = content_read(fd, e, offset, piece, size, out))) {
-            sha256_update(kernel, &context, piece, size);
-        }
-    }
-    if (!end && !(end = content_unchanged(fd, e, out))) {
-        sha256_final(kernel, &context, e->digest);
-        e->flags |= ENTRY_DIGEST_KNOWN;
-    }
-    free(piece);
+    int end = content_read(fd, e, 0, into, (size_t)e->size, out);
+    if (!end)
+        end = content_unchanged(fd, e, out);
     close(fd);
     return end;
 }

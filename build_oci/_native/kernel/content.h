@@ -2,10 +2,7 @@
 #ifndef BUILD_OCI_CONTENT_H
 #define BUILD_OCI_CONTENT_H
 
-#include "sha256.h"
 #include "tree.h"
-
-#include <stdatomic.h>
 
 /* Opens files of one tree; files of one directory in a row cost one look-up of that directory. One reader a thread. */
 typedef struct reader {
@@ -26,7 +23,7 @@ int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t 
 /* Is the file still as long and as old as the walk saw it? -1 with OUT filled. */
 int content_unchanged(int fd, const entry *e, problem *out);
 
-/* Sets the digest of E from its content, read piece by piece. Gives up, with -1 and PROBLEM_NONE, once *CANCELLED is set. */
-int content_digest(reader *, const sha256_kernel *, entry *e, const atomic_int *cancelled, problem *out);
+/* Opens E and reads all of it, held against the walk before and after. -1 with OUT filled. */
+int content_read_whole(reader *, const entry *e, uint8_t *into, problem *out);
 
 #endif

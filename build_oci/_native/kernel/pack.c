@@ -1,5 +1,8 @@
 #include "pack.h"
 
+#include "digest.h"
+#include "inodes.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,50 +15,16 @@ enum {
     MEMBERS_MAX = 1 << 14, /* of one batch */
 };
 
-/* A plan's hard links: the first emitted name of every inode that has more than one. */
-typedef struct link_table {
-    entry **slots;
-    size_t mask;
-} link_table;
-
-static size_t link_slot(const link_table *links, const entry *e)
-{
-    uint64_t key = (e->ino ^ (e->dev << 40 | e->dev >> 24)) * 0x9e3779b97f4a7c15u;
-    size_t slot = (size_t)(key >> 32) & links->mask;
-    while (links->slots[slot] && (links->slots[slot]->ino != e->ino || links->slots[slot]->dev != e->dev))
-        slot = (slot + 1) & links->mask;
-    return slot;
-}
-
+/* Later names of an inode become links to the first that is emitted. */
 static int find_links(plan *p, int preserve)
 {
-    size_t linked = 0;
-    for (size_t i = 0; i < p->members_count; i++) {
-        entry *e = p->members[i];
-        if (!S_ISREG(e->mode))
-            continue;
-        e->link = NULL;
-        linked += e->nlink > 1 && !(e->flags & ENTRY_WHITEOUT);
-    }
-    if (!linked || !preserve)
-        return 0;
-    link_table links = {.mask = 15};
-    while (links.mask < 2 * linked)
-        links.mask = 2 * links.mask + 1;
-    links.slots = calloc(links.mask + 1, sizeof *links.slots);
-    if (!links.slots)
+    inode_table inodes = {0};
+    if (preserve && inodes_begin(&inodes, p->members, p->members_count))
         return -1;
-    for (size_t i = 0; i < p->members_count; i++) {
-        entry *e = p->members[i];
-        if (!S_ISREG(e->mode) || e->nlink < 2 || e->flags & ENTRY_WHITEOUT)
-            continue;
-        size_t slot = link_slot(&links, e);
-        if (links.slots[slot])
-            e->link = links.slots[slot];
-        else
-            links.slots[slot] = e;
-    }
-    free(links.slots);
+    for (size_t i = 0; i < p->members_count; i++)
+        if (S_ISREG(p->members[i]->mode))
+            p->members[i]->link = inodes_first(&inodes, p->members[i]);
+    inodes_end(&inodes);
     return 0;
 }
 
@@ -165,11 +134,7 @@ int plan_digest(plan *p, size_t index, problem *out)
     entry *e = p->members[p->segments[index].first];
     if (e->flags & ENTRY_DIGEST_KNOWN)
         return 0;
-    reader r;
-    reader_begin(&r, p->tree);
-    int end = content_digest(&r, p->kernel, e, &p->cancelled, out);
-    reader_end(&r);
-    return end;
+    return digest_files(p->tree, p->kernel, &e, 1, &p->cancelled, out);
 }
 
 /* Files whose content is in place and whose headers wait for its digest. */
@@ -192,18 +157,6 @@ static int settle(const plan *p, pending *w, problem *out)
     return 0;
 }
 
-static int fill_content(reader *r, const entry *e, uint8_t *into, problem *out)
-{
-    int fd = reader_open(r, e, out);
-    if (fd < 0)
-        return -1;
-    int end = content_read(fd, e, 0, into, (size_t)e->size, out);
-    if (!end)
-        end = content_unchanged(fd, e, out);
-    close(fd);
-    return end;
-}
-
 static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
 {
     pending waiting;
@@ -221,7 +174,7 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
         }
         into += headers_size;
         int is_file = S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT);
-        if (is_file && (end = fill_content(&r, e, into, out)))
+        if (is_file && (end = content_read_whole(&r, e, into, out)))
             break;
         if (is_file && !(e->flags & ENTRY_DIGEST_KNOWN)) {
             waiting.jobs[waiting.count] = (sha256_job){.data = into, .size = (size_t)e->size, .digest = e->digest};

@@ -10,6 +10,9 @@
 
 #include "content.h"
 #include "header.h"
+#include "sha256.h"
+
+#include <stdatomic.h>
 
 typedef enum segment_kind {
     SEGMENT_BATCH,  /* whole members */

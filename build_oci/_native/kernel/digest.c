@@ -1,0 +1,269 @@
+#include "digest.h"
+
+#include "inodes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    PIECE = 128 * 1024,       /* of a large file; two of them stay in a core's own cache */
+    SMALL = 64 * 1024,        /* up to this size files are read whole */
+    BATCH_BYTES = 1024 * 1024,
+    BATCH_FILES = 256,
+};
+
+static int no_memory(const entry *at, problem *out)
+{
+    *out = (problem){.kind = PROBLEM_SYSTEM, .error = ENOMEM, .call = "malloc", .at = at};
+    return -1;
+}
+
+static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count, problem *out)
+{
+    sha256_job jobs[BATCH_FILES] = {{0}};
+    size_t bytes = 0, used = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += (size_t)files[i]->size;
+    uint8_t *content = malloc(bytes + 1);
+    if (!content)
+        return no_memory(files[0], out);
+    int end = 0;
+    for (size_t i = 0; !end && i < count; i++) {
+        end = content_read_whole(r, files[i], content + used, out);
+        jobs[i] = (sha256_job){.data = content + used, .size = (size_t)files[i]->size, .digest = files[i]->digest};
+        used += (size_t)files[i]->size;
+    }
+    if (!end) {
+        sha256_many(kernel, jobs, count);
+        for (size_t i = 0; i < count; i++)
+            files[i]->flags |= ENTRY_DIGEST_KNOWN;
+    }
+    free(content);
+    return end;
+}
+
+/* One of two streams that are hashed side by side. */
+typedef struct lane {
+    entry *file; /* NULL when there is no more work */
+    int fd;
+    uint64_t offset; /* of what is read next */
+    uint8_t *piece, *at;
+    size_t left; /* bytes of the piece, from `at` on, that are not hashed yet */
+    sha256_context context;
+} lane;
+
+/* Lets an idle lane take the next file, and a lane without data the next piece. A file that has come to its end is settled. */
+static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const **next, entry *const *end, problem *out)
+{
+    for (;;) {
+        if (l->left)
+            return 0;
+        if (l->file && l->offset == l->file->size) {
+            if (content_unchanged(l->fd, l->file, out))
+                return -1;
+            sha256_final(kernel, &l->context, l->file->digest);
+            l->file->flags |= ENTRY_DIGEST_KNOWN;
+            close(l->fd);
+            l->fd = -1;
+            l->file = NULL;
+        }
+        if (!l->file) {
+            if (*next == end)
+                return 0;
+            l->file = *(*next)++;
+            l->offset = 0;
+            sha256_init(&l->context);
+            if ((l->fd = reader_open(r, l->file, out)) < 0)
+                return -1;
+            posix_fadvise(l->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+            continue;
+        }
+        uint64_t rest = l->file->size - l->offset;
+        size_t size = rest < PIECE ? (size_t)rest : PIECE;
+        if (content_read(l->fd, l->file, l->offset, l->piece, size, out))
+            return -1;
+        l->at = l->piece;
+        l->left = size;
+        l->offset += size;
+    }
+}
+
+static void hash_both(const sha256_kernel *kernel, lane *a, lane *b)
+{
+    size_t size = (a->left < b->left ? a->left : b->left) & ~(size_t)(SHA256_BLOCK - 1);
+    if (!size) {
+        lane *tail = a->left < b->left ? a : b;
+        sha256_update(kernel, &tail->context, tail->at, tail->left);
+        tail->left = 0;
+        return;
+    }
+    /* Pieces are whole blocks but for a file's last one, so neither context holds part of a block. */
+    kernel->two(a->context.state, a->at, b->context.state, b->at, size / SHA256_BLOCK);
+    lane *lanes[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        lanes[i]->context.size += size;
+        lanes[i]->at += size;
+        lanes[i]->left -= size;
+    }
+}
+
+static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count, const atomic_int *cancelled, problem *out)
+{
+    uint8_t *pieces = malloc(2 * PIECE);
+    if (!pieces)
+        return no_memory(files[0], out);
+    lane lanes[2] = {{.fd = -1, .piece = pieces}, {.fd = -1, .piece = pieces + PIECE}};
+    entry *const *next = files, *const *end = files + count;
+    int failed = 0;
+    for (;;) {
+        if (atomic_load_explicit(cancelled, memory_order_relaxed)) {
+            *out = (problem){.kind = PROBLEM_NONE, .at = files[0]};
+            failed = -1;
+            break;
+        }
+        if ((failed = advance(&lanes[0], r, kernel, &next, end, out)) || (failed = advance(&lanes[1], r, kernel, &next, end, out)))
+            break;
+        if (lanes[0].file && lanes[1].file) {
+            hash_both(kernel, &lanes[0], &lanes[1]);
+        } else {
+            lane *alone = lanes[0].file ? &lanes[0] : &lanes[1];
+            if (!alone->file)
+                break;
+            sha256_update(kernel, &alone->context, alone->at, alone->left);
+            alone->left = 0;
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        if (lanes[i].fd >= 0)
+            close(lanes[i].fd);
+    free(pieces);
+    return failed;
+}
+
+int digest_files(const tree *t, const sha256_kernel *kernel, entry *const *files, size_t count, const atomic_int *cancelled, problem *out)
+{
+    reader r;
+    reader_begin(&r, t);
+    int end = 0;
+    for (size_t i = 0; !end && i < count;) {
+        size_t from = i;
+        int small = files[i]->size <= SMALL;
+        uint64_t bytes = 0;
+        while (i < count && (files[i]->size <= SMALL) == small && (!small || (i - from < BATCH_FILES && bytes <= BATCH_BYTES)))
+            bytes += files[i++]->size;
+        end = small ? digest_small(&r, kernel, files + from, i - from, out) : digest_large(&r, kernel, files + from, i - from, cancelled, out);
+    }
+    reader_end(&r);
+    return end;
+}
+
+static int larger_first(const void *left, const void *right)
+{
+    const entry *a = *(entry *const *)left, *b = *(entry *const *)right;
+    return (a->size < b->size) - (a->size > b->size);
+}
+
+/* Large files first and by size, so that equals run side by side; small ones stay in tar order, so that one directory's come together. */
+static void arrange(entry **files, size_t count)
+{
+    entry **small = malloc((count + 1) * sizeof *small);
+    if (!small)
+        return; /* any order is right */
+    size_t large = 0, rest = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (files[i]->size > SMALL)
+            files[large++] = files[i];
+        else
+            small[rest++] = files[i];
+    }
+    memcpy(files + large, small, rest * sizeof *small);
+    qsort(files, large, sizeof *files, larger_first);
+    free(small);
+}
+
+static int cut(digests *d)
+{
+    d->batches = malloc((d->files_count + 1) * sizeof *d->batches);
+    if (!d->batches)
+        return -1;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < d->files_count; i++) {
+        int large = d->files[i]->size > SMALL;
+        size_t count = d->batches_count ? i - d->batches[d->batches_count - 1] : 0;
+        int pair = large && count % 2;
+        if (!d->batches_count || (!pair && (bytes >= BATCH_BYTES || count >= BATCH_FILES || (!large && i && d->files[i - 1]->size > SMALL)))) {
+            d->batches[d->batches_count++] = i;
+            bytes = 0;
+        }
+        bytes += d->files[i]->size;
+    }
+    d->batches[d->batches_count] = d->files_count;
+    return 0;
+}
+
+digests *digests_new(tree *t, const sha256_kernel *kernel)
+{
+    digests *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    d->tree = t;
+    d->kernel = kernel;
+    size_t count, files = 0;
+    entry **order = tree_order(t, &count);
+    inode_table inodes = {0};
+    for (size_t i = 0; order && i < count; i++)
+        files += S_ISREG(order[i]->mode);
+    d->files = malloc((files + 1) * sizeof *d->files);
+    d->others = malloc((files + 1) * sizeof *d->others);
+    int failed = !order || !d->files || !d->others || inodes_begin(&inodes, order, count);
+    for (size_t i = 0; !failed && i < count; i++) {
+        entry *e = order[i];
+        if (!S_ISREG(e->mode) || e->flags & ENTRY_DIGEST_KNOWN)
+            continue;
+        e->link = inodes_first(&inodes, e);
+        if (e->link)
+            d->others[d->others_count++] = e;
+        else
+            d->files[d->files_count++] = e;
+    }
+    free(order);
+    inodes_end(&inodes);
+    if (!failed)
+        arrange(d->files, d->files_count);
+    if (failed || cut(d)) {
+        digests_free(d);
+        return NULL;
+    }
+    return d;
+}
+
+int digests_hash(digests *d, size_t batch, problem *out)
+{
+    if (atomic_load_explicit(&d->cancelled, memory_order_relaxed)) {
+        *out = (problem){.kind = PROBLEM_NONE, .at = &d->tree->root};
+        return -1;
+    }
+    size_t first = d->batches[batch], end = d->batches[batch + 1];
+    return digest_files(d->tree, d->kernel, d->files + first, end - first, &d->cancelled, out);
+}
+
+void digests_finish(digests *d)
+{
+    for (size_t i = 0; i < d->others_count; i++) {
+        entry *e = d->others[i];
+        memcpy(e->digest, e->link->digest, sizeof e->digest);
+        e->flags |= ENTRY_DIGEST_KNOWN;
+        e->link = NULL;
+    }
+}
+
+void digests_free(digests *d)
+{
+    free(d->files);
+    free(d->others);
+    free(d->batches);
+    free(d);
+}
