@@ -21,8 +21,8 @@ class Member(TypedDict):
     mtime_ns: int
     digest: bytes | None
     """32 bytes, of a regular file."""
-    xattrs: dict[bytes, bytes]
-    """Without those that tell of a build host."""
+    xattrs: list[tuple[bytes, bytes]]
+    """Names and values, sorted, without those that tell of a build host."""
 
 class Scan:
     """Reads the uncompressed archive of one layer, in pieces of any size. For one thread at a time.

@@ -98,10 +98,10 @@ cdef class Scan:
         cdef xattr item
         found = []
         for i in range(count):
-            xattrs = {}
+            xattrs = []
             at = 0
             while xattr_next(m[i].xattrs, m[i].xattrs_size, &at, &item):
-                xattrs[(<const char *>item.name)[:item.name_size]] = (<const char *>item.value)[:item.value_size]
+                xattrs.append(((<const char *>item.name)[:item.name_size], (<const char *>item.value)[:item.value_size]))
             found.append({
                 "name": m[i].name[:m[i].name_size],
                 "target": None if m[i].target == NULL else m[i].target[:m[i].target_size],

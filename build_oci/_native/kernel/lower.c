@@ -127,15 +127,15 @@ static void drop(lower *l, lower_node *node)
 /* Everything below TOP, deepest first, without recursion: a hostile image chooses the depth. */
 static void drop_below(lower *l, lower_node *top)
 {
-    while (top->child) {
-        lower_node *node = top->child;
+    lower_node *node = top;
+    for (;;) {
         while (node->child)
             node = node->child;
-        while (node != top && !node->child) {
-            lower_node *above = node->parent;
-            drop(l, node);
-            node = above;
-        }
+        if (node == top)
+            return;
+        lower_node *above = node->parent;
+        drop(l, node);
+        node = above;
     }
 }
 

@@ -214,24 +214,18 @@ static int member_type(scanner *s, member *m)
     return 0;
 }
 
-static member *append(scanner *s, const member *m)
+static int append(scanner *s, const member *m)
 {
     if (s->count == s->capacity) {
         size_t capacity = s->capacity + s->capacity / 2 + 64;
-        if (s->arena.held + capacity * sizeof *m > s->memory_limit) {
-            refuse_memory(s);
-            return NULL;
-        }
         member *moved = realloc(s->members, capacity * sizeof *m);
-        if (!moved) {
-            exhausted(s);
-            return NULL;
-        }
+        if (!moved)
+            return exhausted(s);
         s->members = moved;
         s->capacity = capacity;
     }
-    s->members[s->count] = *m;
-    return s->members + s->count++;
+    s->members[s->count++] = *m;
+    return held(s) > s->memory_limit ? refuse_memory(s) : 0;
 }
 
 static int body(scanner *, state kind, uint64_t size);
@@ -274,10 +268,8 @@ static int begin_member(scanner *s)
         if (s->hashing)
             sha256_init(&s->context);
     }
-    if (!append(s, &m))
+    if (append(s, &m))
         return -1;
-    if (held(s) > s->memory_limit)
-        return refuse_memory(s);
     for (int i = 0; i < EXTENSION_KINDS; i++)
         s->extensions[i].pending = 0;
     records_clear(&s->records);

@@ -1,0 +1,111 @@
+/*
+ * libFuzzer target of the archive scanner (spec 6, "Hostile input"): whatever the bytes, no undefined behaviour, bounded memory, and the same
+ * outcome however they are cut into pieces.
+ */
+#include "scanner.h"
+#include "tree.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLOCK = 512, MEMORY = 8 << 20 };
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
+
+static scanner *scan(const uint8_t *data, size_t size, unsigned seed)
+{
+    scanner *s = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY);
+    if (!s)
+        abort();
+    for (size_t at = 0; at < size;) {
+        seed = seed * 1103515245 + 12345;
+        size_t step = seed & 0x80000000 ? 1 + (seed >> 16) % 31 : 1 + (seed >> 16) % 2000;
+        if (step > size - at)
+            step = size - at;
+        /* A copy of its own, so that reading past a piece is seen. */
+        uint8_t *piece = malloc(step);
+        memcpy(piece, data + at, step);
+        int refused = scanner_feed(s, piece, step);
+        free(piece);
+        at += step;
+        if (refused)
+            break;
+    }
+    scanner_finish(s);
+    return s;
+}
+
+static int same_text(const char *a, const char *b)
+{
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
+static int same_bytes(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
+{
+    return a_size == b_size && (!a_size || !memcmp(a, b, a_size));
+}
+
+static void check(const member *m)
+{
+    if (strlen(m->name) != m->name_size || (m->target && strlen(m->target) != m->target_size))
+        abort();
+    if (*m->name == '/' || strstr(m->name, "//") || !strcmp(m->name, "..") || !strncmp(m->name, "../", 3) || strstr(m->name, "/../"))
+        abort();
+    if (m->mtime_ns >= 1000000000 || ((m->mode & S_IFMT) == S_IFLNK) != (m->target && !(m->flags & MEMBER_HARD_LINK)))
+        abort();
+    xattr item, last = {.name_size = 0};
+    for (size_t at = 0; xattr_next(m->xattrs, m->xattrs_size, &at, &item); last = item) {
+        size_t shorter = item.name_size < last.name_size ? item.name_size : last.name_size;
+        int order = last.name_size ? memcmp(last.name, item.name, shorter) : -1;
+        if (order > 0 || (!order && last.name_size >= item.name_size) || belongs_to_host(item.name, item.name_size))
+            abort();
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    scanner *whole = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY), *cut = scan(data, size, (unsigned)size);
+    if (!whole)
+        abort();
+    scanner_feed(whole, data, size);
+    scanner_finish(whole);
+    size_t count, cut_count;
+    const member *a = scanner_members(whole, &count), *b = scanner_members(cut, &cut_count);
+    int refused = scanner_feed(whole, NULL, 0);
+    if (count != cut_count || refused != scanner_feed(cut, NULL, 0) || (refused && !same_text(scanner_error(whole), scanner_error(cut))))
+        abort();
+    for (size_t i = 0; i < count; i++) {
+        check(a + i);
+        if (!same_text(a[i].name, b[i].name) || !same_text(a[i].target, b[i].target) || a[i].size != b[i].size || a[i].mode != b[i].mode ||
+            a[i].mtime != b[i].mtime || memcmp(a[i].digest, b[i].digest, 32) ||
+            !same_bytes(a[i].xattrs, a[i].xattrs_size, b[i].xattrs, b[i].xattrs_size))
+            abort();
+    }
+    scanner_free(whole);
+    scanner_free(cut);
+    return 0;
+}
+
+/* Mutates, then makes most checksums hold again: without that, nearly every input would end at its first header. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed)
+{
+    size = LLVMFuzzerMutate(data, size, most);
+    for (size_t at = 0; seed % 16 && at + BLOCK <= size;) {
+        uint8_t *block = data + at;
+        unsigned sum = 8 * ' ';
+        for (size_t i = 0; i < BLOCK; i++)
+            sum += i >= 148 && i < 156 ? 0 : block[i];
+        at += BLOCK;
+        if (sum == 8 * ' ')
+            continue;
+        snprintf((char *)block + 148, 8, "%06o", sum);
+        block[155] = ' ';
+        size_t content = 0;
+        for (size_t i = 124; i < 136 && block[i] >= '0' && block[i] <= '7'; i++)
+            content = 8 * content + block[i] - '0';
+        if ((block[156] < '1' || block[156] > '6') && content < size)
+            at += (content + BLOCK - 1) / BLOCK * BLOCK;
+    }
+    return size;
+}
