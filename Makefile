@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel clients clean
+.PHONY: help demo test lint bench fuzz wheel clients clean
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Keeps the checkout off sys.path: `python -m build_oci` here means the installed package.
@@ -101,6 +101,14 @@ lint: .venv/.tools ## ruff, cython-lint, mypy --strict
 
 bench: .venv/.tools ## the benchmarks, on the installed wheel
 	@.venv/bin/pytest benchmarks --benchmark-enable --benchmark-only
+
+FUZZED := $(addprefix build_oci/_native/kernel/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_x86.c sha256_arm.c)
+fuzz: ## libFuzzer on the reader of parent archives, FUZZ_SECONDS (600) long; needs clang and its runtime
+	@mkdir -p build/fuzz/corpus
+	clang -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+		-Ibuild_oci/_native/kernel tests/fuzz_scanner.c $(FUZZED) -o build/fuzz/scanner
+	build/fuzz/scanner -max_total_time=$(or $(FUZZ_SECONDS),600) -max_len=16384 -rss_limit_mb=1024 -timeout=10 \
+		-artifact_prefix=build/fuzz/ build/fuzz/corpus
 
 wheel: dist/.built ## one abi3 wheel into dist/
 	@ls dist/*.whl
