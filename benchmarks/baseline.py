@@ -50,9 +50,10 @@ def member(tar: tarfile.TarFile, path: str, name: str) -> tarfile.TarInfo:
 
 def same(one: tarfile.TarInfo, other: tarfile.TarInfo | None) -> bool:
     """Does the parent hold this very entry?"""
-    fields = ("type", "uid", "gid", "mode", "mtime", "size", "linkname")
+    fields = ("type", "uid", "gid", "mode", "size", "linkname")
     return (
         other is not None
+        and one.mtime == int(other.mtime)
         and all(getattr(one, field) == getattr(other, field) for field in fields)
         and one.pax_headers.get(CHECKSUM) == other.pax_headers.get(CHECKSUM)
     )

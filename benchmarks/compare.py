@@ -49,6 +49,9 @@ class Case:
 
     name: str
     rivals: list[Rival]
+    # Makes what all rivals need, once, in a directory of its own; the variables are added to the environment of their commands.
+    setup: Callable[[Path, Path], dict[str, str]] = lambda rootfs, scratch: {}
+    same_tree: bool = True  # must the outputs hold the same?
 
 
 def layout_layer(out: Path) -> Path | None:
@@ -135,6 +138,43 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         ],
     )
 
+    upon = '{"images": [{"architecture": "amd64", "os": "linux", "layer": "\'$CHANGED\'", "parent": {"image": "\'$PARENT\'"}}]}'
+    python = shlex.quote(sys.executable)
+    yield Case(
+        "parent, 1 % changed",
+        [
+            Rival("build-oci", f"echo '{upon}' | {ours}", layer=layout_layer),
+            Rival(
+                "floor: hash all files, decompress",
+                f"{python} {shlex.quote(str(HERE / 'floor.py'))} $CHANGED $LAYER",
+                layer=lambda out: None,
+            ),
+            Rival(
+                "plain Python, gzip 5",
+                f"{python} {shlex.quote(str(HERE / 'baseline.py'))} $CHANGED $OUT --parent $PARENT_GZIP",
+                layer=layout_layer,
+            ),
+        ],
+        parent_and_change,
+        same_tree=False,
+    )
+
+
+def parent_and_change(rootfs: Path, scratch: Path) -> dict[str, str]:
+    """The tree as two parents, and a copy of it in which every hundredth file has another byte at its end."""
+    changed = scratch / "changed"
+    subprocess.run(["cp", "-a", str(rootfs), str(changed)], check=True)
+    files = sorted(path for path in changed.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in files[::100]:
+        with path.open("ab") as file:
+            file.write(b"\n")
+    for name in ("zstd", "gzip"):
+        config = document({"compression": name})
+        command = [sys.executable, "-P", "-m", "build_oci", "-o", str(scratch / name)]
+        subprocess.run(command, input=config.encode(), check=True)
+    layer = layout_layer(scratch / "zstd")
+    return {"CHANGED": str(changed), "PARENT": str(scratch / "zstd"), "PARENT_GZIP": str(scratch / "gzip"), "LAYER": str(layer)}
+
 
 def has(tool: str) -> bool:
     """Is there such a command? Says so if not."""
@@ -186,13 +226,13 @@ def tree_in(layer: Path) -> str:
     return hashlib.sha256(repr(sorted(found.items())).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def run(rival: Rival, rootfs: Path, scratch: Path) -> tuple[float, int, Path]:
+def run(rival: Rival, variables: dict[str, str], scratch: Path) -> tuple[float, int, Path]:
     """Seconds, peak of memory in KiB, and where the output is."""
     out = scratch / "out"
     for left in scratch.glob("out*"):
         shutil.rmtree(left, ignore_errors=True)
         left.unlink(missing_ok=True)
-    environment = {**os.environ, "ROOTFS": str(rootfs), "OUT": str(out), "BUILDAH_ISOLATION": "chroot", **rival.environment}
+    environment = {**os.environ, "OUT": str(out), "BUILDAH_ISOLATION": "chroot", **rival.environment, **variables}
     if rival.prepare:
         subprocess.run(["bash", "-ec", rival.prepare], env=environment, check=True, stdout=subprocess.DEVNULL)
     started = time.perf_counter()
@@ -215,19 +255,22 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
     peaks: dict[str, list[int]] = {rival.name: [] for rival in case.rivals}
     sizes: dict[str, int] = {}
     trees: dict[str, str] = {}
+    once = scratch / "once"
+    once.mkdir()
+    variables = {"ROOTFS": str(options.rootfs), **case.setup(options.rootfs, once)}
     for number in range(options.runs + 1):
         for rival in case.rivals:
-            seconds, peak, out = run(rival, options.rootfs, scratch)
+            seconds, peak, out = run(rival, variables, scratch)
             if number == 0:  # the warm-up is where outputs are looked at
-                layer = rival.layer(out)
-                if layer is not None:
+                if layer := rival.layer(out):
                     sizes[rival.name] = layer.stat().st_size
                     trees[rival.name] = tree_in(layer)
                 continue
             times[rival.name].append(seconds)
             peaks[rival.name].append(peak)
+    shutil.rmtree(once)
     ours = statistics.median(times[case.rivals[0].name])
-    reference = trees[case.rivals[0].name]
+    reference = trees[case.rivals[0].name] if case.same_tree else None
     return [
         {
             "case": case.name,
@@ -239,7 +282,7 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
             "ratio": statistics.median(b / a for a, b in zip(times[case.rivals[0].name], times[rival.name], strict=True)),
             "peak_mib": statistics.median(peaks[rival.name]) / 1024,
             "size": sizes.get(rival.name),
-            "same_tree": trees.get(rival.name) == reference,
+            "same_tree": None if reference is None or rival.name not in trees else trees[rival.name] == reference,
             "ours": ours,
         }
         for rival in case.rivals
@@ -251,8 +294,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         who = row["rival"].replace("|", "\\|")
-        figures = f"{row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {row['size'] / 1e6:.1f}"
-        lines.append(f"| {row['case']} | {who} | {figures} | {'yes' if row['same_tree'] else 'no'} |")
+        size = f"{row['size'] / 1e6:.1f}" if row["size"] else "–"
+        same = {True: "yes", False: "no", None: "–"}[row["same_tree"]]
+        lines.append(f"| {row['case']} | {who} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {size} | {same} |")
     return "\n".join(lines)
 
 

@@ -306,7 +306,7 @@ def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
             source.skip(int.from_bytes(source.exactly(4), "little"))
         elif magic == b"\x28\xb5\x2f\xfd":
             try:
-                yield from filter(None, _decode_frame(source, decompressor.decompressobj()))
+                yield from filter(None, _decode_frame(source, decompressor.decompressobj(write_size=_PIECE)))
             except zstandard.ZstdError as error:
                 raise ValueError(f"the zstd stream is corrupt ({error})") from error
         elif first:
@@ -317,7 +317,7 @@ def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _decode_frame(source: _Source, frame: Any) -> Iterator[bytes]:
-    """One frame whose magic has been read (RFC 8878, 3.1.1): a block at a time: the library does not limit what a call returns."""
+    """One frame whose magic has been read (RFC 8878, 3.1.1), a few blocks at a time: the library does not limit what a call returns."""
     descriptor = source.exactly(1)
     single_segment, has_checksum = descriptor[0] >> 5 & 1, descriptor[0] >> 2 & 1
     size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]
@@ -325,13 +325,17 @@ def _decode_frame(source: _Source, frame: Any) -> Iterator[bytes]:
     rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
     yield frame.decompress(b"\x28\xb5\x2f\xfd" + descriptor + rest)
     last = 0
+    blocks: list[bytes] = []
     while not last:
         header = source.exactly(3)
         word = int.from_bytes(header, "little")
         last, kind, size = word & 1, word >> 1 & 3, word >> 3
         if size > _ZSTD_BLOCK or kind == 3:
             raise ValueError("the zstd stream is corrupt (bad block header)")
-        yield frame.decompress(header + source.exactly(1 if kind == 1 else size))
+        blocks += header, source.exactly(1 if kind == 1 else size)
+        if last or len(blocks) == 2 * _PIECE // _ZSTD_BLOCK:
+            yield frame.decompress(b"".join(blocks))
+            blocks.clear()
     if has_checksum:
         yield frame.decompress(source.exactly(4))
     if not frame.eof:
