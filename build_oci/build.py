@@ -33,12 +33,20 @@ class BuildResult:
 
 
 def build(
-    config: BuildConfig, *, output: str | Path, workers: int, epoch: int | None = None, warn: Callable[[str], None] = lambda _: None
+    config: BuildConfig,
+    *,
+    output: str | Path,
+    workers: int,
+    epoch: int | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    started: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> BuildResult:
     """Build every image of CONFIG into the layout OUTPUT with so many WORKERS (threads).
 
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
     warn: called, from any thread, with each warning.
+    started: called before the output is touched, with a function that makes the build end with Cancelled; any thread may call it, and so
+        may a signal handler: an exception out of one, in the midst of making or removing something, would leave it behind.
 
     Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and OutputError; then, and when any other
     exception passes through, the output is as it was before.
@@ -48,7 +56,9 @@ def build(
     check_paths(config)
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
-    with Layout(output) as layout, Workers(workers, config.prefetch_limit) as threads:
+    threads = Workers(workers, config.prefetch_limit)
+    started(threads.cancel)
+    with Layout(output) as layout, threads:
         parents = None
         if any(image.parent for image in config.images):
             from build_oci.parent import Parents
@@ -56,6 +66,7 @@ def build(
             parents = Parents(config, layout, threads, epoch=epoch)
         context = Context(config, layout, threads, parents, epoch, created, warn)
         images = threads.each(partial(build_image, context), list(config.images), at_once=min(IMAGES_AT_ONCE, workers))
+        threads.check()
         layout.commit(oci.index([image.descriptor for image in images], config.annotations))
     return BuildResult(Path(output), tuple(images))
 

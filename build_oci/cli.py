@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line ARGV (default: that of the process); the exit status."""
     _occupy_standard_descriptors()
     status = 1
-    stopped: list[int] = []
+    signals = _Signals()
     try:
-        with _signals_raise(stopped):
-            status = _run(sys.argv[1:] if argv is None else argv)
+        with signals.handled():
+            status = _run(sys.argv[1:] if argv is None else argv, signals)
     except SystemExit as leave:  # how argparse ends after --help and --version
         status = leave.code if isinstance(leave.code, int) else 1
     except BaseException as error:
@@ -38,20 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             import traceback
 
             _say(traceback.format_exc().rstrip("\n"))
-        if not stopped:
+        if signals.caught:
+            # Whatever a thread or a clean-up made of it in the end, the signal was the cause.
+            status = 128 + signals.caught
+            _say(f"build-oci: error: stopped by {signal.Signals(signals.caught).name}")
+        else:
             failure = _explain(error)
             status = failure.exit_status
             for line in failure.lines():
                 _say(line)
-    if stopped:
-        # Whatever a thread or a clean-up made of it in the end, the signal was the cause.
-        status = 128 + stopped[0]
-        _say(f"build-oci: error: stopped by {signal.Signals(stopped[0]).name}")
     _flush(sys.stdout)
     return status
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], signals: _Signals) -> int:
     if argv[:1] == ["verify"]:
         raise UsageError("is not available yet", where="build-oci verify")
     options = _parse(argv)
@@ -78,14 +78,15 @@ def _run(argv: Sequence[str]) -> int:
         if talks:
             _say(f"build-oci: nothing is wrong with {source}: {len(config.images)} image(s)")
         return 0
-    _build(config, options, epoch, warn, talks)
+    _build(config, options, epoch, warn, talks, signals)
     return 0
 
 
-def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, warn: Any, talks: bool) -> None:
+def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, warn: Any, talks: bool, signals: _Signals) -> None:
     from build_oci.build import build
 
-    result = build(config, output=Path(options.output), workers=options.workers or usable_cpus(), epoch=epoch, warn=warn)
+    workers = options.workers or usable_cpus()
+    result = build(config, output=Path(options.output), workers=workers, epoch=epoch, warn=warn, started=signals.cancel_by)
     if talks:
         for image in result.images:
             _say(summary(image))
@@ -161,14 +162,22 @@ def _read(file: str, *, quiet: bool) -> tuple[bytes, str]:
 # ---- errors and signals
 
 
+# What the interpreter, a codec and the dynamic linker say without a MemoryError.
+_EXHAUSTED = ("can't start new thread", "not enough memory", "failed to map segment")
+
+
 def _explain(error: BaseException) -> BuildOciError:
     """ERROR as one that a user can read."""
     if isinstance(error, BuildOciError):
         return error
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("stopped")
-    if isinstance(error, MemoryError):
-        return BuildOciError("out of memory", hint="lower `prefetch-limit-mb`, or the number of workers with -j")
+    exhausted = any(text in str(error) for text in _EXHAUSTED)
+    if exhausted or isinstance(error, MemoryError):
+        return BuildOciError(
+            f"out of memory{f' or threads: {error}' if exhausted else ''}",
+            hint="lower `prefetch-limit-mb`, or the number of workers with -j",
+        )
     if isinstance(error, OSError):
         return BuildOciError(error.strerror or str(error) or type(error).__name__, where=_text(error.filename))
     what = f"internal error: {type(error).__name__}: {error}"
@@ -183,26 +192,38 @@ class _Stopped(KeyboardInterrupt):
     """A signal asked to stop. No `except Exception` swallows it, every `finally` sees it."""
 
 
-@contextmanager
-def _signals_raise(stopped: list[int]) -> Iterator[None]:
-    """The first stopping signal raises _Stopped in the main thread and is noted in STOPPED; later ones must not disturb the clean-up."""
+class _Signals:
+    """The first stopping signal raises _Stopped in the main thread or, once there is a build, cancels it; later ones change nothing."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if not stopped:
-            stopped.append(number)
-            raise _Stopped
+    def __init__(self) -> None:
+        self.caught = 0  # the number of the signal
+        self._cancel: Callable[[], None] | None = None
 
-    former: dict[int, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPPING_SIGNALS:
-                # What nohup or a shell's & ignores stays ignored.
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    former[number] = signal.signal(number, stop)
-        yield
-    finally:
-        for caught, handler in former.items():
-            signal.signal(caught, signal.SIG_DFL if handler is None else handler)
+    def cancel_by(self, cancel: Callable[[], None]) -> None:
+        """From now on call CANCEL rather than raise."""
+        self._cancel = cancel
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if not self.caught:
+            self.caught = number
+            if self._cancel is None:
+                raise _Stopped
+            self._cancel()
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Have the handler in place, and put the former ones back."""
+        former: dict[int, Any] = {}
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for number in STOPPING_SIGNALS:
+                    # What nohup or a shell's & ignores stays ignored.
+                    if signal.getsignal(number) is not signal.SIG_IGN:
+                        former[number] = signal.signal(number, self._stop)
+            yield
+        finally:
+            for caught, handler in former.items():
+                signal.signal(caught, signal.SIG_DFL if handler is None else handler)
 
 
 # ---- standard streams

@@ -208,12 +208,14 @@ class Layout:
             work = self.path / f"{_PREFIX}{os.urandom(8).hex()}"
             os.mkdir(work, _FOLDER_MODE)
             self._made.append(work)
-            self._lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if work.is_dir():  # else it was taken for a stale one before we had the lock
+            with suppress(FileNotFoundError):  # taken for a stale one before we had the lock
+                self._lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                os.stat(work)
                 return work
-            os.close(self._lock)
-            self._lock = -1
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
 
     def _clear_stale(self) -> None:
         """Remove what builds that were killed have left: their directories, no longer locked."""

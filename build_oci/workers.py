@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from build_oci.errors import Cancelled
 
@@ -16,6 +16,9 @@ from build_oci.errors import Cancelled
 BASE_IN_FLIGHT = 8 << 20
 WORKER_IN_FLIGHT = 4 << 20
 MOST_IN_FLIGHT = 96 << 20
+
+
+Result = TypeVar("Result")
 
 
 class Budget:
@@ -61,7 +64,7 @@ class Workers:
         self.count = count
         self.pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
         self.budget = Budget(min(memory_limit, BASE_IN_FLIGHT + count * WORKER_IN_FLIGHT, MOST_IN_FLIGHT))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False
 
@@ -108,38 +111,44 @@ class Workers:
         """Call WORK once on each thread of the pool and wait for all of them; STOP makes them return soon."""
         with self.stoppable(stop):
             futures: list[Future[None]] = [self.pool.submit(work) for _ in range(self.count)]
-            try:
-                wait(futures)
-            except BaseException:
-                stop()
-                wait(futures)
-                raise
+            wait(futures)
         for future in futures:
             future.result()
         self.check()
+
+    @contextmanager
+    def beside(self, work: Callable[[], Result]) -> Iterator[Future[Result]]:
+        """Run WORK, which coordinates and does no work of its own, beside the block. If either fails, the other is stopped."""
+        with ThreadPoolExecutor(1, thread_name_prefix="beside") as coordinator:
+            future = coordinator.submit(work)
+            try:
+                yield future
+            except BaseException as error:
+                self.cancel()
+                coordinator.shutdown()
+                raise _reason(error, [future]) from None
 
     def each(self, work: Callable[[Any], Any], items: list[Any], *, at_once: int) -> list[Any]:
         """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by side. The first error stops the others."""
         if len(items) < 2 or at_once < 2:
             return [work(item) for item in items]
+        futures: list[Future[Any]] = []
         with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="image") as coordinators:
-            futures = [coordinators.submit(work, item) for item in items]
             try:
-                for future in futures:
-                    _raise_first(futures, future)
-            except BaseException:
+                for item in items:
+                    futures.append(coordinators.submit(work, item))
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException as error:
                 self.cancel()
-                for future in futures:
-                    future.cancel()
-                raise
-            return [future.result() for future in futures]
+                coordinators.shutdown(cancel_futures=True)
+                raise _reason(error, futures) from None
+        return [future.result() for future in futures]
 
 
-def _raise_first(futures: list[Future[Any]], wanted: Future[Any]) -> None:
-    """Wait for WANTED; raise what any of FUTURES failed with by then, the real error rather than those that it stopped."""
-    while not wanted.done():
-        wait([future for future in futures if not future.done()], return_when="FIRST_COMPLETED")
-        for future in futures:
-            if future.done() and (error := future.exception()):
-                raise error
-    wanted.result()
+def _reason(error: BaseException, futures: list[Future[Any]]) -> BaseException:
+    """ERROR, or what ended one of FUTURES where ERROR only says that it was stopped: what stops the others may itself be slow to end."""
+    if isinstance(error, Cancelled):
+        reasons = [future.exception() for future in futures if not future.cancelled()]
+        return next((reason for reason in reasons if reason and not isinstance(reason, Cancelled)), error)
+    return error

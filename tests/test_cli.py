@@ -105,7 +105,7 @@ def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["-f", "config.yaml"]) == 0
     assert capsys.readouterr().err.splitlines() == [
         "build-oci: warning: config.yaml:1: comression: `comression` is not a key; did you mean `compression`?",
-        "build-oci: warning: ./so\\ncket: is skipped",
+        "build-oci: warning: ./so\\x0acket: is skipped",
     ]
     assert main(["-f", "config.yaml", "-q"]) == 0
     assert capsys.readouterr().err == ""
@@ -132,7 +132,7 @@ def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_usage_errors(stand_in: StandIn, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2: the command line or the configuration is wrong; one line, then a hint."""
-    (tmp_path / "wrong.yaml").write_text("mode: tar\nimages: []")
+    (tmp_path / "wrong.yaml").write_text("mode: tar\n" + IMAGE)
     (tmp_path / "layer.yaml").write_text(IMAGE + "  layer: gone")
     assert main(arguments) == 2
     out, err = capsys.readouterr()
@@ -142,6 +142,15 @@ def test_usage_errors(stand_in: StandIn, arguments: list[str], message: str, tmp
     assert all(hint.startswith("hint: ") for hint in hints)
     assert len(hints) <= 1
     assert (out, stand_in.calls) == ("", [])
+
+
+def test_warnings_come_with_errors(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that is misspelt in one place may be the one that is missing in another: both are told."""
+    (tmp_path / "misspelt.yaml").write_text("images:\n- {architecture: amd64, oss: linux}")
+    assert main(["-f", "misspelt.yaml"]) == 2
+    warning, error = capsys.readouterr().err.splitlines()[:2]
+    assert warning == "build-oci: warning: misspelt.yaml:2: images[0].oss: `oss` is not a key; did you mean `os`?"
+    assert error.startswith("build-oci: error: misspelt.yaml:2: images[0]")
 
 
 def test_epoch_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +179,7 @@ def test_check(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[
         (MemoryError(), 1, ["build-oci: error: out of memory", "hint: lower"]),
         (RecursionError("deep"), 1, ["build-oci: error: internal error: RecursionError: deep", "hint: this is a bug, please report it"]),
         (KeyboardInterrupt(), 130, ["build-oci: error: stopped"]),
-        (ValueError("two\nlines"), 1, ["build-oci: error: internal error: ValueError: two\\nlines", "hint: "]),
+        (ValueError("two\nlines"), 1, ["build-oci: error: internal error: ValueError: two\\x0alines", "hint: "]),
     ],
 )
 def test_failures(stand_in: StandIn, error: BaseException, status: int, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:

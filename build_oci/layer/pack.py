@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,7 +43,7 @@ class Packer:
         self._digests: dict[int, Future[Problem | None]] = {}
         self._to_digest = (index for index in range(len(plan)) if plan.needs_digest(index))
 
-    def segments(self) -> Iterator[memoryview]:
+    def segments(self) -> Generator[memoryview, None, None]:
         """The archive, piece by piece; each piece is valid until the next is asked for.
 
         Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
@@ -96,10 +96,10 @@ class Packer:
 
     def _abandon(self) -> None:
         """Wait for what still writes to our buffers, after a failure."""
-        running = [packed.filled for packed in self._queue if packed.filled] + list(self._digests.values())
-        if running:
-            self._plan.cancel()
-            wait(running)
+        self._plan.cancel()
+        started = [packed.filled for packed in self._queue if packed.filled] + list(self._digests.values())
+        # One that never began is not waited for: a pool that was shut down will not even tell that it was cancelled.
+        wait([future for future in started if not future.cancel()])
         for packed in self._queue:
             self._workers.budget.give_back(packed.size)
         self._queue.clear()

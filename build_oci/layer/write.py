@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,17 @@ class Layer:
 
 
 def write_layer(
-    archive: Iterator[memoryview], layout: Layout, workers: Workers, *, compression: Compression, level: int | None, epoch: int | None
+    archive: Generator[memoryview, None, None],
+    layout: Layout,
+    workers: Workers,
+    *,
+    compression: Compression,
+    level: int | None,
+    epoch: int | None,
 ) -> Layer:
-    """Compress ARCHIVE into a blob of LAYOUT while it is being made. Raises OutputError, and what ARCHIVE raises."""
+    """Compress ARCHIVE into a blob of LAYOUT while it is being made, and close it. Raises OutputError, and what ARCHIVE raises."""
     size = 0
-    with layout.blob() as blob:
+    with closing(archive), layout.blob() as blob:
         if compression == "disabled":
             # The blob is the archive: one digest serves for both.
             for piece in archive:
