@@ -294,8 +294,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         who = row["rival"].replace("|", "\\|")
-        size = f"{row['size'] / 1e6:.1f}" if row["size"] else "–"
-        same = {True: "yes", False: "no", None: "–"}[row["same_tree"]]
+        size = f"{row['size'] / 1e6:.1f}" if row["size"] else "-"
+        same = {True: "yes", False: "no", None: "-"}[row["same_tree"]]
         lines.append(f"| {row['case']} | {who} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {size} | {same} |")
     return "\n".join(lines)
 

@@ -59,7 +59,7 @@ class Lower:
 
     def __new__(cls, *, memory_limit: int) -> Lower: ...
     def apply(self, scan: Scan) -> None:
-        """Put the next layer, read to its end, on top. Releases the GIL. Raises ValueError when it does not fit what is below, or the limit."""
+        """Put the next layer, read to its end, on top. Releases the GIL. ValueError when it does not fit what is below, or the limit."""
 
     def capsule(self) -> object:
         """The native table for the other extensions, from the last `apply` on; valid as long as this object lives."""
