@@ -33,8 +33,9 @@ _HINTS = {
     errno.EROFS: "write elsewhere with --output",
     errno.EACCES: "write elsewhere with --output",
     errno.EPERM: "write elsewhere with --output",
-    errno.ENOTDIR: "--output names a directory",
-    errno.EEXIST: "--output names a directory",
+    errno.ENOTDIR: "a file is in the way: remove it, or write elsewhere with --output",
+    errno.EEXIST: "a file is in the way: remove it, or write elsewhere with --output",
+    errno.EISDIR: "a directory is in the way: remove it, or write elsewhere with --output",
 }
 
 
@@ -73,7 +74,7 @@ class Blob:
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
         except OSError as error:
-            raise output_error(error, path) from None
+            raise output_error(error, layout.path) from None
 
     def __enter__(self) -> Blob:
         return self
@@ -92,7 +93,7 @@ class Blob:
             while written < len(view):
                 written += os.write(self._fd, view[written:])
         except OSError as error:
-            raise output_error(error, self._path) from None
+            raise output_error(error, self._layout.path) from None
         self._hash.update(view)
         self.size += len(view)
 
@@ -109,7 +110,7 @@ class Blob:
             try:
                 os.close(fd)
             except OSError as error:  # a full quota may show only here
-                raise output_error(error, self._path) from None
+                raise output_error(error, self._layout.path) from None
 
 
 class Layout:
@@ -124,8 +125,12 @@ class Layout:
 
     def __enter__(self) -> Layout:
         try:
-            for folder in reversed([self.path, *self.path.absolute().parents]):
+            # With the folders of the blobs: what stands in the way there is better known before an hour's work than after it.
+            for folder in (*reversed([self.path, *self.path.absolute().parents]), self.path / "blobs", self.path / "blobs" / "sha256"):
                 self._make(folder)
+            for document in (self.path / "oci-layout", self.path / "index.json"):
+                if document.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(document))
             self._clear_stale()
             self._work = self._open_work()
         except OSError as error:
@@ -160,7 +165,7 @@ class Layout:
             finally:
                 os.close(target)
         except OSError as error:
-            raise output_error(error, temporary) from None
+            raise output_error(error, self.path) from None
 
     def add_document(self, media_type: str, document: bytes) -> Descriptor:
         """Store a JSON document as a blob."""
@@ -174,12 +179,9 @@ class Layout:
         path = self.path
         try:
             for name, document in (("oci-layout", LAYOUT), ("index.json", index)):
-                path = self._work / name
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+                fd = os.open(self._work / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
                 with open(fd, "wb") as file:
                     file.write(document)
-            path = self.path / "blobs"
-            self._make(path)
             for path in dict.fromkeys(final.parent for final in self._pending.values()):
                 self._make(path)
             for temporary, path in self._pending.items():

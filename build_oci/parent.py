@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class ParentLayer:
 
 @dataclass(frozen=True, slots=True)
 class ParentImage:
-    """What an image takes over from its parent. `lower` is there if it was asked for."""
+    """What an image takes over from its parent. `lower` is there if any image of the build has a layer."""
 
     layers: tuple[ParentLayer, ...]
     history: tuple[Any, ...]
@@ -155,18 +155,19 @@ class Parents:
         algorithm, _, expected = diff_id.partition(":")
         archive = hashlib.new(algorithm)
         size = 0
+        hashing: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="diff_id") as beside:
             try:
                 for piece in decode(codec, blob):
                     self._workers.check()
-                    hashed = beside.submit(archive.update, piece)
-                    try:
-                        if scan is not None:
-                            scan.feed(piece)
-                        if write is not None:
-                            write(piece)
-                    finally:
-                        hashed.result()
+                    # One piece behind: the two threads meet once a piece, and neither runs away from the other.
+                    if hashing is not None:
+                        hashing.result()
+                    hashing = beside.submit(archive.update, piece)
+                    if scan is not None:
+                        scan.feed(piece)
+                    if write is not None:
+                        write(piece)
                     size += len(piece)
                 if scan is not None:
                     scan.finish()

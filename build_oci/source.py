@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError
+from build_oci.oci import to_json
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
 MOST_DOCUMENT = 16 << 20
@@ -128,6 +129,8 @@ def parse_document(data: bytes, where: str) -> dict[str, Any]:
     """DATA as a JSON object. Raises ParentError."""
     try:
         document = json.loads(data)
+        # Python reads more than JSON allows (NaN, half of a surrogate pair), and parts of the document are going to be written again.
+        to_json(document)
     except (ValueError, RecursionError):
         raise ParentError("is no JSON document", where=where) from None
     if not isinstance(document, dict):
@@ -150,7 +153,7 @@ def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
     digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise ParentError(f"“{str(digest)[:200]}” is no digest (sha256 or sha512 and its hexadecimal digits)", where=where)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise ParentError(f"“{str(size)[:40]}” is no size", where=where)
     if not isinstance(media_type, str):
         raise ParentError("its mediaType is no string", where=where)

@@ -78,17 +78,22 @@ def write(output: Path) -> None:
         layout.commit(b"{}")
 
 
-@pytest.mark.parametrize("kind", ["file", "blobs"])
-def test_what_cannot_be_written_is_named(tmp_path: Path, kind: str) -> None:
-    """Spec 1: an error names the path."""
+@pytest.mark.parametrize("name", ["", "blobs", "blobs/sha256", "index.json", "oci-layout"])
+def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+    """Spec 1: an error names the path; spec 3: a build that fails leaves nothing."""
     output = tmp_path / "output"
-    blocked = output if kind == "file" else output / "blobs"
-    blocked.parent.mkdir(exist_ok=True)
-    blocked.write_text("in the way")
+    blocked = output / name
+    if name.startswith(("index", "oci")):
+        blocked.mkdir(parents=True)
+    else:
+        blocked.parent.mkdir(parents=True, exist_ok=True)
+        blocked.write_text("in the way")
+    before = files(tmp_path)
     with pytest.raises(OutputError) as caught:
         write(output)
     assert caught.value.where == str(blocked)
-    assert files(tmp_path) in (["output"], ["output", "output/blobs"])
+    assert "in the way" in caught.value.hint
+    assert files(tmp_path) == before
 
 
 def test_a_copy_is_the_same(tmp_path: Path) -> None:
