@@ -87,7 +87,7 @@ test: lint clients ## every check: lint, types, and pytest on each CPython >= 3.
 			touch "$$venv/.package"
 		fi
 		echo "pytest on CPython $$version, without the clients"
-		"$$venv/bin/pytest" --quiet -m 'not clients'
+		"$$venv/bin/pytest" --quiet -m 'not clients and not slow'
 		others+=":$(CURDIR)/$$venv/bin/python"
 	done
 	echo "pytest on CPython $$own"

@@ -7,8 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFE
 from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Lower, Scan
+    from build_oci._native.lower import Lower
     from build_oci.config import BuildConfig, ParentConfig
     from build_oci.layout import Layout
     from build_oci.workers import Workers
@@ -71,6 +72,42 @@ class _Manifest:
     history: list[Any]
 
 
+class _Scans:
+    """What the layers of one parent hold; they share one limit of memory with the table that is made of them."""
+
+    def __init__(self, layers: int) -> None:
+        from build_oci._native.lower import Scan
+        from build_oci.layer.tree import sha256_kernel
+
+        self._scans = [Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT) for _ in range(layers)]
+
+    def feed(self, number: int, piece: bytes) -> None:
+        """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
+        self._scans[number].feed(piece)
+        self._left()
+
+    def finish(self, number: int) -> None:
+        """That archive has ended. ValueError when it should not have."""
+        self._scans[number].finish()
+
+    def merge(self, wheres: list[Path], check: Callable[[], None]) -> Lower:
+        """The layers on top of each other. ParentError naming one of WHERES."""
+        from build_oci._native.lower import Lower
+
+        lower = Lower(memory_limit=self._left())
+        for scan, where in zip(self._scans, wheres, strict=True):
+            check()
+            with _named(where):
+                lower.apply(scan)
+        return lower
+
+    def _left(self) -> int:
+        left = _TABLE_LIMIT - sum(scan.held for scan in self._scans)
+        if left <= 0:
+            raise ValueError(f"the members of this image's layers need more than {_TABLE_LIMIT >> 20} MiB of memory")
+        return left
+
+
 class Parents:
     """The parents of one build. One that several images share is read once; safe to call from several threads."""
 
@@ -96,88 +133,78 @@ class Parents:
     def _read(self, parent: ParentConfig, platform: Platform) -> ParentImage:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.index, platform)
-        tasks = list(zip(manifest.layers, manifest.diff_ids, strict=True))
+        scans = _Scans(len(manifest.layers)) if self._scan else None
 
-        def take(task: tuple[ReadDescriptor, str]) -> tuple[ParentLayer, Scan | None]:
-            return self._take_layer(source, *task, recompress=parent.recompress)
+        def take(number: int) -> ParentLayer:
+            return self._take_layer(source, manifest, number, scans, recompress=parent.recompress)
 
-        taken = self._workers.each(take, tasks, at_once=self._workers.count)
+        layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=self._workers.count)
         lower = None
-        if self._scan:
-            from build_oci._native.lower import Lower
+        if scans is not None:
+            lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], self._workers.check)
+        return ParentImage(tuple(layers), tuple(manifest.history), lower)
 
-            lower = Lower(memory_limit=_TABLE_LIMIT)
-            for (_, scan), layer in zip(taken, manifest.layers, strict=True):
-                self._workers.check()
-                try:
-                    lower.apply(scan)
-                except ValueError as error:
-                    raise ParentError(str(error), where=str(source.blob_path(layer.digest))) from None
-        return ParentImage(tuple(layer for layer, _ in taken), tuple(manifest.history), lower)
-
-    def _take_layer(self, source: Source, descriptor: ReadDescriptor, diff_id: str, *, recompress: bool) -> tuple[ParentLayer, Scan | None]:
-        """Bring one layer into the layout, as it is or recompressed, and scan its archive if any image has a layer of its own."""
+    def _take_layer(self, source: Source, manifest: _Manifest, number: int, scans: _Scans | None, *, recompress: bool) -> ParentLayer:
+        """Bring layer NUMBER into the layout, as it is or recompressed, and scan its archive on the way."""
+        descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
         codec = _codec(descriptor, str(path))
         target = str(self._config.compression) if recompress else codec
-        scan = self._new_scan()
+        feed = partial(scans.feed, number) if scans else None
         size = None
         with source.blob(descriptor) as blob:
             if target == codec:
-                size = self._read_archive(codec, blob, path, diff_id, scan, None) if scan is not None else None
-                if scan is None:
+                if feed:
+                    size = self._read_archive(decode(codec, blob), path, diff_id, [feed])
+                else:
                     for _ in blob:
                         self._workers.check()
                 _carry(blob.fd, path, self._layout, descriptor.digest)
-                carried = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
-                return ParentLayer(carried, diff_id, size), scan
-            with self._layout.blob() as output:
-                compressed = encoder(
-                    target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
-                )
-                size = self._read_archive(codec, blob, path, diff_id, scan, compressed.write)
-                compressed.finish()
-                output.finish()
-        return ParentLayer(Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size), diff_id, size), scan
+                taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
+            else:
+                with self._layout.blob() as output:
+                    compressed = encoder(
+                        target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
+                    )
+                    size = self._read_archive(decode(codec, blob), path, diff_id, [feed, compressed.write] if feed else [compressed.write])
+                    compressed.finish()
+                    output.finish()
+                taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
+        if scans:
+            with _named(path):
+                scans.finish(number)
+        return ParentLayer(taken, diff_id, size)
 
-    def _new_scan(self) -> Scan | None:
-        if not self._scan:
-            return None
-        from build_oci._native.lower import Scan
-        from build_oci.layer.tree import sha256_kernel
-
-        return Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT)
-
-    def _read_archive(
-        self, codec: str, blob: Iterator[bytes] | Any, path: Path, diff_id: str, scan: Scan | None, write: Callable[[bytes], None] | None
-    ) -> int:
-        """Unpack a blob to its end, checking its diff_id; returns the archive's size in bytes."""
+    def _read_archive(self, archive: Iterator[bytes], path: Path, diff_id: str, readers: list[Callable[[bytes], None]]) -> int:
+        """Let READERS have every piece of the archive of the blob PATH, checking its diff_id; returns its size in bytes."""
         algorithm, _, expected = diff_id.partition(":")
-        archive = hashlib.new(algorithm)
+        digest = hashlib.new(algorithm)
         size = 0
         hashing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="diff_id") as beside:
-            try:
-                for piece in decode(codec, blob):
-                    self._workers.check()
-                    # One piece behind: the two threads meet once a piece, and neither runs away from the other.
-                    if hashing is not None:
-                        hashing.result()
-                    hashing = beside.submit(archive.update, piece)
-                    if scan is not None:
-                        scan.feed(piece)
-                    if write is not None:
-                        write(piece)
-                    size += len(piece)
-                if scan is not None:
-                    scan.finish()
-            except ValueError as error:
-                raise ParentError(str(error), where=str(path)) from None
-        if archive.hexdigest() != expected:
+        with ThreadPoolExecutor(1, thread_name_prefix="diff_id") as beside, _named(path):
+            for piece in archive:
+                self._workers.check()
+                # One piece behind: the two threads meet once a piece, and neither runs away from the other.
+                if hashing is not None:
+                    hashing.result()
+                hashing = beside.submit(digest.update, piece)
+                for read in readers:
+                    read(piece)
+                size += len(piece)
+        if digest.hexdigest() != expected:
             raise ParentError(
-                f"its archive has the digest {algorithm}:{archive.hexdigest()}, but the image's config says {diff_id}", where=str(path)
+                f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(path)
             )
         return size
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What a decoder or a scanner refuses is the fault of the blob PATH."""
+    try:
+        yield
+    except ValueError as error:
+        raise ParentError(str(error), where=str(path)) from None
 
 
 def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:

@@ -20,6 +20,8 @@ import pytest
 from build_oci import compression
 from build_oci.compression import decode, encoder
 
+pytestmark = pytest.mark.slow
+
 BLOCK = compression._GZIP_BLOCK
 JOB = compression._ZSTD_JOB
 MIB = 1 << 20

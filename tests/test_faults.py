@@ -29,6 +29,8 @@ from build_oci.errors import Cancelled, TreeError
 from build_oci.layout import Layout
 from build_oci.workers import Workers
 
+pytestmark = pytest.mark.slow
+
 BIG = 5 << 20  # several segments and a digest of its own
 SOURCE = str(Path(build_oci.cli.__file__).parents[1])
 

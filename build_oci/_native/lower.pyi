@@ -45,6 +45,10 @@ class Scan:
     def __len__(self) -> int:
         """Members so far."""
 
+    @property
+    def held(self) -> int:
+        """Bytes that the members so far take."""
+
     def members(self) -> list[Member]:
         """All so far, in the order of the archive; whiteouts are members like others. A copy, for tests and a look inside."""
 

@@ -43,6 +43,7 @@ cdef extern from "scanner.h" nogil:
     int scanner_feed(scanner *, const uint8_t *data, size_t size)
     int scanner_finish(scanner *)
     const member *scanner_members(const scanner *, size_t *count)
+    size_t scanner_held(const scanner *)
     const char *scanner_error(const scanner *)
     void scanner_free(scanner *)
 
@@ -91,6 +92,10 @@ cdef class Scan:
         cdef size_t count
         scanner_members(self.scanner, &count)
         return count
+
+    @property
+    def held(self):
+        return scanner_held(self.scanner)
 
     def members(self):
         cdef size_t count, i, at

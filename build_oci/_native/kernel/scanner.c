@@ -25,7 +25,7 @@ typedef struct extension {
     int pending; /* waits for its member */
 } extension;
 
-typedef enum state { HEADER, EXTENSION, CONTENT, PADDING, END } state;
+typedef enum state { HEADER, EXTENSION, GAP, CONTENT, PADDING, END } state; /* a gap pads an extension, padding content */
 
 struct scanner {
     const sha256_kernel *kernel;
@@ -80,8 +80,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(scanner *s, const char *
     return -1;
 }
 
-/* Bytes held for what outlives a member. */
-static size_t held(const scanner *s)
+size_t scanner_held(const scanner *s)
 {
     return s->arena.held + s->capacity * sizeof *s->members;
 }
@@ -225,7 +224,7 @@ static int append(scanner *s, const member *m)
         s->capacity = capacity;
     }
     s->members[s->count++] = *m;
-    return held(s) > s->memory_limit ? refuse_memory(s) : 0;
+    return scanner_held(s) > s->memory_limit ? refuse_memory(s) : 0;
 }
 
 static int body(scanner *, state kind, uint64_t size);
@@ -319,7 +318,7 @@ static int end_globals(scanner *s)
         }
     if (s->parsed.xattrs_count)
         return refuse(s, "extended attributes for all members (in a global header) are not understood");
-    return held(s) > s->memory_limit ? refuse_memory(s) : 0;
+    return scanner_held(s) > s->memory_limit ? refuse_memory(s) : 0;
 }
 
 static int end_extension(scanner *s)
@@ -345,6 +344,7 @@ static int end_extension(scanner *s)
 static int end_body(scanner *s)
 {
     int status = 0;
+    state behind = s->state == EXTENSION ? GAP : PADDING;
     if (s->state == EXTENSION) {
         status = end_extension(s);
     } else if (s->hashing) {
@@ -353,7 +353,7 @@ static int end_body(scanner *s)
         m->flags |= MEMBER_DIGEST_KNOWN;
         s->hashing = 0;
     }
-    s->state = s->padding ? PADDING : HEADER;
+    s->state = s->padding ? behind : HEADER;
     return status;
 }
 
@@ -442,6 +442,7 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
             s->offset += step;
             content(s, data, step);
             break;
+        case GAP:
         case PADDING:
             step = least(s->padding, size);
             s->offset += step;
@@ -465,7 +466,8 @@ int scanner_finish(scanner *s)
     if (s->failed)
         return -1;
     s->where = s->offset;
-    if (s->filled || (s->state != HEADER && s->state != END))
+    /* Some writers leave out the padding of their last member. */
+    if (s->filled || (s->state != HEADER && s->state != PADDING && s->state != END))
         return refuse(s, "the archive is truncated");
     return is_pending(s) ? refuse(s, "the archive is truncated: an extended header wants its member") : 0;
 }

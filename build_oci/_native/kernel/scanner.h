@@ -25,6 +25,9 @@ int scanner_finish(scanner *);
  * it points to, until scanner_free(). */
 const member *scanner_members(const scanner *, size_t *count);
 
+/* Bytes held for the members so far. */
+size_t scanner_held(const scanner *);
+
 /* After a -1: "at byte OFFSET: 'NAME': WHAT" in ASCII, the name escaped and only where it is known; or NULL when memory is exhausted. */
 const char *scanner_error(const scanner *);
 
