@@ -1,7 +1,7 @@
 """The job in plain Python, as a careful person would write it without native code: the yardstick that is always there.
 
-Walk, hash, `tarfile` into a temporary file, hash that, compress it with `gzip`, hash the result; with a parent, skip what its last layer
-holds unchanged. One thread, everything read and written as often as that takes.
+Walk, hash, `tarfile` into a temporary file, hash that, compress it with `gzip`, hash the result; with a parent (of one layer), verify and
+carry that, and skip what it holds unchanged. One thread, everything read and written as often as that takes.
 
     python benchmarks/baseline.py ROOTFS OUTPUT [--level N] [--disabled] [--parent LAYOUT]
 """
@@ -24,7 +24,7 @@ CHECKSUM = "freedesktopsdk.checksum.sha256"
 PIECE = 1 << 20
 
 
-def sha256_of(file: IO[bytes]) -> str:
+def sha256_of(file: IO[bytes] | gzip.GzipFile) -> str:
     digest = hashlib.sha256()
     while piece := file.read(PIECE):
         digest.update(piece)
@@ -36,6 +36,7 @@ def member(tar: tarfile.TarFile, path: str, name: str) -> tarfile.TarInfo:
     info = tar.gettarinfo(path, name)
     info.uname = info.gname = ""
     info.mtime = int(info.mtime)
+    info.mode &= 0o7777
     headers: dict[str, str] = {}
     if info.isreg():
         with open(path, "rb") as file:
@@ -84,13 +85,21 @@ def write_layer(root: str, tar: tarfile.TarFile, lower: dict[str, tarfile.TarInf
         stack += [(os.path.join(relative, name), os.path.join(directory, name)) for name in sorted(folders, reverse=True)]
 
 
-def read_parent(layout: Path) -> dict[str, tarfile.TarInfo]:
-    """The entries of the first image's last layer, which must be gzip or uncompressed."""
+def read_parent(layout: Path, blobs: Path) -> tuple[list[dict[str, object]], list[str], dict[str, tarfile.TarInfo]]:
+    """The descriptor, diff_id and entries of the first image's one layer, gzip or uncompressed; verified, and carried into BLOBS."""
     index = json.loads((layout / "index.json").read_text())
     manifest = json.loads((layout / "blobs" / index["manifests"][0]["digest"].replace(":", "/")).read_text())
-    blob = layout / "blobs" / manifest["layers"][-1]["digest"].replace(":", "/")
+    config = json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
+    (layer,) = manifest["layers"]
+    (diff_id,) = config["rootfs"]["diff_ids"]
+    blob = layout / "blobs" / layer["digest"].replace(":", "/")
+    with blob.open("rb") as file:
+        assert layer["digest"] == "sha256:" + sha256_of(file)
+    with gzip.open(blob) if layer["mediaType"].endswith("gzip") else blob.open("rb") as archive:
+        assert diff_id == "sha256:" + sha256_of(archive)
+    os.link(blob, blobs / blob.name)
     with tarfile.open(blob, "r:*", errors="surrogateescape") as tar:
-        return {os.path.normpath(info.name): info for info in tar.getmembers()}
+        return [layer], [diff_id], {os.path.normpath(info.name): info for info in tar.getmembers()}
 
 
 def main() -> None:
@@ -103,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     blobs = options.output / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
-    lower = read_parent(options.parent) if options.parent else {}
+    layers, diff_ids, lower = read_parent(options.parent, blobs) if options.parent else ([], [], {})
     with tempfile.NamedTemporaryFile(dir=options.output) as archive, tempfile.NamedTemporaryFile(dir=blobs, delete=False) as blob:
         with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:
             write_layer(options.rootfs, tar, lower)
@@ -124,9 +133,13 @@ def main() -> None:
         "digest": f"sha256:{digest}",
         "size": (blobs / digest).stat().st_size,
     }
-    config: dict[str, object] = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]}}
+    config: dict[str, object] = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [*diff_ids, f"sha256:{diff_id}"]},
+    }
     references: list[dict[str, object]] = []
-    documents: list[tuple[str, dict[str, object]]] = [("config", config), ("manifest", {"schemaVersion": 2, "layers": [layer]})]
+    documents: list[tuple[str, dict[str, object]]] = [("config", config), ("manifest", {"schemaVersion": 2, "layers": [*layers, layer]})]
     for kind, document in documents:
         if references:
             document["config"] = references[0]

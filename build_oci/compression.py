@@ -255,6 +255,7 @@ def _decode_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 _ZSTD_WINDOW = 1 << 27
 _ZSTD_BLOCK = 1 << 17  # the format's limit for a block, packed or not: what one of them can blow up to
+_ZSTD_BLOCKS = 16  # at once: 2 MiB at most, but 0.6 MiB of a root file system, whose blocks are mostly smaller
 
 
 class _Source:
@@ -333,8 +334,8 @@ def _decode_frame(source: _Source, frame: Any) -> Iterator[bytes]:
         if size > _ZSTD_BLOCK or kind == 3:
             raise ValueError("the zstd stream is corrupt (bad block header)")
         blocks += header, source.exactly(1 if kind == 1 else size)
-        if last or len(blocks) == 2 * _PIECE // _ZSTD_BLOCK:
-            yield frame.decompress(b"".join(blocks))
+        if last or len(blocks) == 2 * _ZSTD_BLOCKS:
+            yield from _slices([frame.decompress(b"".join(blocks))])
             blocks.clear()
     if has_checksum:
         yield frame.decompress(source.exactly(4))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from build_oci.compression import decode, encoder
 from build_oci.errors import ParentError
 from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
-from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.source import ReadDescriptor, Source, VerifiedBlob, parse_descriptor, parse_descriptors
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
@@ -155,7 +155,7 @@ class Parents:
         with source.blob(descriptor) as blob:
             if target == codec:
                 if feed:
-                    size = self._read_archive(decode(codec, blob), path, diff_id, [feed])
+                    size = self._read_archive(codec, blob, diff_id, [feed])
                 else:
                     for _ in blob:
                         self._workers.check()
@@ -166,7 +166,7 @@ class Parents:
                     compressed = encoder(
                         target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
                     )
-                    size = self._read_archive(decode(codec, blob), path, diff_id, [feed, compressed.write] if feed else [compressed.write])
+                    size = self._read_archive(codec, blob, diff_id, [feed, compressed.write] if feed else [compressed.write])
                     compressed.finish()
                     output.finish()
                 taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
@@ -175,14 +175,14 @@ class Parents:
                 scans.finish(number)
         return ParentLayer(taken, diff_id, size)
 
-    def _read_archive(self, archive: Iterator[bytes], path: Path, diff_id: str, readers: list[Callable[[bytes], None]]) -> int:
-        """Let READERS have every piece of the archive of the blob PATH, checking its diff_id; returns its size in bytes."""
+    def _read_archive(self, codec: str, blob: VerifiedBlob, diff_id: str, readers: list[Callable[[bytes], None]]) -> int:
+        """Unpack BLOB to its end, let READERS have every piece of the archive, and check its diff_id; returns its size in bytes."""
         algorithm, _, expected = diff_id.partition(":")
         digest = hashlib.new(algorithm)
         size = 0
         hashing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="diff_id") as beside, _named(path):
-            for piece in archive:
+        with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, _named(blob.path):
+            for piece in decode(codec, _read_ahead(blob, beside)):
                 self._workers.check()
                 # One piece behind: the two threads meet once a piece, and neither runs away from the other.
                 if hashing is not None:
@@ -193,9 +193,18 @@ class Parents:
                 size += len(piece)
         if digest.hexdigest() != expected:
             raise ParentError(
-                f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(path)
+                f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(blob.path)
             )
         return size
+
+
+def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
+    """PIECES, each of them fetched by a thread of EXECUTOR while the one before is in use."""
+    iterator = iter(pieces)
+    fetched = executor.submit(next, iterator, None)
+    while (piece := fetched.result()) is not None:
+        fetched = executor.submit(next, iterator, None)
+        yield piece
 
 
 @contextmanager
