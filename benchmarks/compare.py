@@ -61,8 +61,11 @@ def layout_layer(out: Path) -> Path | None:
     return out / "blobs" / str(manifest["layers"][-1]["digest"]).replace(":", "/")
 
 
-def document(compression: dict[str, Any]) -> str:
-    image = {"architecture": "amd64", "os": "linux", "layer": os.environ.get("ROOTFS", "")}
+def document(compression: dict[str, Any], layer: str | None = None, parent: str | None = None) -> str:
+    """A configuration for every builder that reads such documents."""
+    image: dict[str, Any] = {"architecture": "amd64", "os": "linux", "layer": layer or os.environ.get("ROOTFS", "")}
+    if parent:
+        image["parent"] = {"image": parent}
     return json.dumps({**compression, "images": [image]})
 
 
@@ -74,8 +77,8 @@ class Peers:
     original_python: str
     rs_path: Path | None
 
-    def original(self, mode: dict[str, Any]) -> list[Rival]:
-        command = f"cd $OUT && {shlex.quote(self.original_python)} -c 'from oci_builder.cmd import main; main()'"
+    def original(self, mode: dict[str, Any], redirect: str = "") -> list[Rival]:
+        command = f"cd $OUT && {shlex.quote(self.original_python)} -c 'from oci_builder.cmd import main; main()' {redirect}"
         rival = Rival("Python original", command, document(mode), "mkdir $OUT", layout_layer, {"PYTHONPATH": str(self.original_path)})
         return [rival] if self.original_path else []
 
@@ -138,17 +141,18 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         ],
     )
 
-    upon = '{"images": [{"architecture": "amd64", "os": "linux", "layer": "\'$CHANGED\'", "parent": {"image": "\'$PARENT\'"}}]}'
     python = shlex.quote(sys.executable)
     yield Case(
         "parent, 1 % changed",
         [
-            Rival("build-oci", f"echo '{upon}' | {ours}", layer=layout_layer),
+            Rival("build-oci", f"{ours} < $UPON_ZSTD", layer=layout_layer),
+            Rival("build-oci, gzip 5", f"{ours} < $UPON_GZIP", layer=layout_layer),
             Rival(
                 "floor: hash all files, decompress",
                 f"{python} {shlex.quote(str(HERE / 'floor.py'))} $CHANGED $LAYER",
                 layer=lambda out: None,
             ),
+            *peers.original({}, "< $UPON_GZIP"),
             Rival(
                 "plain Python, gzip 5",
                 f"{python} {shlex.quote(str(HERE / 'baseline.py'))} $CHANGED $OUT --parent $PARENT_GZIP",
@@ -161,19 +165,28 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def parent_and_change(rootfs: Path, scratch: Path) -> dict[str, str]:
-    """The tree as two parents, and a copy of it in which every hundredth file has another byte at its end."""
-    changed = scratch / "changed"
-    subprocess.run(["cp", "-a", str(rootfs), str(changed)], check=True)
+    """The tree as two parents, and a copy of it in which every hundredth file has another byte at its end.
+
+    Both without devices: the Python original gives up on one that the parent has.
+    """
+    base, changed = scratch / "base", scratch / "changed"
+    subprocess.run(["cp", "-a", str(rootfs), str(base)], check=True)
+    for path in base.rglob("*"):
+        if path.is_block_device() or path.is_char_device():
+            path.unlink()
+    subprocess.run(["cp", "-a", str(base), str(changed)], check=True)
     files = sorted(path for path in changed.rglob("*") if path.is_file() and not path.is_symlink())
     for path in files[::100]:
         with path.open("ab") as file:
             file.write(b"\n")
-    for name in ("zstd", "gzip"):
-        config = document({"compression": name})
+    variables = {"CHANGED": str(changed), "PARENT_GZIP": str(scratch / "gzip")}
+    for name, mode in (("zstd", {"compression": "zstd"}), ("gzip", {"gzip": "gzip"})):
         command = [sys.executable, "-P", "-m", "build_oci", "-o", str(scratch / name)]
-        subprocess.run(command, input=config.encode(), check=True)
-    layer = layout_layer(scratch / "zstd")
-    return {"CHANGED": str(changed), "PARENT": str(scratch / "zstd"), "PARENT_GZIP": str(scratch / "gzip"), "LAYER": str(layer)}
+        subprocess.run(command, input=document(mode, str(base)).encode(), check=True)
+        upon = scratch / f"upon-{name}.json"
+        upon.write_text(document(mode, str(changed), str(scratch / name)))
+        variables[f"UPON_{name.upper()}"] = str(upon)
+    return variables | {"LAYER": str(layout_layer(scratch / "zstd"))}
 
 
 def has(tool: str) -> bool:
