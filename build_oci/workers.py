@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from build_oci.errors import Cancelled
 
-# Bytes of file data that keep the workers busy; more in flight only costs memory. A 209 MB tree with zstd and 2 workers (medians of 5 builds,
+# Bytes of file data that keep the workers busy; more in flight only costs memory. A 209 MB tree, zstd, 2 workers (medians of 5 builds,
 # interleaved): 2, 4, 8, 16, 32 MiB in all took 1.23, 1.18, 1.22, 1.19, 1.19 s. The rest is room for workers that run unevenly.
 BASE_IN_FLIGHT = 8 << 20
 WORKER_IN_FLIGHT = 4 << 20
