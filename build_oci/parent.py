@@ -47,11 +47,10 @@ _TABLE_LIMIT = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class ParentLayer:
-    """A layer of the parent as the new image has it, with the size of its archive if that was read."""
+    """A layer of the parent as the new image has it."""
 
     descriptor: Descriptor
     diff_id: str
-    archive_size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +150,10 @@ class Parents:
         codec = _codec(descriptor, str(path))
         target = str(self._config.compression) if recompress else codec
         feed = partial(scans.feed, number) if scans else None
-        size = None
         with source.blob(descriptor) as blob:
             if target == codec:
                 if feed:
-                    size = self._read_archive(codec, blob, diff_id, [feed])
+                    self._read_archive(codec, blob, diff_id, [feed])
                 else:
                     for _ in blob:
                         self._workers.check()
@@ -166,20 +164,19 @@ class Parents:
                     compressed = encoder(
                         target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
                     )
-                    size = self._read_archive(codec, blob, diff_id, [feed, compressed.write] if feed else [compressed.write])
+                    self._read_archive(codec, blob, diff_id, [feed, compressed.write] if feed else [compressed.write])
                     compressed.finish()
                     output.finish()
                 taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
         if scans:
             with _named(path):
                 scans.finish(number)
-        return ParentLayer(taken, diff_id, size)
+        return ParentLayer(taken, diff_id)
 
-    def _read_archive(self, codec: str, blob: VerifiedBlob, diff_id: str, readers: list[Callable[[bytes], None]]) -> int:
-        """Unpack BLOB to its end, let READERS have every piece of the archive, and check its diff_id; returns its size in bytes."""
+    def _read_archive(self, codec: str, blob: VerifiedBlob, diff_id: str, readers: list[Callable[[bytes], None]]) -> None:
+        """Unpack BLOB to its end, let READERS have every piece of the archive, and check its diff_id."""
         algorithm, _, expected = diff_id.partition(":")
         digest = hashlib.new(algorithm)
-        size = 0
         hashing: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, _named(blob.path):
             for piece in decode(codec, _read_ahead(blob, beside)):
@@ -190,12 +187,10 @@ class Parents:
                 hashing = beside.submit(digest.update, piece)
                 for read in readers:
                     read(piece)
-                size += len(piece)
         if digest.hexdigest() != expected:
             raise ParentError(
                 f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(blob.path)
             )
-        return size
 
 
 def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
