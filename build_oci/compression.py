@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
 Sink = Callable[[bytes], object]
+# A block and whether it is the last, to raw deflate that the next block can follow.
+_Deflate = Callable[[bytes | bytearray, bool], bytes]
 
 DEFAULT_LEVELS = {"zstd": 3, "gzip": 5}
 
@@ -118,28 +121,34 @@ class _Zstd:
 _GZIP_BLOCK = 1 << 20
 _GZIP_BLOCKS_IN_FLIGHT = 48  # at most, whatever the workers: some 75 MiB with what comes out of them
 
-# Our level -> zlib-ng's, ISA-L taking 1-3. Below its level 9 zlib-ng finds no matches of three bytes, which costs ratio on binaries, so
-# that its 4 to 8 are up to 2.4, 3.0, 3.6, 2.4 and 2.5 % larger than gzip's on 60 MB of libraries or programs alone. With these 4 and 5 stay
-# within 1.6 % there, 6 within 2.3 % (only 9, at half the speed, would do better), and 7 to 9 within 0.1 %.
-_ZLIB_NG_LEVELS = {4: 5, 5: 7, 6: 7, 7: 9, 8: 9, 9: 9}
+# Up to this level ISA-L, five times as fast for some percent more output; above, libdeflate, which finds more at each level than gzip does.
+# (ISA-L's level 3 is left alone: what it writes depends on the CPU it runs on.)
+_GZIP_QUICK = 2
 
 
-def _deflate(level: int) -> tuple[Any, int]:
-    """The library that compresses at gzip LEVEL, a look-alike of zlib, and its own level for it."""
-    if level <= 3:
-        from isal import isal_zlib
+def _deflate_quickly(level: int, block: bytes | bytearray, last: bool) -> bytes:
+    from isal import isal_zlib
 
-        return isal_zlib, level
-    from zlib_ng import zlib_ng
+    # memLevel 8: 9 gives 0.3 % more, less is slower.
+    stream = isal_zlib.compressobj(level, isal_zlib.DEFLATED, -15, 8)
+    compressed: bytes = stream.compress(block) + stream.flush(isal_zlib.Z_FINISH if last else isal_zlib.Z_FULL_FLUSH)
+    return compressed
 
-    return zlib_ng, _ZLIB_NG_LEVELS[level]
+
+def _deflate_well(level: int, block: bytes | bytearray, last: bool) -> bytes:
+    import deflate
+
+    from build_oci._native.deflate import continued
+
+    compressed = deflate.deflate_compress(block, level)  # always a whole stream
+    return bytes(compressed) if last else continued(compressed, len(block))
 
 
 class _Gzip:
     """One member of blocks that are cut from the stream at fixed offsets, deflated in the pool and joined by full flushes."""
 
     def __init__(self, level: int, sink: Sink, pool: Executor, workers: int, epoch: int) -> None:
-        self._library, self._level = _deflate(level)
+        self._deflate = partial(_deflate_quickly if level <= _GZIP_QUICK else _deflate_well, level)
         self._sink = sink
         self._pool = pool
         self._most = min(2 * workers + 2, _GZIP_BLOCKS_IN_FLIGHT)
@@ -172,14 +181,16 @@ class _Gzip:
 
     def _compress(self, block: bytes | bytearray, *, last: bool) -> None:
         self._drain(self._most - 1)
-        self._in_flight.append(self._pool.submit(_deflate_block, self._library, self._level, block, last))
+        self._in_flight.append(self._pool.submit(_deflate_block, self._deflate, block, last))
 
     def _drain(self, most: int) -> None:
         """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
+        from isal import isal_zlib
+
         try:
             while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
                 compressed, crc, size = self._in_flight.popleft().result()
-                self._crc = self._library.crc32_combine(self._crc, crc, size)
+                self._crc = isal_zlib.crc32_combine(self._crc, crc, size)
                 self._size += size
                 self._sink(self._header + compressed if self._header else compressed)
                 self._header = b""
@@ -189,12 +200,11 @@ class _Gzip:
             raise
 
 
-def _deflate_block(library: Any, level: int, block: bytes | bytearray, last: bool) -> tuple[bytes, int, int]:
+def _deflate_block(compress: _Deflate, block: bytes | bytearray, last: bool) -> tuple[bytes, int, int]:
     """BLOCK as raw deflate, its crc32 and its size."""
-    # memLevel 8: 9 gives 0.3 % more in either library, less is slower.
-    stream = library.compressobj(level, library.DEFLATED, -15, 8)
-    compressed: bytes = stream.compress(block) + stream.flush(library.Z_FINISH if last else library.Z_FULL_FLUSH)
-    return compressed, library.crc32(block), len(block)
+    from isal import isal_zlib
+
+    return compress(block, last), isal_zlib.crc32(block), len(block)
 
 
 def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes]:

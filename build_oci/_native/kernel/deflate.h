@@ -1,0 +1,25 @@
+/* The shape of a deflate stream (RFC 1951): where its last block begins and where it ends, found without unpacking it. */
+#ifndef BUILD_OCI_DEFLATE_H
+#define BUILD_OCI_DEFLATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Positions in bits from the start of the stream, the first bit of a byte being its lowest. */
+typedef struct {
+    uint64_t last_block; /* of the header of the block that says it is the last */
+    uint64_t end;        /* behind that block */
+    uint64_t size;       /* bytes that the whole stream stands for */
+} deflate_shape;
+
+/* Reads the stream of SIZE bytes at DATA. Returns 0, or -1 if it is not one whole, well-formed stream. */
+int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape);
+
+/* Most bytes that deflate_continue may add. */
+enum { DEFLATE_FLUSH_ROOM = 5 };
+
+/* Makes the stream of SIZE bytes at DATA, with DEFLATE_FLUSH_ROOM behind it, go on after its last block: that block is no longer the last,
+   and an empty stored one brings the stream to a whole byte. Returns the new size. */
+size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape);
+
+#endif

@@ -1,0 +1,104 @@
+"""Streams that libdeflate ends, made to go on: zlib reads what comes out, and judges what is a stream at all."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from build_oci._native.deflate import continued
+
+LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
+
+STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED)
+
+
+def deflated(data: bytes, level: int = 6, strategy: int = zlib.Z_DEFAULT_STRATEGY, blocks: int = 1) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, -15, strategy=strategy)
+    size = len(data) // blocks + 1
+    out = b"".join(stream.compress(data[at : at + size]) + stream.flush(zlib.Z_BLOCK) for at in range(0, len(data), size))
+    return out + stream.flush()
+
+
+def inflated(stream: bytes) -> bytes:
+    """zlib.error unless STREAM is one whole stream and nothing else."""
+    reader = zlib.decompressobj(-15)
+    data = reader.decompress(stream)
+    if not reader.eof or reader.unused_data:
+        raise zlib.error("more or less than one stream")
+    return data
+
+
+def words(rng: random.Random, size: int, kinds: int = 60) -> bytes:
+    some = [rng.randbytes(rng.randrange(1, 9)) for _ in range(kinds)]
+    return b"".join(rng.choices(some, k=size // 4 + 1))[:size]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("level", range(10))
+def test_every_kind_of_block(level: int, strategy: int) -> None:
+    rng = random.Random(level * 10 + strategy)
+    for size in (0, 1, 2, 258, 5000, 70_000, 400_000):
+        data = words(rng, size // 2) + rng.randbytes(size // 4) + bytes(size - size // 2 - size // 4)
+        joined = b"".join(continued(deflated(data, level, strategy, blocks), len(data)) for blocks in (1, 3, 17))
+        assert inflated(joined + LAST_EMPTY) == data * 3
+
+
+def test_every_way_to_pad() -> None:
+    """The last block may end on any bit; each way is met often enough among so many."""
+    rng = random.Random(5)
+    added = set()
+    for size in range(400):
+        stream = deflated(data := words(rng, size))
+        going_on = continued(stream, len(data))
+        added.add(len(going_on) - len(stream))
+        assert inflated(going_on + going_on + LAST_EMPTY) == data * 2
+    assert added == {4, 5}
+
+
+def test_long_codes() -> None:
+    """Literals of 12 to 15 bits and distances of more than 9 are read otherwise than the short ones."""
+    fibonacci = [1, 1]
+    while len(fibonacci) < 18:
+        fibonacci.append(fibonacci[-1] + fibonacci[-2])
+    data = bytearray(b"".join(bytes([65 + at]) * count for at, count in enumerate(fibonacci)))
+    random.Random(3).shuffle(data)
+    assert inflated(continued(deflated(bytes(data), strategy=zlib.Z_HUFFMAN_ONLY), len(data)) + LAST_EMPTY) == data
+    far = random.Random(4)
+    piece = far.randbytes(32_000)
+    data += piece + b"".join(piece[at : at + 3 + at % 60] for at in far.choices(range(31_900), k=3000))
+    assert inflated(continued(deflated(bytes(data), 9), len(data)) + LAST_EMPTY) == data
+
+
+def test_wrong_size_and_no_stream() -> None:
+    stream = deflated(b"hello" * 100)
+    for wrong in (0, 499, 501):
+        with pytest.raises(ValueError, match="not a whole deflate stream"):
+            continued(stream, wrong)
+    assert continued(b"\x01\x05\x00\xfa\xffhello", 5) == b"\x00\x05\x00\xfa\xffhello\0\0\0\xff\xff"
+    for bad in (b"", b"\x07", stream[:-1], stream + b"\0", stream + stream, b"\x01\x05\x00\xfa\xfehell", b"\x01\x05\x00\xfa\xffhello"):
+        with pytest.raises(ValueError, match="not a whole deflate stream"):
+            continued(bad, 500)
+    with pytest.raises(TypeError):
+        continued("text", 4)  # type: ignore[arg-type]
+
+
+@given(st.binary(max_size=300), st.integers(0, 1 << 20), st.integers(0, 9), st.sampled_from(STRATEGIES), st.booleans())
+def test_damaged_streams(data: bytes, at: int, level: int, strategy: int, damage: bool) -> None:
+    """What zlib takes is taken, and is right; what is taken and zlib refuses was damaged, in a way that cannot matter here."""
+    stream = bytearray(deflated(data * 3, level, strategy))
+    if damage:
+        stream[at % len(stream)] ^= 1 << at % 8
+    try:
+        plain = inflated(bytes(stream))
+    except zlib.error:
+        assert damage
+        try:
+            continued(stream, len(data) * 3)
+        except ValueError:
+            return
+    else:
+        assert inflated(continued(stream, len(plain)) + LAST_EMPTY) == plain
