@@ -207,13 +207,16 @@ def _deflate_block(compress: _Deflate, block: bytes | bytearray, last: bool) -> 
     return compress(block, last), isal_zlib.crc32(block), len(block)
 
 
-def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
     """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at most 1 MiB.
+
+    A piece is valid until the next but one is asked for.
 
     Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window
     of a zstd frame in memory, 128 MiB at most. ValueError if the stream is corrupt, ends early or is followed by something else, or for
     another CODEC.
     """
+    decoders: dict[str, Callable[[Iterable[bytes]], Iterator[bytes | memoryview]]]
     decoders = {"zstd": _decode_zstd, "gzip": _decode_gzip, "disabled": _slices}
     if codec not in decoders:
         raise ValueError(f"unknown compression {codec!r}")
@@ -264,8 +267,7 @@ def _decode_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 _ZSTD_WINDOW = 1 << 27
-_ZSTD_BLOCK = 1 << 17  # the format's limit for a block, packed or not: what one of them can blow up to
-_ZSTD_BLOCKS = 16  # at once: 2 MiB at most, but 0.6 MiB of a root file system, whose blocks are mostly smaller
+_ZSTD_BLOCK = 1 << 17  # the format's limit for a block, packed or not
 
 
 class _Source:
@@ -303,13 +305,14 @@ class _Source:
             size -= len(self.some(min(size, _PIECE)))
 
 
-def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[memoryview]:
     import zstandard
 
     source = _Source(chunks)
     if source.at_end():
         raise ValueError("the zstd stream is truncated")
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    buffers = [bytearray(_PIECE), bytearray(_PIECE)]
     first = True
     while not source.at_end():
         magic = source.exactly(4)
@@ -317,7 +320,13 @@ def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
             source.skip(int.from_bytes(source.exactly(4), "little"))
         elif magic == b"\x28\xb5\x2f\xfd":
             try:
-                yield from filter(None, _decode_frame(source, decompressor.decompressobj(write_size=_PIECE)))
+                frame: Any = _Frame(source)
+                with decompressor.stream_reader(frame, read_size=_PIECE) as reader:
+                    while size := reader.readinto(buffers[0]):
+                        yield memoryview(buffers[0])[:size]
+                        buffers.reverse()
+                if not frame.ended:
+                    raise ValueError("the zstd stream is corrupt (a frame ends early)")
             except zstandard.ZstdError as error:
                 raise ValueError(f"the zstd stream is corrupt ({error})") from error
         elif first:
@@ -327,27 +336,34 @@ def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
         first = False
 
 
-def _decode_frame(source: _Source, frame: Any) -> Iterator[bytes]:
-    """One frame whose magic has been read (RFC 8878, 3.1.1), a few blocks at a time: the library does not limit what a call returns."""
-    descriptor = source.exactly(1)
-    single_segment, has_checksum = descriptor[0] >> 5 & 1, descriptor[0] >> 2 & 1
-    size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]
-    size_of_dictionary_id = (0, 1, 2, 4)[descriptor[0] & 3]
-    rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
-    yield frame.decompress(b"\x28\xb5\x2f\xfd" + descriptor + rest)
-    last = 0
-    blocks: list[bytes] = []
-    while not last:
-        header = source.exactly(3)
-        word = int.from_bytes(header, "little")
-        last, kind, size = word & 1, word >> 1 & 3, word >> 3
-        if size > _ZSTD_BLOCK or kind == 3:
-            raise ValueError("the zstd stream is corrupt (bad block header)")
-        blocks += header, source.exactly(1 if kind == 1 else size)
-        if last or len(blocks) == 2 * _ZSTD_BLOCKS:
-            yield from _slices([frame.decompress(b"".join(blocks))])
-            blocks.clear()
-    if has_checksum:
-        yield frame.decompress(source.exactly(4))
-    if not frame.eof:
-        raise ValueError("the zstd stream is corrupt (a frame does not end)")
+class _Frame:
+    """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where the frame does.
+
+    The library reads no further than it must to fill the buffer that it is given: so what comes out at once stays bounded.
+    """
+
+    def __init__(self, source: _Source) -> None:
+        descriptor = source.exactly(1)
+        single_segment, self._has_checksum = descriptor[0] >> 5 & 1, descriptor[0] >> 2 & 1
+        size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]
+        size_of_dictionary_id = (0, 1, 2, 4)[descriptor[0] & 3]
+        rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
+        self._source = source
+        self._parts = [b"\x28\xb5\x2f\xfd" + descriptor + rest]
+        self.ended = False  # has all of it been read?
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends before."""
+        parts, self._parts = self._parts, []
+        while size > 0 and not self.ended:
+            header = self._source.exactly(3)
+            word = int.from_bytes(header, "little")
+            kind, of_block = word >> 1 & 3, word >> 3
+            if of_block > _ZSTD_BLOCK or kind == 3:
+                raise ValueError("the zstd stream is corrupt (bad block header)")
+            parts += header, self._source.exactly(1 if kind == 1 else of_block)
+            size -= of_block
+            if word & 1:
+                self.ended = True
+                parts.append(self._source.exactly(4 * self._has_checksum))
+        return b"".join(parts)

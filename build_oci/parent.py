@@ -80,7 +80,7 @@ class _Scans:
 
         self._scans = [Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT) for _ in range(layers)]
 
-    def feed(self, number: int, piece: bytes) -> None:
+    def feed(self, number: int, piece: bytes | memoryview) -> None:
         """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
         self._scans[number].feed(piece)
         self._left()
@@ -173,7 +173,7 @@ class Parents:
                 scans.finish(number)
         return ParentLayer(taken, diff_id)
 
-    def _read_archive(self, codec: str, blob: VerifiedBlob, diff_id: str, readers: list[Callable[[bytes], None]]) -> None:
+    def _read_archive(self, codec: str, blob: VerifiedBlob, diff_id: str, readers: list[Callable[[bytes | memoryview], None]]) -> None:
         """Unpack BLOB to its end, let READERS have every piece of the archive, and check its diff_id."""
         algorithm, _, expected = diff_id.partition(":")
         digest = hashlib.new(algorithm)
@@ -181,7 +181,7 @@ class Parents:
         with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, _named(blob.path):
             for piece in decode(codec, _read_ahead(blob, beside)):
                 self._workers.check()
-                # One piece behind: the two threads meet once a piece, and neither runs away from the other.
+                # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
                 if hashing is not None:
                     hashing.result()
                 hashing = beside.submit(digest.update, piece)

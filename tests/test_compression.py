@@ -66,7 +66,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def decoded(codec: str, data: bytes, chunk: int = 1 << 16) -> bytes:
-    return b"".join(decode(codec, pieces(data, chunk)))
+    return b"".join(map(bytes, decode(codec, pieces(data, chunk))))
 
 
 def plain_of_one_member(data: bytes) -> bytes:
