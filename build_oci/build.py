@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
 from build_oci.config import check_paths
@@ -24,18 +22,17 @@ if TYPE_CHECKING:
 IMAGES_AT_ONCE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class BuildResult:
+class BuildResult(NamedTuple):
     """The layout that was written, and its images in the order of the configuration."""
 
-    output: Path
+    output: str
     images: tuple[BuiltImage, ...]
 
 
 def build(
     config: BuildConfig,
     *,
-    output: str | Path,
+    output: str | os.PathLike[str],
     workers: int,
     epoch: int | None = None,
     warn: Callable[[str], None] = lambda _: None,
@@ -68,10 +65,10 @@ def build(
         images = threads.each(partial(build_image, context), list(config.images), at_once=min(IMAGES_AT_ONCE, workers))
         threads.check()
         layout.commit(oci.index([image.descriptor for image in images], config.annotations))
-    return BuildResult(Path(output), tuple(images))
+    return BuildResult(os.fspath(output), tuple(images))
 
 
-def _refuse_output_in_layer(config: BuildConfig, output: str | Path) -> None:
+def _refuse_output_in_layer(config: BuildConfig, output: str | os.PathLike[str]) -> None:
     """A layout inside a tree would become part of the very layer that is being written to it."""
     path = os.path.realpath(output)
     for image in config.images:

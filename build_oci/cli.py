@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, printable
@@ -86,7 +85,7 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
     from build_oci.build import build
 
     workers = options.workers or usable_cpus()
-    result = build(config, output=Path(options.output), workers=workers, epoch=epoch, warn=warn, started=signals.cancel_by)
+    result = build(config, output=options.output, workers=workers, epoch=epoch, warn=warn, started=signals.cancel_by)
     if talks:
         for image in result.images:
             _say(summary(image))
@@ -121,7 +120,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             raise argparse.ArgumentTypeError("the path is empty")
         return text
 
+    try:
+        width = os.get_terminal_size(2).columns
+    except (OSError, AttributeError, ValueError):
+        width = 80
+
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        # Left alone, it imports half a dozen modules to find out how wide the terminal is, before any help is asked for.
+        return argparse.HelpFormatter(prog, width=width - 2)
+
     parser = Parser(
+        formatter_class=formatter,
         prog="build-oci",
         usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]",
         description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
@@ -278,31 +287,35 @@ def usable_cpus(root: str = "/", affinity: int | None = None) -> int:
     ROOT is where `proc` and `sys` are found, AFFINITY the number of CPUs it may run on (default: asks the kernel).
     """
     cpus = len(os.sched_getaffinity(0)) if affinity is None else affinity
-    top = Path(root)
     with suppress(OSError, UnicodeDecodeError):
-        for line in (top / "proc/self/cgroup").read_text().splitlines():
+        for line in _text_of(os.path.join(root, "proc/self/cgroup")).splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
             mounts = ["unified", "."] if not controllers else [controllers, "cpu"]
             for mount in mounts:
-                cpus = min(cpus, _quota(top / "sys/fs/cgroup" / mount, group, cpus))
+                cpus = min(cpus, _quota(os.path.join(root, "sys/fs/cgroup", mount), group, cpus))
     return max(cpus, 1)
 
 
-def _quota(mount: Path, group: str, cpus: int) -> int:
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _quota(mount: str, group: str, cpus: int) -> int:
     """The smallest quota from GROUP up to the top of MOUNT in whole CPUs, rounded up; CPUS where there is none.
 
     Inside a container the group may be named as the host sees it; what does not exist here has no quota.
     """
     names = [name for name in group.split("/") if name not in ("", ".", "..")]
     for depth in range(len(names), -1, -1):
-        folder = mount.joinpath(*names[:depth])
+        folder = os.path.join(mount, *names[:depth])
         with suppress(OSError, ValueError):
-            if (folder / "cpu.max").exists():
-                quota, period = (folder / "cpu.max").read_text().split()
+            if os.path.exists(os.path.join(folder, "cpu.max")):
+                quota, period = _text_of(os.path.join(folder, "cpu.max")).split()
             else:
-                quota, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
+                quota, period = (_text_of(os.path.join(folder, f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
             # No quota is `max` in version 2 and -1 in version 1.
             if quota != "max" and int(quota) > 0 and int(period) > 0:
                 cpus = min(cpus, -(-int(quota) // int(period)))

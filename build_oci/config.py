@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from build_oci.errors import BuildOciError, ConfigError, UsageError
 from build_oci.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
@@ -22,18 +20,16 @@ DEFAULT_LEVELS = {Compression.ZSTD: 3, Compression.GZIP: 5, Compression.DISABLED
 HIGHEST_LEVELS = {Compression.ZSTD: 22, Compression.GZIP: 9}
 
 
-@dataclass(frozen=True, slots=True)
-class ParentConfig:
-    """The image to build upon: manifest number `index` of the OCI layout in the directory `image`."""
+class ParentConfig(NamedTuple):
+    """The image to build upon: manifest `number` (from 0) in the index of the OCI layout in the directory `image`."""
 
     image: str
-    index: int
+    number: int
     recompress: bool
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """One image to build. `where` is for errors: `config.yaml:12: images[0]`; `layer_where` that of its `layer`.
 
     `config` is JSON-able and passed through untouched; `has_config` tells an absent one from `null`.
@@ -56,8 +52,7 @@ class ImageConfig:
     index_annotations: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class BuildConfig:
+class BuildConfig(NamedTuple):
     """A whole configuration. `level` is None for `disabled` only; `prefetch_limit` is in bytes; `warnings` are lines for the user."""
 
     compression: Compression
@@ -71,8 +66,7 @@ class BuildConfig:
     warnings: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Section:
+class _Section(NamedTuple):
     """The values of one mapping by key, defaults filled in, and the place of the mapping and of every key it has a value for."""
 
     place: Place
@@ -300,7 +294,7 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         comment=values["comment"],
         layer=values["layer"],
         layer_where=document.where(places.get("layer", section.place)),
-        parent=ParentConfig(**parent.values, where=document.where(places["parent"])) if parent else None,
+        parent=_parent_config(parent.values, document.where(places["parent"])) if parent else None,
         has_config="config" in places,
         config=values["config"],
         annotations=dict(values["annotations"]),
@@ -309,6 +303,10 @@ def _image(document: Document, section: _Section) -> ImageConfig:
 
 
 # ---- what surrounds the configuration
+
+
+def _parent_config(values: dict[str, Any], where: str) -> ParentConfig:
+    return ParentConfig(image=values["image"], number=values["index"], recompress=values["recompress"], where=where)
 
 
 def source_date_epoch(environ: Mapping[str, str]) -> int | None:
@@ -340,7 +338,7 @@ def check_paths(config: BuildConfig) -> None:
         parent = image.parent.image
         if what := _unusable(parent):
             problems.append(UsageError(what, where=image.parent.where, hint=_relative_hint(parent)))
-        elif not (Path(parent) / "index.json").is_file():
+        elif not os.path.isfile(os.path.join(parent, "index.json")):
             problems.append(UsageError(f"`{parent}` is no OCI layout: it has no `index.json`", where=image.parent.where))
     if problems:
         raise ConfigError(problems)

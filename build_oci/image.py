@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from build_oci.workers import Workers
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltImage:
+class BuiltImage(NamedTuple):
     """What came of one image.
 
     descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
@@ -40,8 +38,7 @@ class BuiltImage:
         return self.descriptor.digest
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What all images of one build share. `created` is the time of the build in seconds, `epoch` SOURCE_DATE_EPOCH if it is set."""
 
     config: BuildConfig

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
 class Compression(StrEnum):
@@ -31,8 +31,7 @@ class Kind(StrEnum):
     SECTIONS = "a list of mappings"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key of the configuration. `keys` are those of a section; `choices` map what is written to what is meant."""
 
     name: str
@@ -42,7 +41,7 @@ class Key:
     required: bool = False
     minimum: int = 0
     maximum: int | None = None
-    choices: Mapping[str | bool, Any] = field(default_factory=dict)
+    choices: Mapping[str | bool, Any] = MappingProxyType({})
     keys: tuple[Key, ...] = ()
 
 

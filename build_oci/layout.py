@@ -10,9 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -39,10 +37,25 @@ _HINTS = {
 }
 
 
-def output_error(error: OSError, path: str | Path) -> OutputError:
+def output_error(error: OSError, path: str) -> OutputError:
     """What went wrong while PATH was being written, in words."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(f"cannot be written: {reason}", where=str(path), hint=_HINTS.get(error.errno or 0, ""))
+
+
+def _upper_folders(path: str) -> list[str]:
+    """What PATH lies in, from the top."""
+    folders = []
+    while (upper := os.path.dirname(path)) not in ("", path):
+        folders.append(path := upper)
+    return folders[::-1]
+
+
+def _remove(folder: str) -> None:
+    """Remove FOLDER with what is in it: files only, for it is one that a build made."""
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+    os.rmdir(folder)
 
 
 def _copy_content(source: int, target: int) -> None:
@@ -65,7 +78,7 @@ def _copy_content(source: int, target: int) -> None:
 class Blob:
     """A blob that is being written; its digest and size stand once it is finished."""
 
-    def __init__(self, layout: Layout, path: Path) -> None:
+    def __init__(self, layout: Layout, path: str) -> None:
         self._layout = layout
         self._path = path
         self._hash = hashlib.sha256()
@@ -83,7 +96,7 @@ class Blob:
         self._close()
         if not self.digest:
             with suppress(OSError):
-                self._path.unlink()
+                os.unlink(self._path)
 
     def write(self, data: Buffer) -> None:
         """Append DATA."""
@@ -116,21 +129,21 @@ class Blob:
 class Layout:
     """The layout in the directory `output`, which is made if it is missing. Use it as a context: leaving it without `commit` undoes all."""
 
-    def __init__(self, output: str | Path) -> None:
-        self.path = Path(output)
-        self._made: list[Path] = []
-        self._pending: dict[Path, Path] = {}
+    def __init__(self, output: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(output)
+        self._made: list[str] = []
+        self._pending: dict[str, str] = {}
         self._lock = -1
         self._serial = iter(range(1 << 62))
 
     def __enter__(self) -> Layout:
         try:
             # With the folders of the blobs: what stands in the way there is better known before an hour's work than after it.
-            for folder in (*reversed([self.path, *self.path.absolute().parents]), self.path / "blobs", self.path / "blobs" / "sha256"):
+            for folder in (*_upper_folders(self.path), self.path, self._final("blobs"), self._final("blobs", "sha256")):
                 self._make(folder)
-            for document in (self.path / "oci-layout", self.path / "index.json"):
-                if document.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(document))
+            for document in (self._final("oci-layout"), self._final("index.json")):
+                if os.path.isdir(document):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), document)
             self._clear_stale()
             self._work = self._open_work()
         except OSError as error:
@@ -148,15 +161,15 @@ class Layout:
         """A new blob; safe to call from several threads."""
         return Blob(self, self.temporary())
 
-    def temporary(self) -> Path:
+    def temporary(self) -> str:
         """A path in the hidden directory that nobody else has; safe to call from several threads."""
-        return self._work / str(next(self._serial))
+        return os.path.join(self._work, str(next(self._serial)))
 
-    def add(self, path: Path, algorithm: str, hexadecimal: str) -> None:
+    def add(self, path: str, algorithm: str, hexadecimal: str) -> None:
         """Let the file PATH, made under a `temporary` path, become the blob of that digest at the next commit."""
-        self._pending[path] = self.path / "blobs" / algorithm / hexadecimal
+        self._pending[path] = self._final("blobs", algorithm, hexadecimal)
 
-    def copy(self, source: int, temporary: Path) -> None:
+    def copy(self, source: int, temporary: str) -> None:
         """Make the file TEMPORARY from the open file SOURCE, sharing its data where the file system can, else within the kernel."""
         try:
             target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
@@ -179,35 +192,38 @@ class Layout:
         path = self.path
         try:
             for name, document in (("oci-layout", LAYOUT), ("index.json", index)):
-                fd = os.open(self._work / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+                fd = os.open(os.path.join(self._work, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
                 with open(fd, "wb") as file:
                     file.write(document)
-            for path in dict.fromkeys(final.parent for final in self._pending.values()):
+            for path in dict.fromkeys(os.path.dirname(final) for final in self._pending.values()):
                 self._make(path)
             for temporary, path in self._pending.items():
                 os.replace(temporary, path)
             for name in ("oci-layout", "index.json"):
-                path = self.path / name
-                os.replace(self._work / name, path)
+                path = self._final(name)
+                os.replace(os.path.join(self._work, name), path)
         except OSError as error:
             raise output_error(error, path) from None
         self._made.clear()
 
-    def _make(self, folder: Path) -> None:
+    def _final(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+    def _make(self, folder: str) -> None:
         """Make FOLDER if it is missing, and remember that we did."""
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return
         try:
             os.mkdir(folder, _FOLDER_MODE)
         except FileExistsError:
-            if not folder.is_dir():  # else another build was faster
+            if not os.path.isdir(folder):  # else another build was faster
                 raise
         else:
             self._made.append(folder)
 
-    def _open_work(self) -> Path:
+    def _open_work(self) -> str:
         while True:
-            work = self.path / f"{_PREFIX}{os.urandom(8).hex()}"
+            work = self._final(f"{_PREFIX}{os.urandom(8).hex()}")
             os.mkdir(work, _FOLDER_MODE)
             self._made.append(work)
             with suppress(FileNotFoundError):  # taken for a stale one before we had the lock
@@ -225,20 +241,21 @@ class Layout:
             if not name.startswith(_PREFIX):
                 continue
             with suppress(OSError):
-                fd = os.open(self.path / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(self._final(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(self.path / name)
+                    _remove(self._final(name))
                 finally:
                     os.close(fd)
 
     def _undo(self) -> None:
         """Remove the hidden directory, and every folder that was made for a build that did not come to its end."""
         if self._lock >= 0:
-            shutil.rmtree(self._work, ignore_errors=True)
+            with suppress(OSError):
+                _remove(self._work)
             os.close(self._lock)
             self._lock = -1
         for folder in reversed(self._made):
             with suppress(OSError):
-                folder.rmdir()
+                os.rmdir(folder)
         self._made.clear()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -23,8 +23,7 @@ LAYER_MEDIA_TYPES = {
 LAST_EPOCH = 253402300799
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """What an image runs on, with GOARCH and GOOS names."""
 
     architecture: str
@@ -45,15 +44,14 @@ class Platform:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What one document says of a blob: digest as `algorithm:hex`, size in bytes."""
 
     media_type: str
     digest: str
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = MappingProxyType({})
 
     def document(self) -> dict[str, Any]:
         return _without_absent(

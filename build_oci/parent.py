@@ -8,10 +8,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.compression import decode, encoder
 from build_oci.errors import ParentError
@@ -45,16 +44,14 @@ _NESTING = 8  # of indexes; one inside another is what tools write
 _TABLE_LIMIT = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class ParentLayer:
+class ParentLayer(NamedTuple):
     """A layer of the parent as the new image has it."""
 
     descriptor: Descriptor
     diff_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ParentImage:
+class ParentImage(NamedTuple):
     """What an image takes over from its parent. `lower` is there if any image of the build has a layer."""
 
     layers: tuple[ParentLayer, ...]
@@ -62,8 +59,7 @@ class ParentImage:
     lower: Lower | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Manifest:
+class _Manifest(NamedTuple):
     """The documents of a parent, checked against each other."""
 
     layers: list[ReadDescriptor]
@@ -121,7 +117,7 @@ class Parents:
 
     def image(self, parent: ParentConfig, platform: Platform) -> ParentImage:
         """Open PARENT for an image of PLATFORM and bring its layers into the layout. Raises ParentError, OutputError, Cancelled."""
-        key = (os.path.realpath(parent.image), parent.index, parent.recompress, platform.architecture, platform.os, platform.variant)
+        key = (os.path.realpath(parent.image), parent.number, parent.recompress, platform.architecture, platform.os, platform.variant)
         with self._lock:
             lock, done = self._images.setdefault(key, (threading.Lock(), []))
         with lock:
@@ -131,7 +127,7 @@ class Parents:
 
     def _read(self, parent: ParentConfig, platform: Platform) -> ParentImage:
         source = Source(Path(parent.image))
-        manifest = read_manifest(source, parent.index, platform)
+        manifest = read_manifest(source, parent.number, platform)
         scans = _Scans(len(manifest.layers)) if self._scan else None
 
         def take(number: int) -> ParentLayer:

@@ -9,7 +9,6 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +31,11 @@ class ReadDescriptor(NamedTuple):
     annotations: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
     """The layout in the directory `path`."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def index(self) -> dict[str, Any]:
         """The document `index.json`. Raises ParentError."""

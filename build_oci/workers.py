@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from build_oci.errors import Cancelled
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 # Bytes of file data that keep the workers busy; more in flight only costs memory. A 209 MB tree, zstd, 2 workers (medians of 5 builds,
 # interleaved): 2, 4, 8, 16, 32 MiB in all took 1.23, 1.18, 1.22, 1.19, 1.19 s. The rest is room for workers that run unevenly.
@@ -61,7 +63,7 @@ class Workers:
 
     def __init__(self, count: int, memory_limit: int) -> None:
         self.count = count
-        self.pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
+        self._pool: ThreadPoolExecutor | None = None
         self.budget = Budget(min(memory_limit, BASE_IN_FLIGHT + count * WORKER_IN_FLIGHT, MOST_IN_FLIGHT))
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
@@ -73,7 +75,18 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             self.cancel()
-        self.pool.shutdown(cancel_futures=error is not None)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=error is not None)
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads; started when they are first asked for, since an image without a layer needs none."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="worker")
+            return self._pool
 
     def cancel(self) -> None:
         """Stop native work that is under way, and let every coordinator run into Cancelled."""
@@ -108,6 +121,8 @@ class Workers:
 
     def run_on_all(self, work: Callable[[], None], stop: Callable[[], None]) -> None:
         """Call WORK once on each thread of the pool and wait for all of them; STOP makes them return soon."""
+        from concurrent.futures import wait
+
         with self.stoppable(stop):
             futures: list[Future[None]] = [self.pool.submit(work) for _ in range(self.count)]
             wait(futures)
@@ -118,6 +133,8 @@ class Workers:
     @contextmanager
     def beside(self, work: Callable[[], Result]) -> Iterator[Future[Result]]:
         """Run WORK, which coordinates and does no work of its own, beside the block. If either fails, the other is stopped."""
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(1, thread_name_prefix="beside") as coordinator:
             future = coordinator.submit(work)
             try:
@@ -131,6 +148,8 @@ class Workers:
         """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by side. The first error stops the others."""
         if len(items) < 2 or at_once < 2:
             return [work(item) for item in items]
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         futures: list[Future[Any]] = []
         with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="image") as coordinators:
             try:

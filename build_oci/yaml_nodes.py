@@ -36,8 +36,8 @@ TAG = "tag:yaml.org,2002:"
 NULL = TAG + "null"
 # A date stays what was written; `=`, YAML 1.1's forgotten default key, is a string as in every other language.
 STRING_TAGS = frozenset(TAG + name for name in ("str", "timestamp", "value"))
-UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-SURROGATE = re.compile("[\ud800-\udfff]")
+UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+SURROGATE = "[\ud800-\udfff]"
 
 
 class BadValue(ValueError):
@@ -148,7 +148,9 @@ class Document:
                 self._fail(
                     f"{self.source}:{line}", f"byte 0x{error.object[error.start]:02x} at offset {error.start} is not {codec.upper()}"
                 )
-        if stray := UNPRINTABLE.search(text):
+        # The pattern takes longer to compile than most documents to check; all that Python calls printable may stand in YAML.
+        quick = text.replace("\n", "").isprintable()
+        if not quick and (stray := re.search(UNPRINTABLE, text)):
             before = text[: stray.start()]
             at = f"{self.source}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
             self._fail(
@@ -185,6 +187,8 @@ class Document:
             where = f"{self.source}:{mark.line + 1}:{mark.column + 1}" if mark else self.source
             what = ", ".join(part for part in (error.context, error.problem) if part)
             hint = ""
+            if mark and "nesting depth" in what:  # libyaml has come to a limit of its own, far beyond ours, before the first event
+                self._fail_depth(mark.line + 1)
             if mark and "cannot start any token" in what:
                 tab = text.split("\n")[mark.line][mark.column :].startswith("\t")
                 hint = "YAML indents with spaces, never with tabs" if tab else "quote the value"
@@ -207,7 +211,7 @@ class Document:
 
         self._spend(node)
         if node.tag in STRING_TAGS:
-            if SURROGATE.search(node.value):
+            if not node.value.isascii() and re.search(SURROGATE, node.value):
                 raise BadValue("half of a surrogate pair is no character", "write the whole character as `\\UXXXXXXXX`")
             return str(node.value)
         convert: dict[str, Callable[[SafeConstructor, Any], Scalar]] = {

@@ -58,7 +58,7 @@ def test_options(stand_in: StandIn, workers: list[str], monkeypatch: pytest.Monk
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "7")
     assert main([*workers, "-f", "config.yaml", "-o", "out", "--progress", "none"]) == 0
     (call,) = stand_in.calls
-    assert (call["workers"], call["output"], call["epoch"]) == (3, Path("out"), 7)
+    assert (call["workers"], call["output"], call["epoch"]) == (3, "out", 7)
     assert call["config"].images[0].where == "config.yaml:2: images[0]"
     # Standard output stays empty during a build, and so does standard error where nobody watches.
     assert capsys.readouterr() == ("", "")
@@ -71,7 +71,7 @@ def test_standard_input(
     feed(monkeypatch, IMAGE)
     assert main(arguments) == 0
     (call,) = stand_in.calls
-    assert (call["workers"], call["output"], call["epoch"]) == (usable_cpus(), Path("."), None)
+    assert (call["workers"], call["output"], call["epoch"]) == (usable_cpus(), ".", None)
     assert call["config"].images[0].where == "<stdin>:2: images[0]"
     assert capsys.readouterr() == ("", "")
 

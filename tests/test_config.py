@@ -120,7 +120,7 @@ images:
     )
     assert (image.annotations, image.index_annotations) == ({"of": "manifest"}, {"of": "descriptor"})
     assert image.parent is not None
-    assert (image.parent.image, image.parent.index, image.parent.recompress) == ("base", 2, False)
+    assert (image.parent.image, image.parent.number, image.parent.recompress) == ("base", 2, False)
     assert (image.layer_where, image.parent.where) == ("config.yaml:19: images[0].layer", "config.yaml:20: images[0].parent")
     assert config.warnings == ()
 

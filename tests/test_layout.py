@@ -103,4 +103,4 @@ def test_a_copy_is_the_same(tmp_path: Path) -> None:
     with Layout(tmp_path / "output") as layout, source.open("rb") as file:
         copy = layout.temporary()
         layout.copy(file.fileno(), copy)
-        assert copy.read_bytes() == source.read_bytes()
+        assert Path(copy).read_bytes() == source.read_bytes()

@@ -309,7 +309,7 @@ def test_real_documents_build_as_a_chain(tree: Path, tmp_path: Path) -> None:
         text = text.replace("layer: /layer", f"layer: {tree}").replace("image: /parent", f"image: {parent}")
         below = len(clients.manifest_of(parent)["layers"]) if f"image: {parent}" in text else 0
         (tree / "number").write_text(str(number))
-        parent = build(load_config(text), output=tmp_path / str(number), workers=2).output
+        parent = Path(build(load_config(text), output=tmp_path / str(number), workers=2).output)
         assert_is(model_of(parent), oracles.tree_model(tree))
         assert len(clients.manifest_of(parent)["layers"]) == below + 1
 

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.compression import encoder
 from build_oci.oci import LAYER_MEDIA_TYPES, Descriptor
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from build_oci.workers import Workers
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """A layer in the layout: its blob, and the digest and size in bytes of the archive inside."""
 
     descriptor: Descriptor
