@@ -187,7 +187,7 @@ def test_an_error_in_a_block_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> tuple[bytes, int, int]:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(compression, "_deflate_block", fails)
+    monkeypatch.setattr(compression, "_deflate_blocks", fails)
     with pytest.raises(MemoryError, match="no room"):
         compress("gzip", corpus(3 * MIB))
 
@@ -208,7 +208,7 @@ def test_an_error_in_the_sink_cancels_what_waits() -> None:
 
     pool = Held()
     stream = encoder("gzip", 1, full, pool=pool, workers=2, epoch=None)
-    stream.write(corpus(3 * MIB))
+    stream.write(corpus(3 * MIB) * 2)
     pool.futures[0].set_result((b"", 0, 0))
     with pytest.raises(OSError, match="full"):
         stream.write(corpus(3 * MIB))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from build_oci._native.deflate import continued
 
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
+EMPTY = b"\x02\0\0\0\xff\xff"  # the same made to go on
 
 STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED)
 
@@ -47,6 +48,19 @@ def test_every_kind_of_block(level: int, strategy: int) -> None:
         assert inflated(joined + LAST_EMPTY) == data * 3
 
 
+def test_pairs() -> None:
+    """Two streams are read side by side, whatever the one and the other are made of."""
+    rng = random.Random(11)
+    for _ in range(300):
+        parts = [words(rng, rng.choice((0, 1, 7, 300, 20_000, 90_000)), rng.choice((2, 60, 4000))) for _ in range(2)]
+        made = [deflated(part, rng.randrange(10), rng.choice(STRATEGIES), rng.choice((1, 2, 9))) for part in parts]
+        joined = continued(made[0], len(parts[0]), made[1], len(parts[1]))
+        assert inflated(joined + LAST_EMPTY) == b"".join(parts)
+        for first, second in ((made[0][:-1], made[1]), (made[0], made[1][:-1]), (made[0], made[1] + b"\0")):
+            with pytest.raises(ValueError, match="not a whole deflate stream"):
+                continued(first, len(parts[0]), second, len(parts[1]))
+
+
 def test_every_way_to_pad() -> None:
     """The last block may end on any bit; each way is met often enough among so many."""
     rng = random.Random(5)
@@ -56,7 +70,7 @@ def test_every_way_to_pad() -> None:
         going_on = continued(stream, len(data))
         added.add(len(going_on) - len(stream))
         assert inflated(going_on + going_on + LAST_EMPTY) == data * 2
-    assert added == {4, 5}
+    assert added == {10, 11}  # 6 of them for the empty second stream
 
 
 def test_long_codes() -> None:
@@ -78,7 +92,7 @@ def test_wrong_size_and_no_stream() -> None:
     for wrong in (0, 499, 501):
         with pytest.raises(ValueError, match="not a whole deflate stream"):
             continued(stream, wrong)
-    assert continued(b"\x01\x05\x00\xfa\xffhello", 5) == b"\x00\x05\x00\xfa\xffhello\0\0\0\xff\xff"
+    assert continued(b"\x01\x05\x00\xfa\xffhello", 5) == b"\x00\x05\x00\xfa\xffhello\0\0\0\xff\xff" + EMPTY
     for bad in (b"", b"\x07", stream[:-1], stream + b"\0", stream + stream, b"\x01\x05\x00\xfa\xfehell", b"\x01\x05\x00\xfa\xffhello"):
         with pytest.raises(ValueError, match="not a whole deflate stream"):
             continued(bad, 500)

@@ -16,27 +16,37 @@ cdef extern from "deflate.h" nogil:
         uint64_t size
 
     int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape)
+    int deflate_walk_two(
+        const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size, deflate_shape *second_shape
+    )
     size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape)
 
 
-def continued(stream, size):
-    cdef Py_buffer view
-    cdef deflate_shape shape
+def continued(first, size_t first_size, second=b"\x03\x00", size_t second_size=0):
+    cdef Py_buffer a, b
+    cdef deflate_shape a_shape, b_shape
     cdef int failed
     cdef size_t used
-    cdef uint64_t expected = size
     cdef uint8_t *out
-    PyObject_GetBuffer(stream, &view, PyBUF_SIMPLE)
+    PyObject_GetBuffer(first, &a, PyBUF_SIMPLE)
     try:
-        used = view.len
-        with nogil:
-            failed = deflate_walk(<const uint8_t *>view.buf, used, &shape)
-        if failed or shape.size != expected:
-            raise ValueError(f"this is not a whole deflate stream of {size} bytes")
-        room = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(used + DEFLATE_FLUSH_ROOM))
-        out = <uint8_t *>PyBytes_AsString(room)
-        memcpy(out, view.buf, used)
+        PyObject_GetBuffer(second, &b, PyBUF_SIMPLE)
+        try:
+            room = PyBytes_FromStringAndSize(NULL, a.len + b.len + 2 * DEFLATE_FLUSH_ROOM)
+            out = <uint8_t *>PyBytes_AsString(room)
+            with nogil:
+                failed = deflate_walk_two(<const uint8_t *>a.buf, a.len, &a_shape, <const uint8_t *>b.buf, b.len, &b_shape)
+                if failed == 0 and a_shape.size == first_size and b_shape.size == second_size:
+                    memcpy(out, a.buf, a.len)
+                    used = deflate_continue(out, a.len, &a_shape)
+                    memcpy(out + used, b.buf, b.len)
+                    used += deflate_continue(out + used, b.len, &b_shape)
+                else:
+                    failed = -1
+        finally:
+            PyBuffer_Release(&b)
     finally:
-        PyBuffer_Release(&view)
-    used = deflate_continue(out, used, &shape)
+        PyBuffer_Release(&a)
+    if failed:
+        raise ValueError(f"this is not a whole deflate stream of {first_size} bytes, or not one of {second_size}")
     return room[:used]

@@ -12,14 +12,19 @@ enum {
 };
 
 /* What a code stands for, in one word: how many bits it takes with the extra bits behind it (first, since the next look waits for it), how
-   many without, what to do, and the bytes of output that it stands for before the extra bits are added. 0: no such code. */
+   many without, what to do, and the bytes of output that it stands for before the extra bits are added. */
 typedef uint32_t entry;
 #define ENTRY(code, all, kind, base) ((entry)(all) | (entry)(code) << 8 | (entry)(kind) | (entry)(base) << 16)
 #define ALL_BITS(e) ((e) & 63)
 #define CODE_BITS(e) ((e) >> 8 & 31)
-#define KIND(e) ((e) & 3 << 13)
 #define BASE(e) ((e) >> 16)
-enum { LITERAL = 0, MATCH = 1 << 13, END = 2 << 13, LONGER = 3 << 13 };
+enum {
+    LITERAL = 1 << 13, /* no distance follows */
+    SPECIAL = 1 << 14, /* not for the quick loop: one of these */
+    END = SPECIAL | 1 << 6,
+    LONGER = SPECIAL | 1 << 7, /* the code is longer than the table knows */
+    NONE = SPECIAL,            /* no such code */
+};
 
 /* One Huffman code: a table for short codes, and what a walk bit by bit needs for long ones. */
 typedef struct {
@@ -27,6 +32,9 @@ typedef struct {
     uint16_t symbols[LITERALS]; /* in the order of their codes */
     entry table[1 << LITERAL_BITS];
 } code;
+
+_Static_assert(LITERAL >> 4 == 1 << DISTANCE_BITS, "a literal leads to the half of the distance table where nothing is taken");
+_Static_assert(LITERAL_BITS > DISTANCE_BITS, "both halves fit");
 
 typedef struct {
     const uint8_t *next, *end;
@@ -84,20 +92,20 @@ static entry literal_meaning(unsigned symbol, unsigned length)
     if (symbol == 256)
         return ENTRY(length, length, END, 0);
     if (symbol > 285)
-        return 0;
-    return ENTRY(length, length + extra[symbol - 257], MATCH, base[symbol - 257]);
+        return NONE;
+    return ENTRY(length, length + extra[symbol - 257], 0, base[symbol - 257]);
 }
 
 static entry distance_meaning(unsigned symbol, unsigned length)
 {
     if (symbol > 29)
-        return 0;
-    return ENTRY(length, length + (symbol < 4 ? 0 : symbol / 2 - 1), LITERAL, 1);
+        return NONE;
+    return ENTRY(length, length + (symbol < 4 ? 0 : symbol / 2 - 1), 0, 0);
 }
 
 static entry length_meaning(unsigned symbol, unsigned length)
 {
-    return ENTRY(length, length, LITERAL, symbol);
+    return ENTRY(length, length, 0, symbol);
 }
 
 /* The code whose SYMBOLS symbols have codes of LENGTHS bits (3.2.2). Returns -1 if there are more codes than can be told apart. */
@@ -119,7 +127,8 @@ static int make_code(code *made, const uint8_t *lengths, unsigned symbols, unsig
         first = (first + made->count[length - 1]) << 1;
         next[length] = first;
     }
-    memset(made->table, 0, sizeof(entry) << table_bits);
+    for (symbol = 0; symbol < 1u << table_bits; symbol++)
+        made->table[symbol] = NONE;
     for (symbol = 0; symbol < symbols; symbol++) {
         unsigned bits, reversed = 0, at;
 
@@ -138,7 +147,7 @@ static int make_code(code *made, const uint8_t *lengths, unsigned symbols, unsig
     return 0;
 }
 
-/* What a code stands for that is too long for the table, read bit by bit; 0 if there is none. */
+/* What a code stands for that is too long for the table, read bit by bit; NONE if there is none. */
 static entry long_code(const code *from, uint64_t bits, meaning mean)
 {
     int value = 0, first = 0, index = 0;
@@ -151,7 +160,14 @@ static entry long_code(const code *from, uint64_t bits, meaning mean)
         first = (first + from->count[length]) << 1;
         value <<= 1;
     }
-    return 0;
+    return NONE;
+}
+
+static int make_distances(code *made, const uint8_t *lengths, unsigned symbols)
+{
+    /* Behind the table the quick loop looks when no distance follows. */
+    memset(made->table + (1 << DISTANCE_BITS), 0, sizeof(entry) << DISTANCE_BITS);
+    return make_code(made, lengths, symbols, DISTANCE_BITS, distance_meaning);
 }
 
 static int fixed_codes(code *literals, code *distances)
@@ -165,7 +181,7 @@ static int fixed_codes(code *literals, code *distances)
     if (make_code(literals, lengths, LITERALS, LITERAL_BITS, literal_meaning) != 0)
         return -1;
     memset(lengths, 5, DISTANCES);
-    return make_code(distances, lengths, DISTANCES, DISTANCE_BITS, distance_meaning);
+    return make_distances(distances, lengths, DISTANCES);
 }
 
 /* The codes that stand before a block (3.2.7). */
@@ -192,7 +208,7 @@ static int read_codes(reader *in, code *literals, code *distances)
 
         refill(in);
         found = literals->table[in->bits & ((1 << LENGTH_BITS) - 1)];
-        if (found == 0)
+        if (found == NONE)
             return -1;
         take(in, ALL_BITS(found));
         value = symbol = BASE(found);
@@ -209,45 +225,7 @@ static int read_codes(reader *in, code *literals, code *distances)
     }
     if (literal_count > 286 || make_code(literals, lengths, literal_count, LITERAL_BITS, literal_meaning) != 0)
         return -1;
-    return make_code(distances, lengths + literal_count, distance_count, DISTANCE_BITS, distance_meaning);
-}
-
-/* Reads up to the end of a block, and adds to *SIZE what its symbols stand for. */
-static int walk_symbols(reader *stream, const code *literals, const code *distances, uint64_t *size)
-{
-    reader in = *stream; /* kept in registers */
-    uint64_t total = *size;
-
-    for (;;) {
-        entry found;
-
-        /* The longest pair of a length and a distance takes 48 bits. */
-        if (in.held < 48) {
-            refill(&in);
-            if (in.beyond > 64)
-                return -1;
-        }
-        found = literals->table[in.bits & ((1 << LITERAL_BITS) - 1)];
-        if (KIND(found) == LONGER)
-            found = long_code(literals, in.bits, literal_meaning);
-        if (found == 0)
-            return -1;
-        total += BASE(found) + ((in.bits & (((uint64_t)1 << ALL_BITS(found)) - 1)) >> CODE_BITS(found));
-        take(&in, ALL_BITS(found));
-        if (KIND(found) == LITERAL)
-            continue;
-        if (KIND(found) == END)
-            break;
-        found = distances->table[in.bits & ((1 << DISTANCE_BITS) - 1)];
-        if (KIND(found) == LONGER)
-            found = long_code(distances, in.bits, distance_meaning);
-        if (found == 0)
-            return -1;
-        take(&in, ALL_BITS(found));
-    }
-    *stream = in;
-    *size = total;
-    return 0;
+    return make_distances(distances, lengths + literal_count, distance_count);
 }
 
 static int skip_stored(reader *in, uint64_t *size)
@@ -271,33 +249,181 @@ static int skip_stored(reader *in, uint64_t *size)
     return 0;
 }
 
-int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape)
-{
-    reader in = {data, data + size, 0, 0, 0};
+/* Where the reading of one stream has come to. */
+typedef struct {
+    reader in;
+    const uint8_t *data;
+    size_t bytes;
+    int last;
     code literals, distances;
-    int last = 0;
+    deflate_shape *shape;
+} walker;
 
+static void start(walker *walk, const uint8_t *data, size_t size, deflate_shape *shape)
+{
+    walk->in = (reader){data, data + size, 0, 0, 0};
+    walk->data = data;
+    walk->bytes = size;
+    walk->last = 0;
+    walk->shape = shape;
     shape->size = 0;
-    while (!last) {
+}
+
+/* Reads up to the first symbol of the next block that has symbols. Returns 1 if there is one, 0 if the stream has ended, -1 if it is bad. */
+static int next_block(walker *walk)
+{
+    reader *in = &walk->in;
+
+    while (!walk->last) {
         uint32_t type;
         int failed;
 
-        refill(&in);
-        shape->last_block = position(&in, data);
-        last = (int)take(&in, 1);
-        type = take(&in, 2);
+        refill(in);
+        walk->shape->last_block = position(in, walk->data);
+        walk->last = (int)take(in, 1);
+        type = take(in, 2);
         if (type == 0)
-            failed = skip_stored(&in, &shape->size);
-        else {
-            failed = type == 3 ? -1 : type == 1 ? fixed_codes(&literals, &distances) : read_codes(&in, &literals, &distances);
-            if (failed == 0)
-                failed = walk_symbols(&in, &literals, &distances, &shape->size);
-        }
-        if (failed != 0 || position(&in, data) > (uint64_t)size * 8)
+            failed = skip_stored(in, &walk->shape->size);
+        else
+            failed = type == 3   ? -1
+                     : type == 1 ? fixed_codes(&walk->literals, &walk->distances)
+                                 : read_codes(in, &walk->literals, &walk->distances);
+        if (failed != 0 || position(in, walk->data) > (uint64_t)walk->bytes * 8)
             return -1;
+        if (type != 0)
+            return 1;
     }
-    shape->end = position(&in, data);
-    return (shape->end + 7) / 8 == size ? 0 : -1;
+    walk->shape->end = position(in, walk->data);
+    return (walk->shape->end + 7) / 8 == walk->bytes ? 0 : -1;
+}
+
+/* Reads one symbol of whatever kind. Returns 1 for one within the block, else what next_block() says of the block after it. */
+static int step(walker *walk)
+{
+    reader *in = &walk->in;
+    entry found;
+
+    refill(in);
+    if (in->beyond > 64)
+        return -1;
+    found = walk->literals.table[in->bits & ((1 << LITERAL_BITS) - 1)];
+    if ((found & LONGER) == LONGER)
+        found = long_code(&walk->literals, in->bits, literal_meaning);
+    if (found == NONE)
+        return -1;
+    walk->shape->size += BASE(found) + ((in->bits & (((uint64_t)1 << ALL_BITS(found)) - 1)) >> CODE_BITS(found));
+    take(in, ALL_BITS(found));
+    if ((found & END) == END)
+        return position(in, walk->data) > (uint64_t)walk->bytes * 8 ? -1 : next_block(walk);
+    if (found & LITERAL)
+        return 1;
+    found = walk->distances.table[in->bits & ((1 << DISTANCE_BITS) - 1)];
+    if ((found & LONGER) == LONGER)
+        found = long_code(&walk->distances, in->bits, distance_meaning);
+    if (found == NONE)
+        return -1;
+    take(in, ALL_BITS(found));
+    return 1;
+}
+
+/* What the quick loop keeps of a walker, in registers. */
+typedef struct {
+    const uint8_t *next;
+    uint64_t bits, held, total;
+} quick;
+
+static inline quick quicken(const walker *walk)
+{
+    return (quick){walk->in.next, walk->in.bits, walk->in.held, walk->shape->size};
+}
+
+static inline void settle(walker *walk, const quick *from)
+{
+    walk->in.next = from->next;
+    walk->in.bits = from->bits;
+    walk->in.held = (unsigned)from->held;
+    walk->shape->size = from->total;
+}
+
+/* Reads a symbol and its distance if one follows, without asking which: a wrong guess would cost more than the work. Returns whether the
+   symbol, which is then still to be read, is a special one. */
+static inline entry quick_step(quick *at, const entry *literals, const entry *distances)
+{
+    quick was;
+    uint64_t word;
+    entry symbol, distance;
+
+    memcpy(&word, at->next, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    at->bits |= word << at->held;
+    at->next += (63 - at->held) >> 3;
+    at->held |= 56;
+    was = *at;
+    symbol = literals[at->bits & ((1 << LITERAL_BITS) - 1)];
+    at->total += BASE(symbol) + ((at->bits & (((uint64_t)1 << ALL_BITS(symbol)) - 1)) >> CODE_BITS(symbol));
+    at->bits >>= ALL_BITS(symbol);
+    at->held -= ALL_BITS(symbol);
+    distance = distances[(at->bits & ((1 << DISTANCE_BITS) - 1)) | (symbol & LITERAL) >> 4];
+    at->bits >>= ALL_BITS(distance);
+    at->held -= ALL_BITS(distance);
+    if (__builtin_expect((symbol | distance) & SPECIAL, 0)) {
+        *at = was;
+        return 1;
+    }
+    return 0;
+}
+
+/* Reads two streams side by side, up to where one of them has a special symbol next or comes to its last bytes: each look into a table waits
+   for the one before it, and while one stream waits the other goes on. */
+static void step_both(walker *one, walker *two)
+{
+    quick first = quicken(one), second = quicken(two);
+    const uint8_t *first_end = one->in.end - 8, *second_end = two->in.end - 8;
+    entry special = 0;
+
+    if (one->bytes < 8 || two->bytes < 8 || one->in.beyond || two->in.beyond)
+        return;
+    while (!special && first.next <= first_end && second.next <= second_end) {
+        special = quick_step(&first, one->literals.table, one->distances.table);
+        special |= quick_step(&second, two->literals.table, two->distances.table);
+    }
+    settle(one, &first);
+    settle(two, &second);
+}
+
+int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape)
+{
+    walker walk;
+    int more;
+
+    start(&walk, data, size, shape);
+    for (more = next_block(&walk); more > 0;)
+        more = step(&walk);
+    return more;
+}
+
+int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
+                     deflate_shape *second_shape)
+{
+    walker one, two;
+    int more, other;
+
+    start(&one, first, first_size, first_shape);
+    start(&two, second, second_size, second_shape);
+    more = next_block(&one);
+    other = next_block(&two);
+    while (more > 0 && other > 0) {
+        step_both(&one, &two);
+        more = step(&one);
+        other = step(&two);
+    }
+    while (more > 0)
+        more = step(&one);
+    while (other > 0)
+        other = step(&two);
+    return more | other;
 }
 
 size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape)
