@@ -26,7 +26,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
+
+from rootfs import change
 
 HERE = Path(__file__).resolve().parent
 
@@ -141,7 +144,28 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         ],
     )
 
+    small = [Rival("build-oci", f"{ours} < $SMALL", layer=layout_layer), *peers.original({"gzip": "gzip"}, "< $SMALL")]
+    yield Case("20,000 files of 1 KiB", small, many_small_files)
+    modes: dict[str, dict[str, Any]] = {"zstd 3": {}, "gzip 5": {"compression": "gzip"}}
+    for name, mode in modes.items():
+        yield Case(f"workers, {name}", [Rival(f"build-oci -j {count}", f"{ours} -j {count}", document(mode)) for count in (2, 1)])
     python = shlex.quote(sys.executable)
+    yield Case(
+        "start-up",
+        [
+            Rival("build-oci, no layer", ours, json.dumps({"images": [{"architecture": "amd64", "os": "linux"}]}), layer=lambda out: None),
+            Rival("python -c pass", f"{python} -c pass", layer=lambda out: None),
+        ],
+    )
+    if os.geteuid() == 0:
+        cold = "sync; echo 3 > /proc/sys/vm/drop_caches"
+        yield Case(
+            "cold cache, disabled",
+            [
+                Rival("build-oci", ours, document({"compression": "disabled"}), cold, layout_layer),
+                Rival("tar", "tar -C $ROOTFS -cf $OUT .", prepare=cold),
+            ],
+        )
     yield Case(
         "parent, 1 % changed",
         [
@@ -164,6 +188,18 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
     )
 
 
+def many_small_files(rootfs: Path, scratch: Path) -> dict[str, str]:
+    """20,000 files of 1 KiB of noise and text, 100 to a directory."""
+    random = Random(1)
+    tree = scratch / "small"
+    for number in range(20_000):
+        folder = tree / f"{number // 100:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(number)).write_bytes(random.randbytes(512) + b"%d and so on " % number * 39)
+    (scratch / "small.json").write_text(document({}, str(tree)))
+    return {"SMALL": str(scratch / "small.json")}
+
+
 def parent_and_change(rootfs: Path, scratch: Path) -> dict[str, str]:
     """The tree as two parents, and a copy of it in which every hundredth file has another byte at its end.
 
@@ -175,10 +211,7 @@ def parent_and_change(rootfs: Path, scratch: Path) -> dict[str, str]:
         if path.is_block_device() or path.is_char_device():
             path.unlink()
     subprocess.run(["cp", "-a", str(base), str(changed)], check=True)
-    files = sorted(path for path in changed.rglob("*") if path.is_file() and not path.is_symlink())
-    for path in files[::100]:
-        with path.open("ab") as file:
-            file.write(b"\n")
+    change(changed)
     variables = {"CHANGED": str(changed), "PARENT_GZIP": str(scratch / "gzip")}
     for name, mode in (("zstd", {"compression": "zstd"}), ("gzip", {"gzip": "gzip"})):
         command = [sys.executable, "-P", "-m", "build_oci", "-o", str(scratch / name)]

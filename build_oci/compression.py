@@ -2,19 +2,7 @@
 
 The bytes depend on the data, the level and the codec library's version; never on the workers, the pool, the sizes of the writes or time.
 
-Measured with 2 workers on the 204 MB tar of a Debian minbase root file system: MB per second of processor time (one worker; AMD EPYC,
-shared and busy: a quiet one gives up to twice as much), size, and size against the command of that name and level (zstd 1.5.4, gzip 1.12;
-of two levels the worse); "lean" is that last figure without the package caches (120 MB).
-
-| zstd | MB/s | size   | vs     | lean   |   | gzip | MB/s | size   | vs     | lean   |
-|------|------|--------|--------|--------|---|------|------|--------|--------|--------|
-| 1    | 280  | 46.4 % | -0.3 % | -0.6 % |   | 1    | 260  | 49.0 % | +0.4 % | +2.3 % |
-| 3    | 173  | 41.5 % | -0.4 % | -0.6 % |   | 2    | 248  | 48.6 % | +1.1 % | +3.1 % |
-| 6    | 63   | 39.7 % | -0.8 % | -3.1 % |   | 3    | 108  | 48.0 % | +0.8 % | +2.6 % |
-| 9    | 23   | 38.7 % | -0.1 % | -0.9 % |   | 4    | 56   | 46.0 % | -0.8 % | -0.1 % |
-| 12   | 17   | 38.5 % | -0.0 % | -0.7 % |   | 5, 6 | 40   | 45.7 % | +0.3 % | +1.4 % |
-| 15   | 6    | 38.0 % | -0.5 % |        |   | 7, 8 | 21   | 45.6 % | +0.4 % | -0.0 % |
-| 19   | 1.5  | 35.7 % |        |        |   | 9    | 21   | 45.6 % | +0.4 % | -0.0 % |
+docs/compression.md has speed and size of every level, measured.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ cdef extern from "deflate.h" nogil:
         uint64_t end
         uint64_t size
 
-    int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape)
     int deflate_walk_two(
-        const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size, deflate_shape *second_shape
+        const uint8_t *first, size_t first_size, deflate_shape *first_shape,
+        const uint8_t *second, size_t second_size, deflate_shape *second_shape
     )
     size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape)
 

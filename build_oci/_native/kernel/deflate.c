@@ -393,17 +393,6 @@ static void step_both(walker *one, walker *two)
     settle(two, &second);
 }
 
-int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape)
-{
-    walker walk;
-    int more;
-
-    start(&walk, data, size, shape);
-    for (more = next_block(&walk); more > 0;)
-        more = step(&walk);
-    return more;
-}
-
 int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
                      deflate_shape *second_shape)
 {

@@ -12,10 +12,8 @@ typedef struct {
     uint64_t size;       /* bytes that the whole stream stands for */
 } deflate_shape;
 
-/* Reads the stream of SIZE bytes at DATA. Returns 0, or -1 if it is not one whole, well-formed stream. */
-int deflate_walk(const uint8_t *data, size_t size, deflate_shape *shape);
-
-/* The same for two streams at once, in less time than one after the other. */
+/* Reads two streams at once, which takes less time than one after the other: each step waits for the one before it. Returns 0, or -1 if one
+   of them is not a whole, well-formed stream. */
 int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
                      deflate_shape *second_shape);
 
