@@ -81,6 +81,12 @@ class Peers:
     original_path: Path | None
     original_python: str
     rs_path: Path | None
+    other_python: str | None
+
+    def other(self, mode: dict[str, Any], redirect: str = "") -> list[Rival]:
+        """Another build-oci, of another revision say."""
+        command = f"{shlex.quote(str(self.other_python))} -P -m build_oci -o $OUT {redirect}"
+        return [Rival("the other build-oci", command, document(mode), layer=layout_layer)] if self.other_python else []
 
     def original(self, mode: dict[str, Any], redirect: str = "") -> list[Rival]:
         command = f"cd $OUT && {shlex.quote(self.original_python)} -c 'from oci_builder.cmd import main; main()' {redirect}"
@@ -109,13 +115,14 @@ class Peers:
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
     """Every comparison; the first rival of each is build-oci."""
-    peers = Peers(options.original, options.original_python, options.rs)
+    peers = Peers(options.original, options.original_python, options.rs, options.other)
     ours = f"{shlex.quote(sys.executable)} -P -m build_oci -o $OUT"
     twin = f"{shlex.quote(sys.executable)} {shlex.quote(str(HERE / 'baseline.py'))} $ROOTFS $OUT"
     yield Case(
         "zstd 3 (default)",
         [
             Rival("build-oci", ours, document({}), layer=layout_layer),
+            *peers.other({}),
             *peers.floor("zstd", "-q -3 -T0"),
             *peers.original({"gzip": "gzip"}),
             Rival("plain Python, gzip 5", twin, layer=layout_layer),
@@ -127,6 +134,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             f"gzip {level}",
             [
                 Rival("build-oci", ours, document(mode), layer=layout_layer),
+                *peers.other(mode),
                 *peers.floor("pigz", f"-{level}"),
                 *peers.original({"gzip": "gzip", "compression-level": level}),
                 *peers.rust(mode),
@@ -139,6 +147,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         "disabled",
         [
             Rival("build-oci", ours, document(mode), layer=layout_layer),
+            *peers.other(mode),
             *peers.floor("cat"),
             *peers.original({"gzip": "disabled"}),
             *peers.rust(mode),
@@ -182,6 +191,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
                 f"{python} {shlex.quote(str(HERE / 'floor.py'))} $CHANGED $LAYER",
                 layer=lambda out: None,
             ),
+            *peers.other({}, "< $UPON_ZSTD"),
             *peers.original({}, "< $UPON_GZIP"),
             Rival(
                 "plain Python, gzip 5",
@@ -382,6 +392,7 @@ def main() -> None:
     parser.add_argument("--original", type=Path, help="a checkout of the Freedesktop SDK's Python builder")
     parser.add_argument("--original-python", default=sys.executable, help="an interpreter for it: Python >= 3.12 with PyYAML")
     parser.add_argument("--rs", type=Path, help="the binary of build-oci-rs")
+    parser.add_argument("--other", help="an interpreter that has another build-oci installed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
     parser.add_argument("--scratch", type=Path, help="where outputs go; the same file system for all")
