@@ -215,5 +215,5 @@ def test_detection_agrees_with_the_operating_system() -> None:
 def test_import_needs_only_the_stable_abi() -> None:
     """A fresh interpreter loads the extension with every symbol bound at once."""
     code = "import sys, os; sys.setdlopenflags(os.RTLD_NOW); from build_oci._native import sha256; print(sha256.digest(b'abc').hex())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == VECTORS[1][1]

@@ -1,8 +1,11 @@
 """A tree held against what its parent image has (spec: against the parent)."""
 
+from typing_extensions import disjoint_base
+
 from build_oci._native.lower import Lower
 from build_oci._native.walk import Problem, Tree
 
+@disjoint_base
 class Digests:
     """Gives every regular file of a tree its SHA-256, those that have none yet: `hash` every batch, from any threads, then `finish`.
 

@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 class Member(TypedDict):
     """One member of an archive. Of a hard link only the name and the target count."""
@@ -24,6 +24,7 @@ class Member(TypedDict):
     xattrs: list[tuple[bytes, bytes]]
     """Names and values, sorted, without those that tell of a build host."""
 
+@disjoint_base
 class Scan:
     """Reads the uncompressed archive of one layer, in pieces of any size. For one thread at a time.
 
@@ -55,6 +56,7 @@ class Scan:
     def capsule(self) -> object:
         """The native members for the other extensions; valid as long as this object lives. RuntimeError before `finish`."""
 
+@disjoint_base
 class Lower:
     """What the layers of a parent image hold when they are put on top of each other: names over inodes, whiteouts applied.
 

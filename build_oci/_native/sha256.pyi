@@ -6,7 +6,7 @@ an object that is no buffer TypeError. `kernel` is a number from `kernel_id`, by
 
 from collections.abc import Iterable
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 def kernels() -> tuple[str, ...]:
     """The kernels this CPU can run, slowest first: always "scalar", then "sha-ni" (x86-64) or "armv8" (AArch64) where the CPU has it."""
@@ -27,10 +27,11 @@ def digest_many(buffers: Iterable[Buffer], kernel: int = ...) -> list[bytes]:
     from where the others ended, so much larger buffers are better placed first.
     """
 
+@disjoint_base
 class Sha256:
     """The digest of a message that comes in pieces. For one thread at a time."""
 
-    def __init__(self, kernel: int = ...) -> None: ...
+    def __new__(cls, kernel: int = ...) -> Sha256: ...
     def update(self, data: Buffer) -> None:
         """Appends DATA to the message. The GIL is released meanwhile."""
 

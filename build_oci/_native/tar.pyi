@@ -1,9 +1,10 @@
 """Tar segments of a walked tree, in any order, from many threads (spec: tar, hard links)."""
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from build_oci._native.walk import Problem, Tree
 
+@disjoint_base
 class Plan:
     """What a tree emits, in tar order, cut into segments that can be filled independently of each other.
 
