@@ -1,0 +1,68 @@
+"""The configuration as a JSON Schema (draft 2020-12), for editors: made from the table of keys that validation reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from build_oci.keys import ARCHITECTURES, SYSTEMS, TOP_KEYS, Key, Kind
+
+# What editors suggest; other names are a warning of the build, no error.
+_SUGGESTIONS = {"architecture": ARCHITECTURES.split(), "os": SYSTEMS.split()}
+
+
+def schema() -> dict[str, Any]:
+    """The schema of a whole document. JSON-able, and the same at every call."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "build-oci",
+        "description": "The images that build-oci builds.",
+        **_section(TOP_KEYS),
+        # As the build has it: a level is for a compression that has levels.
+        "if": {"properties": {"compression": {"const": "gzip"}}, "required": ["compression"]},
+        "then": {"properties": {"compression-level": {"maximum": 9}}},
+    }
+
+
+def _section(keys: tuple[Key, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key.name: _property(key) for key in keys},
+    }
+    if required := [key.name for key in keys if key.required]:
+        found["required"] = required
+    return found
+
+
+def _property(key: Key) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": f"{key.doc[:1].upper()}{key.doc[1:]}."}
+    found |= _value(key)
+    default = next((written for written, meant in key.choices.items() if meant == key.default), None) if key.choices else key.default
+    if default not in (None, {}, ()):
+        found["default"] = default
+    return found
+
+
+def _value(key: Key) -> dict[str, Any]:
+    match key.kind:
+        case Kind.STRING:
+            found: dict[str, Any] = {"type": "string", "minLength": 1} if key.required else {"type": "string"}
+            return found | ({"examples": _SUGGESTIONS[key.name]} if key.name in _SUGGESTIONS else {})
+        case Kind.PATH:
+            return {"type": "string", "minLength": 1}
+        case Kind.BOOLEAN:
+            return {"type": "boolean"}
+        case Kind.INTEGER:
+            return {"type": "integer", "minimum": key.minimum} | ({} if key.maximum is None else {"maximum": key.maximum})
+        case Kind.CHOICE:
+            return {"enum": list(key.choices)}
+        case Kind.STRINGS:
+            return {"type": "array", "items": {"type": "string"}}
+        case Kind.ANNOTATIONS:
+            return {"type": "object", "additionalProperties": {"type": "string"}}
+        case Kind.SECTION:
+            return _section(key.keys)
+        case Kind.SECTIONS:
+            return {"type": "array", "items": _section(key.keys)}
+        case Kind.ANYTHING:
+            return {}

@@ -1,0 +1,103 @@
+"""The schema for editors says what the build says: documents that load are valid, and those that do not are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from build_oci.config import load_config
+from build_oci.errors import ConfigError
+from build_oci.schema import schema
+
+REAL = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or Path(__file__).parents[2] / "shared" / "real-configs")
+IMAGE: dict[str, Any] = {"architecture": "amd64", "os": "linux"}
+
+GOOD: list[Any] = [
+    {},
+    {"images": []},
+    {"images": [IMAGE]},
+    {"compression": "gzip", "compression-level": 9, "images": [IMAGE | {"layer": "root", "config": {"Cmd": ["sh"], "x": [1, None]}}]},
+    {"compression": "zstd", "compression-level": 22},
+    {"gzip": True, "mode": "oci", "hardlinks": "copy", "skip-xattrs": True, "prefetch-limit-mb": 1},
+    {"gzip": "disabled", "annotations": {"a": "b"}},
+    {"images": [IMAGE | {"parent": {"image": "base", "index": 2, "recompress": False}, "os.features": ["x"], "comment": ""}]},
+]
+BAD: list[Any] = [
+    [],
+    "text",
+    {"images": {}},
+    {"images": ["x"]},
+    {"images": [{"os": "linux"}]},
+    {"images": [IMAGE | {"architecture": ""}]},
+    {"images": [IMAGE | {"layer": ""}]},
+    {"images": [IMAGE | {"os.features": "x"}]},
+    {"images": [IMAGE | {"annotations": {"a": 1}}]},
+    {"images": [IMAGE | {"parent": {}}]},
+    {"images": [IMAGE | {"parent": {"image": "a", "index": -1}}]},
+    {"compression": "xz"},
+    {"compression": "gzip", "compression-level": 10},
+    {"compression-level": 0},
+    {"compression-level": "3"},
+    {"gzip": "zstd"},
+    {"mode": "docker"},
+    {"skip-xattrs": "no"},
+    {"prefetch-limit-mb": 0},
+    {"hardlinks": True},
+]
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    return jsonschema.Draft202012Validator(json.loads(json.dumps(schema())))
+
+
+@pytest.mark.parametrize("document", GOOD, ids=lambda document: json.dumps(document)[:60])
+def test_what_loads_is_valid(validator: Any, document: Any) -> None:
+    load_config(json.dumps(document))
+    validator.validate(document)
+
+
+@pytest.mark.parametrize("document", BAD, ids=lambda document: json.dumps(document)[:60])
+def test_what_does_not_load_is_not_valid(validator: Any, document: Any) -> None:
+    with pytest.raises(ConfigError):
+        load_config(json.dumps(document))
+    assert not validator.is_valid(document)
+
+
+def test_unknown_keys_are_marked(validator: Any) -> None:
+    """A warning of the build is an error to an editor: that is where it is seen in time."""
+    assert load_config('{"compresion": "gzip"}').warnings
+    assert not validator.is_valid({"compresion": "gzip"})
+
+
+def test_every_key_is_described() -> None:
+    def look(section: dict[str, Any]) -> None:
+        for name, value in section["properties"].items():
+            assert re.fullmatch(r"[A-Z`].*[.]", value["description"]), name
+            for inner in (value, value.get("items", {})):
+                if "properties" in inner:
+                    look(inner)
+
+    look(schema())
+    assert schema()["properties"]["hardlinks"]["default"] == "preserve"
+
+
+def test_real_documents(validator: Any) -> None:
+    """Valid but for keys that the build warns of."""
+    if not REAL.is_dir():
+        pytest.skip("there are no real configurations here; BUILD_OCI_REAL_CONFIGS names a folder of them")
+    for path in sorted(REAL.rglob("*.yaml")):
+        text = re.sub(r"%\{[^}]*\}|\$\([^)]*\)", "word", path.read_text())
+        if re.search("^mode: docker", text, re.M):
+            continue
+        errors = list(validator.iter_errors(yaml.safe_load(text)))
+        assert {error.validator for error in errors} <= {"additionalProperties"}, path
+        assert bool(errors) == any("is not a key" in warning for warning in load_config(text).warnings), path
