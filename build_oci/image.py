@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
+from build_oci.progress import Listener, Progress, Stage, ignore
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Tree
@@ -48,6 +49,15 @@ class Context(NamedTuple):
     epoch: int | None
     created: int
     warn: Callable[[str], None]
+    listen: Listener = ignore
+
+    def tell(self, number: int, stage: Stage, done: int, total: int | None) -> None:
+        """Tell the listener how far the image NUMBER is."""
+        self.listen(Progress(number, stage, done, total))
+
+
+# Stage, done, total.
+_Tell = Callable[[Stage, int, int | None], None]
 
 
 class _Counts(NamedTuple):
@@ -56,21 +66,24 @@ class _Counts(NamedTuple):
     whiteouts: int = 0
 
 
-def build_image(context: Context, image: ImageConfig) -> BuiltImage:
-    """Write the blobs of one image. Raises ParentError, TreeError, OutputError, Cancelled."""
+def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltImage:
+    """Write the blobs of the image that has this NUMBER in the configuration. Raises ParentError, TreeError, OutputError, Cancelled."""
     started = time.monotonic()
+    tell = partial(context.tell, number)
     platform = oci.Platform(image.architecture, image.os, os_version=image.os_version, os_features=image.os_features, variant=image.variant)
     parent: ParentImage | None = None
     layer: Layer | None = None
     counts = _Counts()
     if image.parent is None or context.parents is None:
         if image.layer is not None:
-            layer, counts = _write_layer(context, image.layer, _read_tree(context, image.layer))
+            layer, counts = _write_layer(context, image.layer, _read_tree(context, image.layer, tell), tell)
     elif image.layer is None:
-        parent = context.parents.image(image.parent, platform)
+        parent = context.parents.image(image.parent, platform, partial(tell, "parent"))
     else:
-        parent, layer, counts = _build_upon(context, partial(context.parents.image, image.parent, platform), image.layer)
+        read_parent = partial(context.parents.image, image.parent, platform, partial(tell, "parent"))
+        parent, layer, counts = _build_upon(context, read_parent, image.layer, tell)
     descriptor = _write_documents(context, image, platform, parent, layer)
+    tell("done", 1, 1)
     return BuiltImage(
         descriptor,
         layers_size=layer.descriptor.size if layer else 0,
@@ -82,35 +95,38 @@ def build_image(context: Context, image: ImageConfig) -> BuiltImage:
     )
 
 
-def _build_upon(context: Context, read_parent: Callable[[], ParentImage], path: str) -> tuple[ParentImage, Layer, _Counts]:
+def _build_upon(context: Context, read_parent: Callable[[], ParentImage], path: str, tell: _Tell) -> tuple[ParentImage, Layer, _Counts]:
     """The parent, and the layer of what the directory PATH changes on top of it; both are read side by side."""
     from build_oci._native.diff import mark_unchanged
     from build_oci.layer.diff import digest_files
 
     with context.workers.beside(read_parent) as reading:
-        tree = _read_tree(context, path)
-        digest_files(tree, path, context.workers)
+        tree = _read_tree(context, path, tell)
+        digest_files(tree, path, context.workers, partial(tell, "hash"))
         parent = reading.result()
     assert parent.lower is not None  # there is one where any image of the build has a layer
     unchanged, whiteouts = mark_unchanged(tree, parent.lower, epoch=context.epoch, preserve_hardlinks=context.config.preserve_hardlinks)
-    layer, counts = _write_layer(context, path, tree)
+    layer, counts = _write_layer(context, path, tree, tell)
     return parent, layer, counts._replace(unchanged=unchanged, whiteouts=whiteouts)
 
 
-def _read_tree(context: Context, path: str) -> Tree:
+def _read_tree(context: Context, path: str, tell: _Tell) -> Tree:
     from build_oci.layer.tree import read_tree
 
     config = context.config
-    return read_tree(
+    tell("walk", 0, None)
+    tree = read_tree(
         path,
         context.workers,
         skip_xattrs=config.skip_xattrs,
         trust_checksum_xattrs=config.trust_checksum_xattrs,
         warn=context.warn,
     )
+    tell("walk", len(tree), len(tree))
+    return tree
 
 
-def _write_layer(context: Context, path: str, tree: Tree) -> tuple[Layer, _Counts]:
+def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell) -> tuple[Layer, _Counts]:
     """What TREE, the directory PATH, emits, as a blob."""
     from build_oci.layer.pack import Packer, plan_layer
     from build_oci.layer.write import write_layer
@@ -124,6 +140,7 @@ def _write_layer(context: Context, path: str, tree: Tree) -> tuple[Layer, _Count
         compression=config.compression,
         level=config.level,
         epoch=context.epoch,
+        written=lambda size: tell("pack", size, plan.archive_size),
     )
     return layer, _Counts(files=plan.files)
 

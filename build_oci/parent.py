@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.compression import decode, encoder
 from build_oci.errors import ParentError
 from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
-from build_oci.source import ReadDescriptor, Source, VerifiedBlob, parse_descriptor, parse_descriptors
+from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
@@ -103,6 +103,23 @@ class _Scans:
         return left
 
 
+class _Gauge:
+    """How much of a parent's blobs has been read; several threads may read."""
+
+    def __init__(self, total: int, read: Callable[[int, int], None]) -> None:
+        self._total = total
+        self._read = read
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def watch(self, blob: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in blob:
+            yield piece
+            with self._lock:
+                self._done += len(piece)
+                self._read(self._done, self._total)
+
+
 class Parents:
     """The parents of one build. One that several images share is read once; safe to call from several threads."""
 
@@ -115,23 +132,27 @@ class Parents:
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
 
-    def image(self, parent: ParentConfig, platform: Platform) -> ParentImage:
-        """Open PARENT for an image of PLATFORM and bring its layers into the layout. Raises ParentError, OutputError, Cancelled."""
+    def image(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
+        """Open PARENT for an image of PLATFORM and bring its layers into the layout; READ is told how many bytes of how many are done.
+
+        Raises ParentError, OutputError, Cancelled.
+        """
         key = (os.path.realpath(parent.image), parent.number, parent.recompress, platform.architecture, platform.os, platform.variant)
         with self._lock:
             lock, done = self._images.setdefault(key, (threading.Lock(), []))
         with lock:
             if not done:
-                done.append(self._read(parent, platform))
+                done.append(self._read(parent, platform, read))
             return done[0]
 
-    def _read(self, parent: ParentConfig, platform: Platform) -> ParentImage:
+    def _read(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.number, platform)
         scans = _Scans(len(manifest.layers)) if self._scan else None
+        gauge = _Gauge(sum(layer.size for layer in manifest.layers), read)
 
         def take(number: int) -> ParentLayer:
-            return self._take_layer(source, manifest, number, scans, recompress=parent.recompress)
+            return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress)
 
         layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=self._workers.count)
         lower = None
@@ -139,7 +160,9 @@ class Parents:
             lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], self._workers.check)
         return ParentImage(tuple(layers), tuple(manifest.history), lower)
 
-    def _take_layer(self, source: Source, manifest: _Manifest, number: int, scans: _Scans | None, *, recompress: bool) -> ParentLayer:
+    def _take_layer(
+        self, source: Source, manifest: _Manifest, number: int, scans: _Scans | None, gauge: _Gauge, *, recompress: bool
+    ) -> ParentLayer:
         """Bring layer NUMBER into the layout, as it is or recompressed, and scan its archive on the way."""
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
@@ -149,9 +172,9 @@ class Parents:
         with source.blob(descriptor) as blob:
             if target == codec:
                 if feed:
-                    self._read_archive(codec, blob, diff_id, [feed])
+                    self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, [feed])
                 else:
-                    for _ in blob:
+                    for _ in gauge.watch(blob):
                         self._workers.check()
                 _carry(blob.fd, path, self._layout, descriptor.digest)
                 taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
@@ -160,7 +183,9 @@ class Parents:
                     compressed = encoder(
                         target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
                     )
-                    self._read_archive(codec, blob, diff_id, [feed, compressed.write] if feed else [compressed.write])
+                    self._read_archive(
+                        codec, gauge.watch(blob), blob.path, diff_id, [feed, compressed.write] if feed else [compressed.write]
+                    )
                     compressed.finish()
                     output.finish()
                 taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
@@ -169,12 +194,14 @@ class Parents:
                 scans.finish(number)
         return ParentLayer(taken, diff_id)
 
-    def _read_archive(self, codec: str, blob: VerifiedBlob, diff_id: str, readers: list[Callable[[bytes | memoryview], None]]) -> None:
-        """Unpack BLOB to its end, let READERS have every piece of the archive, and check its diff_id."""
+    def _read_archive(
+        self, codec: str, blob: Iterable[bytes], path: Path, diff_id: str, readers: list[Callable[[bytes | memoryview], None]]
+    ) -> None:
+        """Unpack BLOB, which is the file PATH, to its end, let READERS have every piece of the archive, and check its diff_id."""
         algorithm, _, expected = diff_id.partition(":")
         digest = hashlib.new(algorithm)
         hashing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, _named(blob.path):
+        with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, _named(path):
             for piece in decode(codec, _read_ahead(blob, beside)):
                 self._workers.check()
                 # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
@@ -185,7 +212,7 @@ class Parents:
                     read(piece)
         if digest.hexdigest() != expected:
             raise ParentError(
-                f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(blob.path)
+                f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(path)
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import wait
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from build_oci.workers import Workers
 
 
-def digest_files(tree: Tree, layer: str, workers: Workers) -> None:
-    """Hash every file of TREE, the directory `layer`, on all workers.
+def digest_files(tree: Tree, layer: str, workers: Workers, hashed: Callable[[int, int], None]) -> None:
+    """Hash every file of TREE, the directory `layer`, on all workers; HASHED is told how many entries of how many are done.
 
     Each digest is needed whatever the parent holds: to find the file unchanged, or for its header. So this need not wait for the parent.
 
@@ -24,9 +25,10 @@ def digest_files(tree: Tree, layer: str, workers: Workers) -> None:
     with workers.stoppable(digests.cancel):
         batches = [workers.pool.submit(digests.hash, batch) for batch in range(len(digests))]
         try:
-            for batch in batches:
+            for number, batch in enumerate(batches, 1):
                 if problem := batch.result():
                     raise problem_error(layer, problem)
+                hashed(len(tree) * number // len(batches), len(tree))
         except BaseException:
             digests.cancel()
             wait([batch for batch in batches if not batch.cancel()])

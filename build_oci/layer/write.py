@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,8 +33,12 @@ def write_layer(
     compression: Compression,
     level: int | None,
     epoch: int | None,
+    written: Callable[[int], None] = lambda size: None,
 ) -> Layer:
-    """Compress ARCHIVE into a blob of LAYOUT while it is being made, and close it. Raises OutputError, and what ARCHIVE raises."""
+    """Compress ARCHIVE into a blob of LAYOUT while it is being made, and close it; WRITTEN is told how many bytes of it are.
+
+    Raises OutputError, and what ARCHIVE raises.
+    """
     size = 0
     with closing(archive), layout.blob() as blob:
         if compression == "disabled":
@@ -42,6 +46,7 @@ def write_layer(
             for piece in archive:
                 blob.write(piece)
                 size += len(piece)
+                written(size)
             blob.finish()
             diff_id = blob.digest
         else:
@@ -55,6 +60,7 @@ def write_layer(
                     finally:
                         hashed.result()
                     size += len(piece)
+                    written(size)
                 compressed.finish()
             blob.finish()
             diff_id = f"sha256:{diff.hexdigest()}"
