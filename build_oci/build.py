@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
@@ -13,6 +12,7 @@ from build_oci.config import check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
 from build_oci.layout import Layout
+from build_oci.progress import Listener, ignore
 from build_oci.workers import Workers
 
 if TYPE_CHECKING:
@@ -37,13 +37,17 @@ def build(
     epoch: int | None = None,
     warn: Callable[[str], None] = lambda _: None,
     started: Callable[[Callable[[], None]], None] = lambda _: None,
+    on_progress: Listener = ignore,
+    explain: Callable[[str], None] = lambda _: None,
 ) -> BuildResult:
     """Build every image of CONFIG into the layout OUTPUT with so many WORKERS (threads).
 
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
-    warn: called, from any thread, with each warning.
+    warn: called, from any thread, with each warning. explain: the same with a line on each decision: codec, kernel, what becomes of layers.
+    on_progress: called, from any thread and some hundred times a second, with how far each image is; what it raises ends the build.
     started: called before the output is touched, with a function that makes the build end with Cancelled; any thread may call it, and so
-        may a signal handler: an exception out of one, in the midst of making or removing something, would leave it behind.
+        may a signal handler: an exception out of one, in the midst of making or removing something, would leave it behind. Once the first
+        file is being renamed to its place it has no effect any more: the build ends, and successfully.
 
     Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and OutputError; then, and when any other
     exception passes through, the output is as it was before.
@@ -55,17 +59,28 @@ def build(
     created = int(time.time()) if epoch is None else epoch
     threads = Workers(workers, config.prefetch_limit)
     started(threads.cancel)
+    _explain_settings(config, workers, explain)
     with Layout(output) as layout, threads:
         parents = None
         if any(image.parent for image in config.images):
             from build_oci.parent import Parents
 
-            parents = Parents(config, layout, threads, epoch=epoch)
-        context = Context(config, layout, threads, parents, epoch, created, warn)
-        images = threads.each(partial(build_image, context), list(config.images), at_once=min(IMAGES_AT_ONCE, workers))
-        threads.check()
-        layout.commit(oci.index([image.descriptor for image in images], config.annotations))
+            parents = Parents(config, layout, threads, epoch=epoch, explain=explain)
+        context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
+        numbered = list(enumerate(config.images))
+        images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=min(IMAGES_AT_ONCE, workers))
+        layout.commit(oci.index([image.descriptor for image in images], config.annotations), begin=threads.check)
     return BuildResult(os.fspath(output), tuple(images))
+
+
+def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str], None]) -> None:
+    level = "" if config.level is None else f" level {config.level}"
+    text = f"compression {config.compression}{level}, {workers} workers"
+    if any(image.layer is not None for image in config.images):
+        from build_oci._native.sha256 import kernels
+
+        text += f", SHA-256 of files by {os.environ.get('BUILD_OCI_SHA256') or kernels()[-1]}"
+    explain(text)
 
 
 def _refuse_output_in_layer(config: BuildConfig, output: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -54,6 +55,13 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
     if argv[:1] == ["verify"]:
         raise UsageError("is not available yet", where="build-oci verify")
     options = _parse(argv)
+    if options.schema:
+        import json
+
+        from build_oci.schema import schema
+
+        print(json.dumps(schema(), indent=2))
+        return 0
     from build_oci.config import check_paths, load_config, source_date_epoch
 
     def warn(text: str) -> None:
@@ -72,30 +80,58 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
     for warning in config.warnings:
         warn(warning)
     talks = options.verbose or (_is_terminal(sys.stderr) and not options.quiet)
+    if options.metrics:
+        from build_oci.metrics import check_writable
+
+        check_writable(options.metrics)
     if options.check:
         check_paths(config)
         if talks:
             _say(f"build-oci: nothing is wrong with {source}: {len(config.images)} image(s)")
         return 0
-    _build(config, options, epoch, warn, talks, signals)
+    _build(config, options, epoch, talks, signals)
     return 0
 
 
-def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, warn: Any, talks: bool, signals: _Signals) -> None:
+def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: _Signals) -> None:
     from build_oci.build import build
+    from build_oci.metrics import metrics, summary, write_metrics
+    from build_oci.progress import ignore, reporter
 
     workers = options.workers or usable_cpus()
-    result = build(config, output=options.output, workers=workers, epoch=epoch, warn=warn, started=signals.cancel_by)
+    started = time.monotonic()
+    names = [f"{image.os}/{image.architecture}" for image in config.images]
+    bars = _is_terminal(sys.stderr) and not options.quiet
+    reports = reporter(options.progress, names, _say, terminal=bars)
+    say = reports.say if reports else _say
+
+    def warn(text: str) -> None:
+        if not options.quiet:
+            say(f"build-oci: warning: {printable(text)}")
+
+    def explain(text: str) -> None:
+        if options.verbose:
+            say(f"build-oci: {printable(text)}")
+
+    try:
+        result = build(
+            config,
+            output=options.output,
+            workers=workers,
+            epoch=epoch,
+            warn=warn,
+            started=signals.cancel_by,
+            on_progress=reports or ignore,
+            explain=explain,
+        )
+    finally:
+        if reports:
+            reports.close()
+    if options.metrics:
+        write_metrics(options.metrics, metrics(config, result, workers=workers, seconds=time.monotonic() - started))
     if talks:
         for image in result.images:
             _say(summary(image))
-
-
-def summary(image: Any) -> str:
-    """One line on an image that was built: digest, size of its layers before and after, ratio, files, seconds."""
-    before, after = image.uncompressed_size, image.layers_size
-    ratio = f" ({after / before:.1%})" if before else ""
-    return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}  {image.files} files  {image.seconds:.1f} s"
 
 
 # ---- arguments and input
@@ -144,7 +180,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
-    volume.add_argument("-v", "--verbose", action="store_true", help="a summary line for each image")
+    volume.add_argument("-v", "--verbose", action="store_true", help="say what is decided and why, and a summary line for each image")
+    add("--metrics", metavar="FILE", type=path, help="write sizes, counts and times there, as JSON")
+    add("--schema", action="store_true", help="print the JSON Schema of the configuration, for editors")
     add("--version", action="version", version=f"build-oci {__version__}")
     return parser.parse_args(argv)
 
@@ -202,7 +240,10 @@ class _Stopped(KeyboardInterrupt):
 
 
 class _Signals:
-    """The first stopping signal raises _Stopped in the main thread or, once there is a build, cancels it; later ones change nothing."""
+    """The first stopping signal raises _Stopped in the main thread or, once there is a build, cancels it; later ones change nothing.
+
+    One that comes when the build is moving its files to their places is too late: the image is complete and the exit status is 0.
+    """
 
     def __init__(self) -> None:
         self.caught = 0  # the number of the signal

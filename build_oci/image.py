@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,7 @@ class BuiltImage(NamedTuple):
 
     descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
     and as archives. files: regular files written. unchanged, whiteouts: entries left to the parent, and names of it hidden.
+    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `pack`, those that there were; `parent` runs beside `walk` and `hash`.
     """
 
     descriptor: oci.Descriptor
@@ -33,6 +35,7 @@ class BuiltImage(NamedTuple):
     unchanged: int
     whiteouts: int
     seconds: float
+    stages: Mapping[str, float]
 
     @property
     def digest(self) -> str:
@@ -56,6 +59,15 @@ class Context(NamedTuple):
         self.listen(Progress(number, stage, done, total))
 
 
+@contextmanager
+def _timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        stages[stage] = time.monotonic() - started
+
+
 # Stage, done, total.
 _Tell = Callable[[Stage, int, int | None], None]
 
@@ -69,6 +81,7 @@ class _Counts(NamedTuple):
 def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltImage:
     """Write the blobs of the image that has this NUMBER in the configuration. Raises ParentError, TreeError, OutputError, Cancelled."""
     started = time.monotonic()
+    stages: dict[str, float] = {}
     tell = partial(context.tell, number)
     platform = oci.Platform(image.architecture, image.os, os_version=image.os_version, os_features=image.os_features, variant=image.variant)
     parent: ParentImage | None = None
@@ -76,12 +89,13 @@ def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltI
     counts = _Counts()
     if image.parent is None or context.parents is None:
         if image.layer is not None:
-            layer, counts = _write_layer(context, image.layer, _read_tree(context, image.layer, tell), tell)
+            layer, counts = _write_layer(context, image.layer, _read_tree(context, image.layer, tell, stages), tell, stages)
     elif image.layer is None:
-        parent = context.parents.image(image.parent, platform, partial(tell, "parent"))
+        with _timed(stages, "parent"):
+            parent = context.parents.image(image.parent, platform, partial(tell, "parent"))
     else:
         read_parent = partial(context.parents.image, image.parent, platform, partial(tell, "parent"))
-        parent, layer, counts = _build_upon(context, read_parent, image.layer, tell)
+        parent, layer, counts = _build_upon(context, read_parent, image.layer, tell, stages)
     descriptor = _write_documents(context, image, platform, parent, layer)
     tell("done", 1, 1)
     return BuiltImage(
@@ -92,56 +106,64 @@ def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltI
         unchanged=counts.unchanged,
         whiteouts=counts.whiteouts,
         seconds=time.monotonic() - started,
+        stages=stages,
     )
 
 
-def _build_upon(context: Context, read_parent: Callable[[], ParentImage], path: str, tell: _Tell) -> tuple[ParentImage, Layer, _Counts]:
+def _build_upon(
+    context: Context, read_parent: Callable[[], ParentImage], path: str, tell: _Tell, stages: dict[str, float]
+) -> tuple[ParentImage, Layer, _Counts]:
     """The parent, and the layer of what the directory PATH changes on top of it; both are read side by side."""
     from build_oci._native.diff import mark_unchanged
     from build_oci.layer.diff import digest_files
 
-    with context.workers.beside(read_parent) as reading:
-        tree = _read_tree(context, path, tell)
-        digest_files(tree, path, context.workers, partial(tell, "hash"))
+    with context.workers.beside(_timed(stages, "parent")(read_parent)) as reading:
+        tree = _read_tree(context, path, tell, stages)
+        with _timed(stages, "hash"):
+            digest_files(tree, path, context.workers, partial(tell, "hash"))
         parent = reading.result()
     assert parent.lower is not None  # there is one where any image of the build has a layer
-    unchanged, whiteouts = mark_unchanged(tree, parent.lower, epoch=context.epoch, preserve_hardlinks=context.config.preserve_hardlinks)
-    layer, counts = _write_layer(context, path, tree, tell)
+    with _timed(stages, "diff"):
+        links = context.config.preserve_hardlinks
+        unchanged, whiteouts = mark_unchanged(tree, parent.lower, epoch=context.epoch, preserve_hardlinks=links)
+    layer, counts = _write_layer(context, path, tree, tell, stages)
     return parent, layer, counts._replace(unchanged=unchanged, whiteouts=whiteouts)
 
 
-def _read_tree(context: Context, path: str, tell: _Tell) -> Tree:
+def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float]) -> Tree:
     from build_oci.layer.tree import read_tree
 
     config = context.config
     tell("walk", 0, None)
-    tree = read_tree(
-        path,
-        context.workers,
-        skip_xattrs=config.skip_xattrs,
-        trust_checksum_xattrs=config.trust_checksum_xattrs,
-        warn=context.warn,
-    )
+    with _timed(stages, "walk"):
+        tree = read_tree(
+            path,
+            context.workers,
+            skip_xattrs=config.skip_xattrs,
+            trust_checksum_xattrs=config.trust_checksum_xattrs,
+            warn=context.warn,
+        )
     tell("walk", len(tree), len(tree))
     return tree
 
 
-def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell) -> tuple[Layer, _Counts]:
+def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: dict[str, float]) -> tuple[Layer, _Counts]:
     """What TREE, the directory PATH, emits, as a blob."""
     from build_oci.layer.pack import Packer, plan_layer
     from build_oci.layer.write import write_layer
 
     config, workers = context.config, context.workers
-    plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
-    layer = write_layer(
-        Packer(plan, path, workers).segments(),
-        context.layout,
-        workers,
-        compression=config.compression,
-        level=config.level,
-        epoch=context.epoch,
-        written=lambda size: tell("pack", size, plan.archive_size),
-    )
+    with _timed(stages, "pack"):
+        plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
+        layer = write_layer(
+            Packer(plan, path, workers).segments(),
+            context.layout,
+            workers,
+            compression=config.compression,
+            level=config.level,
+            epoch=context.epoch,
+            written=lambda size: tell("pack", size, plan.archive_size),
+        )
     return layer, _Counts(files=plan.files)
 
 

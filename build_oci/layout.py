@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -187,8 +188,12 @@ class Layout:
             blob.finish()
         return Descriptor(media_type, blob.digest, blob.size)
 
-    def commit(self, index: bytes) -> None:
-        """Make everything visible, INDEX last. Raises OutputError."""
+    def commit(self, index: bytes, *, begin: Callable[[], None] = lambda: None) -> None:
+        """Make everything visible, INDEX last. Raises OutputError, and what BEGIN raises.
+
+        begin: called when all is written and nothing is visible yet: the last chance to stop. Where it is the disk that fails after that,
+            the former index stays, and blobs that nobody refers to may stay too: by then another build may count on them.
+        """
         path = self.path
         try:
             for name, document in (("oci-layout", LAYOUT), ("index.json", index)):
@@ -196,7 +201,9 @@ class Layout:
                 with open(fd, "wb") as file:
                     file.write(document)
             for path in dict.fromkeys(os.path.dirname(final) for final in self._pending.values()):
+                self._make(os.path.dirname(path))  # a build that made it may have failed meanwhile and taken it away
                 self._make(path)
+            begin()
             for temporary, path in self._pending.items():
                 os.replace(temporary, path)
             for name in ("oci-layout", "index.json"):
@@ -253,7 +260,8 @@ class Layout:
         if self._lock >= 0:
             with suppress(OSError):
                 _remove(self._work)
-            os.close(self._lock)
+            with suppress(OSError):  # nothing was written through it, and the image may be complete
+                os.close(self._lock)
             self._lock = -1
         for folder in reversed(self._made):
             with suppress(OSError):

@@ -123,7 +123,17 @@ class _Gauge:
 class Parents:
     """The parents of one build. One that several images share is read once; safe to call from several threads."""
 
-    def __init__(self, config: BuildConfig, layout: Layout, workers: Workers, *, epoch: int | None) -> None:
+    def __init__(
+        self,
+        config: BuildConfig,
+        layout: Layout,
+        workers: Workers,
+        *,
+        epoch: int | None,
+        explain: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """EXPLAIN is called, from any thread, with a line on what becomes of each layer."""
+        self._explain = explain
         self._config = config
         self._layout = layout
         self._workers = workers
@@ -171,6 +181,7 @@ class Parents:
         feed = partial(scans.feed, number) if scans else None
         with source.blob(descriptor) as blob:
             if target == codec:
+                self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
                 if feed:
                     self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, [feed])
                 else:
@@ -179,6 +190,7 @@ class Parents:
                 _carry(blob.fd, path, self._layout, descriptor.digest)
                 taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
             else:
+                self._explain(f"{path}: recompressed from {codec} to {target}")
                 with self._layout.blob() as output:
                     compressed = encoder(
                         target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch

@@ -44,6 +44,13 @@ class Reporter(Protocol):
         """Leave the terminal as it was."""
 
 
+def reporter(mode: str, names: list[str], say: Callable[[str], None], *, terminal: bool) -> Reporter | None:
+    """What shows the progress of images with these NAMES: MODE is `auto`, `bar`, `plain` or `none`, SAY prints a line. None: nothing."""
+    if mode == "bar" or (mode == "auto" and terminal):
+        return Bars(names)
+    return Lines(names, say) if mode == "plain" else None
+
+
 _DOING = {"walk": "walking", "parent": "reading parent", "hash": "hashing", "pack": "packing"}
 _BYTES = ("parent", "pack")
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 import build_oci.cli
-from build_oci.cli import main, summary, usable_cpus
+from build_oci.cli import main, usable_cpus
 from build_oci.errors import TreeError
+from build_oci.metrics import summary
 
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
 SOURCE = str(Path(build_oci.cli.__file__).parents[1])
@@ -28,7 +29,11 @@ class StandIn:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.action: Callable[[dict[str, Any]], None] = lambda call: None
-        self.images = [types.SimpleNamespace(digest="sha256:ab", layers_size=250_000, uncompressed_size=1_000_000, files=7, seconds=1.25)]
+        self.images = [
+            types.SimpleNamespace(
+                digest="sha256:ab", layers_size=250_000, uncompressed_size=1_000_000, files=7, unchanged=1234, whiteouts=5, seconds=1.25
+            )
+        ]
 
     def build(self, config: Any, **options: Any) -> Any:
         self.calls.append({"config": config, **options})
@@ -84,7 +89,7 @@ def test_terminal_input(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With -v, or on a terminal, one line an image: digest, sizes before and after, ratio, files, seconds."""
-    line = "sha256:ab  1.0 MB -> 0.2 MB (25.0%)  7 files  1.2 s\n"
+    line = "sha256:ab  1.0 MB -> 0.2 MB (25.0%)  7 files, 1,234 unchanged, 5 whiteouts  1.2 s\n"
     assert main(["-f", "config.yaml", "-v"]) == 0
     assert capsys.readouterr() == ("", line)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -95,7 +100,9 @@ def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_summary_without_layers() -> None:
-    image = types.SimpleNamespace(digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, seconds=0.0)
+    image: Any = types.SimpleNamespace(
+        digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, unchanged=0, whiteouts=0, seconds=0.0
+    )
     assert summary(image) == "sha256:ab  0.0 MB -> 0.0 MB  0 files  0.0 s"
 
 

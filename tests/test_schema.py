@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,10 @@ def test_real_documents(validator: Any) -> None:
         errors = list(validator.iter_errors(yaml.safe_load(text)))
         assert {error.validator for error in errors} <= {"additionalProperties"}, path
         assert bool(errors) == any("is not a key" in warning for warning in load_config(text).warnings), path
+
+
+def test_the_reference_is_the_table() -> None:
+    """docs/configuration.md says what the table of keys says."""
+    docs = Path(__file__).parents[1] / "docs"
+    made = subprocess.run([sys.executable, "-P", str(docs / "reference.py")], stdout=subprocess.PIPE, check=True, text=True).stdout
+    assert (docs / "configuration.md").read_text() == made, "run `python docs/reference.py > docs/configuration.md`"

@@ -293,6 +293,10 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
         if ((end = look_at(s, w, directory, fd, item->d_name)))
             break;
     }
+    /* One that was removed before we came to read it looks empty. */
+    struct stat st;
+    if (!end && !fstat(fd, &st) && !st.st_nlink && directory->nlink)
+        end = report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
     closedir(stream);
     return end ? end : adopt(s, w, directory);
 }

@@ -196,7 +196,7 @@ int tree_open_directory(const tree *t, const entry *directory, problem *out)
         fd = open_stepwise(t, directory);
     }
     if (fd < 0) {
-        if (errno == ELOOP || errno == ENOTDIR) {
+        if (errno == ELOOP || errno == ENOTDIR || (errno == ENOENT && directory->parent)) {
             *out = (problem){.kind = PROBLEM_CHANGED, .call = "open", .at = directory};
             return -1;
         }
