@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from build_oci.arguments import completion, parser
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from build_oci.config import BuildConfig
 
-MAX_WORKERS = 1024
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,13 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str], signals: _Signals) -> int:
     if argv[:1] == ["verify"]:
         raise UsageError("is not available yet", where="build-oci verify")
-    options = _parse(argv)
+    options = parser().parse_args(argv)
     if options.schema:
         import json
 
         from build_oci.schema import schema
 
         print(json.dumps(schema(), indent=2))
+        return 0
+    if options.print_completion:
+        print(completion(options.print_completion))
         return 0
     from build_oci.config import check_paths, load_config, source_date_epoch
 
@@ -134,57 +137,7 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
             _say(summary(image))
 
 
-# ---- arguments and input
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    import argparse
-
-    from build_oci.version import __version__
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UsageError(message, where="command line", hint="`build-oci --help` lists the options")
-
-    def count(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS):
-            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, not `{text}`")
-        return int(text)
-
-    def path(text: str) -> str:
-        if not text:
-            raise argparse.ArgumentTypeError("the path is empty")
-        return text
-
-    try:
-        width = os.get_terminal_size(2).columns
-    except (OSError, AttributeError, ValueError):
-        width = 80
-
-    def formatter(prog: str) -> argparse.HelpFormatter:
-        # Left alone, it imports half a dozen modules to find out how wide the terminal is, before any help is asked for.
-        return argparse.HelpFormatter(prog, width=width - 2)
-
-    parser = Parser(
-        formatter_class=formatter,
-        prog="build-oci",
-        usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]",
-        description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("-j", "--workers", metavar="N", type=count, help="worker threads (default: the CPUs this process may use)")
-    add("-f", "--file", metavar="FILE", type=path, default="-", help="read the configuration there; - is standard input (the default)")
-    add("-o", "--output", metavar="DIR", type=path, default=".", help="write the layout there (default: the current directory)")
-    add("--check", action="store_true", help="validate the configuration and look at every path it names; build nothing")
-    add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
-    volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
-    volume.add_argument("-v", "--verbose", action="store_true", help="say what is decided and why, and a summary line for each image")
-    add("--metrics", metavar="FILE", type=path, help="write sizes, counts and times there, as JSON")
-    add("--schema", action="store_true", help="print the JSON Schema of the configuration, for editors")
-    add("--version", action="version", version=f"build-oci {__version__}")
-    return parser.parse_args(argv)
+# ---- input
 
 
 def _read(file: str, *, quiet: bool) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import build_oci.cli
+from build_oci.arguments import SHELLS, parser
 from build_oci.cli import main, usable_cpus
 from build_oci.errors import TreeError
 from build_oci.metrics import summary
@@ -349,3 +351,35 @@ def test_usable_cpus(files: dict[str, str], cpus: int, tmp_path: Path) -> None:
 
 def test_usable_cpus_here() -> None:
     assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
+
+
+def options_of(action: Any) -> list[str]:
+    return [option for option in action.option_strings if option.startswith("--")]
+
+
+def test_every_option_is_documented() -> None:
+    """In the manual page, and in the README's table."""
+    root = Path(__file__).parents[1]
+    manual, readme = ((root / path).read_text() for path in ("docs/build-oci.1", "README.md"))
+    for action in parser()._actions:
+        for option in options_of(action):
+            assert option.replace("-", "\\-") in manual, option
+            assert option in readme or option in ("--help", "--quiet", "--verbose"), option
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert main(["--print-completion", shell]) == 0
+    script = capsys.readouterr().out
+    for action in parser()._actions:
+        for option in options_of(action):
+            assert option in script or option[2:] in script, option
+    if (program := shutil.which(shell)) and shell == "bash":
+        subprocess.run([program, "-n"], input=script, text=True, check=True)
+
+
+def test_completion_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "bash"]) == 2
+    assert "pip install 'build-oci[completion]'" in capsys.readouterr().err
