@@ -17,9 +17,10 @@ import pytest
 
 import build_oci.cli
 from build_oci.arguments import SHELLS, parser
-from build_oci.cli import main, usable_cpus
+from build_oci.cli import main
 from build_oci.errors import TreeError
 from build_oci.metrics import summary
+from build_oci.workers import usable_cpus
 
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
 SOURCE = str(Path(build_oci.cli.__file__).parents[1])
