@@ -18,48 +18,65 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, where="command line", hint="`build-oci --help` lists the options")
 
 
-def parser() -> argparse.ArgumentParser:
-    """What the command line may say; UsageError for anything else."""
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, not `{text}`")
+    return int(text)
 
-    def count(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS):
-            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, not `{text}`")
-        return int(text)
 
-    def path(text: str) -> str:
-        if not text:
-            raise argparse.ArgumentTypeError("the path is empty")
-        return text
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # Left alone, it imports half a dozen modules to find out how wide the terminal is, before any help is asked for.
     try:
         width = os.get_terminal_size(2).columns
     except (OSError, AttributeError, ValueError):
         width = 80
+    return argparse.HelpFormatter(prog, width=width - 2)
 
-    def formatter(prog: str) -> argparse.HelpFormatter:
-        # Left alone, it imports half a dozen modules to find out how wide the terminal is, before any help is asked for.
-        return argparse.HelpFormatter(prog, width=width - 2)
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say; UsageError for anything else."""
     made = _Parser(
-        formatter_class=formatter,
+        formatter_class=_formatter,
         prog="build-oci",
         usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]",
         description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("-j", "--workers", metavar="N", type=count, help="worker threads (default: the CPUs this process may use)")
-    add("-f", "--file", metavar="FILE", type=path, default="-", help="read the configuration there; - is standard input (the default)")
-    add("-o", "--output", metavar="DIR", type=path, default=".", help="write the layout there (default: the current directory)")
+    add("-j", "--workers", metavar="N", type=_count, help="worker threads (default: the CPUs this process may use)")
+    add("-f", "--file", metavar="FILE", type=_path, default="-", help="read the configuration there; - is standard input (the default)")
+    add("-o", "--output", metavar="DIR", type=_path, default=".", help="write the layout there (default: the current directory)")
     add("--check", action="store_true", help="validate the configuration and look at every path it names; build nothing")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
     volume.add_argument("-v", "--verbose", action="store_true", help="say what is decided and why, and a summary line for each image")
-    add("--metrics", metavar="FILE", type=path, help="write sizes, counts and times there, as JSON")
+    add("--metrics", metavar="FILE", type=_path, help="write sizes, counts and times there, as JSON")
     add("--schema", action="store_true", help="print the JSON Schema of the configuration, for editors")
     add("--version", action="version", version=f"build-oci {__version__}")
     add("--print-completion", metavar="SHELL", choices=SHELLS, help=f"print the completion of options for a shell: {', '.join(SHELLS)}")
+    return made
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    """What may stand behind `verify`."""
+    made = _Parser(
+        formatter_class=_formatter,
+        prog="build-oci verify",
+        description="Recomputes everything that an OCI image layout, written by any builder, says of itself, and lists every mismatch.",
+        allow_abbrev=False,
+    )
+    made.add_argument("layout", metavar="DIR", nargs="?", type=_path, default=".", help="the layout (default: the current directory)")
+    made.add_argument("-j", "--workers", metavar="N", type=_count, help="layers to read at once (default: the CPUs this process may use)")
+    volume = made.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="mismatches only")
+    volume.add_argument("-v", "--verbose", action="store_true", help="what is odd but allowed, too, and what was looked at")
     return made
 
 

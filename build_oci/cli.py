@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from build_oci.arguments import completion, parser
+from build_oci.arguments import completion, parser, verify_parser
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], signals: _Signals) -> int:
     if argv[:1] == ["verify"]:
-        raise UsageError("is not available yet", where="build-oci verify")
+        return _verify(verify_parser().parse_args(argv[1:]))
     options = parser().parse_args(argv)
     if options.schema:
         import json
@@ -94,6 +94,24 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
         return 0
     _build(config, options, epoch, talks, signals)
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from build_oci.verify import Verifier
+    from build_oci.workers import usable_cpus
+
+    found = Verifier(options.layout, workers=options.workers or usable_cpus())
+    found.run()
+    for problem in found.problems:
+        _say(f"build-oci: error: {problem}")
+    if options.verbose:
+        for note in found.notes:
+            _say(f"build-oci: note: {note}")
+    if options.verbose or (_is_terminal(sys.stderr) and not options.quiet):
+        what = f"{len(found.problems)} mismatches" if found.problems else "nothing is wrong"
+        counts = f"{found.images} images, {found.layers} layers, {found.entries:,} entries, {found.size / 1e6:,.1f} MB"
+        _say(f"build-oci: {printable(options.layout)}: {what}: {counts}")
+    return 1 if found.problems else 0
 
 
 def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: _Signals) -> None:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from build_oci.layout import Layout
     from build_oci.workers import Workers
 
-_INDEXES = (MEDIA_TYPE_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+INDEXES = (MEDIA_TYPE_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFESTS = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs."
 _OCI_LAYER = "application/vnd.oci.image.layer."
-_CODECS = {
+CODECS = {
     _OCI_LAYER + "v1.tar": "disabled",
     _OCI_LAYER + "v1.tar+gzip": "gzip",
     _OCI_LAYER + "v1.tar+zstd": "zstd",
@@ -265,7 +265,7 @@ def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
     else:
         raise ParentError(f"is an index within an index, {_NESTING} deep", where=where)
     media_type = document.get("mediaType") or descriptor.media_type
-    if media_type not in _MANIFESTS:
+    if media_type not in MANIFESTS:
         raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where)
     layers = parse_descriptors(document, "layers", where)
     config_descriptor = parse_descriptor(document.get("config"), f"{where}: config")
@@ -274,7 +274,7 @@ def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
 
 def _is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
     return (
-        descriptor.media_type in _INDEXES or document.get("mediaType") in _INDEXES or ("manifests" in document and "layers" not in document)
+        descriptor.media_type in INDEXES or document.get("mediaType") in INDEXES or ("manifests" in document and "layers" not in document)
     )
 
 
@@ -311,7 +311,7 @@ def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -
 
 
 def _codec(descriptor: ReadDescriptor, where: str) -> str:
-    codec = _CODECS.get(descriptor.media_type)
+    codec = CODECS.get(descriptor.media_type)
     if codec is None:
         raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
     return codec

@@ -50,8 +50,8 @@ class Scan:
     def held(self) -> int:
         """Bytes that the members so far take."""
 
-    def members(self) -> list[Member]:
-        """All so far, in the order of the archive; whiteouts are members like others. A copy, for tests and a look inside."""
+    def members(self, start: int = 0, stop: int | None = None) -> list[Member]:
+        """Those so far, numbers START to STOP in the order of the archive; whiteouts are members like others. A copy, for a look inside."""
 
     def capsule(self) -> object:
         """The native members for the other extensions; valid as long as this object lives. RuntimeError before `finish`."""

@@ -97,12 +97,12 @@ cdef class Scan:
     def held(self):
         return scanner_held(self.scanner)
 
-    def members(self):
+    def members(self, size_t start=0, stop=None):
         cdef size_t count, i, at
         cdef const member *m = scanner_members(self.scanner, &count)
         cdef xattr item
         found = []
-        for i in range(count):
+        for i in range(start, count if stop is None else min(count, <size_t>stop)):
             xattrs = []
             at = 0
             while xattr_next(m[i].xattrs, m[i].xattrs_size, &at, &item):
