@@ -134,8 +134,6 @@ def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["-q", "-v"], "not allowed with argument"),
         (["-f", "missing.yaml"], "build-oci: error: missing.yaml: cannot read the configuration: No such file or directory"),
         (["-f", "."], "build-oci: error: .: cannot read the configuration: Is a directory"),
-        (["verify"], "build-oci: error: build-oci verify: is not available yet"),
-        (["verify", "layout"], "is not available yet"),
         (["-f", "wrong.yaml"], "build-oci: error: wrong.yaml:1: mode: must be one of `oci`"),
         (["--check", "-f", "layer.yaml"], "build-oci: error: layer.yaml:4: images[0].layer: cannot use the directory `gone`"),
     ],

@@ -1,29 +1,26 @@
-"""What goes wrong around a build: signals, full disks, trees that change, limits. One clear error, nothing left behind, never a hang."""
+"""What goes wrong around a build: disks, outputs, permissions, limits. One clear error, nothing left behind, never a hang."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import itertools
 import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import clients
 import oracles
 import pytest
+from faults import check_layout, check_unbroken, fault, make_former, make_tree, names, quoted, run, shim, snapshot, unharmed, upon
 
-import build_oci.build  # so that tracing main() below meets the same lines in every run
 import build_oci.cli
 from build_oci.errors import Cancelled, TreeError
 from build_oci.layout import Layout
@@ -31,286 +28,204 @@ from build_oci.workers import Workers
 
 pytestmark = pytest.mark.slow
 
-BIG = 5 << 20  # several segments and a digest of its own
-SOURCE = str(Path(build_oci.cli.__file__).parents[1])
-
-# Where the C library opens, reads or lists FAULT_PATH, or writes to any file, do FAULT.
-# FAULT_COUNT: at which open, or after how many bytes.
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static atomic_long seen;
-
-static int is(const char *fault) { const char *set = getenv("FAULT"); return set && !strcmp(set, fault); }
-static long limit(void) { const char *set = getenv("FAULT_COUNT"); return set ? atol(set) : 1; }
-
-static int is_target(const struct stat *st)
-{
-    struct stat target;
-    const char *path = getenv("FAULT_PATH");
-    return path && !lstat(path, &target) && target.st_ino == st->st_ino && target.st_dev == st->st_dev;
-}
-
-static void opening(int at, const char *name)
-{
-    struct stat st;
-    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) || !is_target(&st) || atomic_fetch_add(&seen, 1) + 1 != limit())
-        return;
-    const char *path = getenv("FAULT_PATH"), *other = getenv("FAULT_OTHER");
-    if (is("grow")) { if (truncate(path, st.st_size + 1)) abort(); }
-    else if (is("shrink")) { if (truncate(path, st.st_size - 1)) abort(); }
-    else if (is("signal")) kill(getpid(), atoi(other));
-    else if (!is("eio")) {
-        unlink(path);
-        if (is("symlink") && symlink(other, path)) abort();
-        if (is("fifo") && mkfifo(path, 0600)) abort();
-        if (is("directory") && mkdir(path, 0700)) abort();
-        if (is("replace") && rename(other, path)) abort();
-    }
-}
-
-/* Each under both names that a C library may have for it. */
-#define OPENAT(symbol) \
-    int fault_##symbol(int, const char *, int, ...) __asm__(#symbol); \
-    int fault_##symbol(int at, const char *name, int flags, ...) \
-    { \
-        int (*real)(int, const char *, int, ...) = (int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, #symbol); \
-        va_list more; \
-        va_start(more, flags); \
-        int mode = va_arg(more, int); \
-        va_end(more); \
-        opening(at, name); \
-        return real(at, name, flags, mode); \
-    }
-OPENAT(openat)
-OPENAT(openat64)
-
-#define PREAD(symbol) \
-    ssize_t fault_##symbol(int, void *, size_t, off_t) __asm__(#symbol); \
-    ssize_t fault_##symbol(int fd, void *into, size_t size, off_t offset) \
-    { \
-        ssize_t (*real)(int, void *, size_t, off_t) = (ssize_t (*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, #symbol); \
-        struct stat st; \
-        if (is("eio") && !fstat(fd, &st) && is_target(&st)) { errno = EIO; return -1; } \
-        return real(fd, into, size, offset); \
-    }
-PREAD(pread)
-PREAD(pread64)
-
-#define READDIR(symbol) \
-    void *fault_##symbol(DIR *) __asm__(#symbol); \
-    void *fault_##symbol(DIR *stream) \
-    { \
-        void *(*real)(DIR *) = (void *(*)(DIR *))dlsym(RTLD_NEXT, #symbol); \
-        struct stat st; \
-        if (is("eio") && !fstat(dirfd(stream), &st) && is_target(&st)) { errno = EIO; return NULL; } \
-        return real(stream); \
-    }
-READDIR(readdir)
-READDIR(readdir64)
-
-ssize_t write(int fd, const void *from, size_t size)
-{
-    static ssize_t (*real)(int, const void *, size_t);
-    if (!real) real = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
-    struct stat st;
-    if (is("full") && !fstat(fd, &st) && S_ISREG(st.st_mode)) {
-        long left = limit() - seen;
-        if (left <= 0 && size) { errno = ENOSPC; return -1; }
-        if ((long)size > left) size = (size_t)left;
-        seen += (long)size;
-    }
-    return real(fd, from, size);
-}
-"""
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = clients.need("cc")
-    library = tmp_path_factory.mktemp("shim") / "fault.so"
-    source = library.with_suffix(".c")
-    source.write_text(SHIM)
-    done = subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"the compiler makes no library: {done.stderr[:200]}")
-    return library
+BIG = 5 << 20
+NO_ROOM = "free some space, or write elsewhere with --output"
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A hundred small files and a large one."""
-    root = tmp_path / "tree"
-    (root / "d").mkdir(parents=True)
-    for number in range(100):
-        (root / "d" / f"{number:03}").write_bytes(os.urandom(9000))
-    (root / "d" / "large").write_bytes(os.urandom(BIG))
-    return root
-
-
-def run(config: clients.Document, output: Path, *args: str, preexec: Callable[[], None] | None = None, **env: str) -> tuple[int, str]:
-    """Exit status (negative: killed by that signal) and standard error of a run in a process of its own; one that hangs fails the test."""
-    environ = {**os.environ, "PYTHONPATH": SOURCE, **env}
-    environ.pop("SOURCE_DATE_EPOCH", None)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "build_oci", "-o", output, *args],
-        input=json.dumps(config), env=environ, capture_output=True, text=True, check=False, timeout=60, preexec_fn=preexec,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    assert "internal error" not in done.stderr
-    assert done.stdout == ""
-    return done.returncode, done.stderr
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return make_tree(tmp_path / "tree", BIG)
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     """An output that holds a former image."""
-    path = tmp_path / "output"
-    assert run({"images": [{"os": "linux", "architecture": "arm64"}]}, path) == (0, "")
-    return path
+    return make_former(tmp_path / "output")
 
 
-@contextlib.contextmanager
-def unharmed(output: Path) -> Iterator[None]:
-    """Section 3: a build that fails leaves the former index.json as it was, and no temporary file."""
-    before, index = names(output), (output / "index.json").read_bytes()
-    yield
-    assert names(output) == before
-    assert (output / "index.json").read_bytes() == index
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers, zstd and gzip."""
+    folder = tmp_path_factory.mktemp("parent")
+    for name, compression in (("below", "gzip"), ("layout", "zstd")):
+        tree = make_tree(folder / f"tree-{name}", 400_000)
+        config = clients.layer_config(tree, compression=compression)
+        if name == "layout":
+            config = upon(config, folder / "below")
+            config["images"][0]["parent"]["recompress"] = False
+        assert run(config, folder / name) == (0, "")
+    return folder / "layout"
 
 
-# ---- the tree changes (section 6: a file that vanishes or changes size while it is packed fails the build and is named)
-
-CHANGES = ["grow", "shrink", "vanish", "symlink", "fifo", "directory", "replace"]
-
-
-@pytest.mark.parametrize(("name", "opens"), [("050", 1), ("large", 1), ("large", 2)])
-@pytest.mark.parametrize("change", CHANGES)
-def test_file_changes(change: str, name: str, opens: int, tree: Path, output: Path, shim: Path, tmp_path: Path) -> None:
-    """At the first open of a file, and, of a large one, also between its digest and its content."""
-    path, other = tree / "d" / name, tmp_path / "other"
-    shutil.copy2(path, other)
-    with unharmed(output):
-        status, said = run(
-            clients.layer_config(tree), output, "-j2",
-            LD_PRELOAD=str(shim), FAULT=change, FAULT_PATH=str(path), FAULT_OTHER=str(other), FAULT_COUNT=str(opens),
-        )  # fmt: skip
-    assert status == 1
-    assert said.startswith(f"build-oci: error: {path}: changed while it was being read\nhint: ")
-
-
-@pytest.mark.parametrize(("name", "what"), [("d/050", "cannot be read"), ("d/large", "cannot be read"), ("d", "cannot be listed")])
-def test_disk_error(name: str, what: str, tree: Path, output: Path, shim: Path) -> None:
-    with unharmed(output):
-        status, said = run(clients.layer_config(tree), output, LD_PRELOAD=str(shim), FAULT="eio", FAULT_PATH=str(tree / name))
-    assert (status, said) == (1, f"build-oci: error: {tree / name}: {what}: Input/output error\n")
-
-
-# ---- signals (section 1: 130 / 143; section 3: no temporary file left behind)
-
-
-@pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signal(number: signal.Signals, status: int, compression: str, tree: Path, output: Path, shim: Path) -> None:
-    """In the midst of the packing."""
-    fault: dict[str, Any] = {"LD_PRELOAD": str(shim), "FAULT": "signal", "FAULT_OTHER": str(int(number)), "FAULT_COUNT": "2"}
-    fault["FAULT_PATH"] = str(tree / "d" / "large")
-    with unharmed(output):
-        done = run(clients.layer_config(tree, compression=compression), output, preexec=unignored, **fault)
-    assert done == (status, f"build-oci: error: stopped by {number.name}\n")
-
-
-def unignored() -> None:
-    """A test run may itself be under nohup, or in the background of a shell."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+# ---- what is read
 
 
 @pytest.mark.parametrize(
-    ("module", "images"), [("layout", 1), ("layout", 3), ("workers", 1), ("workers", 3), ("build", 1), ("build", 3), ("layer/pack", 1)]
+    ("name", "call", "what"),
+    [
+        ("d/050", "read", "cannot be read"),
+        ("d/large", "read", "cannot be read"),
+        ("d/large", "open", "cannot be opened"),
+        ("d", "readdir", "cannot be listed"),
+        ("d/050", "stat", "cannot be looked at"),
+    ],
 )
-def test_signal_at_any_line(module: str, images: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A signal that arrives at whatever line of a module: either it stopped the build and left nothing, or it came too late."""
-    root = tmp_path / "tree"
-    root.mkdir()
-    (root / "large").write_bytes(os.urandom(BIG))
-    config = clients.layer_config(root, compression="disabled")
-    config["images"] *= images
-    (tmp_path / "config.yaml").write_text(json.dumps(config))
-    for line in itertools.count(1, 7):
-        target = tmp_path / "new" / "output"
-        status, sent = signalled_at(f"/build_oci/{module}.py", line, ["-j2", "-o", str(target), "-f", str(tmp_path / "config.yaml")])
-        if status == 0:
-            assert sorted(os.listdir(target)) == ["blobs", "index.json", "oci-layout"]
-            shutil.rmtree(target.parent)
-        else:
-            assert (status, capsys.readouterr().err) == (130, "build-oci: error: stopped by SIGINT\n")
-            assert not target.parent.exists()
-        if not sent:
-            assert line > 7
+def test_disk_error(name: str, call: str, what: str, tree: Path, output: Path) -> None:
+    with unharmed(output):
+        status, said = run(clients.layer_config(tree), output, **fault(call, tree / name, error=errno.EIO))
+    assert (status, said) == (1, f"build-oci: error: {tree / name}: {what}: Input/output error\n")
+
+
+@pytest.mark.parametrize("nth", [1, 30, 42, 45])
+def test_disk_error_later(nth: int, tree: Path, output: Path) -> None:
+    """In the midst of the digest, in its last piece, and in the content."""
+    path = tree / "d" / "large"
+    with unharmed(output):
+        status, said = run(clients.layer_config(tree, compression="gzip"), output, **fault("read", path, nth, error=errno.EIO))
+    assert (status, said) == (1, f"build-oci: error: {path}: cannot be read: Input/output error\n")
+
+
+def test_disk_error_in_parent(tree: Path, parent: Path, tmp_path: Path) -> None:
+    """At every read of whatever of the parent's files."""
+    config = upon(clients.layer_config(tree / "d"), parent)
+    for nth in itertools.count(1):
+        happened = tmp_path / f"happened-{nth}"
+        status, said = run(config, tmp_path / "new", **fault("read", f"{parent}/*", nth, error=errno.EIO, happened=happened))
+        if not happened.exists():
+            assert (status, said) == (0, "")
+            assert nth > 7  # index, manifest, config, two layers, some of them to their end
             break
-
-
-def signalled_at(file: str, line: int, args: list[str]) -> tuple[int, bool]:
-    """main(ARGS) with SIGINT at the LINEth line that the main thread runs of FILE; its exit status and whether it came to that."""
-    count = itertools.count(1)
-    sent = False
-
-    def at_line(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal sent
-        if event == "line" and next(count) == line:
-            sys.settrace(None)
-            sent = True
-            signal.raise_signal(signal.SIGINT)
-        return at_line
-
-    def at_call(frame: FrameType, event: str, argument: Any) -> Any:
-        return at_line if frame.f_code.co_filename.endswith(file) else None
-
-    tracing, handler = sys.gettrace(), signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        sys.settrace(at_call)
-        status = build_oci.cli.main(args)
-    finally:
-        sys.settrace(tracing)
-        signal.signal(signal.SIGINT, handler)
-    return status, sent
-
-
-def test_killed(tree: Path, output: Path, shim: Path) -> None:
-    """Section 3: the next build clears what a SIGKILL left, and only that."""
-    index = (output / "index.json").read_bytes()
-    fault: dict[str, Any] = {"LD_PRELOAD": str(shim), "FAULT": "signal", "FAULT_OTHER": "9", "FAULT_COUNT": "2"}
-    fault["FAULT_PATH"] = str(tree / "d" / "large")
-    assert run(clients.layer_config(tree, compression="disabled"), output, **fault)[0] == -9
-    assert (output / "index.json").read_bytes() == index
-    assert [name for name in os.listdir(output) if name.startswith(".build-oci-")]
-    (output / ".other").mkdir()
-    assert run(clients.layer_config(tree), output) == (0, "")
-    assert sorted(os.listdir(output)) == [".other", "blobs", "index.json", "oci-layout"]
+        assert status == 1
+        assert said.startswith(f"build-oci: error: {parent}/")
+        assert said.endswith(": cannot be read: Input/output error\n")
+        assert not (tmp_path / "new").exists()
 
 
 # ---- the output
 
 
+CALLS = [
+    ("open", errno.ENOSPC),
+    ("open", errno.EMFILE),
+    ("write", errno.EIO),
+    ("write", errno.ENOSPC),
+    ("close", errno.EIO),
+    ("close", errno.ENOSPC),
+    ("rename", errno.ENOSPC),
+    ("rename", errno.EIO),
+    ("mkdir", errno.ENOSPC),
+    ("link", errno.EXDEV),
+]
+
+
+@pytest.mark.parametrize(("call", "error"), CALLS, ids=[f"{call}-{errno.errorcode[error]}" for call, error in CALLS])
+def test_every_call_fails(call: str, error: int, parent: Path, tmp_path: Path) -> None:
+    """Each call of that kind to the output in turn: what does no harm is survived, all else is told, and the former image stays."""
+    tree, former = make_tree(tmp_path / "tree", 100_000), make_former(tmp_path / "former")
+    config = upon(clients.layer_config(tree, compression="gzip"), parent)
+    for nth in itertools.count(1):
+        output, happened = tmp_path / f"output-{nth}", tmp_path / f"happened-{nth}"
+        shutil.copytree(former, output)
+        status, said = run(config, output, "-j2", **fault(call, f"{output}*", nth, error=error, happened=happened))
+        assert check_layout(output) == 1
+        if status:
+            assert status == 1
+            assert said.startswith(f"build-oci: error: {output}")
+            assert f": cannot be written: {os.strerror(error)}\n" in said
+            check_unbroken(snapshot(former), output)
+        else:
+            assert said == ""
+            assert len(clients.manifest_of(output)["layers"]) == 3
+        if not happened.exists():
+            assert status == 0
+            assert nth > 1
+            break
+
+
+def test_copy_fails(parent: Path, output: Path, tmp_path: Path) -> None:
+    """Where a blob of the parent can be neither linked nor copied by the kernel."""
+    parent = shutil.copytree(parent, tmp_path / "parent")
+    for blob in (parent / "blobs" / "sha256").iterdir():
+        blob.chmod(0o600)  # which no layout may have
+    config: clients.Document = {"images": [{"os": "linux", "architecture": "amd64", "parent": {"image": str(parent), "recompress": False}}]}
+    happened = tmp_path / "happened"
+    with unharmed(output):
+        status, said = run(config, output, **fault("copy", f"{output}/*", 0, error=errno.EIO, happened=happened))
+        if not happened.exists():
+            pytest.skip("this file system shares the data of files")
+    assert (status, said) == (1, f"build-oci: error: {output}: cannot be written: Input/output error\n")
+    assert run(config, output, **fault("copy", f"{output}/*", 1, error=errno.EIO)) == (0, "")
+    check_layout(output)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A tmpfs on FOLDER; the running test is skipped where none may be mounted."""
+    clients.need_root()
+    folder.mkdir()
+    done = subprocess.run(
+        [clients.need("mount"), "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run([clients.need("umount"), "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("kind", ["size", "nr_inodes"])
+def test_small_disk(kind: str, parent: Path, tmp_path: Path) -> None:
+    """A disk that is full at the first blob, a later one, a document or the commit: of each size up to the first that is enough."""
+    tree, former = make_tree(tmp_path / "tree", 100_000), make_former(tmp_path / "former")
+    config = upon(clients.layer_config(tree), parent)
+    assert run(config, tmp_path / "measured") == (0, "")
+    page = 4096
+    used = sum(-(-path.stat().st_size // page) for path in (tmp_path / "measured").rglob("*") if path.is_file())
+    sizes = [20, used // 3, 2 * used // 3, *range(used - 4, used + 20)]
+    options = [f"size={size * page}" for size in sizes] if kind == "size" else [f"nr_inodes={inodes}" for inodes in range(10, 30)]
+    for number, option in enumerate(options):
+        with small_disk(tmp_path / f"disk-{number}", option) as disk:
+            shutil.copytree(former, disk / "output")
+            status, said = run(config, disk / "output", "-j2")
+            check_layout(disk / "output")
+            if status == 0:
+                assert number > 5
+                assert len(clients.manifest_of(disk / "output")["layers"]) == 3
+                break
+            assert status == 1
+            assert f": cannot be written: No space left on device\nhint: {NO_ROOM}\n" in said
+            assert snapshot(disk / "output") == snapshot(former)
+    else:
+        pytest.fail("no disk was large enough")
+
+
+@pytest.mark.parametrize(
+    ("do", "what"),
+    [
+        ("rm -r {output}", "No such file or directory"),
+        ("mv {output} {output}.away; mkdir {output}", "No such file or directory"),
+        ("rm -r {output}; touch {output}", "Not a directory"),
+        ("rm {output}/index.json; mkdir {output}/index.json", "Is a directory"),
+        ("rm -r {output}/blobs; touch {output}/blobs", "File exists"),
+        ("chmod 555 {output} {output}/blobs {output}/blobs/sha256 {output}/.build-oci-*", "Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["tree/d", "output/.build-oci-*/index.json"], ids=["walk", "commit"])
+def test_output_changes(do: str, what: str, moment: str, tree: Path, output: Path) -> None:
+    """While the tree is walked, and when the documents are about to be put in place."""
+    faults = fault("open", output.parent / moment, do=do.format(output=quoted(output)))
+    status, said = run(clients.layer_config(tree), output, preexec=obey_modes, **faults)
+    if output.is_dir():
+        output.chmod(0o755)
+    assert status == 1
+    assert said.startswith(f"build-oci: error: {output}")
+    assert f": cannot be written: {what}\n" in said
+
+
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
 @pytest.mark.parametrize("room", [0, 100_000, BIG, 7 << 20])
-def test_disk_full(room: int, compression: str, tree: Path, output: Path, shim: Path) -> None:
+def test_disk_full(room: int, compression: str, tree: Path, output: Path) -> None:
     """Whatever does not fit any more, the last of them only the JSON documents."""
     config = clients.layer_config(tree, compression=compression)
     if room == 7 << 20:
@@ -318,10 +233,9 @@ def test_disk_full(room: int, compression: str, tree: Path, output: Path, shim: 
         assert run(config, measured) == (0, "")
         room = clients.manifest_of(measured)["layers"][0]["size"] + 10
     with unharmed(output):
-        status, said = run(config, output, "-j2", LD_PRELOAD=str(shim), FAULT="full", FAULT_COUNT=str(room))
+        status, said = run(config, output, "-j2", LD_PRELOAD=shim(), FAULT_ROOM=str(room))
     assert status == 1
-    hint = "free some space, or write elsewhere with --output"
-    assert said == f"build-oci: error: {output}: cannot be written: No space left on device\nhint: {hint}\n"
+    assert said == f"build-oci: error: {output}: cannot be written: No space left on device\nhint: {NO_ROOM}\n"
 
 
 @pytest.mark.parametrize("at_fault", [".", "blobs"])
@@ -335,10 +249,11 @@ def test_output_is_a_file(at_fault: str, tree: Path, tmp_path: Path) -> None:
     assert output.is_file() or os.listdir(output) == ["blobs"]
 
 
-def test_builds_at_once(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("builds", [2, 10])
+def test_builds_at_once(builds: int, tree: Path, tmp_path: Path) -> None:
     """Section 3: nobody takes the work of a build that is under way for something left behind; the last index wins."""
     output = tmp_path / "output"
-    configs = [clients.layer_config(tree, compression=compression) for compression in ("zstd", "disabled")] * 3
+    configs = [clients.layer_config(tree, compression=compression) for compression in ("zstd", "disabled")] * (builds // 2)
     ended: list[tuple[int, str]] = []
     threads = [threading.Thread(target=lambda config=config: ended.append(run(config, output, "-j2"))) for config in configs]
     for thread in threads:
@@ -346,8 +261,21 @@ def test_builds_at_once(tree: Path, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert ended == [(0, "")] * len(configs)
-    assert sorted(os.listdir(output)) == ["blobs", "index.json", "oci-layout"]
-    assert len(clients.layer_tars(output)) == 1
+    assert check_layout(output) == 1
+    assert clients.layer_tars(output) == [oracles.expected_tar(tree)]
+
+
+def test_other_build_fails(tmp_path: Path) -> None:
+    """It takes away the folders that it made, though we count on them."""
+    output = tmp_path / "output"
+    other = Layout(output)
+    with other, Layout(output) as layout:
+        layout.add_document("a/b", b"{}")
+        other.__exit__(None, None, None)
+        assert not (output / "blobs").exists()
+        layout.commit(b"{}")
+    assert names(output / "blobs" / "sha256") == ["44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"]
+    assert (output / "index.json").read_bytes() == b"{}"
 
 
 def test_work_taken_for_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +359,26 @@ def test_few_descriptors(limit: int, tree: Path, output: Path) -> None:
         assert ": cannot be opened: Too many open files\nhint: raise the limit of open files (ulimit -n), or use fewer workers (-j)" in said
 
 
+def test_few_descriptors_on_parent(tree: Path, parent: Path, output: Path) -> None:
+    lower = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
+    assert run(upon(clients.layer_config(tree), parent), output, "-j8", preexec=lower) == (0, "")
+    check_layout(output)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+@pytest.mark.parametrize("limit", [96, 160, 224, 288, 352, 416, 512])
+def test_little_memory(limit: int, compression: str, tree: Path, parent: Path, output: Path) -> None:
+    """So many MiB of addresses: enough, or an error that says so; never a crash."""
+    before = snapshot(output)
+    lower = functools.partial(resource.setrlimit, resource.RLIMIT_AS, (limit << 20, limit << 20))
+    status, said = run(upon(clients.layer_config(tree, compression=compression), parent), output, "-j2", preexec=lower)
+    if status:
+        assert status == 1
+        assert "memory" in said
+        assert snapshot(output) == before
+    check_layout(output)
+
+
 @pytest.mark.parametrize("what", ["can't start new thread", "zstd compress error: Allocation error : not enough memory"])
 def test_exhausted(what: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Out of memory in other words is no bug of ours (section 1: what, where, the way out)."""
@@ -462,13 +410,13 @@ def test_many_images(workers: str, tree: Path, tmp_path: Path) -> None:
     assert [clients.layer_tars(output, number)[0] for number in range(12)] == expected * 4
 
 
-def test_one_image_fails(tree: Path, output: Path, shim: Path, tmp_path: Path) -> None:
+def test_one_image_fails(tree: Path, output: Path, tmp_path: Path) -> None:
     """The error is that of the image which failed."""
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "file").write_text("x")
     images = [{"os": "linux", "architecture": "amd64", "layer": str(layer)} for layer in [tree, tree, tmp_path / "bad", tree]]
     with unharmed(output):
-        status, said = run({"images": images}, output, LD_PRELOAD=str(shim), FAULT="eio", FAULT_PATH=str(tmp_path / "bad" / "file"))
+        status, said = run({"images": images}, output, **fault("read", tmp_path / "bad" / "file", error=errno.EIO))
     assert (status, said) == (1, f"build-oci: error: {tmp_path / 'bad' / 'file'}: cannot be read: Input/output error\n")
 
 

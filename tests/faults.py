@@ -1,0 +1,141 @@
+"""Runs of the command while something goes wrong, and what must hold afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import clients
+import pytest
+
+import build_oci.cli
+
+SOURCE = str(Path(build_oci.cli.__file__).parents[1])
+TIMEOUT = 60  # seconds: a run that takes longer hangs
+SHIM = Path(__file__).with_name("faultshim.c")
+
+
+@functools.cache
+def _compiled() -> tuple[str, str]:
+    """The library made of SHIM, or why there is none."""
+    folder = tempfile.TemporaryDirectory()
+    _kept.append(folder)
+    library = os.path.join(folder.name, "fault.so")
+    command = [clients.need("cc"), "-shared", "-fPIC", "-O1", "-o", library, str(SHIM), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (library, "") if done.returncode == 0 else ("", f"the compiler makes no library: {done.stderr[:200]}")
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the tests end
+
+
+def shim() -> str:
+    """The path of the library for LD_PRELOAD; the running test is skipped without a compiler."""
+    library, reason = _compiled()
+    if reason:
+        pytest.skip(reason)
+    return library
+
+
+def fault(call: str, path: Path | str, nth: int = 1, *, do: str = "", error: int = 0, happened: Path | None = None) -> dict[str, str]:
+    """The environment of a run in which, at the NTH time that CALL meets PATH, the shell runs DO or the call fails with ERROR."""
+    env = {"LD_PRELOAD": shim(), "FAULT_CALL": call, "FAULT_PATH": str(path), "FAULT_NTH": str(nth)}
+    env |= {"FAULT_DO": do} if do else {"FAULT_ERRNO": str(error)}
+    return env | ({"FAULT_HAPPENED": str(happened)} if happened else {})
+
+
+def quoted(*words: Path | str) -> str:
+    return shlex.join(map(str, words))
+
+
+def command(output: Path, *args: str) -> list[str | Path]:
+    return [sys.executable, "-P", "-m", "build_oci", "-o", output, *args]
+
+
+def environment(**env: str) -> dict[str, str]:
+    environ = {**os.environ, "PYTHONPATH": SOURCE}
+    environ.pop("SOURCE_DATE_EPOCH", None)
+    return environ | env
+
+
+def run(config: clients.Document, output: Path, *args: str, preexec: Any = None, **env: str) -> tuple[int, str]:
+    """Exit status (negative: killed by that signal) and standard error of a run in a process of its own; one that hangs fails the test."""
+    done = subprocess.run(
+        command(output, *args), input=json.dumps(config), env=environment(**env), capture_output=True, text=True, check=False,
+        timeout=TIMEOUT, preexec_fn=preexec,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def upon(config: clients.Document, parent: Path) -> clients.Document:
+    """CONFIG with its images on top of the first one of the layout PARENT."""
+    return {**config, "images": [{**image, "parent": {"image": str(parent)}} for image in config["images"]]}
+
+
+def make_tree(root: Path, large: int = 5 << 20) -> Path:
+    """A hundred small files and one of LARGE bytes: several segments and a digest of its own."""
+    (root / "d").mkdir(parents=True)
+    for number in range(100):
+        (root / "d" / f"{number:03}").write_bytes(os.urandom(9000))
+    (root / "d" / "large").write_bytes(os.urandom(large))
+    return root
+
+
+def make_former(path: Path) -> Path:
+    """A layout that holds an image without layers, for arm64."""
+    assert run({"images": [{"os": "linux", "architecture": "arm64"}]}, path) == (0, "")
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every path below FOLDER with its content; None for a directory."""
+    return {name: None if (folder / name).is_dir() else (folder / name).read_bytes() for name in names(folder)}
+
+
+@contextlib.contextmanager
+def unharmed(output: Path) -> Iterator[None]:
+    """Section 3: a build that fails leaves the output as it was, and no temporary file."""
+    before = snapshot(output)
+    yield
+    assert snapshot(output) == before
+
+
+def check_unbroken(before: dict[str, bytes | None], output: Path) -> None:
+    """A build that failed in its commit has left the former index.json and no temporary file; blobs that are whole may be new."""
+    after = snapshot(output)
+    assert {name: after.pop(name, None) for name in before} == before
+    for name, content in after.items():
+        folder, _, digest = name.rpartition("/")
+        assert folder == "blobs/sha256"
+        assert content is not None
+        assert hashlib.sha256(content).hexdigest() == digest
+
+
+def check_layout(layout: Path) -> int:
+    """Holds every blob that index.json reaches against its digest, size and diff_id; the number of images. No temporary file is there."""
+    assert sorted(os.listdir(layout)) == ["blobs", "index.json", "oci-layout"]
+    manifests = clients.index_of(layout)["manifests"]
+    for number, descriptor in enumerate(manifests):
+        assert len(clients.blob(layout, descriptor["digest"])) == descriptor["size"]
+        manifest = clients.manifest_of(layout, number)
+        for part in (manifest["config"], *manifest["layers"]):
+            assert len(clients.blob(layout, part["digest"])) == part["size"]
+        clients.layer_tars(layout, number)
+    return len(manifests)
