@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from build_oci.build import BuildResult, build
 from build_oci.config import load_config
+from build_oci.pipeline import BuildResult, build
 
 pytest_plugins = ("rootfs",)
 

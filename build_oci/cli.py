@@ -115,8 +115,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: _Signals) -> None:
-    from build_oci.build import build
     from build_oci.metrics import metrics, summary, write_metrics
+    from build_oci.pipeline import build
     from build_oci.progress import ignore, reporter
     from build_oci.workers import usable_cpus
 

@@ -10,9 +10,9 @@ from build_oci.errors import OutputError
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
-    from build_oci.build import BuildResult
     from build_oci.config import BuildConfig
     from build_oci.image import BuiltImage
+    from build_oci.pipeline import BuildResult
 
 
 def summary(image: BuiltImage) -> str:

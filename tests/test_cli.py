@@ -27,7 +27,7 @@ SOURCE = str(Path(build_oci.cli.__file__).parents[1])
 
 
 class StandIn:
-    """Stands in for build_oci.build: notes what it was asked for, then does `action`."""
+    """Stands in for build_oci.pipeline: notes what it was asked for, then does `action`."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -47,7 +47,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setitem(sys.modules, "build_oci.build", stand_in)
+    monkeypatch.setitem(sys.modules, "build_oci.pipeline", stand_in)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     monkeypatch.delenv("BUILD_OCI_DEBUG", raising=False)

@@ -21,9 +21,9 @@ import trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from build_oci.build import build
 from build_oci.config import load_config
 from build_oci.errors import TreeError
+from build_oci.pipeline import build
 
 EPOCH = 1_700_000_000
 

@@ -28,8 +28,8 @@ from oracles import SECOND
 from test_clients import as_buildah_mounts, as_umoci_unpacks, assert_same_tree, changed
 
 from build_oci import source as source_module
-from build_oci.build import build
 from build_oci.config import load_config
+from build_oci.pipeline import build
 
 EPOCH = 1_700_000_000
 COMPRESSIONS = ["zstd", "gzip", "disabled"]

@@ -40,9 +40,9 @@ from test_parent_roundtrip import (
 )
 
 from build_oci import parent as parent_module
-from build_oci.build import build
 from build_oci.config import load_config
 from build_oci.errors import BuildOciError, ParentError
+from build_oci.pipeline import build
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from build_oci.build import build
 from build_oci.cli import main
 from build_oci.config import load_config
+from build_oci.pipeline import build
 from build_oci.progress import Bars, Lines, Progress, reporter
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import clients
 import pytest
 
-from build_oci.build import build
 from build_oci.cli import main
 from build_oci.config import load_config
+from build_oci.pipeline import build
 from build_oci.verify import Verifier
 
 Document = dict[str, Any]

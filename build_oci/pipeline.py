@@ -13,7 +13,7 @@ from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
 from build_oci.layout import Layout
 from build_oci.progress import Listener, ignore
-from build_oci.workers import Workers
+from build_oci.workers import Workers, usable_cpus
 
 if TYPE_CHECKING:
     from build_oci.config import BuildConfig
@@ -33,14 +33,14 @@ def build(
     config: BuildConfig,
     *,
     output: str | os.PathLike[str],
-    workers: int,
+    workers: int | None = None,
     epoch: int | None = None,
     warn: Callable[[str], None] = lambda _: None,
     started: Callable[[Callable[[], None]], None] = lambda _: None,
     on_progress: Listener = ignore,
     explain: Callable[[str], None] = lambda _: None,
 ) -> BuildResult:
-    """Build every image of CONFIG into the layout OUTPUT with so many WORKERS (threads).
+    """Build every image of CONFIG into the layout OUTPUT with so many WORKERS (threads; None: the CPUs that this process may use).
 
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
     warn: called, from any thread, with each warning. explain: the same with a line on each decision: codec, kernel, what becomes of layers.
@@ -54,6 +54,9 @@ def build(
     """
     if epoch is not None and not 0 <= epoch <= oci.LAST_EPOCH:
         raise UsageError(f"{epoch} is not a time in seconds up to the year 9999", where="SOURCE_DATE_EPOCH")
+    workers = usable_cpus() if workers is None else workers
+    if workers < 1:
+        raise UsageError(f"{workers} is no number of threads", where="workers")
     check_paths(config)
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
