@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz wheel clients clean
+.PHONY: help demo test lint bench docs sanitize fuzz tsan test-aarch64 test-musl wheel clients clean
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Keeps the checkout off sys.path: `python -m build_oci` here means the installed package.
@@ -30,7 +30,7 @@ PYTHON ?= $(lastword $(subst =, ,$(firstword $(INTERPRETERS))))
 SOURCES := pyproject.toml setup.py MANIFEST.in $(wildcard README.md LICENSE) \
 	$(shell find build_oci -name __pycache__ -prune -o ! -name '*.so' -print)
 # The real clients of the tests, as COMMAND=PACKAGE of Debian.
-CLIENTS := skopeo=skopeo umoci=umoci buildah=buildah debootstrap=debootstrap fakeroot=fakeroot zstd=zstd setfattr=attr setcap=libcap2-bin
+CLIENTS := skopeo=skopeo umoci=umoci buildah=buildah debootstrap=debootstrap fakeroot=fakeroot zstd=zstd docker-registry=docker-registry setfattr=attr setcap=libcap2-bin
 
 # $(call apt_get,PACKAGES): those of them that can be had without asking anybody. Silent; the caller looks at what is there.
 define apt_get
@@ -48,7 +48,7 @@ $(1)/bin/pip install --quiet --no-deps --force-reinstall ./dist/*.whl
 endef
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 # What `make demo` prints of the layout in demo-image/.
 define SHOW
@@ -93,22 +93,78 @@ test: lint clients ## every check: lint, types, and pytest on each CPython >= 3.
 	echo "pytest on CPython $$own"
 	BUILD_OCI_PYTHONS="$${others#:}" .venv/bin/pytest
 
-lint: .venv/.tools ## ruff, cython-lint, mypy --strict
+lint: .venv/.tools ## ruff, cython-lint, mypy --strict, the stubs against the extensions, the pages
 	@.venv/bin/ruff check --quiet
 	.venv/bin/ruff format --check --quiet
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint build_oci  # it looks for pycodestyle there
 	.venv/bin/mypy
+	.venv/bin/python -m mypy.stubtest --allowlist tests/stubtest-allowed.txt $(patsubst build_oci/_native/%.pyx,build_oci._native.%,$(wildcard build_oci/_native/*.pyx))
+	.venv/bin/mkdocs build --quiet
+
+docs: .venv/.tools ## the pages as a web site, in build/site
+	@.venv/bin/mkdocs build --quiet
+	echo 'look at build/site/index.html'
+
+test-aarch64: .venv/.tools ## wheel, native tests and images on AArch64, emulated by qemu; needs root
+	@tests/emulated.sh .venv/bin/python
+
+test-musl: .venv/.tools ## the same on musl
+	@tests/musl.sh .venv/bin/python
 
 bench: .venv/.tools ## the benchmarks, on the installed wheel
 	@.venv/bin/pytest benchmarks --benchmark-enable --benchmark-only
 
-FUZZED := $(addprefix build_oci/_native/kernel/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_x86.c sha256_arm.c)
-fuzz: ## libFuzzer on the reader of parent archives, FUZZ_SECONDS (600) long; needs clang and its runtime
-	@mkdir -p build/fuzz/corpus
-	clang -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-		-Ibuild_oci/_native/kernel tests/fuzz_scanner.c $(FUZZED) -o build/fuzz/scanner
-	build/fuzz/scanner -max_total_time=$(or $(FUZZ_SECONDS),600) -max_len=16384 -rss_limit_mb=1024 -timeout=10 \
-		-artifact_prefix=build/fuzz/ build/fuzz/corpus
+# The kernels under the sanitizers, in a venv of their own: neither .venv nor what was built in place is touched.
+SANITIZED := build/sanitize
+# What cannot be run on them: a library that is preloaded before the sanitizer's own (shims that fail or change calls, fakeroot), and limits of
+# memory that the sanitizer's shadow alone exceeds.
+UNSANITIZED := test_changing_trees.py test_fidelity_shims.py $(addprefix test_faults.py::, \
+	test_disk_error test_disk_error_in_parent test_disk_error_later test_disk_full test_every_call_fails test_one_image_fails \
+	test_output_changes test_little_memory)
+sanitize: $(SANITIZED)/.package ## the tests on extensions under ASan and UBSan, whose every finding is an end
+	@libasan="$$(gcc -print-file-name=libasan.so)"
+	[ -e "$$libasan" ] || { echo 'no libasan found (Debian: gcc, or libasan8)' >&2; exit 1; }
+	# Python never gives back all that it takes, so leaks are not looked for. Its own allocator would hide what is read behind an object.
+	LD_PRELOAD="$$libasan" ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		$(SANITIZED)/venv/bin/pytest --quiet -m 'not clients' $(addprefix --deselect=tests/,$(UNSANITIZED))
+
+$(SANITIZED)/.package: $(SOURCES) | .venv/bin/python
+	@echo "building with the sanitizers"
+	rm -rf $(SANITIZED)/source
+	mkdir -p $(SANITIZED)/source
+	tar -c --exclude='*.so' --exclude=__pycache__ $(wildcard pyproject.toml setup.py MANIFEST.in README.md LICENSE build_oci) |
+		tar -x -C $(SANITIZED)/source
+	$(SANITIZED)/venv/bin/python -c '' 2> /dev/null || .venv/bin/python -m venv --clear $(SANITIZED)/venv
+	$(SANITIZED)/venv/bin/pip uninstall --quiet --yes build-oci 2> /dev/null
+	BUILD_OCI_SANITIZE=1 $(SANITIZED)/venv/bin/pip install --quiet "./$(SANITIZED)/source[test]"
+	touch $@
+
+KERNEL := build_oci/_native/kernel
+CLANG := clang -std=c11 -D_GNU_SOURCE -g -O1 -fno-sanitize-recover=all -I$(KERNEL)
+FUZZED := $(addprefix $(KERNEL)/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_x86.c sha256_arm.c)
+fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate streams, trees, round trips, documents, parents; needs clang and zlib.h
+	@each=$$(( $(or $(MINUTES),10) * 60 / 6 ))
+	mkdir -p build/fuzz
+	PYTHONPATH=tests .venv/bin/python tests/fuzz.py seeds build/fuzz
+	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_scanner.c $(FUZZED) -o build/fuzz/scanner
+	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_deflate.c $(KERNEL)/deflate.c -lz -o build/fuzz/deflate
+	libfuzzer() {
+		echo "fuzzing $$1 for $$each s; what fails is saved in build/fuzz/failed"
+		build/fuzz/$$1 -max_total_time=$$each -max_len=$$2 -rss_limit_mb=1024 -timeout=10 -artifact_prefix=build/fuzz/failed/$$1- \
+			-verbosity=0 -print_final_stats=1 build/fuzz/corpus/$$1 2>&1
+	}
+	mkdir -p build/fuzz/failed
+	libfuzzer scanner 16384
+	libfuzzer deflate 4096
+	PYTHONPATH=tests .venv/bin/python tests/fuzz.py run --seconds $$each --keep build/fuzz/failed trees round-trips documents parents
+
+# CPython itself is not clean under ThreadSanitizer, so a harness in C drives the kernels. Without address randomisation, which some of its
+# versions do not bear with.
+THREADED := $(addprefix $(KERNEL)/,arena.c tree.c scan.c inodes.c content.c digest.c header.c pack.c sha256.c sha256_x86.c sha256_arm.c)
+tsan: ## the threads of the kernels under ThreadSanitizer; needs clang
+	@mkdir -p build/tsan
+	$(CLANG) -fsanitize=thread tests/tsan_kernels.c $(THREADED) -pthread -o build/tsan/kernels
+	TSAN_OPTIONS=halt_on_error=1 setarch -R build/tsan/kernels $(or $(TREE),build_oci)
 
 wheel: dist/.built ## one abi3 wheel into dist/
 	@ls dist/*.whl

@@ -1,0 +1,56 @@
+"""A bounded share of the fuzzing, and every input that was once worth keeping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fuzz
+import pytest
+
+from build_oci._native.deflate import continued
+from build_oci._native.lower import Scan
+from build_oci.config import BuildConfig
+
+pytestmark = pytest.mark.slow
+CORPUS = {kind: sorted((fuzz.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("trees", 30), ("round-trips", 15), ("documents", 300), ("parents", 80)])
+def test_seeds(tmp_path: Path, name: str, seeds: int) -> None:
+    for seed in range(seeds):
+        fuzz.run_seed(name, seed, tmp_path)
+
+
+@pytest.mark.parametrize("path", CORPUS["yaml"], ids=lambda path: path.name)
+def test_document(path: Path) -> None:
+    """Spec 2: the seeds of the fuzzing are taken, what is odd is refused in words."""
+    taken = fuzz.check_document(path.read_bytes())
+    assert isinstance(taken, BuildConfig) == (path.stem in ("full", "plain"))
+
+
+def scan_in_pieces(data: bytes, step: int) -> None:
+    scan = Scan()
+    for at in range(0, len(data), step):
+        scan.feed(data[at : at + step])
+    scan.finish()
+
+
+@pytest.mark.parametrize("path", CORPUS["tar"], ids=lambda path: path.name)
+def test_archive(path: Path) -> None:
+    """Spec 6: refused, and in the same words, whatever the pieces that it comes in."""
+    data = path.read_bytes()
+    said = []
+    for step in (len(data), 1, 500):
+        with pytest.raises(ValueError, match=r"\w") as caught:
+            scan_in_pieces(data, step)
+        said.append(str(caught.value))
+    assert len(set(said)) == 1
+
+
+@pytest.mark.parametrize("path", CORPUS["deflate"], ids=lambda path: path.name)
+def test_stream(path: Path) -> None:
+    """Two bytes of length, a stream of it, another: the one or the other is no stream."""
+    data = path.read_bytes()
+    at = 2 + int.from_bytes(data[:2], "little")
+    with pytest.raises(ValueError, match="not a whole deflate stream"):
+        continued(data[2:at], 0, data[at:], 0)

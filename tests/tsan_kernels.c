@@ -1,0 +1,106 @@
+/* The kernels as the product's threads drive them, for ThreadSanitizer: a walk, the digests, the packing, and walks that are stopped. */
+#include "digest.h"
+#include "pack.h"
+#include "scan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { THREADS = 8 };
+
+static digests *hashed;
+static plan *packed;
+static atomic_size_t next;
+
+static void *walk(void *s)
+{
+    return scan_run(s) ? s : NULL;
+}
+
+static void *hash(void *unused)
+{
+    (void)unused;
+    problem p = {0};
+    for (size_t i; (i = atomic_fetch_add(&next, 1)) < hashed->batches_count;)
+        if (digests_hash(hashed, i, &p))
+            return hashed;
+    return NULL;
+}
+
+static void *pack(void *unused)
+{
+    (void)unused;
+    problem p = {0};
+    for (size_t i; (i = atomic_fetch_add(&next, 1)) < packed->segments_count;) {
+        uint8_t *into = malloc(packed->segments[i].size + 1);
+        int bad = !into || (packed->segments[i].kind == SEGMENT_HEADER && plan_digest(packed, i, &p)) || plan_fill(packed, i, into, &p);
+        free(into);
+        if (bad)
+            return packed;
+    }
+    return NULL;
+}
+
+static void *stop(void *s)
+{
+    while (!atomic_load(&((scan *)s)->entries))
+        ;
+    scan_stop(s);
+    return NULL;
+}
+
+/* WORK on every thread, and ASIDE, if not NULL, on one more. */
+static void on_all(void *(*work)(void *), void *(*aside)(void *), void *argument)
+{
+    pthread_t threads[THREADS + 1];
+    int count = 0, failed = 0;
+    atomic_store(&next, 0);
+    while (count < THREADS)
+        failed |= pthread_create(threads + count++, NULL, work, argument);
+    if (aside)
+        failed |= pthread_create(threads + count++, NULL, aside, argument);
+    for (int i = 0; i < count; i++) {
+        void *bad = NULL;
+        failed |= pthread_join(threads[i], &bad) || bad;
+    }
+    if (failed) {
+        fputs("a thread failed\n", stderr);
+        exit(1);
+    }
+}
+
+int main(int count, char **arguments)
+{
+    const sha256_kernel *kernel = sha256_kernel_at(SHA256_SCALAR);
+    if (count != 2)
+        return 2;
+    for (int round = 0; round < 10; round++) {
+        scan *s = scan_new(arguments[1], 0);
+        if (!s)
+            return 1;
+        on_all(walk, NULL, s);
+        if (s->problems)
+            return 1;
+        if (round % 2) {
+            hashed = digests_new(&s->tree, kernel);
+            if (!hashed)
+                return 1;
+            on_all(hash, NULL, NULL);
+            digests_finish(hashed);
+            digests_free(hashed);
+        }
+        packed = plan_new(&s->tree, &(header_options){0}, kernel, 1 << 16, 1);
+        if (!packed)
+            return 1;
+        on_all(pack, NULL, NULL);
+        printf("%zu entries, %zu segments\n", atomic_load(&s->entries), packed->segments_count);
+        plan_free(packed);
+        scan_free(s);
+        s = scan_new(arguments[1], 0);
+        if (!s)
+            return 1;
+        on_all(walk, stop, s);
+        scan_free(s);
+    }
+    return 0;
+}
