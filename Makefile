@@ -118,7 +118,7 @@ bench: .venv/.tools ## the benchmarks, on the installed wheel
 SANITIZED := build/sanitize
 # What cannot be run on them: a library that is preloaded before the sanitizer's own (shims that fail or change calls, fakeroot), and limits of
 # memory that the sanitizer's shadow alone exceeds.
-UNSANITIZED := test_changing_trees.py test_fidelity_shims.py $(addprefix test_faults.py::, \
+UNSANITIZED := test_changing_trees.py test_fidelity_shims.py test_signals.py $(addprefix test_faults.py::, \
 	test_disk_error test_disk_error_in_parent test_disk_error_later test_disk_full test_every_call_fails test_one_image_fails \
 	test_output_changes test_little_memory)
 sanitize: $(SANITIZED)/.package ## the tests on extensions under ASan and UBSan, whose every finding is an end

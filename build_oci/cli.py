@@ -100,18 +100,20 @@ def _verify(options: argparse.Namespace) -> int:
     from build_oci.verify import Verifier
     from build_oci.workers import usable_cpus
 
-    found = Verifier(options.layout, workers=options.workers or usable_cpus())
+    def problem(text: str) -> None:
+        _say(f"build-oci: error: {text}")
+
+    def note(text: str) -> None:
+        if options.verbose:
+            _say(f"build-oci: note: {text}")
+
+    found = Verifier(options.layout, workers=options.workers or usable_cpus(), problem=problem, note=note)
     found.run()
-    for problem in found.problems:
-        _say(f"build-oci: error: {problem}")
-    if options.verbose:
-        for note in found.notes:
-            _say(f"build-oci: note: {note}")
     if options.verbose or (_is_terminal(sys.stderr) and not options.quiet):
-        what = f"{len(found.problems)} mismatches" if found.problems else "nothing is wrong"
+        what = f"{found.mismatches} mismatches" if found.mismatches else "nothing is wrong"
         counts = f"{found.images} images, {found.layers} layers, {found.entries:,} entries, {found.size / 1e6:,.1f} MB"
         _say(f"build-oci: {printable(options.layout)}: {what}: {counts}")
-    return 1 if found.problems else 0
+    return 1 if found.mismatches else 0
 
 
 def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: _Signals) -> None:

@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
-import stat
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from build_oci.compression import decode
-from build_oci.errors import BuildOciError, Cancelled, ParentError, UsageError, printable
+from build_oci.errors import ParentError, UsageError, printable
 from build_oci.oci import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
 from build_oci.parent import CODECS, INDEXES, MANIFESTS
 from build_oci.source import ReadDescriptor, Source, opened, parse_descriptor, parse_document
-
-if TYPE_CHECKING:
-    from build_oci._native.lower import Scan
+from build_oci.verify_layer import Archive, Tree, looks
+from build_oci.workers import Workers
 
 _CONFIGS = (MEDIA_TYPE_CONFIG, "application/vnd.docker.container.image.v1+json")
-_MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
-_NESTING = 8
-_MEMBERS_AT_ONCE = 4096
-# For the names in the layers of one image, which a hostile one may have without end; some 5 million of them.
-_MEMORY_LIMIT = 1 << 30
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
+_NESTING = 8  # of indexes; one inside another is what tools write
+# For the members of all archives that are held at once, which hostile ones may have without end: some 2.5 million.
+_SCANS_LIMIT = 512 << 20
+_SCANS_KEPT = 128 << 20  # of those that have been looked at, for other images that have the same layers
+_MOST_READERS = 8  # threads: beyond that, the file system is the limit, and memory grows
+_REMEMBERED = 1 << 17  # lines, so that what several images share is told once
+
+
+class _Image(NamedTuple):
+    """What its documents say of an image. A layer is None where its descriptor is none."""
+
+    where: str
+    layers: list[ReadDescriptor | None]
+    diff_ids: list[str | None]
 
 
 class Verifier:
-    """Looks through one layout. `problems` are what is wrong, `notes` what is odd but allowed, each as `WHERE: WHAT`; the rest counts."""
+    """Looks through one layout and tells, line by line, what is wrong (`problem`) and what is odd but allowed (`note`); the rest counts."""
 
-    def __init__(self, path: str, *, workers: int) -> None:
-        """PATH: the layout's directory. WORKERS: layers that are read at once."""
-        self.problems: list[str] = []
-        self.notes: list[str] = []
-        self.images = self.layers = self.entries = self.size = 0
+    def __init__(self, path: str, *, workers: int, problem: Callable[[str], None], note: Callable[[str], None]) -> None:
+        """PATH: the layout's directory. WORKERS: layers that are read at once. PROBLEM and NOTE are called with `WHERE: WHAT`."""
+        self.mismatches = self.images = self.layers = self.entries = self.size = 0
         self._source = Source(Path(path))
-        self._workers = workers
-        self._stopped = False
-        # By digest: whether the blob is what its name says, and what was found in a layer.
-        self._blobs: dict[str, bool] = {}
-        self._archives: dict[str, Future[_Archive]] = {}
+        self._readers = min(workers, _MOST_READERS)
+        self._say_problem = problem
+        self._say_note = note
+        self._said: set[int] = set()
+        self._sizes: dict[str, int | None] = {}  # of the blobs that are referred to; None: there is none that can be read
+        self._blobs: dict[str, bool] = {}  # those read to their end that are no layers: are they what their names say?
+        self._types: dict[str, Any] = {}  # of the manifests and indexes that have been looked at: their media types
+        self._platforms: dict[str, dict[str, Any]] = {}  # and, of images, their platforms
+        self._archives: dict[tuple[str, str], Archive] = {}
+        self._counted: set[str] = set()
 
     def run(self) -> None:
         """Look at everything. UsageError where there is no directory."""
@@ -51,20 +61,9 @@ class Verifier:
         if not path.is_dir():
             raise UsageError("is no directory", where=str(path), hint="name the directory that holds index.json")
         self._layout_file()
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="verify") as pool:
-            self._pool = pool
-            try:
-                with self._caught():
-                    index = self._source.index()
-                    self._index(index, str(path / "index.json"), {"index.json"}, 0)
-            except BaseException:
-                self._stopped = True  # what the pool still reads
-                raise
+        with Workers(self._readers, 1 << 20) as self._workers:
+            self._look_at_layers()
         self._unreferenced()
-
-    def _check(self) -> None:
-        if self._stopped:
-            raise Cancelled("stopped")
 
     # ---- documents
 
@@ -75,176 +74,347 @@ class Verifier:
             if document.get("imageLayoutVersion") != "1.0.0":
                 self._problem(where, f"imageLayoutVersion is {_shown(document.get('imageLayoutVersion'))}, not “1.0.0”")
 
-    def _index(self, document: dict[str, Any], where: str, above: set[str], depth: int) -> None:
-        if document.get("schemaVersion") != 2:
-            self._problem(where, f"schemaVersion is {_shown(document.get('schemaVersion'))}, not 2")
-        if (media_type := document.get("mediaType", MEDIA_TYPE_INDEX)) not in INDEXES:
-            self._problem(where, f"mediaType is {_shown(media_type)}, which is none of an index")
-        manifests = document.get("manifests")
-        if not isinstance(manifests, list):
-            self._problem(where, "has no list “manifests”")
-            return
-        for number, item in enumerate(manifests):
-            with self._caught():
-                descriptor = parse_descriptor(item, f"{where}: manifests[{number}]")
-                self._manifest_or_index(descriptor, above, depth)
+    def _images(self) -> Iterator[_Image]:
+        """The images whose layers are to be read, in the order of the documents."""
+        index = None
+        with self._caught():
+            index = self._source.index()
+        if index is not None:
+            where = str(self._source.path / "index.json")
+            if index.get("mediaType", MEDIA_TYPE_INDEX) not in INDEXES:
+                self._problem(where, f"mediaType is {_shown(index['mediaType'])}, which is none of an index")
+            yield from self._index(index, where, 0)
 
-    def _manifest_or_index(self, descriptor: ReadDescriptor, above: set[str], depth: int) -> None:
+    def _index(self, document: dict[str, Any], where: str, depth: int) -> Iterator[_Image]:
+        self._schema_version(document, where)
+        if "layers" in document or "config" in document:
+            self._problem(where, "is an index and has “layers” or “config” as if it were a manifest")
+        descriptors = self._descriptors(document, "manifests", where)
+        document.clear()  # of an index within an index within … only the descriptors are held
+        for descriptor in descriptors:
+            if descriptor is not None:
+                yield from self._manifest_or_index(descriptor, depth)
+
+    def _manifest_or_index(self, descriptor: ReadDescriptor, depth: int) -> Iterator[_Image]:
         where = str(self._source.blob_path(descriptor.digest))
-        if descriptor.digest in above or depth == _NESTING:
-            self._problem(where, f"is an index within an index, {_NESTING} deep or within itself")
+        if descriptor.digest in self._types:
+            # As often as hostile indexes refer to it, it is looked at once.
+            if self._fitted(descriptor):
+                self._media_type(self._types[descriptor.digest], descriptor, where)
+                self._platform(descriptor, self._platforms.get(descriptor.digest))
             return
-        document = self._document(descriptor)
+        self._types[descriptor.digest] = descriptor.media_type
+        if depth == _NESTING:
+            self._problem(where, f"is an index within an index, {_NESTING} deep")
+            return
+        known = descriptor.media_type in (*INDEXES, *MANIFESTS)
+        document = self._document(descriptor, quietly=not known)
         if document is None:
             return
         media_type = document.get("mediaType", descriptor.media_type)
-        if media_type != descriptor.media_type:
-            self._problem(where, f"mediaType is {_shown(media_type)}, but its descriptor says {_shown(descriptor.media_type)}")
+        self._types[descriptor.digest] = media_type
+        self._media_type(media_type, descriptor, where)
         if media_type in INDEXES:
-            self._index(document, where, above | {descriptor.digest}, depth + 1)
+            yield from self._index(document, where, depth + 1)
         elif media_type in MANIFESTS:
-            self._manifest(descriptor, document, where)
-        else:
+            yield from self._manifest(descriptor, document, where)
+        elif known or media_type != descriptor.media_type:
             self._problem(where, f"{_shown(media_type)} is neither an image manifest nor an index")
+        else:
+            self._note(where, f"is no image but of the type {_shown(media_type)}")
 
-    def _manifest(self, descriptor: ReadDescriptor, document: dict[str, Any], where: str) -> None:
-        if document.get("schemaVersion") != 2:
-            self._problem(where, f"schemaVersion is {_shown(document.get('schemaVersion'))}, not 2")
-        config = parse_descriptor(document.get("config"), f"{where}: config")
-        items = document.get("layers")
-        if not isinstance(items, list):
-            self._problem(where, "has no list “layers”")
-            items = []
-        layers: list[ReadDescriptor] = []
-        for number, item in enumerate(items):
-            with self._caught():
-                layers.append(parse_descriptor(item, f"{where}: layers[{number}]"))
-        if config.media_type not in _CONFIGS:
-            self._note(where, f"is no image but an artifact with a config of the type {_shown(config.media_type)}")
-            for blob in (config, *layers):
-                self._blob(blob)
-            return
-        self.images += 1
-        content = self._document(config)
-        if content is not None and len(layers) == len(items):
-            self._image(descriptor, content, str(self._source.blob_path(config.digest)), layers)
+    def _manifest(self, descriptor: ReadDescriptor, document: dict[str, Any], where: str) -> Iterator[_Image]:
+        self._schema_version(document, where)
+        if "manifests" in document:
+            self._problem(where, "is a manifest and has “manifests” as if it were an index")
+        if document.get("subject") is not None:
+            # The manifest that this one is about may be anywhere.
+            subject = self._descriptor(document["subject"], f"{where}: subject")
+            if subject and os.path.lexists(self._source.blob_path(subject.digest)):
+                self._blob(subject)
+        config = self._descriptor(document.get("config"), f"{where}: config")
+        layers = self._descriptors(document, "layers", where)
+        if config is None or config.media_type in _CONFIGS:
+            content = self._document(config) if config else None
+            if not _is_attestation(descriptor, content, layers):
+                self.images += 1
+                yield self._image(descriptor, content, config, where, layers)
+                return
+        else:
+            self._blob(config)
+        artifact = document.get("artifactType") or (config.media_type if config else "")
+        self._note(where, f"is no image but an artifact of the type {_shown(artifact)}")
+        for layer in filter(None, layers):
+            self._blob(layer)
 
-    def _image(self, descriptor: ReadDescriptor, config: dict[str, Any], where: str, layers: list[ReadDescriptor]) -> None:
+    def _image(
+        self,
+        descriptor: ReadDescriptor,
+        content: dict[str, Any] | None,
+        config: ReadDescriptor | None,
+        manifest: str,
+        layers: list[ReadDescriptor | None],
+    ) -> _Image:
+        """The image with the config CONTENT, None where there is none that can be read."""
+        if content is None or config is None:
+            return _Image(manifest, layers, [None] * len(layers))
+        where = str(self._source.blob_path(config.digest))
         for key in ("architecture", "os"):
-            if not isinstance(config.get(key), str) or not config[key]:
+            if not isinstance(content.get(key), str) or not content[key]:
                 self._problem(where, f"has no “{key}”")
-        for key in ("architecture", "os", "variant", "os.version"):
-            said = descriptor.platform.get(key)
-            if said is not None and said != config.get(key) and not (key == "variant" and key not in config):
-                self._problem(where, f"{key} is {_shown(config.get(key))}, but the descriptor of its manifest says {_shown(said)}")
-        rootfs = config.get("rootfs")
-        diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        platform = {key: content.get(key) for key in ("architecture", "os", "variant", "os.version")} | {"where": where}
+        self._platforms[descriptor.digest] = platform
+        self._platform(descriptor, platform)
+        rootfs = content.get("rootfs")
         if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
             self._problem(where, "rootfs.type is not “layers”")
-        diff_ids = [] if diff_ids is None and not layers else diff_ids
-        if not isinstance(diff_ids, list) or len(diff_ids) != len(layers):
-            count = len(diff_ids) if isinstance(diff_ids, list) else "no"
-            self._problem(where, f"names {count} diff_ids, but the manifest has {len(layers)} layers")
-            diff_ids = None
-        history = config.get("history")
+        history = content.get("history")
         if isinstance(history, list) and history:
+            for number, entry in enumerate(history):
+                if not isinstance(entry, dict):
+                    self._problem(where, f"history[{number}] is no object")
             made = sum(1 for entry in history if not (isinstance(entry, dict) and entry.get("empty_layer") is True))
             if made != len(layers):
                 self._problem(where, f"history tells of {made} layers, but the manifest has {len(layers)}")
         elif history:
             self._problem(where, "history is no list")
-        self._layers(layers, diff_ids, where)
+        return _Image(where, layers, self._diff_ids(rootfs, where, len(layers)))
 
-    # ---- layers
-
-    def _layers(self, layers: list[ReadDescriptor], diff_ids: list[Any] | None, where: str) -> None:
-        for layer in layers:
-            if layer.digest not in self._archives:
-                self._archives[layer.digest] = self._pool.submit(self._read_layer, layer)
-                self.layers += 1
-        tree = _Tree()
-        for number, layer in enumerate(layers):
-            first = layer.digest not in self._blobs
-            path = str(self._source.blob_path(layer.digest))
-            try:
-                archive = self._archives[layer.digest].result()
-            except BuildOciError as error:
-                self._blobs[layer.digest] = False
-                if first:
-                    self.problems.append(str(error))
+    def _diff_ids(self, rootfs: Any, where: str, layers: int) -> list[str | None]:
+        """Those of the layers; None for what is no digest, or if there are not as many as layers."""
+        items = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        if items is None and not layers:
+            return []
+        found: list[str | None] = []
+        for number, item in enumerate(items if isinstance(items, list) else ()):
+            with self._caught():
+                # A diff_id is a digest with nothing around it.
+                parse_descriptor({"digest": item, "size": 0}, f"{where}: rootfs.diff_ids[{number}]")
+                found.append(item)
                 continue
-            self._blobs[layer.digest] = True
-            if diff_ids is not None:
-                self._diff_id(diff_ids[number], archive, f"{where}: rootfs.diff_ids[{number}]", path)
-            if first:
-                self.size += archive.size
-                self.entries += len(archive.scan)
-                for note in archive.notes:
-                    self._note(path, note)
-            for problem in tree.apply(archive.scan, self._check):
-                if first:
-                    self._problem(path, problem)
-            if first:
-                for note in tree.notes:
-                    self._note(path, note)
+            found.append(None)
+        if len(found) == layers:
+            return found
+        count = len(found) if isinstance(items, list) else "no"
+        self._problem(where, f"names {count} diff_ids, but the manifest has {layers} layers")
+        return [None] * layers
 
-    def _diff_id(self, diff_id: Any, archive: _Archive, where: str, path: str) -> None:
-        algorithm, _, expected = diff_id.partition(":") if isinstance(diff_id, str) else ("", "", "")
-        if algorithm not in archive.digests or not expected:
-            self._problem(where, f"{_shown(diff_id)} is no digest (sha256 or sha512)")
-        elif archive.digests[algorithm] != expected:
-            self._problem(path, f"its archive has the digest {algorithm}:{archive.digests[algorithm]}, but {where} says {diff_id}")
+    def _media_type(self, media_type: Any, descriptor: ReadDescriptor, where: str) -> None:
+        if media_type != descriptor.media_type and descriptor.media_type:
+            self._problem(where, f"mediaType is {_shown(media_type)}, but its descriptor says {_shown(descriptor.media_type)}")
 
-    def _read_layer(self, layer: ReadDescriptor) -> _Archive:
-        """In a thread of the pool. Raises ParentError."""
-        path = self._source.blob_path(layer.digest)
-        codec = CODECS.get(layer.media_type)
-        if codec is None:
-            raise ParentError(f"{_shown(layer.media_type)} is no media type of a layer", where=str(path))
-        with self._source.blob(layer) as blob:
-            magic = os.pread(blob.fd, 4, 0)
-            looks = next((name for name, start in _MAGIC.items() if magic.startswith(start)), "disabled")
-            if looks != codec:
-                content = "is not compressed" if looks == "disabled" else f"is compressed with {looks}"
-                raise ParentError(f"{content}, but its media type is {layer.media_type}", where=str(path))
-            archive = _Archive()
+    def _platform(self, descriptor: ReadDescriptor, platform: dict[str, Any] | None) -> None:
+        """Hold what the descriptor of a manifest says against the PLATFORM of the image's config."""
+        for key in ("architecture", "os", "variant", "os.version") if platform else ():
+            assert platform is not None
+            said, is_there = descriptor.platform.get(key), platform[key]
+            # Configs of older builders leave the last two out.
+            if said is not None and said != is_there and not (key in ("variant", "os.version") and is_there is None):
+                self._problem(platform["where"], f"{key} is {_shown(is_there)}, but the descriptor of its manifest says {_shown(said)}")
+
+    def _schema_version(self, document: dict[str, Any], where: str) -> None:
+        version = document.get("schemaVersion")
+        if version != 2 or isinstance(version, bool):
+            self._problem(where, f"schemaVersion is {_shown(version)}, not 2")
+
+    def _descriptors(self, document: dict[str, Any], key: str, where: str) -> list[ReadDescriptor | None]:
+        items = document.get(key)
+        if not isinstance(items, list):
+            self._problem(where, f"has no list “{key}”")
+            return []
+        return [self._descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)]
+
+    def _descriptor(self, item: Any, where: str) -> ReadDescriptor | None:
+        """ITEM as a descriptor; None where it is none."""
+        with self._caught():
             try:
-                for piece in decode(codec, blob):
-                    self._check()
-                    archive.feed(piece)
-                archive.finish()
-            except ValueError as error:
-                raise ParentError(str(error), where=str(path)) from None
-        return archive
+                found = parse_descriptor(item, where)
+            except RecursionError:
+                raise ParentError("is no descriptor", where=where) from None
+            if not found.media_type:
+                self._problem(where, "its descriptor has no mediaType")
+            if (data := item.get("data")) is not None:
+                self._embedded(data, found, where)
+            return found
+        return None
+
+    def _embedded(self, data: Any, descriptor: ReadDescriptor, where: str) -> None:
+        """A descriptor may carry a copy of its blob."""
+        try:
+            content = base64.b64decode(data, validate=True)
+        except (TypeError, ValueError):
+            self._problem(where, "its data is not base64")
+            return
+        algorithm, _, expected = descriptor.digest.partition(":")
+        if len(content) != descriptor.size or hashlib.new(algorithm, content).hexdigest() != expected:
+            self._problem(where, "its data is not what its digest and size say")
 
     # ---- blobs
 
-    def _blob(self, descriptor: ReadDescriptor) -> bool:
-        """Is the blob what DESCRIPTOR says? Looked at once."""
-        if descriptor.digest not in self._blobs:
-            self._blobs[descriptor.digest] = False
-            with self._caught(), self._source.blob(descriptor) as blob:
-                for piece in blob:
-                    self._check()
-                    self.size += len(piece)
-                self._blobs[descriptor.digest] = True
-        return self._blobs[descriptor.digest]
+    def _fitted(self, descriptor: ReadDescriptor) -> ReadDescriptor | None:
+        """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another; None if there is no such file."""
+        if descriptor.digest not in self._sizes:
+            self._sizes[descriptor.digest] = None
+            with self._caught(), opened(self._source.blob_path(descriptor.digest)) as fd:
+                self._sizes[descriptor.digest] = os.fstat(fd).st_size
+        size = self._sizes[descriptor.digest]
+        if size is None:
+            return None
+        if size != descriptor.size:
+            self._problem(self._source.blob_path(descriptor.digest), f"has {size} bytes, but its descriptor says {descriptor.size}")
+        return descriptor._replace(size=size)
 
-    def _document(self, descriptor: ReadDescriptor) -> dict[str, Any] | None:
-        self._blobs.setdefault(descriptor.digest, False)
-        with self._caught():
-            document = self._source.document(descriptor)
-            self._blobs[descriptor.digest] = True
-            return document
-        return None
+    def _blob(self, descriptor: ReadDescriptor) -> bool:
+        """Is the blob what DESCRIPTOR says? Read once."""
+        fitted = self._fitted(descriptor)
+        if fitted is None:
+            return False
+        if fitted.digest not in self._blobs:
+            self._blobs[fitted.digest] = False
+            with self._caught(), self._source.blob(fitted) as blob:
+                for piece in blob:
+                    self._workers.check()
+                    self.size += len(piece)
+                self._blobs[fitted.digest] = True
+        return self._blobs[fitted.digest]
+
+    def _document(self, descriptor: ReadDescriptor, *, quietly: bool = False) -> dict[str, Any] | None:
+        """The JSON object in a blob. None where it is damaged or none; QUIETLY, the latter is no mismatch but an empty object."""
+        fitted = self._fitted(descriptor)
+        if fitted is None:
+            return None
+        if quietly and not self._blob(fitted):
+            return None
+        try:
+            return self._source.document(fitted)
+        except ParentError as error:
+            if quietly:
+                return {}
+            self._tell(str(error))
+            return None
 
     def _unreferenced(self) -> None:
-        folder = self._source.path / "blobs"
         for algorithm in ("sha256", "sha512"):
-            if (folder / algorithm).is_dir():
-                for name in sorted(os.listdir(folder / algorithm)):
-                    if f"{algorithm}:{name}" not in self._blobs:
-                        self._note(folder / algorithm / name, "is referred to by nothing")
+            folder = self._source.path / "blobs" / algorithm
+            with suppress(OSError):
+                for name in sorted(os.listdir(folder)):
+                    if f"{algorithm}:{name}" not in self._sizes:
+                        self._note(folder / name, "is referred to by nothing")
+
+    # ---- layers
+
+    def _look_at_layers(self) -> None:
+        tree = Tree()
+        for image, number, archive in self._read_ahead():
+            if number == 0:
+                tree = Tree()
+            layer = image.layers[number]
+            if layer is None or archive is None:
+                tree.incomplete = True
+                continue
+            path = self._source.blob_path(layer.digest)
+            archive.done.result()
+            archive.users -= 1
+            if layer.digest not in self._counted:
+                self._counted.add(layer.digest)
+                self.layers += 1
+                self.size += archive.size
+                self.entries += len(archive.scan) if archive.scan else 0
+            self._archive(layer, archive, path)
+            if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
+                where = f"{image.where}: rootfs.diff_ids[{number}]"
+                self._problem(path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}")
+            if archive.scan is None:
+                tree.incomplete = True
+            else:
+                for is_problem, what in tree.apply(archive.scan, self._workers.check):
+                    (self._problem if is_problem else self._note)(path, what)
+            self._forget()
+
+    def _archive(self, layer: ReadDescriptor, archive: Archive, path: Path) -> None:
+        """What is wrong with the blob of LAYER and its archive alone."""
+        codec = CODECS[layer.media_type]
+        if archive.codec and archive.codec != codec:
+            content = "is not compressed" if archive.codec == "disabled" else f"is compressed with {archive.codec}"
+            self._problem(path, f"{content}, but its media type is {layer.media_type}")
+        for problem in archive.problems:
+            if not (archive.codec == "disabled" != codec and problem.startswith("at byte 0:")):  # said in the line above
+                self._problem(path, problem)
+        if archive.scan is not None and not archive.ended:
+            self._note(path, "has no end-of-archive blocks")
+
+    def _read_ahead(self) -> Iterator[tuple[_Image, int, Archive | None]]:
+        """The layers of all images, each with what comes of reading it; the readers are kept busy with the next ones."""
+        waiting: deque[tuple[_Image, int, Archive | None]] = deque()
+        for image in self._images():
+            for number, layer in enumerate(image.layers):
+                waiting.append((image, number, self._reading(layer, image.diff_ids[number]) if layer else None))
+                if len(waiting) > self._readers:
+                    yield waiting.popleft()
+        yield from waiting
+
+    def _reading(self, layer: ReadDescriptor, diff_id: str | None) -> Archive | None:
+        """LAYER as it is being read by a thread; None where there is nothing that can be read as an archive."""
+        path = self._source.blob_path(layer.digest)
+        if layer.media_type not in CODECS:
+            if layer.media_type.endswith("+encrypted"):
+                self._note(path, "is encrypted")
+            else:
+                self._problem(path, f"{_shown(layer.media_type)} is no media type of a layer")
+            self._blob(layer)
+            return None
+        if not os.path.lexists(path) and ("nondistributable" in layer.media_type or "foreign" in layer.media_type):
+            self._sizes.setdefault(layer.digest, None)
+            self._note(path, "is missing, as layers that may not be distributed are")
+            return None
+        fitted = self._fitted(layer)
+        if fitted is None:
+            return None
+        algorithm = diff_id.partition(":")[0] if diff_id else "sha256"
+        key = (layer.digest, algorithm)
+        archive = self._archives.get(key)
+        if archive is None:
+            archive = self._archives[key] = Archive(algorithm, _SCANS_LIMIT)
+            archive.done = self._workers.pool.submit(self._read, fitted, archive)
+        archive.users += 1
+        return archive
+
+    def _read(self, layer: ReadDescriptor, archive: Archive) -> None:
+        """In a thread of the pool: fill ARCHIVE."""
+        pieces = self._pieces(layer)
+        try:
+            start = next(pieces, b"")
+            archive.codec = looks(start)
+            try:
+                for piece in decode(archive.codec, chain((start,), pieces) if start else ()):
+                    archive.feed(piece)
+                    if archive.scan is not None and sum(other.held for other in tuple(self._archives.values())) > _SCANS_LIMIT:
+                        archive.refuse(f"the members of the layers that are read need more than {_SCANS_LIMIT >> 20} MiB of memory")
+                archive.finish()
+            except ValueError as error:
+                archive.refuse(str(error))
+                for _ in pieces:  # is the blob at least what its name says?
+                    pass
+        except ParentError as error:
+            archive.damaged(error.what)
+
+    def _pieces(self, layer: ReadDescriptor) -> Iterator[bytes]:
+        with self._source.blob(layer) as blob:
+            for piece in blob:
+                self._workers.check()
+                yield piece
+
+    def _forget(self) -> None:
+        """Let go of the oldest archives that nobody waits for, so that those to come find room."""
+        held = sum(archive.held for archive in self._archives.values())
+        for key, archive in list(self._archives.items()):
+            if held <= _SCANS_KEPT:
+                break
+            if not archive.users:
+                held -= archive.held
+                del self._archives[key]
+
+    # ---- what is said
 
     @contextmanager
     def _caught(self) -> Iterator[None]:
@@ -252,122 +422,41 @@ class Verifier:
         try:
             yield
         except ParentError as error:
-            self.problems.append(str(error))
+            self._tell(str(error))
 
     def _problem(self, where: str | Path, what: str) -> None:
-        self.problems.append(printable(f"{where}: {what}"))
+        self._tell(printable(f"{where}: {what}"))
+
+    def _tell(self, line: str) -> None:
+        if self._is_new(line):
+            self.mismatches += 1
+            self._say_problem(line)
 
     def _note(self, where: str | Path, what: str) -> None:
-        self.notes.append(printable(f"{where}: {what}"))
+        line = printable(f"{where}: {what}")
+        if self._is_new(line):
+            self._say_note(line)
+
+    def _is_new(self, line: str) -> bool:
+        """What several images share, or refer to, is told once."""
+        if hash(line) in self._said:
+            return False
+        if len(self._said) < _REMEMBERED:
+            self._said.add(hash(line))
+        return True
 
 
-class _Archive:
-    """What came of reading one layer: its digests, bytes and members."""
-
-    def __init__(self) -> None:
-        from build_oci._native.lower import Scan
-
-        self.scan: Scan = Scan(memory_limit=_MEMORY_LIMIT)
-        self.size = 0
-        self.notes: list[str] = []
-        self.digests: dict[str, str] = {}
-        self._hashes = {"sha256": hashlib.sha256(), "sha512": hashlib.sha512()}
-        self._tail = b""
-
-    def feed(self, piece: bytes | memoryview) -> None:
-        self.scan.feed(piece)
-        for content in self._hashes.values():
-            content.update(piece)
-        self.size += len(piece)
-        self._tail = (self._tail + bytes(piece[-1024:]))[-1024:]
-
-    def finish(self) -> None:
-        self.scan.finish()
-        self.digests = {algorithm: content.hexdigest() for algorithm, content in self._hashes.items()}
-        self._hashes.clear()
-        if self._tail.strip(b"\0") or len(self._tail) < 1024:
-            self.notes.append("has no end-of-archive blocks")
-
-
-class _Tree:
-    """The names that the layers so far leave, by directory, with their types; `notes` are on the last layer."""
-
-    def __init__(self) -> None:
-        self._folders: dict[bytes, dict[bytes, int]] = {}
-        self.notes: list[str] = []
-
-    def apply(self, scan: Scan, check: Callable[[], None]) -> Iterator[str]:
-        """Put a layer on top; what is wrong with it."""
-        self.notes = []
-        added: dict[bytes, int] = {}
-        hidden: list[bytes] = []
-        for start in range(0, len(scan), _MEMBERS_AT_ONCE):
-            check()
-            for member in scan.members(start, start + _MEMBERS_AT_ONCE):
-                name, mode = member["name"], member["mode"]
-                folder, _, last = name.rpartition(b"/")
-                if name in added:
-                    yield f"“{os.fsdecode(name)}” is in it more than once"
-                if last.startswith(_WHITEOUT):
-                    yield from self._whiteout(name, folder, last, mode, member["size"], hidden)
-                    added[name] = 0
-                    continue
-                if member["hard_link"]:
-                    target = member["target"] or b""
-                    mode = self._target(target, added)
-                    if not mode:
-                        yield f"“{os.fsdecode(name)}” is a hard link to “{os.fsdecode(target)}”, which is no file before it"
-                added[name] = mode or stat.S_IFREG
-        # Whiteouts hide what is below, never what stands beside them.
-        for name in hidden:
-            self._remove(name)
-        for name, mode in added.items():
-            if mode:
-                self._add(name, mode)
-
-    def _whiteout(self, name: bytes, folder: bytes, last: bytes, mode: int, size: int, hidden: list[bytes]) -> Iterator[str]:
-        if not stat.S_ISREG(mode) or size:
-            yield f"“{os.fsdecode(name)}” is a whiteout, and should be an empty file"
-        if last == _OPAQUE:
-            hidden += [_join(folder, child) for child in self._folders.get(folder, {})]
-            return
-        gone = last[len(_WHITEOUT) :]
-        if gone in (b"", b".", b".."):
-            yield f"“{os.fsdecode(name)}” is a whiteout of nothing that has a name"
-        elif gone.startswith(_WHITEOUT):
-            self.notes.append(f"“{os.fsdecode(name)}” is a whiteout of its own kind, which clients ignore")
-        elif gone not in self._folders.get(folder, {}):
-            self.notes.append(f"“{os.fsdecode(name)}” hides nothing: no layer below has that name")
-        else:
-            hidden.append(_join(folder, gone))
-
-    def _target(self, target: bytes, added: dict[bytes, int]) -> int:
-        """The type of what a hard link leads to; 0 if there is nothing that can have a second name."""
-        folder, _, last = target.rpartition(b"/")
-        mode = added.get(target) or self._folders.get(folder, {}).get(last, 0)
-        return 0 if stat.S_ISDIR(mode) else mode
-
-    def _add(self, name: bytes, mode: int) -> None:
-        folder, _, last = name.rpartition(b"/")
-        if not stat.S_ISDIR(mode):
-            self._remove(name)
-        if name:
-            self._folders.setdefault(folder, {})[last] = mode
-        if stat.S_ISDIR(mode):
-            self._folders.setdefault(name, {})
-
-    def _remove(self, name: bytes) -> None:
-        folder, _, last = name.rpartition(b"/")
-        self._folders.get(folder, {}).pop(last, None)
-        gone = [name]
-        while gone:
-            path = gone.pop()
-            gone += [_join(path, child) for child in self._folders.pop(path, {})]
-
-
-def _join(folder: bytes, name: bytes) -> bytes:
-    return folder + b"/" + name if folder else name
+def _is_attestation(descriptor: ReadDescriptor, config: dict[str, Any] | None, layers: list[ReadDescriptor | None]) -> bool:
+    """Is it a statement or a signature in the clothes of an image? BuildKit and cosign put those beside the images that they are about."""
+    if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
+        return True
+    unnamed = config is not None and all(config.get(key) in (None, "", "unknown") for key in ("architecture", "os"))
+    return unnamed and bool(layers) and not any(layer is None or layer.media_type in CODECS for layer in layers)
 
 
 def _shown(value: object) -> str:
-    return f"“{str(value)[:100]}”" if isinstance(value, str) else str(value)[:100]
+    if isinstance(value, str):
+        return f"“{value[:100]}”"
+    if isinstance(value, dict | list):
+        return "no string"
+    return "absent" if value is None else str(value)[:100]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,9 @@ from typing import Any
 
 import clients
 import pytest
+import zstandard
 
+from build_oci import verify, verify_layer
 from build_oci.cli import main
 from build_oci.config import load_config
 from build_oci.pipeline import build
@@ -25,9 +30,12 @@ Document = dict[str, Any]
 
 def found(layout: Path) -> tuple[list[str], list[str]]:
     """The mismatches and the notes, without the path of LAYOUT."""
-    verifier = Verifier(str(layout), workers=2)
+    problems: list[str] = []
+    notes: list[str] = []
+    verifier = Verifier(str(layout), workers=2, problem=problems.append, note=notes.append)
     verifier.run()
-    return tuple([line.replace(f"{layout}/", "") for line in lines] for lines in (verifier.problems, verifier.notes))  # type: ignore[return-value]
+    assert verifier.mismatches == len(problems)
+    return [line.replace(f"{layout}/", "") for line in problems], [line.replace(f"{layout}/", "") for line in notes]
 
 
 def archive(*members: tuple[str, bytes | str | None], end: bool = True) -> bytes:
@@ -75,6 +83,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 FIRST = archive(("etc", None), ("etc/a", b"a"), ("etc/b", "etc/a"), ("gone", b"x"))
+FIRST_DIGEST = hashlib.sha256(FIRST).hexdigest()
 SECOND = archive(("etc", None), ("etc/c", "etc/a"), (".wh.gone", b""))
 
 
@@ -114,7 +123,7 @@ def layout(tmp_path: Path) -> Layout:
 def test_nothing_is_wrong(layout: Layout) -> None:
     path = layout.index(image(layout, [FIRST, SECOND]))
     assert found(path) == ([], [])
-    verifier = Verifier(str(path), workers=1)
+    verifier = Verifier(str(path), workers=1, problem=pytest.fail, note=pytest.fail)
     verifier.run()
     assert (verifier.images, verifier.layers, verifier.entries, verifier.size) == (1, 2, 7, len(FIRST) + len(SECOND))
 
@@ -170,6 +179,15 @@ DOCUMENTS: list[tuple[Document, str]] = [
     ({"manifest": set_to("layers.0.mediaType", LAYER + "+zstd")}, f"is not compressed, but its media type is {LAYER}+zstd"),
     ({"manifest": set_to("config.digest", ZEROS)}, "is missing"),
     ({"manifest": set_to("config", None)}, "config: is no descriptor"),
+    ({"config": set_to("history.0", "text")}, "history[0] is no object"),
+    ({"config": set_to("rootfs.diff_ids.0", 3)}, "rootfs.diff_ids[0]: “3” is no digest"),
+    ({"config": set_to("variant", "v8"), "descriptor": set_to("platform.variant", "v7")}, "variant is “v8”, but the descriptor"),
+    ({"manifest": set_to("manifests", [])}, "is a manifest and has “manifests” as if it were an index"),
+    ({"manifest": set_to("config.size", 1)}, "bytes, but its descriptor says 1"),
+    ({"manifest": set_to("config.mediaType", "")}, "config: its descriptor has no mediaType"),
+    ({"manifest": set_to("config.data", "?")}, "config: its data is not base64"),
+    ({"manifest": set_to("config.data", "e30=")}, "config: its data is not what its digest and size say"),
+    ({"manifest": set_to("subject", {"digest": "x"})}, "subject: “x” is no digest"),
     ({"descriptor": set_to("size", 1)}, "but its descriptor says 1"),
     ({"descriptor": set_to("mediaType", "text/plain")}, "but its descriptor says “text/plain”"),
     ({"descriptor": set_to("platform.os", "windows")}, "os is “linux”, but the descriptor of its manifest says “windows”"),
@@ -188,7 +206,7 @@ LAYERS: list[tuple[bytes, str]] = [
     (archive(("d", None), ("./d/", None)), "“d” is in it more than once"),
     (archive(("b", "nowhere")), "“b” is a hard link to “nowhere”, which is no file before it"),
     (archive(("b", "a"), ("a", b"1")), "“b” is a hard link to “a”, which is no file before it"),
-    (archive(("d", None), ("b", "d")), "“b” is a hard link to “d”, which is no file before it"),
+    (archive(("d", None), ("b", "d")), "“b” is a hard link to “d”, which is no file"),
     (archive((".wh.gone", b"content")), "“.wh.gone” is a whiteout, and should be an empty file"),
     (archive((".wh.gone", None)), "“.wh.gone” is a whiteout, and should be an empty file"),
     (archive((".wh.", b"")), "“.wh.” is a whiteout of nothing that has a name"),
@@ -197,7 +215,12 @@ LAYERS: list[tuple[bytes, str]] = [
     (archive(("../up", b"x")), "../up"),
     (FIRST[:700], "at byte"),
     (b"no archive at all" * 100, "at byte 0"),
-    (b"\x1f\x8b" + bytes(600), f"is compressed with gzip, but its media type is {LAYER}"),
+    (archive(("etc", "gone"), (".wh.gone", b"")), "“etc” is a hard link to “gone”, which is no file before it"),
+    (archive(("b", "etc")), "“b” is a hard link to “etc”, which is no file"),
+    (archive(("b", ".wh.gone"), (".wh.gone", b"")), "“b” is a hard link to “.wh.gone”, which is no file"),
+    (archive(("new", b""), (".wh.new", b"")), "“.wh.new” is a whiteout of what stands before it in the same layer"),
+    (archive(("f", b""), ("f/g", b"")), "“f/g” is inside of what is no directory"),
+    (archive(("n" * 256, b"")), "n” is longer than any file system takes"),
 ]
 
 
@@ -273,9 +296,7 @@ def test_nested_indexes_artifacts_and_docker_types(layout: Layout) -> None:
     inner = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [one, artifact]}, INDEX)
     problems, notes = found(layout.index(inner))
     assert problems == []
-    assert [note.split(": ")[1] for note in notes] == [
-        "is no image but an artifact with a config of the type “application/vnd.example+json”"
-    ]
+    assert [note.split(": ")[1] for note in notes] == ["is no image but an artifact of the type “application/vnd.example+json”"]
     deep = inner
     for _ in range(10):
         deep = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [deep]}, INDEX)
@@ -298,6 +319,202 @@ def test_hostile_files(layout: Layout) -> None:
     for text in ("[]", "{", "NaN", '{"manifests": 3}', "\xff"):
         (path / "index.json").write_bytes(text.encode("latin-1"))
         assert len(found(path)[0]) >= 1
+
+
+def test_one_damage_hides_no_other(layout: Layout) -> None:
+    """Whatever is wrong with a document or a blob, all the others are still looked at."""
+    bad = archive(("a", b""), ("a", b""))
+    damaged = hashlib.sha256(bad).hexdigest()
+    for changes in (
+        {"manifest": set_to("config", None)},
+        {"manifest": set_to("config.digest", ZEROS)},
+        {"manifest": set_to("layers.0.digest", "sha256:no")},
+        {"manifest": set_to("layers.0.digest", ZEROS)},
+        {"manifest": set_to("layers.0.mediaType", "text/plain")},
+        {"config": set_to("rootfs.diff_ids", [])},
+        {"manifest": set_to("layers.1.size", 1)},
+        {"descriptor": set_to("size", 1)},
+        {"descriptor": set_to("mediaType", "text/plain")},
+    ):
+        problems, _ = found(layout.index(image(layout, [FIRST, bad], **changes)))
+        assert len(problems) >= 2, changes
+        assert f"blobs/sha256/{damaged}: “a” is in it more than once" in problems, changes
+
+
+def test_a_damaged_blob(layout: Layout) -> None:
+    """Where the digest is wrong, that is all there is to say; where it is right, a broken archive still has a diff_id."""
+    path = layout.index(image(layout, [FIRST, SECOND]))
+    digest = hashlib.sha256(SECOND).hexdigest()
+    blob = path / "blobs" / "sha256" / digest
+    blob.write_bytes(b"\0" * 700 + SECOND[700:])
+    assert found(path)[0] == [
+        f"blobs/sha256/{digest}: is damaged: its content has the digest sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}"
+    ]
+    blob.write_bytes(SECOND[:-1])
+    assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == [f"has {len(SECOND) - 1} "[:10], "is damaged"]
+    blob.write_bytes(b"")
+    assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == ["has 0 byte", "is damaged"]
+    problems, _ = found(layout.index(image(layout, [FIRST[:700]], config=set_to("rootfs.diff_ids", [ZEROS]))))
+    assert [says in problem for says, problem in zip(("the archive is truncated", f"says {ZEROS}"), problems, strict=True)] == [True, True]
+
+
+def test_what_several_images_share(layout: Layout) -> None:
+    """A blob is read once, but every descriptor of it counts, and so does what lies below it in each image."""
+    linked = archive(("again", "gone"))
+    other = image(layout, [linked])
+    problems, _ = found(layout.index(image(layout, [FIRST, linked]), image(layout, [FIRST, linked, FIRST]), other))
+    where = f"blobs/sha256/{hashlib.sha256(linked).hexdigest()}"
+    assert problems == [f"{where}: “again” is a hard link to “gone”, which is no file before it"]
+    good = image(layout, [FIRST])
+    wrong = [good | {"size": 1}, good | {"mediaType": INDEX}, good | {"platform": {"architecture": "arm64", "os": "linux"}}]
+    problems = []
+    wrong += [
+        image(layout, [FIRST], manifest=set_to(f"layers.0.{key}", value)) for key, value in (("size", 1), ("mediaType", LAYER + "+gzip"))
+    ]
+    verifier = Verifier(str(layout.index(good, good, *wrong)), workers=3, problem=problems.append, note=lambda _: None)
+    verifier.run()
+    expected = (
+        f"has {good['size']} bytes",
+        f"but its descriptor says “{INDEX}”",
+        "“arm64”",
+        f"has {len(FIRST)} bytes",
+        "is not compressed",
+    )
+    assert len(problems) == len(expected)
+    for says in expected:
+        assert sum(says in problem for problem in problems) == 1, says
+    assert (verifier.images, verifier.layers) == (3, 1)
+
+
+def test_an_index_that_multiplies(layout: Layout) -> None:
+    """Seven indexes, each with a hundred times the next: read once each."""
+    inner = image(layout, [FIRST])
+    for _ in range(7):
+        inner = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] * 100}, INDEX)
+    assert found(layout.index(inner)) == ([], [])
+
+
+def test_artifacts_in_the_clothes_of_images(layout: Layout) -> None:
+    """What BuildKit and cosign put beside an image is no image, but its blobs are verified."""
+    statement = layout.blob(b'{"_type":"https://in-toto.io/Statement/v0.1"}', "application/vnd.in-toto+json")
+    clothes: tuple[tuple[str, Document], ...] = (
+        ("unknown", {"vnd.docker.reference.type": "attestation-manifest"}),
+        ("unknown", {}),
+        ("", {}),
+    )
+    for platform, marks in clothes:
+        config = {"architecture": platform, "os": platform, "rootfs": {"type": "layers", "diff_ids": [statement["digest"]]}}
+        for size in (statement["size"], 1):
+            document = {"schemaVersion": 2, "config": layout.document(config, CONFIG), "layers": [statement | {"size": size}]}
+            index = layout.index(image(layout, [FIRST]), layout.document(document, MANIFEST, annotations=marks))
+            problems, notes = found(index)
+            assert [problem.split(": ")[1] for problem in problems] == ([] if size > 1 else ["has 45 bytes, but its descriptor says 1"])
+            assert [note.split(": ")[1] for note in notes if "artifact" in note] == [f"is no image but an artifact of the type “{CONFIG}”"]
+
+
+def test_what_the_image_format_allows(layout: Layout, tmp_path: Path) -> None:
+    """Other types in the index, a subject that is elsewhere, layers that may not be distributed, skippable frames, sha512, a symlink."""
+    skippable = b"\x5a\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    packed = layout.blob(skippable + zstandard.compress(FIRST), LAYER + "+zstd")
+    odd = archive((b"\x1f\x8bname".decode("latin-1"), b""))
+    foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    more = [layout.blob(odd, LAYER), {"mediaType": foreign, "digest": ZEROS, "size": 1}, layout.blob(b"secret", LAYER + "+gzip+encrypted")]
+
+    def manifest(document: Document) -> None:
+        document["layers"] = [packed, *more]
+        document["subject"] = {"mediaType": MANIFEST, "digest": ZEROS, "size": 1}
+        document["config"]["data"] = base64.b64encode(
+            (layout.path / "blobs" / document["config"]["digest"].replace(":", "/")).read_bytes()
+        ).decode()
+
+    def config(document: Document) -> None:
+        document["rootfs"]["diff_ids"] = [
+            "sha512:" + hashlib.sha512(FIRST).hexdigest(),
+            "sha256:" + hashlib.sha256(odd).hexdigest(),
+            ZEROS,
+            ZEROS,
+        ]
+        document["history"] = None
+
+    xml = layout.blob(b"<xml/>", "application/xml")
+    path = layout.index(xml, image(layout, [FIRST], manifest=manifest, config=config))
+    long = hashlib.sha512(b"{}").hexdigest()
+    (path / "blobs" / "sha512").mkdir()
+    (path / "blobs" / "sha512" / long).write_bytes(b"{}")
+    blob = path / "blobs" / packed["digest"].replace(":", "/")
+    blob.symlink_to(blob.rename(tmp_path / "elsewhere"))
+    problems, notes = found(path)
+    assert problems == []
+    assert [note.split(": ", 1)[1] for note in notes if FIRST_DIGEST not in note] == [
+        "is no image but of the type “application/xml”",
+        "is missing, as layers that may not be distributed are",
+        "is encrypted",
+        "is referred to by nothing",
+    ]
+    (path / "blobs" / xml["digest"].replace(":", "/")).write_bytes(b"<XML/>")
+    wrong = set_to("rootfs.diff_ids", ["sha512:" + "0" * 128])
+    layout.index(xml, xml | {"mediaType": ""}, image(layout, [FIRST], config=wrong))
+    problems, _ = found(path)
+    assert problems[0] == "index.json: manifests[1]: its descriptor has no mediaType"
+    assert problems[1].startswith(f"blobs/{xml['digest'].replace(':', '/')}: is damaged")
+    assert f"has the digest sha512:{hashlib.sha512(FIRST).hexdigest()}, but" in problems[2]
+    assert len(problems) == 3
+
+
+def test_names_by_way_of_others(layout: Layout) -> None:
+    """Directories that no archive names, symbolic links on the way to a target, and whiteouts of either."""
+
+    def after(*layers: bytes) -> tuple[list[str], list[str]]:
+        problems, notes = found(layout.index(image(layout, list(layers))))
+        return [line.split(": ", 1)[1] for line in problems], [line.split(": ", 1)[1] for line in notes if "referred" not in line]
+
+    deep = archive(("a/b/c", b""))
+    assert after(deep, archive(("x", "a/b/c"))) == ([], [])
+    assert after(deep, archive((".wh.a", b"")), archive(("x", "a/b/c"))) == (
+        ["“x” is a hard link to “a/b/c”, which is no file before it"],
+        [],
+    )
+    assert after(deep, archive(("a", b"")), archive(("x", "a/b/c"))) == (["“x” is a hard link to “a/b/c”, which is no file before it"], [])
+    assert after(deep, archive((".wh.a", b""), ("a/b/c", b""))) == ([], [])
+    beside = "“a” is in it beside its own whiteout, which hides it only in the layers below"
+    assert after(deep, archive((".wh.a", b""), ("a", b""))) == ([], [beside])
+    maybe = "“x” is a hard link to “{}”, which may be there by way of a symbolic link or in a layer that cannot be read"
+    link = io.BytesIO()
+    with tarfile.open(fileobj=link, mode="w") as tar:
+        info = tarfile.TarInfo("lib")
+        info.type, info.linkname = tarfile.SYMTYPE, "a/b"
+        tar.addfile(info)
+    assert after(deep, link.getvalue(), archive(("x", "lib/c"))) == ([], [maybe.format("lib/c")])
+    assert after(deep, link.getvalue(), archive(("lib/d", b"")), archive(("x", "a/b/d"))) == ([], [maybe.format("a/b/d")])
+    assert after(link.getvalue(), archive(("x", "lib"))) == ([], [])
+    broken = b"no archive" * 100
+    assert after(broken, archive(("x", "a"))) == (["at byte 0: this is no tar header: its checksum does not hold"], [maybe.format("a")])
+
+
+def test_memory_is_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = archive(*((f"{number:0100}", b"") for number in range(600)))
+    deep = archive(("d/" * 30_000 + "f", b""))
+    path = layout.index(*(image(layout, [many, FIRST, many[:-512], deep][:count]) for count in (1, 2, 3)), image(layout, [deep]))
+    monkeypatch.setattr(verify, "_SCANS_KEPT", 0)  # archives are read again for the next image
+    assert found(path) == ([], [])
+    monkeypatch.setattr(verify_layer, "_TREE_LIMIT", 1 << 16)
+    assert {problem.split(": ", 1)[1] for problem in found(path)[0]} == {
+        "with it, the names of the image need more than 0 MiB of memory: the rest is not looked at"
+    }
+    monkeypatch.setattr(verify, "_SCANS_LIMIT", 1 << 16)
+    assert [problem for problem in found(path)[0] if problem.endswith("need more than 0 MiB of memory")]
+
+
+def test_hostile_names_are_escaped_and_cut(layout: Layout) -> None:
+    name = "a\n\x1b[2J" + "/b" * 5000
+    (problem,) = found(layout.index(image(layout, [archive((name, b""), (name, b""))])))[0]
+    assert "“a\\x0a\\x1b[2J/b/" in problem
+    assert len(problem) < 600
+
+
+def test_a_build_does_not_load_it() -> None:
+    code = "import sys, build_oci.cli, build_oci.pipeline; sys.exit(any(name.startswith('build_oci.verify') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_usage(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
