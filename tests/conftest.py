@@ -15,6 +15,9 @@ import clients
 import hypothesis
 import pytest
 import trees
+import xattrs
+
+xattrs.complete()
 
 # Trees on disk make an example's time depend on the machine, and no test here is about time.
 hypothesis.settings.register_profile(
