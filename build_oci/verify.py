@@ -187,12 +187,9 @@ class Verifier:
             return []
         found: list[str | None] = []
         for number, item in enumerate(items if isinstance(items, list) else ()):
-            with self._caught():
-                # A diff_id is a digest with nothing around it.
-                parse_descriptor({"digest": item, "size": 0}, f"{where}: rootfs.diff_ids[{number}]")
-                found.append(item)
-                continue
-            found.append(None)
+            # A diff_id is a digest with nothing around it.
+            digest = self._descriptor({"mediaType": "-", "digest": item, "size": 0}, f"{where}: rootfs.diff_ids[{number}]")
+            found.append(digest.digest if digest else None)
         if len(found) == layers:
             return found
         count = len(found) if isinstance(items, list) else "no"

@@ -11,21 +11,22 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import archives
 import clients
 import pytest
 import zstandard
+from clients import Document
+from layouts import CONFIG, FIRST, FIRST_DIGEST, INDEX, LAYER, MANIFEST, SECOND, ZEROS, Layout, archive, image, set_to
 
 from build_oci import verify, verify_layer
+from build_oci._native.lower import Scan
 from build_oci.cli import main
 from build_oci.config import load_config
 from build_oci.pipeline import build
 from build_oci.verify import Verifier
-
-Document = dict[str, Any]
 
 
 def found(layout: Path) -> tuple[list[str], list[str]]:
@@ -36,83 +37,6 @@ def found(layout: Path) -> tuple[list[str], list[str]]:
     verifier.run()
     assert verifier.mismatches == len(problems)
     return [line.replace(f"{layout}/", "") for line in problems], [line.replace(f"{layout}/", "") for line in notes]
-
-
-def archive(*members: tuple[str, bytes | str | None], end: bool = True) -> bytes:
-    """A tar of (name, content), (name, target of a hard link) and (name, None) for a directory."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, what in members:
-            info = tarfile.TarInfo(name)
-            if what is None:
-                info.type, info.mode = tarfile.DIRTYPE, 0o755
-            elif isinstance(what, str):
-                info.type, info.linkname = tarfile.LNKTYPE, what
-            else:
-                info.size = len(what)
-            tar.addfile(info, io.BytesIO(what) if isinstance(what, bytes) else None)
-        size = tar.offset
-    return out.getvalue() if end else out.getvalue()[:size]
-
-
-class Layout:
-    """An image layout made by hand, in which anything may be wrong."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        (path / "blobs" / "sha256").mkdir(parents=True)
-        (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-
-    def blob(self, data: bytes, media_type: str, **more: Any) -> Document:
-        digest = hashlib.sha256(data).hexdigest()
-        (self.path / "blobs" / "sha256" / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)} | more
-
-    def document(self, content: Document, media_type: str, **more: Any) -> Document:
-        return self.blob(json.dumps(content).encode(), media_type, **more)
-
-    def index(self, *manifests: Document, **more: Any) -> Path:
-        content = {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(manifests)} | more
-        (self.path / "index.json").write_text(json.dumps(content))
-        return self.path
-
-
-INDEX = "application/vnd.oci.image.index.v1+json"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-FIRST = archive(("etc", None), ("etc/a", b"a"), ("etc/b", "etc/a"), ("gone", b"x"))
-FIRST_DIGEST = hashlib.sha256(FIRST).hexdigest()
-SECOND = archive(("etc", None), ("etc/c", "etc/a"), (".wh.gone", b""))
-
-
-def image(
-    layout: Layout,
-    archives: list[bytes],
-    *,
-    config: Callable[[Document], None] = lambda _: None,
-    manifest: Callable[[Document], None] = lambda _: None,
-    descriptor: Callable[[Document], None] = lambda _: None,
-) -> Document:
-    """The descriptor of an image with plain layers, its documents changed by the callables before they are stored."""
-    content: Document = {
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in archives]},
-        "history": [{} for _ in archives],
-    }
-    config(content)
-    wanted: Document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": layout.document(content, CONFIG),
-        "layers": [layout.blob(data, LAYER) for data in archives],
-    }
-    manifest(wanted)
-    found = layout.document(wanted, MANIFEST, platform={"architecture": "amd64", "os": "linux"})
-    descriptor(found)
-    return found
 
 
 @pytest.fixture
@@ -142,21 +66,6 @@ def test_ours(compression: str, tmp_path: Path, odd_tree: Path) -> None:
     assert found(built(tmp_path / "child", parent={"image": str(parent)})) == ([], [])
 
 
-def set_to(key: str, value: Any) -> Callable[[Document], None]:
-    def change(document: Document) -> None:
-        at = document
-        *path, last = key.split(".")
-        for name in path:
-            at = at[int(name)] if isinstance(at, list) else at[name]
-        if value is None:
-            del at[last]
-        else:
-            at[int(last) if isinstance(at, list) else last] = value
-
-    return change
-
-
-ZEROS = "sha256:" + "0" * 64
 DOCUMENTS: list[tuple[Document, str]] = [
     ({"config": set_to("architecture", None)}, "has no “architecture”"),
     ({"config": set_to("os", "")}, "has no “os”"),
@@ -203,6 +112,7 @@ def test_damaged_documents(changes: Document, says: str, layout: Layout) -> None
 
 LAYERS: list[tuple[bytes, str]] = [
     (archive(("a", b"1"), ("a", b"2")), "“a” is in it more than once"),
+    (archive((".", None), ("./", None)), "“.” is in it more than once"),
     (archive(("d", None), ("./d/", None)), "“d” is in it more than once"),
     (archive(("b", "nowhere")), "“b” is a hard link to “nowhere”, which is no file before it"),
     (archive(("b", "a"), ("a", b"1")), "“b” is a hard link to “a”, which is no file before it"),
@@ -217,7 +127,7 @@ LAYERS: list[tuple[bytes, str]] = [
     (b"no archive at all" * 100, "at byte 0"),
     (archive(("etc", "gone"), (".wh.gone", b"")), "“etc” is a hard link to “gone”, which is no file before it"),
     (archive(("b", "etc")), "“b” is a hard link to “etc”, which is no file"),
-    (archive(("b", ".wh.gone"), (".wh.gone", b"")), "“b” is a hard link to “.wh.gone”, which is no file"),
+    (archive((".wh.gone", b""), ("b", ".wh.gone")), "“b” is a hard link to “.wh.gone”, which is no file"),
     (archive(("new", b""), (".wh.new", b"")), "“.wh.new” is a whiteout of what stands before it in the same layer"),
     (archive(("f", b""), ("f/g", b"")), "“f/g” is inside of what is no directory"),
     (archive(("n" * 256, b"")), "n” is longer than any file system takes"),
@@ -316,6 +226,11 @@ def test_hostile_files(layout: Layout) -> None:
         blob.unlink() if not blob.is_dir() else blob.rmdir()
         make(blob)
         assert found(path)[0][0].split(": ", 1)[1].startswith(says)
+    deep: Any = []
+    for _ in range(960):
+        deep = [deep]
+    for changes in ({"config": set_to("rootfs.diff_ids.0", deep)}, {"manifest": set_to("subject", deep)}, {"config": set_to("os", deep)}):
+        assert len(found(layout.index(image(layout, [SECOND], **changes)))[0]) >= 1
     for text in ("[]", "{", "NaN", '{"manifests": 3}', "\xff"):
         (path / "index.json").write_bytes(text.encode("latin-1"))
         assert len(found(path)[0]) >= 1
@@ -354,15 +269,24 @@ def test_a_damaged_blob(layout: Layout) -> None:
     assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == [f"has {len(SECOND) - 1} "[:10], "is damaged"]
     blob.write_bytes(b"")
     assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == ["has 0 byte", "is damaged"]
-    problems, _ = found(layout.index(image(layout, [FIRST[:700]], config=set_to("rootfs.diff_ids", [ZEROS]))))
-    assert [says in problem for says, problem in zip(("the archive is truncated", f"says {ZEROS}"), problems, strict=True)] == [True, True]
+    large = b"\x1f\x8b" + os.urandom(3 << 20)
+    descriptor = layout.blob(large, LAYER + "+gzip")
+    blob = path / "blobs" / descriptor["digest"].replace(":", "/")
+    blob.write_bytes(large[:-1] + b"?!"[large[-1] == ord("?") :][:1])
+    (problem,) = found(layout.index(image(layout, [FIRST], manifest=set_to("layers.0", descriptor))))[0]
+    assert "is damaged" in problem
+    for broken, what in ((FIRST[:700], "the archive is truncated"), (b"no archive" * 100, "this is no tar header")):
+        problems, _ = found(layout.index(image(layout, [broken], config=set_to("rootfs.diff_ids", [ZEROS]))))
+        assert [says in problem for says, problem in zip((what, f"says {ZEROS}"), problems, strict=True)] == [True, True]
 
 
 def test_what_several_images_share(layout: Layout) -> None:
     """A blob is read once, but every descriptor of it counts, and so does what lies below it in each image."""
     linked = archive(("again", "gone"))
     other = image(layout, [linked])
-    problems, _ = found(layout.index(image(layout, [FIRST, linked]), image(layout, [FIRST, linked, FIRST]), other))
+    problems, _ = found(
+        layout.index(image(layout, [FIRST, linked]), image(layout, [FIRST, linked, FIRST]), other, image(layout, [linked] * 2))
+    )
     where = f"blobs/sha256/{hashlib.sha256(linked).hexdigest()}"
     assert problems == [f"{where}: “again” is a hard link to “gone”, which is no file before it"]
     good = image(layout, [FIRST])
@@ -416,7 +340,7 @@ def test_what_the_image_format_allows(layout: Layout, tmp_path: Path) -> None:
     """Other types in the index, a subject that is elsewhere, layers that may not be distributed, skippable frames, sha512, a symlink."""
     skippable = b"\x5a\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
     packed = layout.blob(skippable + zstandard.compress(FIRST), LAYER + "+zstd")
-    odd = archive((b"\x1f\x8bname".decode("latin-1"), b""))
+    odd = archives.header(b"\x1f\x8bname") + archives.END
     foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     more = [layout.blob(odd, LAYER), {"mediaType": foreign, "digest": ZEROS, "size": 1}, layout.blob(b"secret", LAYER + "+gzip+encrypted")]
 
@@ -437,7 +361,8 @@ def test_what_the_image_format_allows(layout: Layout, tmp_path: Path) -> None:
         document["history"] = None
 
     xml = layout.blob(b"<xml/>", "application/xml")
-    path = layout.index(xml, image(layout, [FIRST], manifest=manifest, config=config))
+    other = set_to("rootfs.diff_ids", ["sha512:" + hashlib.sha512(odd).hexdigest()])
+    path = layout.index(xml, image(layout, [FIRST], manifest=manifest, config=config), image(layout, [odd], config=other))
     long = hashlib.sha512(b"{}").hexdigest()
     (path / "blobs" / "sha512").mkdir()
     (path / "blobs" / "sha512" / long).write_bytes(b"{}")
@@ -476,6 +401,7 @@ def test_names_by_way_of_others(layout: Layout) -> None:
     )
     assert after(deep, archive(("a", b"")), archive(("x", "a/b/c"))) == (["“x” is a hard link to “a/b/c”, which is no file before it"], [])
     assert after(deep, archive((".wh.a", b""), ("a/b/c", b""))) == ([], [])
+    assert after(deep, archive(("a", b""), ("a/.wh.b", b""))) == ([], ["“a/.wh.b” is inside of what is no directory"])
     beside = "“a” is in it beside its own whiteout, which hides it only in the layers below"
     assert after(deep, archive((".wh.a", b""), ("a", b""))) == ([], [beside])
     maybe = "“x” is a hard link to “{}”, which may be there by way of a symbolic link or in a layer that cannot be read"
@@ -503,6 +429,14 @@ def test_memory_is_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> N
     }
     monkeypatch.setattr(verify, "_SCANS_LIMIT", 1 << 16)
     assert [problem for problem in found(path)[0] if problem.endswith("need more than 0 MiB of memory")]
+    # Neither of two takes that much.
+    pair = [archive(*((f"{letter}{number}", b"") for number in range(600))) for letter in "ab"]
+    scan = Scan()
+    scan.feed(pair[0])
+    monkeypatch.setattr(verify, "_SCANS_LIMIT", scan.held * 3 // 2)
+    monkeypatch.setattr(verify, "_SCANS_KEPT", scan.held * 2)
+    monkeypatch.setattr(verify_layer, "_TREE_LIMIT", 1 << 30)
+    assert len(found(layout.index(image(layout, pair)))[0]) == 1
 
 
 def test_hostile_names_are_escaped_and_cut(layout: Layout) -> None:
@@ -545,6 +479,12 @@ def test_images_of_other_tools(tmp_path: Path, debian_tree: Path) -> None:
     clients.run(umoci, "new", "--image", f"{made}:x")
     clients.run(umoci, "insert", "--image", f"{made}:x", source, "/etc")
     clients.run(umoci, "insert", "--image", f"{made}:x", "--whiteout", "/etc/passwd")
+    clients.run(umoci, "insert", "--image", f"{made}:x", "--opaque", source / "apt", "/etc/apt")
+    clients.run(umoci, "unpack", "--image", f"{made}:x", tmp_path / "bundle")
+    shutil.rmtree(tmp_path / "bundle" / "rootfs" / "etc" / "apt")
+    (tmp_path / "bundle" / "rootfs" / "etc" / "apt").write_text("a file now")
+    os.link(tmp_path / "bundle" / "rootfs" / "etc" / "hostname", tmp_path / "bundle" / "rootfs" / "etc" / "linked")
+    clients.run(umoci, "repack", "--image", f"{made}:y", tmp_path / "bundle")
     assert found(made)[0] == []
     for target in ("dir", "oci"):
         clients.run(skopeo, "copy", f"oci:{made}:x", f"{target}:{tmp_path / target}")
@@ -555,3 +495,8 @@ def test_images_of_other_tools(tmp_path: Path, debian_tree: Path) -> None:
     clients.run(*store, "copy", "-q", container, str(source), "/etc")
     clients.run(*store, "commit", "-q", container, f"oci:{tmp_path / 'buildah'}")
     assert found(tmp_path / "buildah")[0] == []
+    for kind in ("oci", "docker"):
+        clients.run(*store, "commit", "-q", "--format", kind, container, f"localhost/{kind}")
+        clients.run(*store, "manifest", "create", f"list-{kind}", f"containers-storage:localhost/{kind}")
+        clients.run(*store, "manifest", "push", "-q", "--all", f"list-{kind}", f"oci:{tmp_path / kind}-list:x")
+        assert found(tmp_path / f"{kind}-list")[0] == []
