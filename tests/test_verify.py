@@ -227,7 +227,7 @@ def test_hostile_files(layout: Layout) -> None:
         make(blob)
         assert found(path)[0][0].split(": ", 1)[1].startswith(says)
     deep: Any = []
-    for _ in range(960):
+    for _ in range(800):
         deep = [deep]
     for changes in ({"config": set_to("rootfs.diff_ids.0", deep)}, {"manifest": set_to("subject", deep)}, {"config": set_to("os", deep)}):
         assert len(found(layout.index(image(layout, [SECOND], **changes)))[0]) >= 1
