@@ -23,10 +23,10 @@ logged() {
     "${@:2}" > "$work/log" 2>&1 < /dev/null || { tail -n 15 "$work/log" >&2; echo "test-musl: $1 failed" >&2; exit 1; }
 }
 
-inside() {
-    env -i PATH="$root/venv/bin:/usr/bin:/bin" LANG=C.UTF-8 HOME="$HOME" PYTHONSAFEPATH=1 SOURCE_DATE_EPOCH=1700000000 \
-        PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$@"
-}
+inside=(
+    env -i PATH="$root/venv/bin:/usr/bin:/bin" LANG=C.UTF-8 HOME="$HOME" PYTHONSAFEPATH=1 SOURCE_DATE_EPOCH=1700000000
+    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+)
 
 # sources TOOL ARGUMENTS: Debian's apt on lists of its own, which are of source packages; the machine's are left alone.
 sources() {
@@ -116,11 +116,11 @@ fetch() {
     logged "fetching wheels" "$python" -m pip download --quiet --dest "$root/wheels" --only-binary=:all: --implementation cp \
         --python-version "$series" "${platforms[@]}" "$@"
 }
-put=(inside pip install --quiet --no-index --find-links "$root/wheels")
+put=("${inside[@]}" pip install --quiet --no-index --find-links "$root/wheels")
 
 fetch 'setuptools>=77' wheel 'Cython>=3.1'
 "${put[@]}" --upgrade setuptools wheel Cython
-inside pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir "$work/dist" "$work/src"
+"${inside[@]}" pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir "$work/dist" "$work/src"
 wheel=$(ls "$work"/dist/*.whl)
 fetch "${wheel}[test]"
 "${put[@]}" "${wheel}[test]"
@@ -134,36 +134,7 @@ for module in "$root"/venv/lib/python*/site-packages/build_oci/_native/*.so; do
 done
 
 echo "the native tests run there"
-(cd "$work/src" && inside python -m pytest -q -m "not clients" tests/test_{sha256,deflate,scanner,walk,layer_tar,compression}.py)
+(cd "$work/src" && "${inside[@]}" python -m pytest -q -m "not clients" tests/test_{sha256,deflate,scanner,walk,layer_tar,compression}.py)
 
 echo "an image is built there and here"
-"$python" - "$work/tree" << 'EOF'
-import os, random, sys
-top, chance = sys.argv[1], random.Random(1)
-for number in range(300):
-    folder = os.path.join(top, f"d{number % 17}")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, f"f{number}"), "wb") as file:
-        file.write(chance.randbytes(chance.choice((0, 10, 4000, 70_000, 900_000))) + b"text " * chance.randrange(9000))
-EOF
-different=0
-for mode in disabled zstd gzip-1 gzip-5 gzip-9; do
-    level=${mode#*-} document="compression: ${mode%-*}"
-    [ "$level" = "$mode" ] || document+=$'\n'"compression-level: $level"
-    document+=$'\nimages:\n- {architecture: amd64, os: linux, layer: '"$work/tree"'}'
-    inside build-oci -o "$work/there-$mode" <<< "$document"
-    SOURCE_DATE_EPOCH=1700000000 PYTHONSAFEPATH=1 "$python" -m build_oci -o "$work/here-$mode" <<< "$document"
-    "$python" - "$mode" "$work/there-$mode" "$work/here-$mode" << 'EOF' || different=1
-import json, pathlib, sys
-mode, *layouts = sys.argv[1:]
-def look(layout):
-    blob = lambda digest: json.loads((pathlib.Path(layout) / "blobs" / digest.replace(":", "/")).read_text())
-    manifest = blob(json.loads((pathlib.Path(layout) / "index.json").read_text())["manifests"][0]["digest"])
-    return blob(manifest["config"]["digest"])["rootfs"]["diff_ids"], manifest["layers"][0]["digest"]
-(there, layer_there), (here, layer_here) = map(look, layouts)
-say = lambda same: "equal" if same else "DIFFERENT"
-print(f"{mode}: diff_id {say(there == here)}, compressed bytes {say(layer_there == layer_here)}")
-sys.exit(there != here)
-EOF
-done
-exit $different
+PYTHONPATH=tests "$python" tests/elsewhere.py / "${inside[@]}" build-oci
