@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import clients
+import faults
 import hypothesis
 import pytest
 import trees
@@ -76,6 +77,23 @@ def debian_tree() -> Path:
     if done.returncode != 0:
         pytest.skip(f"debootstrap could not make a Debian tree: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     return half.rename(tree)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Of several segments, and a file among them with a digest of its own."""
+    return faults.make_tree(tmp_path / "tree")
+
+
+@pytest.fixture(scope="session")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return faults.make_former(tmp_path_factory.mktemp("former") / "layout")
+
+
+@pytest.fixture
+def output(former: Path, tmp_path: Path) -> Path:
+    """An output that holds a former image."""
+    return shutil.copytree(former, tmp_path / "output")
 
 
 @pytest.fixture

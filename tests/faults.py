@@ -23,6 +23,7 @@ import build_oci.cli
 SOURCE = str(Path(build_oci.cli.__file__).parents[1])
 TIMEOUT = 60  # seconds: a run that takes longer hangs
 SHIM = Path(__file__).with_name("faultshim.c")
+BIG = 5 << 20  # a file of several segments, with a digest of its own
 
 
 @functools.cache
@@ -85,8 +86,8 @@ def upon(config: clients.Document, parent: Path) -> clients.Document:
     return {**config, "images": [{**image, "parent": {"image": str(parent)}} for image in config["images"]]}
 
 
-def make_tree(root: Path, large: int = 5 << 20) -> Path:
-    """A hundred small files and one of LARGE bytes: several segments and a digest of its own."""
+def make_tree(root: Path, large: int = BIG) -> Path:
+    """A hundred small files and one of LARGE bytes."""
     (root / "d").mkdir(parents=True)
     for number in range(100):
         (root / "d" / f"{number:03}").write_bytes(os.urandom(9000))

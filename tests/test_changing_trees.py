@@ -68,19 +68,6 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "layout"
 
 
-@pytest.fixture(scope="module")
-def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("former") / "layout"
-    assert run({"images": [{"os": "linux", "architecture": "arm64"}]}, path) == (0, "")
-    return path
-
-
-@pytest.fixture
-def output(former: Path, tmp_path: Path) -> Path:
-    """An output that holds a former image."""
-    return shutil.copytree(former, tmp_path / "output")
-
-
 def alternately(first: list[Any], second: list[Any]) -> list[Any]:
     """Every pair of the two, flattened, each with yes or no: everyone in FIRST and in SECOND meets both."""
     pairs = [(one, other, (i + j) % 2 == 1) for i, one in enumerate(first) for j, other in enumerate(second)]

@@ -19,7 +19,7 @@ from pathlib import Path
 import clients
 import oracles
 import pytest
-from faults import check_layout, check_unbroken, fault, make_former, make_tree, names, quoted, run, shim, snapshot, unharmed, upon
+from faults import BIG, check_layout, check_unbroken, fault, make_former, make_tree, names, quoted, run, shim, snapshot, unharmed, upon
 
 import build_oci.cli
 from build_oci.errors import Cancelled, TreeError
@@ -28,19 +28,7 @@ from build_oci.workers import Workers
 
 pytestmark = pytest.mark.slow
 
-BIG = 5 << 20
 NO_ROOM = "free some space, or write elsewhere with --output"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "tree", BIG)
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """An output that holds a former image."""
-    return make_former(tmp_path / "output")
 
 
 @pytest.fixture(scope="module")

@@ -18,25 +18,12 @@ from typing import Any
 import clients
 import oracles
 import pytest
-from faults import TIMEOUT, check_layout, command, environment, fault, make_former, make_tree, run, snapshot, unharmed, upon
+from faults import BIG, TIMEOUT, check_layout, command, environment, fault, make_former, make_tree, run, snapshot, unharmed, upon
 
 import build_oci.cli
 import build_oci.pipeline  # so that tracing main() below meets the same lines in every run
 
 pytestmark = pytest.mark.slow
-
-BIG = 5 << 20  # several segments and a digest of its own
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "tree", BIG)
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """An output that holds a former image."""
-    return make_former(tmp_path / "output")
 
 
 @pytest.fixture(scope="module")
