@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from build_oci.compression import decode, encoder
+from build_oci.pool import Pool
 
 WORKERS = min(4, os.cpu_count() or 1)
 PIECE = 1 << 20
@@ -29,9 +29,9 @@ def plain() -> bytes:
     return b"".join(parts)[: 8 << 20]
 
 
-def compressed(codec: str, level: int | None, plain: bytes, pool: ThreadPoolExecutor) -> bytes:
+def compressed(codec: str, level: int | None, plain: bytes, pool: Pool) -> bytes:
     out: list[bytes] = []
-    stream = encoder(codec, level, out.append, pool=pool, workers=WORKERS, epoch=0)
+    stream = encoder(codec, level, lambda piece: out.append(bytes(piece)), pool=pool, workers=WORKERS, epoch=0)
     for at in range(0, len(plain), PIECE):
         stream.write(memoryview(plain)[at : at + PIECE])
     stream.finish()
@@ -48,7 +48,7 @@ def note_speed(benchmark: BenchmarkFixture, size: int) -> None:
     [("disabled", None), *(("gzip", level) for level in (1, 3, 5, 6, 9)), *(("zstd", level) for level in (1, 3, 6, 9, 12))],
 )
 def test_encoder(benchmark: BenchmarkFixture, plain: bytes, codec: str, level: int | None) -> None:
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with Pool(WORKERS) as pool:
         size = len(benchmark(compressed, codec, level, plain, pool))
     benchmark.extra_info["ratio"] = round(size / len(plain), 3)
     note_speed(benchmark, len(plain))
@@ -56,7 +56,7 @@ def test_encoder(benchmark: BenchmarkFixture, plain: bytes, codec: str, level: i
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "disabled"])
 def test_decode(benchmark: BenchmarkFixture, plain: bytes, codec: str) -> None:
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with Pool(WORKERS) as pool:
         stored = compressed(codec, None, plain, pool)
     chunks = [stored[at : at + PIECE] for at in range(0, len(stored), PIECE)]
     assert benchmark(lambda: sum(map(len, decode(codec, chunks)))) == len(plain)

@@ -41,7 +41,7 @@ def archive(path: Path) -> bytes:
     plan = Plan(walked(path), epoch=None, kernel=KERNEL, segment_size=1 << 20)
     out = bytearray()
     for segment in range(len(plan)):
-        if plan.needs_digest(segment):
+        if plan.to_digest(segment):
             assert plan.digest(segment) is None
         into = bytearray(plan.size(segment))
         assert plan.fill(segment, into) is None

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from build_oci.pool import Pool, Task
 
-Sink = Callable[[bytes], object]
+Sink = Callable[[memoryview | bytes], object]
 # Blocks and whether the last of them ends the stream, to raw deflate that the next blocks can follow.
 _Deflate = Callable[[Sequence[memoryview], bool], bytes]
 
@@ -34,11 +34,12 @@ class Encoder(Protocol):
         """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
 
 
-def encoder(compression: str, level: int | None, sink: Sink, *, pool: Executor, workers: int, epoch: int | None) -> Encoder:
+def encoder(compression: str, level: int | None, sink: Sink, *, pool: Pool, workers: int, epoch: int | None) -> Encoder:
     """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
 
-    SINK is called within write() and finish() only. POOL compresses gzip's blocks and WORKERS says how many threads to count on (zstd
-    brings its own); EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
+    SINK is called within write() and finish() only, and keeps nothing of a memoryview that it gets. POOL compresses gzip's blocks and
+    WORKERS says how many threads to count on (zstd brings its own); EPOCH, in seconds, is the time in gzip's header. ValueError for
+    another name.
     """
     if compression == "disabled":
         return _Disabled(sink)
@@ -54,7 +55,7 @@ class _Disabled:
         self._sink = sink
 
     def write(self, data: memoryview | bytes) -> None:
-        self._sink(bytes(data))  # a sink may keep what it is given; the caller may reuse DATA
+        self._sink(data)
 
     def finish(self) -> None:
         pass
@@ -147,12 +148,12 @@ def _deflate_well(level: int, blocks: Sequence[memoryview], last: bool) -> bytes
 class _Gzip:
     """One member of blocks that are cut from the stream at fixed offsets, deflated in the pool and joined by full flushes."""
 
-    def __init__(self, level: int, sink: Sink, pool: Executor, workers: int, epoch: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, epoch: int) -> None:
         self._deflate = partial(_deflate_quickly if level <= _GZIP_QUICK else _deflate_well, level)
         self._sink = sink
         self._pool = pool
         self._most = min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT)
-        self._in_flight: deque[Future[tuple[bytes, int, int]]] = deque()
+        self._in_flight: deque[Task[tuple[bytes, int, int]]] = deque()
         self._rest = bytearray()  # the start of the next task's blocks
         self._crc = self._size = 0
         # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
@@ -180,17 +181,12 @@ class _Gzip:
         """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
         from isal import isal_zlib
 
-        try:
-            while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
-                compressed, crc, size = self._in_flight.popleft().result()
-                self._crc = isal_zlib.crc32_combine(self._crc, crc, size)
-                self._size += size
-                self._sink(self._header + compressed if self._header else compressed)
-                self._header = b""
-        except BaseException:
-            for future in self._in_flight:
-                future.cancel()
-            raise
+        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
+            compressed, crc, size = self._in_flight.popleft().result()
+            self._crc = isal_zlib.crc32_combine(self._crc, crc, size)
+            self._size += size
+            self._sink(self._header + compressed if self._header else compressed)
+            self._header = b""
 
 
 def _deflate_blocks(compress: _Deflate, data: bytearray, last: bool) -> tuple[bytes, int, int]:

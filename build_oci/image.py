@@ -156,7 +156,7 @@ def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: d
     with _timed(stages, "pack"):
         plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
         layer = write_layer(
-            Packer(plan, path, workers).segments(),
+            Packer(plan, path, workers),
             context.layout,
             workers,
             compression=config.compression,

@@ -30,6 +30,9 @@ _HINTS = {
     errno.ENOSPC: "free some space, or write elsewhere with --output",
     errno.EDQUOT: "free some space, or write elsewhere with --output",
     errno.EROFS: "write elsewhere with --output",
+    errno.ENOENT: "write elsewhere with --output",
+    errno.ELOOP: "write elsewhere with --output",
+    errno.ENAMETOOLONG: "write elsewhere with --output",
     errno.EACCES: "write elsewhere with --output",
     errno.EPERM: "write elsewhere with --output",
     errno.ENOTDIR: "a file is in the way: remove it, or write elsewhere with --output",
@@ -101,6 +104,11 @@ class Blob:
 
     def write(self, data: Buffer) -> None:
         """Append DATA."""
+        self.append(data)
+        self._hash.update(data)
+
+    def append(self, data: Buffer) -> None:
+        """Append DATA and leave the digest to the caller, who must do so with all of the blob."""
         view = memoryview(data)
         try:
             written = 0
@@ -108,13 +116,12 @@ class Blob:
                 written += os.write(self._fd, view[written:])
         except OSError as error:
             raise output_error(error, self._layout.path) from None
-        self._hash.update(view)
         self.size += len(view)
 
-    def finish(self) -> None:
-        """Nothing more comes; the blob takes part in the next commit."""
+    def finish(self, hexadecimal: str | None = None) -> None:
+        """Nothing more comes; the blob takes part in the next commit. HEXADECIMAL is its SHA-256 if it was appended."""
         self._close()
-        hexadecimal = self._hash.hexdigest()
+        hexadecimal = hexadecimal or self._hash.hexdigest()
         self.digest = f"sha256:{hexadecimal}"
         self._layout.add(self._path, "sha256", hexadecimal)
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from build_oci._native.lower import Scan
+    from build_oci.pool import Task
 
 _MEMBERS_AT_ONCE = 4096
 _WHITEOUT = b".wh."
@@ -33,7 +32,7 @@ class Archive:
         """ALGORITHM: of the diff_id. MEMORY_LIMIT: bytes that the members may take."""
         from build_oci._native.lower import Scan
 
-        self.done: Future[None]
+        self.done: Task[None]
         self.users = 0  # that still wait for it
         self.scan: Scan | None = Scan(memory_limit=memory_limit)
         self.codec = ""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from build_oci.errors import Cancelled
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
+
+    from build_oci.pool import Pool, Task
 
 # Bytes of file data that keep the workers busy; more in flight only costs memory. A 209 MB tree, zstd, 2 workers (medians of 5 builds,
 # interleaved): 2, 4, 8, 16, 32 MiB in all took 1.23, 1.18, 1.22, 1.19, 1.19 s. The rest is room for workers that run unevenly.
@@ -64,7 +66,7 @@ class Workers:
 
     def __init__(self, count: int, memory_limit: int) -> None:
         self.count = count
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self.budget = Budget(min(memory_limit, BASE_IN_FLIGHT + count * WORKER_IN_FLIGHT, MOST_IN_FLIGHT))
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
@@ -77,22 +79,25 @@ class Workers:
         if error is not None:
             self.cancel()
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=error is not None)
+            self._pool.close()
 
     @property
-    def pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> Pool:
         """The threads; started when they are first asked for, since an image without a layer needs none."""
-        from concurrent.futures import ThreadPoolExecutor
+        from build_oci.pool import Pool
 
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="worker")
+                self._pool = Pool(self.count)
+                self._pool.cancelled = self._cancelled
             return self._pool
 
     def cancel(self) -> None:
         """Stop native work that is under way, and let every coordinator run into Cancelled."""
         with self._lock:
             self._cancelled = True
+            if self._pool is not None:
+                self._pool.cancelled = True
             stoppers = list(self._stoppers)
         for stop in stoppers:
             stop()
@@ -122,13 +127,14 @@ class Workers:
 
     def run_on_all(self, work: Callable[[], None], stop: Callable[[], None]) -> None:
         """Call WORK once on each thread of the pool and wait for all of them; STOP makes them return soon."""
-        from concurrent.futures import wait
+        from build_oci.pool import SEGMENT
 
         with self.stoppable(stop):
-            futures: list[Future[None]] = [self.pool.submit(work) for _ in range(self.count)]
-            wait(futures)
-        for future in futures:
-            future.result()
+            tasks: list[Task[None]] = [self.pool.submit(work, urgency=SEGMENT) for _ in range(self.count)]
+            for task in tasks:
+                task.wait()
+        for task in tasks:
+            task.result()
         self.check()
 
     @contextmanager

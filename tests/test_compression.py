@@ -9,7 +9,6 @@ import subprocess
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from build_oci import compression
 from build_oci.compression import decode, encoder
+from build_oci.pool import Pool, Task
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +51,8 @@ def compress(
 ) -> bytes:
     """DATA through an encoder, cut at CUTS, out of one buffer that is overwritten after each write."""
     out: list[bytes] = []
-    with ThreadPoolExecutor(workers) as pool:
-        stream = encoder(codec, level, out.append, pool=pool, workers=workers, epoch=epoch)
+    with Pool(workers) as pool:
+        stream = encoder(codec, level, lambda piece: out.append(bytes(piece)), pool=pool, workers=workers, epoch=epoch)
         for start, end in pairwise([0, *sorted(cuts), len(data)]):
             buffer = bytearray(data[start:end])
             stream.write(memoryview(buffer))
@@ -119,33 +119,36 @@ def test_bytes_depend_on_the_data_alone(codec: str, level: int) -> None:
     assert compress(codec, data, level, cuts=[0, 0, BLOCK, 2 * BLOCK, 2 * BLOCK, len(data)]) == expected
 
 
-def test_the_order_of_the_pool_does_not_matter() -> None:
-    class Backwards(Executor):
-        """Runs what was submitted last first, and only when a result is wanted."""
+class Idle(Pool):
+    """Threadless: its tasks are run by hand."""
 
-        def __init__(self) -> None:
-            self.tasks: list[Callable[[], None]] = []
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.tasks: list[Task[Any]] = []
 
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            outer = self
+    def put(self, task: Any, urgency: int) -> None:
+        self.tasks.append(task)
 
-            class Lazy(Future[Any]):
-                def result(self, timeout: float | None = None) -> Any:
-                    while outer.tasks:
-                        outer.tasks.pop()()
-                    return super().result(0)
 
-            future = Lazy()
-            self.tasks.append(lambda: future.set_result(fn(*args, **kwargs)))
-            most_in_flight.append(len(self.tasks))
-            return future
+def test_the_order_of_the_pool_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was submitted last runs first, and only when a result is wanted."""
+    pool = Idle()
+    wait = Task.wait
 
+    def run_all(task: Task[Any]) -> None:
+        most_in_flight.append(len(pool.tasks))
+        while pool.tasks:
+            pool.tasks.pop().run(cancelled=False)
+        wait(task)
+
+    monkeypatch.setattr(Task, "wait", run_all)
     most_in_flight: list[int] = []
     out: list[bytes] = []
     data = corpus(3 * MIB) * 4
-    stream = encoder("gzip", 1, out.append, pool=Backwards(), workers=2, epoch=None)
+    stream = encoder("gzip", 1, lambda piece: out.append(bytes(piece)), pool=pool, workers=2, epoch=None)
     stream.write(data)
     stream.finish()
+    monkeypatch.undo()
     assert b"".join(out) == compress("gzip", data, 1)
     assert max(most_in_flight) == 2 * 2 + 2  # 6, bounded memory: nothing piles up behind a slow block
 
@@ -192,28 +195,16 @@ def test_an_error_in_a_block_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         compress("gzip", corpus(3 * MIB))
 
 
-def test_an_error_in_the_sink_cancels_what_waits() -> None:
-    def full(_: bytes) -> None:
+def test_an_error_in_the_sink_comes_out() -> None:
+    def full(_: bytes | memoryview) -> None:
         raise OSError("full")
 
-    class Held(Executor):
-        """Its first task is done at once; the others wait for ever."""
-
-        def __init__(self) -> None:
-            self.futures: list[Future[Any]] = []
-
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            self.futures.append(Future())
-            return self.futures[-1]
-
-    pool = Held()
+    pool = Idle()
     stream = encoder("gzip", 1, full, pool=pool, workers=2, epoch=None)
     stream.write(corpus(3 * MIB) * 2)
-    pool.futures[0].set_result((b"", 0, 0))
+    pool.tasks[0].run(cancelled=False)
     with pytest.raises(OSError, match="full"):
         stream.write(corpus(3 * MIB))
-    assert len(pool.futures) == 3
-    assert all(future.cancelled() for future in pool.futures[1:])
 
 
 def test_unknown_names() -> None:

@@ -111,7 +111,7 @@ def packed(plan: Plan, threads: int) -> bytes:
 
     def work(number: int) -> None:
         for index in range(number, len(plan), threads):
-            if plan.needs_digest(index):
+            if plan.to_digest(index):
                 assert plan.digest(index) is None
             assert plan.fill(index, out[index]) is None
 

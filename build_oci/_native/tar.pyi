@@ -38,11 +38,11 @@ class Plan:
     def size(self, index: int) -> int:
         """Bytes in segment `index`."""
 
-    def needs_digest(self, index: int) -> bool:
-        """Does segment `index` start a large file, so that `digest` must have returned before it is filled?"""
+    def to_digest(self, index: int) -> int:
+        """How many bytes `digest` must hash before segment `index` is filled: the large file that it starts, 0 for other segments."""
 
-    def digest(self, index: int) -> Problem | None:
-        """Hash the large file that segment `index` starts. Releases the GIL. Returns what went wrong, if anything."""
+    def digest(self, *indexes: int) -> Problem | None:
+        """Hash the large files that these segments start, two at a time. Releases the GIL. Returns what went wrong, if anything."""
 
     def fill(self, index: int, into: Buffer) -> Problem | None:
         """Write segment `index` to the start of `into` (writable, at least `size` bytes). Releases the GIL.

@@ -2,6 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free
 
 from build_oci._native.tree cimport problem, told
 from build_oci._native.tree cimport tree as _tree
@@ -26,7 +27,7 @@ cdef extern from "pack.h" nogil:
         SEGMENT_END
 
     ctypedef struct segment:
-        uint64_t size
+        uint64_t size, offset
         segment_kind kind
 
     ctypedef struct plan:
@@ -36,7 +37,7 @@ cdef extern from "pack.h" nogil:
         int cancelled
 
     plan *plan_new(_tree *, const header_options *, const sha256_kernel *, uint64_t segment_size, int preserve_links)
-    int plan_digest(plan *, size_t index, problem *out)
+    int plan_digest(plan *, const size_t *indexes, size_t count, problem *out)
     int plan_fill(plan *, size_t index, uint8_t *into, problem *out)
     void plan_free(plan *)
 
@@ -95,19 +96,28 @@ cdef class Plan:
         self._checked(index)
         return self.plan.segments[index].size
 
-    def needs_digest(self, size_t index):
+    def to_digest(self, size_t index):
         self._checked(index)
-        return self.plan.segments[index].kind == SEGMENT_HEADER
+        return self.plan.segments[index].offset if self.plan.segments[index].kind == SEGMENT_HEADER else 0
 
-    def digest(self, size_t index):
-        self._checked(index)
-        if self.plan.segments[index].kind != SEGMENT_HEADER:
-            raise ValueError("only the header of a large file needs a digest")
+    def digest(self, *indexes):
+        cdef size_t count = len(indexes), i
+        cdef size_t *chosen = <size_t *>calloc(count + 1, sizeof(size_t))
         cdef problem trouble
-        trouble.name = NULL
         cdef int end
-        with nogil:
-            end = plan_digest(self.plan, index, &trouble)
+        trouble.name = NULL
+        try:
+            if chosen == NULL:
+                raise MemoryError
+            for i in range(count):
+                chosen[i] = indexes[i]
+                self._checked(chosen[i])
+                if self.plan.segments[chosen[i]].kind != SEGMENT_HEADER:
+                    raise ValueError("only the headers of a large file need a digest")
+            with nogil:
+                end = plan_digest(self.plan, chosen, count, &trouble)
+        finally:
+            free(chosen)
         return told(&trouble) if end else None
 
     def fill(self, size_t index, uint8_t[::1] into):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import wait
 from typing import TYPE_CHECKING
 
 from build_oci._native.diff import Digests
@@ -31,6 +30,7 @@ def digest_files(tree: Tree, layer: str, workers: Workers, hashed: Callable[[int
                 hashed(len(tree) * number // len(batches), len(tree))
         except BaseException:
             digests.cancel()
-            wait([batch for batch in batches if not batch.cancel()])
+            for batch in batches:
+                batch.wait()
             raise
     digests.finish()

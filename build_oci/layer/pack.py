@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 from build_oci._native.tar import Plan
 from build_oci.layer.tree import problem_error, sha256_kernel
+from build_oci.pool import AHEAD, SEGMENT
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem, Tree
+    from build_oci.pool import Task
     from build_oci.workers import Workers
 
 SEGMENT_SIZE = 1 << 20
 # Room in a recycled buffer for the headers of a file as large as a segment; a segment with more gets a buffer of its own.
 _HEADERS_ROOM = 64 << 10
+# Large files are hashed so far ahead of being packed: far enough that no header waits while a worker has nothing to do, and not so far
+# that they have left the page cache when they are read again.
+_DIGEST_AHEAD = 128 << 20
+# As many of them as hold so many bytes are hashed by one call, two at a time.
+_DIGEST_TOGETHER = 8 << 20
 
 
 def plan_layer(tree: Tree, *, epoch: int | None, preserve_hardlinks: bool) -> Plan:
@@ -24,11 +30,32 @@ def plan_layer(tree: Tree, *, epoch: int | None, preserve_hardlinks: bool) -> Pl
     return Plan(tree, epoch=epoch, kernel=sha256_kernel(), segment_size=SEGMENT_SIZE, preserve_hardlinks=preserve_hardlinks)
 
 
-class _Packed(NamedTuple):
-    segment: int
-    size: int
-    buffer: bytearray
-    filled: Future[Problem | None] | None  # None: filled when its turn comes
+class Segment:
+    """A piece of the archive: `data` holds it until it is released."""
+
+    def __init__(self, packer: Packer, number: int, size: int, buffer: bytearray) -> None:
+        self.number = number
+        self.size = size
+        self.buffer = buffer
+        self.filled: Task[Problem | None] | None = None  # None: it waits for a digest, and is filled when its turn comes
+        self._packer = packer
+
+    @property
+    def data(self) -> memoryview:
+        return memoryview(self.buffer)[: self.size]
+
+    def release(self) -> None:
+        """Nobody reads it any more. To be called once, from any thread."""
+        self._packer.take_back(self)
+
+
+class _Hashed:
+    """Large files, by their headers' segments, which are hashed together."""
+
+    def __init__(self, task: Task[Problem | None], size: int, left: int) -> None:
+        self.task = task
+        self.size = size
+        self.left = left  # files whose digest has not been asked for
 
 
 class Packer:
@@ -38,13 +65,14 @@ class Packer:
         self._plan = plan
         self._layer = layer
         self._workers = workers
-        self._spare: list[bytearray] = []
-        self._queue: deque[_Packed] = deque()
-        self._digests: dict[int, Future[Problem | None]] = {}
-        self._to_digest = (index for index in range(len(plan)) if plan.needs_digest(index))
+        self._spare: deque[bytearray] = deque()
+        self._queue: deque[Segment] = deque()
+        self._digests: dict[int, _Hashed] = {}
+        self._digesting = 0  # bytes of the files in there
+        self._to_digest = self._groups()
 
-    def segments(self) -> Generator[memoryview, None, None]:
-        """The archive, piece by piece; each piece is valid until the next is asked for.
+    def segments(self) -> Generator[Segment, None, None]:
+        """The archive, piece by piece. What is not released in time holds up those that follow: memory is bounded.
 
         Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
         """
@@ -54,17 +82,38 @@ class Packer:
                 while following < len(self._plan) or self._queue:
                     self._digest_ahead()
                     following = self._pack_ahead(following)
-                    packed = self._queue.popleft()
-                    self._finish(packed)
-                    yield memoryview(packed.buffer)[: packed.size]
-                    self._recycle(packed)
+                    self._finish(self._queue[0])
+                    yield self._queue.popleft()
             finally:
                 self._abandon()
 
+    def take_back(self, segment: Segment) -> None:
+        """Use the memory of SEGMENT anew."""
+        if len(segment.buffer) == SEGMENT_SIZE + _HEADERS_ROOM:
+            self._spare.append(segment.buffer)
+        self._workers.budget.give_back(segment.size)
+
+    def _groups(self) -> Iterator[tuple[list[int], int]]:
+        """The segments whose headers need the digest of a large file, in groups that are hashed together, and the bytes of their files."""
+        group: list[int] = []
+        size = 0
+        for index in range(len(self._plan)):
+            if more := self._plan.to_digest(index):
+                group.append(index)
+                size += more
+                if size >= _DIGEST_TOGETHER:
+                    yield group, size
+                    group, size = [], 0
+        if group:
+            yield group, size
+
     def _digest_ahead(self) -> None:
-        """Keep the next few large files being hashed, in order: their slices are packed meanwhile, but their headers must wait."""
-        while len(self._digests) <= self._workers.count and (large := next(self._to_digest, None)) is not None:
-            self._digests[large] = self._workers.pool.submit(self._plan.digest, large)
+        """Keep the next large files being hashed, in order: their slices are packed meanwhile, but their headers must wait."""
+        while (self._digesting < _DIGEST_AHEAD or not self._digests) and (group := next(self._to_digest, None)):
+            indexes, size = group
+            hashed = _Hashed(self._workers.pool.submit(self._plan.digest, *indexes, urgency=AHEAD), size, len(indexes))
+            self._digests.update(dict.fromkeys(indexes, hashed))
+            self._digesting += size
 
     def _pack_ahead(self, following: int) -> int:
         """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
@@ -72,34 +121,40 @@ class Packer:
             size = self._plan.size(following)
             if not self._workers.budget.take(size, block=not self._queue):
                 break
-            fits = size <= SEGMENT_SIZE + _HEADERS_ROOM
-            buffer = self._spare.pop() if fits and self._spare else bytearray(SEGMENT_SIZE + _HEADERS_ROOM if fits else size)
-            filled = None if self._plan.needs_digest(following) else self._workers.pool.submit(self._plan.fill, following, buffer)
-            self._queue.append(_Packed(following, size, buffer, filled))
+            segment = Segment(self, following, size, self._buffer(size))
+            if not self._plan.to_digest(following):
+                segment.filled = self._workers.pool.submit(self._plan.fill, following, segment.buffer, urgency=SEGMENT)
+            self._queue.append(segment)
             following += 1
         return following
 
-    def _finish(self, packed: _Packed) -> None:
-        if packed.filled is None:
-            problem = self._digests.pop(packed.segment).result() or self._plan.fill(packed.segment, packed.buffer)
+    def _buffer(self, size: int) -> bytearray:
+        if size > SEGMENT_SIZE + _HEADERS_ROOM:
+            return bytearray(size)
+        return self._spare.pop() if self._spare else bytearray(SEGMENT_SIZE + _HEADERS_ROOM)
+
+    def _finish(self, segment: Segment) -> None:
+        if segment.filled is None:
+            problem = self._digested(segment.number) or self._plan.fill(segment.number, segment.buffer)
         else:
-            problem = packed.filled.result()
+            problem = segment.filled.result()
         if problem:
-            # What was taken for this segment is given back with the others.
-            self._queue.appendleft(packed)
             raise problem_error(self._layer, problem)
 
-    def _recycle(self, packed: _Packed) -> None:
-        if len(packed.buffer) == SEGMENT_SIZE + _HEADERS_ROOM:
-            self._spare.append(packed.buffer)
-        self._workers.budget.give_back(packed.size)
+    def _digested(self, index: int) -> Problem | None:
+        hashed = self._digests.pop(index)
+        hashed.left -= 1
+        if not hashed.left:
+            self._digesting -= hashed.size
+        return hashed.task.result()
 
     def _abandon(self) -> None:
         """Wait for what still writes to our buffers, after a failure."""
         self._plan.cancel()
-        started = [packed.filled for packed in self._queue if packed.filled] + list(self._digests.values())
-        # One that never began is not waited for: a pool that was shut down will not even tell that it was cancelled.
-        wait([future for future in started if not future.cancel()])
-        for packed in self._queue:
-            self._workers.budget.give_back(packed.size)
+        for hashed in self._digests.values():
+            hashed.task.wait()
+        for segment in self._queue:
+            if segment.filled:
+                segment.filled.wait()
+            segment.release()
         self._queue.clear()

@@ -10,8 +10,8 @@
 
 enum {
     END_OF_ARCHIVE = 2 * TAR_BLOCK,
-    PENDING_BYTES = 256 * 1024, /* hashed together, while a core's own cache still holds them */
-    PENDING_FILES = 128,
+    PENDING_BYTES = 1024 * 1024, /* hashed together, while a core's own cache still holds them */
+    PENDING_FILES = 256,
     MEMBERS_MAX = 1 << 14, /* of one batch */
 };
 
@@ -47,8 +47,10 @@ static segment *add_segment(plan *p, segment_kind kind, size_t first, uint64_t s
 static int add_large(plan *p, size_t member, uint64_t headers, uint64_t segment_size)
 {
     const entry *e = p->members[member];
-    if (!add_segment(p, SEGMENT_HEADER, member, headers))
+    segment *header = add_segment(p, SEGMENT_HEADER, member, headers);
+    if (!header)
         return -1;
+    header->offset = e->flags & ENTRY_DIGEST_KNOWN ? 0 : e->size;
     for (uint64_t offset = 0; offset < e->size; offset += segment_size) {
         uint64_t left = e->size - offset;
         segment *slice = add_segment(p, SEGMENT_SLICE, member, left > segment_size ? segment_size : padded(left));
@@ -129,12 +131,16 @@ static int no_memory(problem *out, const entry *at)
     return -1;
 }
 
-int plan_digest(plan *p, size_t index, problem *out)
+int plan_digest(plan *p, const size_t *indexes, size_t count, problem *out)
 {
-    entry *e = p->members[p->segments[index].first];
-    if (e->flags & ENTRY_DIGEST_KNOWN)
-        return 0;
-    return digest_files(p->tree, p->kernel, &e, 1, &p->cancelled, out);
+    entry **files = malloc((count + 1) * sizeof *files);
+    if (!files)
+        return no_memory(out, &p->tree->root);
+    for (size_t i = 0; i < count; i++)
+        files[i] = p->members[p->segments[indexes[i]].first];
+    int end = digest_files(p->tree, p->kernel, files, count, &p->cancelled, out);
+    free(files);
+    return end;
 }
 
 /* Files whose content is in place and whose headers wait for its digest. */
@@ -145,8 +151,15 @@ typedef struct pending {
     size_t count, bytes;
 } pending;
 
+static int longer_first(const void *left, const void *right)
+{
+    const sha256_job *a = left, *b = right;
+    return (a->size < b->size) - (a->size > b->size);
+}
+
 static int settle(const plan *p, pending *w, problem *out)
 {
+    qsort(w->jobs, w->count, sizeof *w->jobs, longer_first); /* so that both lanes end together */
     sha256_many(p->kernel, w->jobs, w->count);
     for (size_t i = 0; i < w->count; i++) {
         w->members[i]->flags |= ENTRY_DIGEST_KNOWN;

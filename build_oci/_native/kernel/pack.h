@@ -23,7 +23,7 @@ typedef enum segment_kind {
 
 typedef struct segment {
     uint64_t size;   /* bytes in the archive */
-    uint64_t offset; /* of a slice: where in the file it starts */
+    uint64_t offset; /* of a slice: where in the file it starts; of a large file's headers: how many bytes are to be hashed before */
     size_t first;    /* member */
     uint32_t count;  /* of members */
     segment_kind kind;
@@ -48,8 +48,8 @@ typedef struct plan {
  */
 plan *plan_new(tree *, const header_options *, const sha256_kernel *, uint64_t segment_size, int preserve_links);
 
-/* Hashes the large file that SEGMENT_HEADER segment INDEX stands for. -1 with OUT filled. */
-int plan_digest(plan *, size_t index, problem *out);
+/* Hashes the large files that COUNT segments of the kind SEGMENT_HEADER stand for, two at a time. -1 with OUT filled. */
+int plan_digest(plan *, const size_t *indexes, size_t count, problem *out);
 
 /* Writes segment INDEX, whose size says how much room INTO has. -1 with OUT filled. */
 int plan_fill(plan *, size_t index, uint8_t *into, problem *out);

@@ -1,0 +1,125 @@
+"""The pool: what runs first, in what order a strand goes, how errors and the end come out."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+
+from build_oci.errors import Cancelled
+from build_oci.pool import AHEAD, BLOCK, SEGMENT, STREAM, Pool, Strand
+
+
+def hold(began: threading.Event, go: threading.Event) -> bool:
+    """Keep a thread busy until GO."""
+    began.set()
+    return go.wait(30)
+
+
+def test_results_and_errors() -> None:
+    with Pool(3) as pool:
+        tasks = [pool.submit(divmod, number, 7) for number in range(100)]
+        failed = pool.submit(divmod, 1, 0)
+        assert [task.result() for task in tasks] == [divmod(number, 7) for number in range(100)]
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                failed.result()
+        failed.wait()
+        assert failed.done()
+
+
+def test_the_most_urgent_first_and_the_oldest_of_equals() -> None:
+    began, go = threading.Event(), threading.Event()
+    order: list[tuple[int, int]] = []
+    with Pool(1) as pool:
+        pool.submit(hold, began, go)
+        began.wait()
+        for number, urgency in enumerate([AHEAD, SEGMENT, BLOCK, STREAM] * 3):
+            pool.submit(order.append, (urgency, number), urgency=urgency)
+        go.set()
+    assert order == sorted(order)
+    assert len(order) == 12
+
+
+def test_a_strand_keeps_the_order() -> None:
+    """Whatever else the threads do, and however long a call takes."""
+    chance = random.Random(3)
+    found: list[int] = []
+    at_once: list[int] = []
+    inside = threading.Semaphore(1)
+
+    def call(number: int) -> None:
+        alone = inside.acquire(blocking=False)
+        at_once.append(1 if alone else 2)
+        time.sleep(chance.random() / 2000)
+        found.append(number)
+        if alone:
+            inside.release()
+
+    with Pool(4) as pool:
+        strand = Strand(pool)
+        tasks = []
+        for number in range(200):
+            tasks.append(strand.submit(call, number))
+            pool.submit(time.sleep, chance.random() / 4000)
+        for task in tasks:
+            task.result()
+    assert found == list(range(200))
+    assert set(at_once) == {1}
+
+
+def test_an_error_in_a_strand_is_one_calls() -> None:
+    found: list[int] = []
+    with Pool(2) as pool:
+        strand = Strand(pool)
+        before, failed, after = strand.submit(found.append, 1), strand.submit(divmod, 1, 0), strand.submit(found.append, 2)
+        before.result()
+        after.result()
+        with pytest.raises(ZeroDivisionError):
+            failed.result()
+    assert found == [1, 2]
+
+
+def test_cancelled() -> None:
+    """What runs ends as it does; what waits, and what comes later, ends with Cancelled, in a strand too."""
+    began, go = threading.Event(), threading.Event()
+    made: list[str] = []
+    with Pool(1) as pool:
+        running = pool.submit(hold, began, go)
+        began.wait()
+        strand = Strand(pool)
+        waiting = [pool.submit(made.append, "pool"), strand.submit(made.append, "strand"), strand.submit(made.append, "strand")]
+        pool.cancelled = True
+        waiting += [pool.submit(made.append, "later"), strand.submit(made.append, "later")]
+        go.set()
+        assert running.result()
+        for task in waiting:
+            with pytest.raises(Cancelled):
+                task.result()
+    assert made == []
+
+
+def test_closing_waits() -> None:
+    pool = Pool(2)
+    tasks = [pool.submit(time.sleep, 0.001) for _ in range(20)]
+    pool.close()
+    assert all(task.done() for task in tasks)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that did are ended."""
+    start = threading.Thread.start
+    count = iter(range(3))
+
+    def fail_late(thread: threading.Thread) -> None:
+        if next(count) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_late)
+    with pytest.raises(RuntimeError, match="can't start"):
+        Pool(4)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
