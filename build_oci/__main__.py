@@ -1,8 +1,17 @@
-"""`python -m build_oci`."""
+"""The process: `python -m build_oci` and the console script."""
 
-import sys
+import os
+from typing import NoReturn
 
 from build_oci.cli import main
 
+
+def command() -> NoReturn:
+    """Runs the command line of this process and ends it."""
+    status = main()
+    # All is written and said, and no thread is left. To take the interpreter apart costs 5 ms, and 10 after a build with a layer.
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
