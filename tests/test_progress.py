@@ -6,9 +6,13 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +83,145 @@ def test_lines_are_seconds_apart() -> None:
     assert lines._last == {0: now, 1: 5.0}
 
 
-def test_bars_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", screen)
-    bars = Bars(["linux/amd64"])
+class Screen(io.StringIO):
+    """A terminal as far as what is written to it shows: `lines()` is what stands there."""
+
+    gone = False
+
+    def write(self, text: str) -> int:
+        if self.gone:
+            raise BrokenPipeError
+        return super().write(text)
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        rows, row, column = [""], 0, 0
+        for part in re.split(r"(\x1b\[[A-Z]|[\r\n])", self.getvalue()):
+            if part == "\r":
+                column = 0
+            elif part == "\n":
+                row, column = row + 1, 0
+                rows += [""] * (row + 1 - len(rows))
+            elif part == "\x1b[A":
+                row -= 1
+            elif part == "\x1b[J":
+                rows = [*rows[:row], rows[row][:column]]
+            else:
+                rows[row] = rows[row][:column].ljust(column) + part + rows[row][column + len(part) :]
+                column += len(part)
+        return [line.rstrip() for line in rows]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
+    """A screen, and bars that appear at once; those that a test leaves open end with it. `bars_on` makes it standard error."""
+    for name, seconds in {"DELAY": 0.0, "BRIEF": 0.0, "LEFT": 0.0, "INTERVAL": 0.01}.items():
+        monkeypatch.setattr(Bars, name, seconds)
+    made: list[Bars] = []
+    draw = Bars._draw
+
+    def noted(bars: Bars) -> None:
+        made.append(bars)
+        draw(bars)
+
+    monkeypatch.setattr(Bars, "_draw", noted)
+    yield Screen()
+    for bars in made:
+        bars.close()
+
+
+def bars_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Bars:
+    monkeypatch.setattr(sys, "stderr", screen)  # not in the fixture: pytest itself puts another there in between
+    return Bars(["linux/amd64", "linux/arm64"], lambda line: print(line, file=screen))
+
+
+def wait_for(screen: Screen, *starts: str) -> None:
+    """Until the lines of SCREEN are as many as STARTS and begin so."""
+    end = time.monotonic() + 10
+    while True:
+        lines = [line for line in screen.lines() if line]
+        if len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts, strict=True)):
+            return
+        assert time.monotonic() < end, lines
+        time.sleep(0.01)
+
+
+def test_bars_leave_no_trace(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands on the screen: a line a stage, none of them empty in between, and nothing in the end."""
+    bars = bars_on(screen, monkeypatch)
     bars(Progress(0, "walk", 0, None))
-    bars(Progress(0, "parent", 5_000_000, 10_000_000))
+    wait_for(screen, "linux/amd64: walking: 0 entries")
+    bars(Progress(1, "pack", 5_000_000, 10_000_000))
+    wait_for(screen, "linux/amd64: walking: 0 entries", "linux/arm64: packing:  50%|")
+    bars(Progress(0, "parent", 2_500_000, 10_000_000))
     bars.say("a warning")
-    bars(Progress(0, "pack", 3_000_000, 10_000_000))
+    wait_for(screen, "a warning", "linux/amd64: walking: 0", "linux/arm64: packing:  50%|", "linux/amd64: reading parent:  25%|")
+    bars(Progress(0, "pack", 1_000_000, 10_000_000))  # ends two, the upper ones
+    wait_for(screen, "a warning", "linux/arm64: packing:  50%|", "linux/amd64: packing:  10%|")
+    assert screen.lines()[1].startswith("linux/arm64")
+    bars(Progress(1, "done", 1, 1))
+    wait_for(screen, "a warning", "linux/amd64: packing:  10%|")
+    screen.write("^C")
+    bars.close()
+    assert screen.lines() == ["a warning", ""]
+    assert not any(thread.name == "bars" for thread in threading.enumerate())
+
+
+def test_what_is_short_shows_no_bars(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bars, "LEFT", 1.5)
+    bars = bars_on(screen, monkeypatch)
+    for step in range(10):
+        bars(Progress(0, "pack", 9_000_000 + step, 10_000_000))
+        time.sleep(0.02)
     bars(Progress(0, "done", 1, 1))
     bars.close()
-    text = screen.getvalue()
-    assert "a warning\n" in text
-    assert "linux/amd64: packing:" in text
-    assert text.rstrip("\r").rsplit("\r", 1)[-1].strip() == ""
+    assert screen.getvalue() == ""
+
+
+def test_a_short_build_does_not_import_bars(tree: Path, tmp_path: Path) -> None:
+    """Their import is what costs."""
+    program = "import sys; from build_oci.cli import main; status = main(sys.argv[1:]); sys.exit(status or 'tqdm' in sys.modules)"
+    command = [sys.executable, "-P", "-c", program, "--progress", "bar", "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, input=document(tree), capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 79, 80, 120])
+def test_a_bar_fits_its_terminal(columns: int, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for the ^C that a terminal writes behind it."""
+    monkeypatch.setattr("build_oci.progress._columns", lambda: columns)
+    bars = bars_on(screen, monkeypatch)
+    bars(Progress(0, "walk", 123_456, None))
+    bars(Progress(1, "parent", 19_900_000, 84_100_000))
+    wait_for(screen, "linux/amd64: ", "linux/arm64: ")
+    lines = screen.lines()
+    bars.close()
+    assert max(map(len, lines)) <= columns - 4
+    assert ("24%|" in lines[1]) == (columns >= 40), lines
+
+
+def test_a_terminal_that_goes_away_is_no_error(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = bars_on(screen, monkeypatch)
+    bars(Progress(0, "pack", 5_000_000, 10_000_000))
+    wait_for(screen, "linux/amd64: packing:  50%|")
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    screen.gone = True
+    bars._artist.join(10)
+    assert not bars._artist.is_alive()
+    bars(Progress(0, "pack", 6_000_000, 10_000_000))
+    bars.close()
+    assert not raised
 
 
 def test_reporters() -> None:
     def kind(mode: str, *, terminal: bool) -> Any:
-        return type(reporter(mode, ["x"], print, terminal=terminal))
+        made = reporter(mode, ["x"], print, terminal=terminal)
+        if made:
+            made.close()
+        return type(made)
 
     assert [kind(mode, terminal=True) for mode in ("auto", "bar", "plain", "none")] == [Bars, Bars, Lines, type(None)]
     assert [kind(mode, terminal=False) for mode in ("auto", "bar", "plain", "none")] == [type(None), Bars, Lines, type(None)]
@@ -113,8 +237,11 @@ def test_nothing_on_a_pipe(tree: Path, tmp_path: Path) -> None:
 def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     main_end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))
-    command = [sys.executable, "-P", "-m", "build_oci", "-o", str(tmp_path / "out")]
-    child = subprocess.run(command, input=document(tree).encode(), stdout=subprocess.PIPE, stderr=terminal, check=True)
+    at_once = "import tqdm, build_oci.progress as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0; p.Bars.INTERVAL = 0.001"
+    slow = document(tree).replace("{", '{"compression": "gzip", "compression-level": 9, ', 1)
+    program = f"import sys; {at_once}; from build_oci.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-P", "-c", program, "-j", "1", "-o", str(tmp_path / "out")]
+    child = subprocess.run(command, input=slow.encode(), stdout=subprocess.PIPE, stderr=terminal, check=True)
     os.close(terminal)
     seen = b""
     try:
@@ -168,3 +295,17 @@ def test_verbose_explains(tree: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_schema_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "build-oci"
+
+
+def test_nothing_in_the_first_moments(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the stage may take: a bar costs more than it tells there."""
+    monkeypatch.setattr(Bars, "DELAY", 0.5)
+    bars = bars_on(screen, monkeypatch)
+    bars(Progress(0, "walk", 0, None))
+    time.sleep(0.2)
+    assert screen.getvalue() == ""
+    deadline = time.monotonic() + 20
+    while not screen.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    bars.close()
+    assert "walking" in screen.getvalue()
