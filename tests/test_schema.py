@@ -105,8 +105,9 @@ def test_real_documents(validator: Any) -> None:
         assert bool(errors) == any("is not a key" in warning for warning in load_config(text).warnings), path
 
 
-def test_the_reference_is_the_table() -> None:
-    """docs/configuration.md says what the table of keys says."""
+@pytest.mark.parametrize(("program", "made"), [("reference.py", "configuration.md"), ("chart.py", "compression.svg")])
+def test_documentation_that_is_made(program: str, made: str) -> None:
+    """The reference says what the table of keys says, the chart of the levels what their table says."""
     docs = Path(__file__).parents[1] / "docs"
-    made = subprocess.run([sys.executable, "-P", str(docs / "reference.py")], stdout=subprocess.PIPE, check=True, text=True).stdout
-    assert (docs / "configuration.md").read_text() == made, "run `python docs/reference.py > docs/configuration.md`"
+    out = subprocess.run([sys.executable, "-P", str(docs / program)], stdout=subprocess.PIPE, check=True, text=True).stdout
+    assert (docs / made).read_text() == out, f"run `python docs/{program} > docs/{made}`"
