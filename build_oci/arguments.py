@@ -15,7 +15,21 @@ SHELLS = ("bash", "zsh", "fish")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, where="command line", hint="`build-oci --help` lists the options")
+        raise UsageError(message, where="command line", hint=self._way_out(message))
+
+    def _way_out(self, message: str) -> str:
+        """What to do about MESSAGE, which is one of argparse's."""
+        from difflib import get_close_matches
+
+        _, _, first = message.partition("unrecognized arguments: ")
+        first = first.partition(" ")[0].partition("=")[0]
+        known = [option for action in self._actions for option in action.option_strings]
+        near = get_close_matches(first, known if first.startswith("-") else ["verify"], n=1) if first else []
+        if near:
+            return f"did you mean `{near[0]}`?"
+        if first and os.path.isfile(first):
+            return f"a configuration is named with -f: `{self.prog} -f {first}`"
+        return f"`{self.prog} --help` lists the options"
 
 
 def _count(text: str) -> int:

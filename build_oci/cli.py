@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from build_oci.arguments import completion, parser, verify_parser
-from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, printable
+from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -90,7 +90,7 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
     if options.check:
         check_paths(config)
         if talks:
-            _say(f"build-oci: nothing is wrong with {source}: {len(config.images)} image(s)")
+            _say(f"build-oci: nothing is wrong with {source}: {counted(len(config.images), 'image')}")
         return 0
     _build(config, options, epoch, talks, signals)
     return 0
@@ -110,9 +110,9 @@ def _verify(options: argparse.Namespace) -> int:
     found = Verifier(options.layout, workers=options.workers or usable_cpus(), problem=problem, note=note)
     found.run()
     if options.verbose or (_is_terminal(sys.stderr) and not options.quiet):
-        what = f"{found.mismatches} mismatches" if found.mismatches else "nothing is wrong"
-        counts = f"{found.images} images, {found.layers} layers, {found.entries:,} entries, {found.size / 1e6:,.1f} MB"
-        _say(f"build-oci: {printable(options.layout)}: {what}: {counts}")
+        what = counted(found.mismatches, "mismatch") if found.mismatches else "nothing is wrong"
+        counts = ", ".join(map(counted, (found.images, found.layers, found.entries), ("image", "layer", "entry")))
+        _say(f"build-oci: {printable(options.layout)}: {what}: {counts}, {found.size / 1e6:,.1f} MB")
     return 1 if found.mismatches else 0
 
 
@@ -177,7 +177,8 @@ def _read(file: str, *, quiet: bool) -> tuple[bytes, str]:
         return sys.stdin.buffer.read(MAX_SIZE + 1), "<stdin>"
     except OSError as error:
         where = "standard input" if file == "-" else file
-        raise UsageError(f"cannot read the configuration: {error.strerror or error}", where=where) from error
+        hint = "name the configuration with -f FILE" if file == "-" else f"-f names a file; a relative path starts at {os.getcwd()}"
+        raise UsageError(f"cannot read the configuration: {error.strerror or error}", where=where, hint=hint) from error
 
 
 # ---- errors and signals

@@ -125,7 +125,8 @@ class _Reader:
             case Kind.ANNOTATIONS:
                 return self.annotations(node, path) if is_mapping(node) else _refuse(key.kind, node)
             case Kind.SECTION:
-                return self.section(node, path, key.keys) if is_mapping(node) else _refuse(key.kind, node)
+                hint = f"write it as `{key.name}: {{image: {shown(node.value)}}}`" if key.name == "parent" and node.id == "scalar" else ""
+                return self.section(node, path, key.keys) if is_mapping(node) else _refuse(key.kind, node, hint)
             case Kind.SECTIONS:
                 if not is_list(node):
                     _refuse(key.kind, node, "begin it with a dash: `- `" if node.id == "mapping" else "")
@@ -217,10 +218,9 @@ def _nearest(word: str, words: Iterable[str]) -> str:
 def _way_out(name: str, keys: tuple[Key, ...]) -> str:
     """What to do about a key that is not among KEYS."""
     homes = [home for home, others in SECTIONS.items() if any(name == key.name for key in others)]
-    if homes:
-        return f" here; it is one {homes[0]}"
     near = _nearest(name, [key.name for key in keys])
-    return f"; did you mean `{near}`?" if near else ", and is ignored"
+    asked = f"; did you mean `{near}`?" if near else ""
+    return f" here; it is one {homes[0]}{asked}" if homes else asked or ", and is ignored"
 
 
 # ---- from what is written to what is meant
@@ -238,7 +238,7 @@ def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
         document.finish()
     top = reader.section(document.root, "", TOP_KEYS)
     compression, level = _compression(document, top)
-    if not top.values["images"]:
+    if not top.values["images"] and not document.has_problems:  # else the problem may be the images
         document.warn(top.places.get("images", top.place), "no images to build: the index will be empty")
     images = tuple(_image(document, section) for section in top.values["images"])
     return BuildConfig(
@@ -269,7 +269,9 @@ def _compression(document: Document, top: _Section) -> tuple[Compression, int | 
         document.warn(place, "has no effect: compression is `disabled`")
         return compression, None
     if level > HIGHEST_LEVELS[compression]:
-        document.problem(place, f"must be from 1 to {HIGHEST_LEVELS[compression]} with `{compression}`, not {level}")
+        document.problem(
+            place, f"must be from 1 to {HIGHEST_LEVELS[compression]} with `{compression}`, not {level}", "`zstd` goes up to 22"
+        )
     return compression, level
 
 
@@ -294,7 +296,7 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         comment=values["comment"],
         layer=values["layer"],
         layer_where=document.where(places.get("layer", section.place)),
-        parent=_parent_config(parent.values, document.where(places["parent"])) if parent else None,
+        parent=_parent_config(parent.values, document.where(parent.places.get("image", parent.place))) if parent else None,
         has_config="config" in places,
         config=values["config"],
         annotations=dict(values["annotations"]),
@@ -332,14 +334,15 @@ def check_paths(config: BuildConfig) -> None:
     problems: list[BuildOciError] = []
     for image in config.images:
         if image.layer is not None and (what := _unusable(image.layer)):
-            problems.append(UsageError(what, where=image.layer_where, hint=_relative_hint(image.layer)))
+            problems.append(UsageError(what, where=image.layer_where, hint=_path_hint(image.layer)))
         if image.parent is None:
             continue
         parent = image.parent.image
         if what := _unusable(parent):
-            problems.append(UsageError(what, where=image.parent.where, hint=_relative_hint(parent)))
+            problems.append(UsageError(what, where=image.parent.where, hint=_path_hint(parent)))
         elif not os.path.isfile(os.path.join(parent, "index.json")):
-            problems.append(UsageError(f"`{parent}` is no OCI layout: it has no `index.json`", where=image.parent.where))
+            hint = f"`skopeo copy docker://IMAGE oci:{parent}` makes one of an image"
+            problems.append(UsageError(f"`{parent}` is no OCI layout: it has no `index.json`", where=image.parent.where, hint=hint))
     if problems:
         raise ConfigError(problems)
 
@@ -355,5 +358,9 @@ def _unusable(path: str) -> str:
     return ""
 
 
-def _relative_hint(path: str) -> str:
-    return "" if os.path.isabs(path) else f"a relative path starts at the current directory, {os.getcwd()}"
+def _path_hint(path: str) -> str:
+    if os.path.isfile(path):
+        return "this is a file: unpack it if it is an archive, and name the directory"
+    if path.startswith("~"):
+        return "`~` means nothing here: write the path of the home directory"
+    return f"a relative path starts at the current directory, {os.getcwd()}" if not os.path.isabs(path) else ""

@@ -20,6 +20,14 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
+_PLURALS = {"entry": "entries", "mismatch": "mismatches"}
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 layer`, `6,768 entries`."""
+    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}"
+
+
 class BuildOciError(Exception):
     """Base of every error this package raises on purpose. `where` and `hint` may be empty."""
 

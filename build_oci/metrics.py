@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from build_oci.errors import OutputError
+from build_oci.errors import OutputError, counted
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def summary(image: BuiltImage) -> str:
     """One line on an image: digest, size of its layer before and after, ratio, files written, unchanged, whited out, seconds."""
     before, after = image.uncompressed_size, image.layers_size
     ratio = f" ({after / before:.1%})" if before else ""
-    files = f"{image.files:,} files" + (f", {image.unchanged:,} unchanged" if image.unchanged else "")
-    files += f", {image.whiteouts:,} whiteouts" if image.whiteouts else ""
+    files = counted(image.files, "file") + (f", {image.unchanged:,} unchanged" if image.unchanged else "")
+    files += f", {counted(image.whiteouts, 'whiteout')}" if image.whiteouts else ""
     return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}  {files}  {image.seconds:.1f} s"
 
 
@@ -72,4 +72,5 @@ def write_metrics(path: str, document: dict[str, Any]) -> None:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=path) from None
+        hint = "the image itself is built; name a file elsewhere with --metrics"
+        raise OutputError(f"cannot be written: {error.strerror}", where=path, hint=hint) from None

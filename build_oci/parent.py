@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.compression import decode, encoder
-from build_oci.errors import ParentError
+from build_oci.errors import ParentError, counted
 from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
 from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
@@ -252,7 +252,7 @@ def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
     manifests = parse_descriptors(source.index(), "manifests", where)
     if not 0 <= number < len(manifests):
         raise ParentError(
-            f"has {len(manifests)} manifests, so none with the number {number}", where=where, hint="parent.index counts from 0"
+            f"has no manifest number {number}, for it has {len(manifests)} in all", where=where, hint="parent.index counts from 0"
         )
     descriptor = manifests[number]
     document = source.document(descriptor)
@@ -266,7 +266,7 @@ def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
         raise ParentError(f"is an index within an index, {_NESTING} deep", where=where)
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
-        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where)
+        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint="parent.index chooses another one")
     layers = parse_descriptors(document, "layers", where)
     config_descriptor = parse_descriptor(document.get("config"), f"{where}: config")
     return _checked(layers, source.document(config_descriptor), str(source.blob_path(config_descriptor.digest)))
@@ -287,8 +287,11 @@ def _for_platform(manifests: list[ReadDescriptor], platform: Platform, where: st
         and (platform.variant is None or one.platform.get("variant") in (None, platform.variant))
     ]
     if not fitting:
+        hint = "architecture and os of the image choose among these; parent.image can be another layout"
         there = ", ".join(sorted({f"{one.platform.get('os', '?')}/{one.platform.get('architecture', '?')}" for one in manifests}))
-        raise ParentError(f"holds no image for {platform.os}/{platform.architecture}, only for: {there[:500] or 'nothing'}", where=where)
+        raise ParentError(
+            f"holds no image for {platform.os}/{platform.architecture}, only for: {there[:500] or 'nothing'}", where=where, hint=hint
+        )
     exact = [one for one in fitting if one.platform.get("variant") == platform.variant]
     return (exact or fitting)[0]
 
@@ -303,7 +306,7 @@ def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -
     for diff_id in diff_ids:
         parse_descriptor({"digest": diff_id, "size": 0}, f"{where}: rootfs.diff_ids")
     if len(diff_ids) != len(layers):
-        raise ParentError(f"names {len(diff_ids)} diff_ids, but the manifest has {len(layers)} layers", where=where)
+        raise ParentError(f"names {counted(len(diff_ids), 'diff_id')}, but the manifest has {counted(len(layers), 'layer')}", where=where)
     history = config.get("history") or []
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise ParentError("its history is no list of objects", where=where)

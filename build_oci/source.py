@@ -18,6 +18,7 @@ from build_oci.oci import to_json
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
 MOST_DOCUMENT = 16 << 20
 _PIECE = 1 << 20
+_AGAIN = "the layout of this image is incomplete or damaged: copy or build it again"
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
@@ -66,7 +67,7 @@ class Source:
         with opened(path) as fd:
             size = os.fstat(fd).st_size
             if size != descriptor.size:
-                raise ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path))
+                raise ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN)
             yield VerifiedBlob(fd, path, descriptor)
 
 
@@ -90,9 +91,11 @@ class VerifiedBlob:
             size += len(piece)
             held = piece
         if size != self._descriptor.size:
-            raise ParentError(f"has {size} bytes, but its descriptor says {self._descriptor.size}", where=str(self.path))
+            raise ParentError(f"has {size} bytes, but its descriptor says {self._descriptor.size}", where=str(self.path), hint=_AGAIN)
         if content.hexdigest() != expected:
-            raise ParentError(f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}", where=str(self.path))
+            raise ParentError(
+                f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}", where=str(self.path), hint=_AGAIN
+            )
         if held:
             yield held
 
@@ -104,7 +107,7 @@ def opened(path: Path) -> Iterator[int]:
         # O_NONBLOCK: a FIFO in the file's place must not stop us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise ParentError("is missing", where=str(path), hint="the layout of this image is incomplete: copy or build it again") from None
+        raise ParentError("is missing", where=str(path), hint=_AGAIN) from None
     except OSError as error:
         raise ParentError(f"cannot be opened: {error.strerror}", where=str(path)) from None
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.compression import decode
-from build_oci.errors import ParentError, UsageError, printable
+from build_oci.errors import ParentError, UsageError, counted, printable
 from build_oci.oci import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
 from build_oci.parent import CODECS, INDEXES, MANIFESTS
 from build_oci.source import ReadDescriptor, Source, opened, parse_descriptor, parse_document
@@ -175,7 +175,7 @@ class Verifier:
                     self._problem(where, f"history[{number}] is no object")
             made = sum(1 for entry in history if not (isinstance(entry, dict) and entry.get("empty_layer") is True))
             if made != len(layers):
-                self._problem(where, f"history tells of {made} layers, but the manifest has {len(layers)}")
+                self._problem(where, f"history tells of {counted(made, 'layer')}, but the manifest has {len(layers)}")
         elif history:
             self._problem(where, "history is no list")
         return _Image(where, layers, self._diff_ids(rootfs, where, len(layers)))
@@ -192,8 +192,8 @@ class Verifier:
             found.append(digest.digest if digest else None)
         if len(found) == layers:
             return found
-        count = len(found) if isinstance(items, list) else "no"
-        self._problem(where, f"names {count} diff_ids, but the manifest has {layers} layers")
+        count = counted(len(found), "diff_id") if isinstance(items, list) else "no diff_ids"
+        self._problem(where, f"names {count}, but the manifest has {counted(layers, 'layer')}")
         return [None] * layers
 
     def _media_type(self, media_type: Any, descriptor: ReadDescriptor, where: str) -> None:

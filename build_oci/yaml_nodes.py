@@ -118,6 +118,10 @@ class Document:
         """`config.yaml:12: images[0].layer`."""
         return f"{self.source}:{place.line}: {place.path}" if place.path else f"{self.source}:{place.line}"
 
+    @property
+    def has_problems(self) -> bool:
+        return bool(self._problems)
+
     def problem(self, place: Place, what: str, hint: str = "") -> None:
         self._problems.append((place.line, UsageError(what, where=self.where(place), hint=hint)))
 
@@ -146,7 +150,9 @@ class Document:
             except UnicodeDecodeError as error:
                 line = error.object.count(b"\n", 0, error.start) + 1
                 self._fail(
-                    f"{self.source}:{line}", f"byte 0x{error.object[error.start]:02x} at offset {error.start} is not {codec.upper()}"
+                    f"{self.source}:{line}",
+                    f"byte 0x{error.object[error.start]:02x} at offset {error.start} is not {codec.upper()}",
+                    "save the document as UTF-8",
                 )
         # The pattern takes longer to compile than most documents to check; all that Python calls printable may stand in YAML.
         quick = text.replace("\n", "").isprintable()
@@ -192,6 +198,10 @@ class Document:
             if mark and "cannot start any token" in what:
                 tab = text.split("\n")[mark.line][mark.column :].startswith("\t")
                 hint = "YAML indents with spaces, never with tabs" if tab else "quote the value"
+            if mark and not hint and "mapping values are not allowed" in what:
+                hint = "indent the key as its neighbours are, or quote the value that holds this `:`"
+            elif not hint and error.context_mark:
+                hint = f"what cannot be read begins in line {error.context_mark.line + 1}"
             self._fail(where, f"not valid YAML: {what}", hint)
         except yaml.YAMLError as error:
             self._fail(self.source, f"not valid YAML: {' '.join(str(error).split())}")
@@ -246,13 +256,13 @@ class Document:
                     self.problem(self.place(key_node, path), "the key `<<` stands here twice", "merge a list: `<<: [*a, *b]`")
                 for source in reversed(value_node.value if value_node.id == "sequence" else [value_node]):
                     if source.id != "mapping":
-                        self.problem(self.place(source, path), f"`<<` merges mappings, not {describe(source)}")
+                        self.problem(self.place(source, path), f"`<<` merges mappings, not {describe(source)}", "write `<<: *NAME`")
                         continue
                     with self._inside(source, path):
                         merged.update(self.pairs(source, path))
                 continue
             if key_node.id != "scalar":
-                self.problem(self.place(key_node, path), f"a key must be a string, not {describe(key_node)}")
+                self.problem(self.place(key_node, path), f"a key must be a string, not {describe(key_node)}", "quote the key")
                 continue
             try:
                 key = self.scalar(key_node)
@@ -262,7 +272,8 @@ class Document:
             name = key if isinstance(key, str) else json.dumps(key)
             if name in own:
                 first = own[name][0].start_mark.line + 1
-                self.problem(self.place(key_node, join(path, name)), f"the key `{shown(name)}` stands here twice, first in line {first}")
+                what = f"the key `{shown(name)}` stands here twice, first in line {first}"
+                self.problem(self.place(key_node, join(path, name)), what, "remove one of them")
                 continue
             own[name] = (key_node, value_node)
         return merged | own

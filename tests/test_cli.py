@@ -172,7 +172,7 @@ def test_check(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["--check", "-f", "config.yaml"]) == 0
     assert capsys.readouterr() == ("", "")
     assert main(["--check", "-v", "-f", "config.yaml"]) == 0
-    assert capsys.readouterr().err == "build-oci: nothing is wrong with config.yaml: 1 image(s)\n"
+    assert capsys.readouterr().err == "build-oci: nothing is wrong with config.yaml: 1 image\n"
     (tmp_path / "config.yaml").write_text(IMAGE + "  layer: gone")
     assert main(["--check", "-f", "config.yaml"]) == 2
     assert stand_in.calls == []
@@ -270,7 +270,7 @@ def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
 
 def test_process() -> None:
     done = run("eval $BUILD_OCI --check -v", input=IMAGE.encode())
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"build-oci: nothing is wrong with <stdin>: 1 image(s)\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"build-oci: nothing is wrong with <stdin>: 1 image\n")
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "1>&- 2>&-", ">/dev/full 2>/dev/full"])

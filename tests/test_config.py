@@ -121,7 +121,7 @@ images:
     assert (image.annotations, image.index_annotations) == ({"of": "manifest"}, {"of": "descriptor"})
     assert image.parent is not None
     assert (image.parent.image, image.parent.number, image.parent.recompress) == ("base", 2, False)
-    assert (image.layer_where, image.parent.where) == ("config.yaml:19: images[0].layer", "config.yaml:20: images[0].parent")
+    assert (image.layer_where, image.parent.where) == ("config.yaml:19: images[0].layer", "config.yaml:20: images[0].parent.image")
     assert config.warnings == ()
 
 
@@ -403,7 +403,7 @@ def test_check_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "config.yaml:4: images[2].layer: cannot use the directory `dangling`: No such file or directory",
     ]
     for parent, what in (("gone", "No such file"), ("file", "Not a directory"), ("tree", "no `index.json`")):
-        with pytest.raises(ConfigError, match=f"images.0..parent: .*{what}"):
+        with pytest.raises(ConfigError, match=f"images.0..parent.image: .*{what}"):
             check("tree", parent=parent)
 
 

@@ -353,8 +353,8 @@ def broken_documents() -> Iterator[Any]:
     yield pytest.param("is missing", lambda document: document["layers"][0].update(digest="sha256:" + "0" * 64), id="missing")
     for size in (-1, 0, 7, 2**70, 1.5, True, "4"):
         yield pytest.param("size|has .* bytes", lambda document, size=size: document["layers"][0].update(size=size), id=f"size {size!r}")
-    yield pytest.param("1 diff_ids, but .* 2", lambda document: document["layers"].append(document["layers"][0]), id="two layers")
-    yield pytest.param("1 diff_ids, but .* 0", lambda document: document["layers"].clear(), id="no layer")
+    yield pytest.param("1 diff_id, but .* 2", lambda document: document["layers"].append(document["layers"][0]), id="two layers")
+    yield pytest.param("1 diff_id, but .* 0", lambda document: document["layers"].clear(), id="no layer")
     yield pytest.param("of the type", lambda document: document["layers"][0].update(mediaType="text/plain"), id="media type")
     yield pytest.param("no image manifest", lambda document: document.update(mediaType="application/x"), id="no manifest")
     yield pytest.param("too large", lambda document: document["config"].update(size=1 << 40), id="huge config")

@@ -71,11 +71,11 @@ DOCUMENTS: list[tuple[Document, str]] = [
     ({"config": set_to("os", "")}, "has no “os”"),
     ({"config": set_to("architecture", "arm64")}, "architecture is “arm64”, but the descriptor of its manifest says “amd64”"),
     ({"config": set_to("rootfs.type", "tar")}, "rootfs.type is not “layers”"),
-    ({"config": set_to("rootfs.diff_ids", [ZEROS])}, "names 1 diff_ids, but the manifest has 2 layers"),
+    ({"config": set_to("rootfs.diff_ids", [ZEROS])}, "names 1 diff_id, but the manifest has 2 layers"),
     ({"config": set_to("rootfs", None)}, "names no diff_ids, but the manifest has 2 layers"),
     ({"config": set_to("rootfs.diff_ids.1", ZEROS)}, f"rootfs.diff_ids[1] says {ZEROS}"),
     ({"config": set_to("rootfs.diff_ids.1", "md5:1")}, "“md5:1” is no digest"),
-    ({"config": set_to("history", [{}])}, "history tells of 1 layers, but the manifest has 2"),
+    ({"config": set_to("history", [{}])}, "history tells of 1 layer, but the manifest has 2"),
     ({"config": set_to("history", [{}, {}, {"empty_layer": False}])}, "history tells of 3 layers, but the manifest has 2"),
     ({"config": set_to("history", {"a": 1})}, "history is no list"),
     ({"manifest": set_to("schemaVersion", 1)}, "schemaVersion is 1, not 2"),
@@ -460,7 +460,7 @@ def test_usage(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, 
     assert main(["verify"]) == 0
     assert capsys.readouterr() == ("", "")
     assert main(["verify", "-v", "-j", "1"]) == 0
-    assert capsys.readouterr().err == "build-oci: .: nothing is wrong: 1 images, 1 layers, 4 entries, 0.0 MB\n"
+    assert capsys.readouterr().err == "build-oci: .: nothing is wrong: 1 image, 1 layer, 4 entries, 0.0 MB\n"
     for wrong in (["verify", "a", "b"], ["verify", "--nonsense"], ["verify", ""], ["verify", "-j", "0"]):
         assert main(wrong) == 2
     shutil.rmtree(layout.path / "blobs")
