@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ _Deflate = Callable[[Sequence[memoryview], bool], bytes]
 DEFAULT_LEVELS = {"zstd": 3, "gzip": 5}
 
 _PIECE = 1 << 20  # decode() never hands out more at once
+
+
+def load(compression: str) -> None:
+    """Import the library that `encoder` needs for COMPRESSION; it does so itself otherwise."""
+    for library in {"zstd": ["zstandard"], "gzip": ["deflate", "isal.isal_zlib"]}.get(compression, []):
+        import_module(library)
 
 
 class Encoder(Protocol):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
@@ -13,7 +14,7 @@ from build_oci.progress import Listener, Progress, Stage, ignore
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Tree
-    from build_oci.config import BuildConfig, ImageConfig
+    from build_oci.config import BuildConfig, Compression, ImageConfig
     from build_oci.layer.write import Layer
     from build_oci.layout import Layout
     from build_oci.parent import ParentImage, Parents
@@ -142,9 +143,16 @@ def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float
             skip_xattrs=config.skip_xattrs,
             trust_checksum_xattrs=config.trust_checksum_xattrs,
             warn=context.warn,
+            meanwhile=partial(_import_the_rest, config.compression),
         )
     tell("walk", len(tree), len(tree))
     return tree
+
+
+def _import_the_rest(compression: Compression) -> None:
+    """What comes after the walk, which leaves this thread nothing else to do."""
+    import_module("build_oci.layer.write")
+    import_module("build_oci.compression").load(compression)
 
 
 def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: dict[str, float]) -> tuple[Layer, _Counts]:

@@ -125,12 +125,13 @@ class Workers:
             with self._lock:
                 self._stoppers.remove(stop)
 
-    def run_on_all(self, work: Callable[[], None], stop: Callable[[], None]) -> None:
-        """Call WORK once on each thread of the pool and wait for all of them; STOP makes them return soon."""
+    def run_on_all(self, work: Callable[[], None], stop: Callable[[], None], meanwhile: Callable[[], None]) -> None:
+        """Call WORK once on each thread of the pool, and MEANWHILE here, and wait for all of them; STOP makes them return soon."""
         from build_oci.pool import SEGMENT
 
         with self.stoppable(stop):
             tasks: list[Task[None]] = [self.pool.submit(work, urgency=SEGMENT) for _ in range(self.count)]
+            meanwhile()
             for task in tasks:
                 task.wait()
         for task in tasks:

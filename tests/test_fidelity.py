@@ -78,7 +78,7 @@ def attributed(size: int) -> list[trees.Item]:
 def test_attributes_there_and_back(build: Build, tmp_path: Path, where: str, size: int) -> None:
     """Spec 4.2: "Values are bytes, kept exactly", by tarfile and by a client that unpacks them; the empty ones no Go client brings back."""
     clients.need_root()
-    if where == "disk" and trees.abilities().xattrs != {"user", "trusted", "security", "acl"}:
+    if where == "disk" and trees.abilities().xattrs != set(trees.PROBES):
         pytest.skip("the file system of temporary files lacks extended attributes")
     with mounted(tmp_path / where, "-t", "tmpfs", "tmpfs") if where == "tmpfs" else contextlib.nullcontext(tmp_path) as folder:
         tree = folder / "tree"
@@ -220,7 +220,7 @@ def test_sparse_file_of_eight_gibibytes(build: Build, tmp_path: Path) -> None:
 def test_gnu_tar_and_tarfile_extract(build: Build, tmp_path: Path) -> None:
     """GNU tar asked for attributes brings all of them back; tarfile brings none, and no times of symbolic links."""
     clients.need_root()
-    if trees.abilities().xattrs != {"user", "trusted", "security", "acl"}:
+    if trees.abilities().xattrs != set(trees.PROBES):
         pytest.skip("the file system of temporary files lacks extended attributes")
     tree, by_tar, by_tarfile = (tmp_path / name for name in ("tree", "tar", "tarfile"))
     for folder in (tree, by_tar, by_tarfile):

@@ -29,7 +29,7 @@ class Abilities:
 
     root: bool
     devices: bool
-    xattrs: frozenset[str]  # of "user", "trusted", "security", "acl"
+    xattrs: frozenset[str]  # of PROBES
     late_mtime: bool  # times that ustar's eleven octal digits cannot hold
 
 
@@ -48,7 +48,8 @@ def capability(permitted: int) -> bytes:
 PROBES = {
     "user": ("user.probe", b"1"),
     "trusted": ("trusted.probe", b"1"),
-    "security": ("security.capability", capability(0xFF)),
+    "security": ("security.probe", b"1"),
+    "capability": ("security.capability", capability(0xFF)),  # a container's root may set these, and no others of security
     "acl": ("system.posix_acl_access", acl(1)),
 }
 
@@ -171,7 +172,8 @@ XATTRS: dict[str, list[tuple[str, list[bytes]]]] = {
         ("user.overlayed", VALUES),
     ],
     "trusted": [("trusted.a", VALUES), ("trusted.overlay.opaque", [b"y"]), ("trusted.overlay", VALUES)],
-    "security": [("security.capability", CAPABILITIES), ("security.other", VALUES)],
+    "capability": [("security.capability", CAPABILITIES)],
+    "security": [("security.other", VALUES)],
     "acl": [("system.posix_acl_access", [acl(7), acl(0xFFFE)])],
 }
 SPECIAL = [stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK]

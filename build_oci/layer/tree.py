@@ -37,10 +37,21 @@ _HINTS = {
 }
 
 
-def read_tree(layer: str, workers: Workers, *, skip_xattrs: bool, trust_checksum_xattrs: bool, warn: Callable[[str], None]) -> Tree:
-    """Walk the directory `layer`. Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning."""
+def read_tree(
+    layer: str,
+    workers: Workers,
+    *,
+    skip_xattrs: bool,
+    trust_checksum_xattrs: bool,
+    warn: Callable[[str], None],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Tree:
+    """Walk the directory `layer`, and call MEANWHILE once while that goes on.
+
+    Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning.
+    """
     tree = Tree(os.fsencode(layer), skip_xattrs=skip_xattrs, trust_checksums=trust_checksum_xattrs)
-    workers.run_on_all(tree.run, tree.stop)
+    workers.run_on_all(tree.run, tree.stop, meanwhile)
     problems = tree.problems()
     for warned, what in _WARNINGS.items():
         paths = [path for kind, _, _, path in problems if kind == warned]
