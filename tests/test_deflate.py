@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_oci._native.deflate import continued
+from build_oci._native.deflate import check_room, continued
 
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
 EMPTY = b"\x02\0\0\0\xff\xff"  # the same made to go on
@@ -116,3 +116,9 @@ def test_damaged_streams(data: bytes, at: int, level: int, strategy: int, damage
             return
     else:
         assert inflated(continued(stream, len(plain)) + LAST_EMPTY) == plain
+
+
+def test_room() -> None:
+    check_room(1 << 20)
+    with pytest.raises(MemoryError, match="no room for"):
+        check_room(1 << 62)

@@ -9,3 +9,6 @@ def continued(first: Buffer, first_size: int, second: Buffer = ..., second_size:
 
     ValueError if one is not a whole, well-formed stream, or stands for another number of bytes.
     """
+
+def check_room(size: int) -> None:
+    """MemoryError if SIZE bytes cannot be had now: for the sake of a library that does not look whether it gets them."""

@@ -4,6 +4,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 cdef extern from "deflate.h" nogil:
@@ -50,3 +51,10 @@ def continued(first, size_t first_size, second=b"\x03\x00", size_t second_size=0
     if failed:
         raise ValueError(f"this is not a whole deflate stream of {first_size} bytes, or not one of {second_size}")
     return room[:used]
+
+
+def check_room(size_t size):
+    cdef void *room = malloc(size)
+    if room == NULL:
+        raise MemoryError(f"no room for {size} bytes")
+    free(room)
