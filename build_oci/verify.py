@@ -385,7 +385,7 @@ class Verifier:
             try:
                 for piece in decode(archive.codec, chain((start,), pieces) if start else ()):
                     archive.feed(piece)
-                    if archive.scan is not None and sum(other.held for other in tuple(self._archives.values())) > _SCANS_LIMIT:
+                    if archive.scan is not None and sum(other.held for other in self._archives.copy().values()) > _SCANS_LIMIT:
                         archive.refuse(f"the members of the layers that are read need more than {_SCANS_LIMIT >> 20} MiB of memory")
                 archive.finish()
             except ValueError as error:
