@@ -139,6 +139,32 @@ def test_stream_cut_anywhere(kernel: int, cuts: list[int]) -> None:
 
 
 @every_kernel
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=8))
+def test_two_streams_cut_anywhere(kernel: int, cuts: list[tuple[int, int]]) -> None:
+    ours = sha256.Sha256(kernel), sha256.Sha256(kernel)
+    theirs = hashlib.sha256(), hashlib.sha256()
+    at, other_at = 0, 500
+    for size, other_size in cuts:
+        data, other_data = NOISE[at : at + size], NOISE[other_at : other_at + other_size]
+        ours[0].update_beside(data, ours[1], other_data)
+        theirs[0].update(data)
+        theirs[1].update(other_data)
+        at, other_at = at + size, other_at + other_size
+    assert [one.digest() for one in ours] == [one.digest() for one in theirs]
+
+
+def test_streams_that_cannot_be_side_by_side() -> None:
+    one, other = sha256.Sha256(), sha256.Sha256()
+    with pytest.raises(ValueError, match="itself"):
+        one.update_beside(b"a", one, b"b")
+    with pytest.raises(TypeError):
+        one.update_beside(b"a", None, b"b")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        one.update_beside(b"a", other, 5)  # type: ignore[arg-type]
+    assert one.digest() == other.digest() == hashlib.sha256().digest()
+
+
+@every_kernel
 def test_stream_byte_by_byte(kernel: int) -> None:
     hasher = sha256.Sha256(kernel)
     for position in range(200):

@@ -35,5 +35,11 @@ class Sha256:
     def update(self, data: Buffer) -> None:
         """Appends DATA to the message. The GIL is released meanwhile."""
 
+    def update_beside(self, data: Buffer, other: Sha256, other_data: Buffer) -> None:
+        """Appends DATA to the message and OTHER_DATA to that of OTHER, by one kernel: two lanes of it as far as both reach.
+
+        The GIL is released meanwhile. ValueError if OTHER is this one.
+        """
+
     def digest(self) -> bytes:
         """The 32 bytes of the digest of everything so far; more may follow."""

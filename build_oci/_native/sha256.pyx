@@ -25,6 +25,8 @@ cdef extern from "sha256.h" nogil:
     int sha256_kernel_best()
     void sha256_init(sha256_context *context)
     void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size)
+    void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
+                           const uint8_t *data_b, size_t size_b)
     void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t *digest)
     void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count)
 
@@ -103,6 +105,20 @@ cdef class Sha256:
         with nogil:
             sha256_update(self.kernel, &self.context, <const uint8_t *>view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
+
+    def update_beside(self, data, Sha256 other not None, other_data):
+        if other is self:
+            raise ValueError("a message cannot be beside itself")
+        cdef Py_buffer view, other_view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(other_data, &other_view, PyBUF_SIMPLE)
+            with nogil:
+                sha256_update_two(self.kernel, &self.context, <const uint8_t *>view.buf, <size_t>view.len, &other.context,
+                                  <const uint8_t *>other_view.buf, <size_t>other_view.len)
+            PyBuffer_Release(&other_view)
+        finally:
+            PyBuffer_Release(&view)
 
     def digest(self):
         cdef uint8_t digest[SHA256_DIGEST]

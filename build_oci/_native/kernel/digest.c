@@ -93,18 +93,10 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
 
 static void hash_both(const sha256_kernel *kernel, lane *a, lane *b)
 {
-    size_t size = (a->left < b->left ? a->left : b->left) & ~(size_t)(SHA256_BLOCK - 1);
-    if (!size) {
-        lane *tail = a->left < b->left ? a : b;
-        sha256_update(kernel, &tail->context, tail->at, tail->left);
-        tail->left = 0;
-        return;
-    }
-    /* Pieces are whole blocks but for a file's last one, so neither context holds part of a block. */
-    kernel->two(a->context.state, a->at, b->context.state, b->at, size / SHA256_BLOCK);
+    size_t size = a->left < b->left ? a->left : b->left;
+    sha256_update_two(kernel, &a->context, a->at, size, &b->context, b->at, size);
     lane *lanes[2] = {a, b};
     for (int i = 0; i < 2; i++) {
-        lanes[i]->context.size += size;
         lanes[i]->at += size;
         lanes[i]->left -= size;
     }

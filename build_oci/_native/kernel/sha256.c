@@ -172,6 +172,30 @@ void sha256_update(const sha256_kernel *kernel, sha256_context *context, const u
     memcpy(context->rest, data + size / SHA256_BLOCK * SHA256_BLOCK, size % SHA256_BLOCK);
 }
 
+/* Takes in what completes the block that CONTEXT is in the midst of. */
+static void complete_block(const sha256_kernel *kernel, sha256_context *context, const uint8_t **data, size_t *size)
+{
+    size_t missing = -context->size % SHA256_BLOCK;
+    if (missing > *size)
+        missing = *size;
+    sha256_update(kernel, context, *data, missing);
+    *data += missing;
+    *size -= missing;
+}
+
+void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
+                       const uint8_t *data_b, size_t size_b)
+{
+    complete_block(kernel, a, &data_a, &size_a);
+    complete_block(kernel, b, &data_b, &size_b);
+    size_t both = (size_a < size_b ? size_a : size_b) / SHA256_BLOCK * SHA256_BLOCK;
+    kernel->two(a->state, data_a, b->state, data_b, both / SHA256_BLOCK);
+    a->size += both;
+    b->size += both;
+    sha256_update(kernel, a, data_a + both, size_a - both);
+    sha256_update(kernel, b, data_b + both, size_b - both);
+}
+
 void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t digest[SHA256_DIGEST])
 {
     uint32_t state[8];

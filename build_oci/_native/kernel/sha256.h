@@ -40,6 +40,9 @@ typedef struct sha256_context {
 void sha256_init(sha256_context *context);
 /* `data` may be NULL when `size` is 0. */
 void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size);
+/* Two messages, or two pieces of them, in two lanes as far as both reach. */
+void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
+                       const uint8_t *data_b, size_t size_b);
 /* Leaves the context as it was: copying is not needed to go on with the message. */
 void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t digest[SHA256_DIGEST]);
 
