@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Bytes of file data that keep the workers busy; more in flight only costs memory. A 209 MB tree, zstd, 2 workers (medians of 5 builds,
 # interleaved): 2, 4, 8, 16, 32 MiB in all took 1.23, 1.18, 1.22, 1.19, 1.19 s. The rest is room for workers that run unevenly.
-BASE_IN_FLIGHT = 8 << 20
-WORKER_IN_FLIGHT = 4 << 20
+BASE_IN_FLIGHT = 2 << 20
+WORKER_IN_FLIGHT = 1 << 20
 MOST_IN_FLIGHT = 96 << 20
 
 Result = TypeVar("Result")
