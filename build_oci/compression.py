@@ -68,9 +68,9 @@ class _Disabled:
         pass
 
 
-# zstd's own jobs are four windows long (8 MiB at level 3) and overlap by an eighth to a quarter of a window. Jobs half as long, which overlap
-# by half a window, need less memory, feed more threads from a small layer, and come out smaller (0.9 % of a root file system at level 3).
-# Shorter ones are quicker by 4 %, but lose more than a level may where files repeat each other over megabytes (/usr/share/doc: 2 MiB jobs
+# zstd's own jobs are four windows long (8 MiB at level 3) and overlap by an eighth to a quarter of a window. Jobs half as long, which
+# overlap by half a window, need less memory, feed more threads from a small layer, and come out smaller (0.9 % of a root file system at
+# level 3). Shorter ones are quicker by 4 %, but lose more than a level may where files repeat each other over megabytes (/usr/share/doc: 2 MiB jobs
 # 2.4 % at level 3, 4 MiB 1.0 %; at level 8, whose matches reach further, 4 MiB 2.9 %, 8 MiB nothing).
 # Hash tables above 2 MiEntries, more than a job can see, cost 0.1 % in size when left out. Peak resident memory of a whole build, in MiB:
 # level 3, 2 workers: 113, 8 workers: 166; level 6, 8 workers: 179; levels 8 and 12, 4 threads: 203 (with zstd's own settings 377 at 12).
@@ -92,7 +92,7 @@ def _zstd_threads(level: int, workers: int) -> int:
 
 
 class _Zstd:
-    """One frame, whose header tells no content size. It has no checksum either: readers of a layer hold blob and archive against theirs, and
+    """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
     one more took 2 % of a build's time, and as much of theirs."""
 
     def __init__(self, level: int, sink: Sink, workers: int) -> None:
