@@ -70,11 +70,11 @@ class _Disabled:
 
 # zstd's own jobs are four windows long (8 MiB at level 3) and overlap by an eighth to a quarter of a window. Jobs half as long, which
 # overlap by half a window, need less memory, feed more threads from a small layer, and come out smaller (0.9 % of a root file system at
-# level 3). Shorter ones are quicker by 4 %, but lose more than a level may where files repeat each other over megabytes (/usr/share/doc: 2 MiB jobs
-# 2.4 % at level 3, 4 MiB 1.0 %; at level 8, whose matches reach further, 4 MiB 2.9 %, 8 MiB nothing).
-# Hash tables above 2 MiEntries, more than a job can see, cost 0.1 % in size when left out. Peak resident memory of a whole build, in MiB:
-# level 3, 2 workers: 113, 8 workers: 166; level 6, 8 workers: 179; levels 8 and 12, 4 threads: 203 (with zstd's own settings 377 at 12).
-# Above level 12 zstd does as it likes: with 2 threads 290 MiB at 15 and 380 at 19, and that comes on top of everything else.
+# level 3). Shorter ones are quicker by 4 %, but lose more than a level may where files repeat each other over megabytes (/usr/share/doc: 2
+# MiB jobs 2.4 % at level 3, 4 MiB 1.0 %; at level 8, whose matches reach further, 4 MiB 2.9 %, 8 MiB nothing). Hash tables above 2
+# MiEntries, more than a job can see, cost 0.1 % in size when left out. Peak resident memory of a whole build, in MiB: level 3, 2 workers:
+# 113, 8 workers: 166; level 6, 8 workers: 179; levels 8 and 12, 4 threads: 203 (with zstd's own settings 377 at 12). Above level 12 zstd
+# does as it likes: with 2 threads 290 MiB at 15 and 380 at 19, and that comes on top of everything else.
 _ZSTD_JOB = 4 << 20
 _ZSTD_LONG_JOB = 8 << 20
 _ZSTD_FAR = 8  # from this level on they are that long

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from build_oci.pool import Pool, Task
 
-# Bytes of file data that keep the workers busy; more in flight only costs memory, and time where they leave the CPU's caches. A 209 MB tree,
-# 2 workers, medians of 7 to 15 interleaved builds: 3, 4, 8, 16 MiB in all took 0.60, 0.60, 0.60, 0.62 s with zstd, 1.15, 1.13, 1.16, 1.20 s
-# with gzip, 0.27, 0.26, 0.26, 0.27 s uncompressed.
+# Bytes of file data that keep the workers busy; more in flight only costs memory, and time where they leave the CPU's caches. A 209 MB
+# tree, 2 workers, medians of 7 to 15 interleaved builds: 3, 4, 8, 16 MiB in all took 0.60, 0.60, 0.60, 0.62 s with zstd, 1.15, 1.13, 1.16,
+# 1.20 s with gzip, 0.27, 0.26, 0.26, 0.27 s uncompressed.
 BASE_IN_FLIGHT = 2 << 20
 WORKER_IN_FLIGHT = 1 << 20
 MOST_IN_FLIGHT = 96 << 20
