@@ -69,6 +69,7 @@ class Packer:
         self._queue: deque[Segment] = deque()
         self._digests: dict[int, _Hashed] = {}
         self._digesting = 0  # bytes of the files in there
+        self._hashing: list[Task[Problem | None]] = []  # what of it may still be under way
         self._to_digest = self._groups()
 
     def segments(self) -> Generator[Segment, None, None]:
@@ -108,11 +109,20 @@ class Packer:
             yield group, size
 
     def _digest_ahead(self) -> None:
-        """Keep the next large files being hashed, in order: their slices are packed meanwhile, but their headers must wait."""
-        while (self._digesting < _DIGEST_AHEAD or not self._digests) and (group := next(self._to_digest, None)):
+        """Keep the next large files being hashed, in order: their slices are packed meanwhile, but their headers must wait.
+
+        A large one keeps a thread for long; so, where there are several, one of them always stays free for what is more urgent.
+        """
+        self._hashing = [task for task in self._hashing if not task.done()]
+        while (
+            len(self._hashing) < max(1, self._workers.count - 1)
+            and (self._digesting < _DIGEST_AHEAD or not self._digests)
+            and (group := next(self._to_digest, None))
+        ):
             indexes, size = group
-            hashed = _Hashed(self._workers.pool.submit(self._plan.digest, *indexes, urgency=AHEAD), size, len(indexes))
-            self._digests.update(dict.fromkeys(indexes, hashed))
+            task = self._workers.pool.submit(self._plan.digest, *indexes, urgency=AHEAD)
+            self._hashing.append(task)
+            self._digests.update(dict.fromkeys(indexes, _Hashed(task, size, len(indexes))))
             self._digesting += size
 
     def _pack_ahead(self, following: int) -> int:
