@@ -41,17 +41,19 @@ class Encoder(Protocol):
         """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
 
 
-def encoder(compression: str, level: int | None, sink: Sink, *, pool: Pool, workers: int, epoch: int | None) -> Encoder:
+def encoder(
+    compression: str, level: int | None, sink: Sink, *, pool: Pool, workers: int, epoch: int | None, memory: int = 300 << 20
+) -> Encoder:
     """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
 
     SINK is called within write() and finish() only, and keeps nothing of a memoryview that it gets. POOL compresses gzip's blocks and
-    WORKERS says how many threads to count on (zstd brings its own); EPOCH, in seconds, is the time in gzip's header. ValueError for
-    another name.
+    WORKERS says how many threads to count on (zstd brings its own, so many as work in MEMORY bytes, but at least one); EPOCH, in seconds,
+    is the time in gzip's header. ValueError for another name.
     """
     if compression == "disabled":
         return _Disabled(sink)
     if compression == "zstd":
-        return _Zstd(DEFAULT_LEVELS["zstd"] if level is None else level, sink, workers)
+        return _Zstd(DEFAULT_LEVELS["zstd"] if level is None else level, sink, workers, memory)
     if compression == "gzip":
         return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, workers, epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
@@ -79,23 +81,26 @@ _ZSTD_JOB = 4 << 20
 _ZSTD_LONG_JOB = 8 << 20
 _ZSTD_FAR = 8  # from this level on they are that long
 _ZSTD_OVERLAP_LOG = 8
+# Memory of a thread in jobs, with data that does not shrink: what it reads, what that overlaps with, what comes out, and what waits.
+_ZSTD_JOBS_A_THREAD = 6
 _ZSTD_HASH_LOG = 21
 _ZSTD_OWN_WAYS = 13  # from this level on
 
 
-def _zstd_threads(level: int, workers: int) -> int:
+def _zstd_threads(level: int, workers: int, memory: int) -> int:
     """At least 1: with no thread at all zstd compresses the stream as one job, into other bytes.
 
     One more than the workers, so that a job waits whenever a thread is done: 3 % of the time of a build (median of 13, 2 workers).
     """
-    return min(workers + (workers > 1), 8 if level <= 6 else 4)
+    by_memory = memory // (_ZSTD_JOBS_A_THREAD * (_ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB))
+    return max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
 
 
 class _Zstd:
     """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
     one more took 2 % of a build's time, and as much of theirs."""
 
-    def __init__(self, level: int, sink: Sink, workers: int) -> None:
+    def __init__(self, level: int, sink: Sink, workers: int, memory: int) -> None:
         import zstandard
 
         own: dict[str, int] = {}
@@ -104,7 +109,7 @@ class _Zstd:
             job_size = _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
             own = {"job_size": job_size, "overlap_log": _ZSTD_OVERLAP_LOG, "hash_log": min(plain.hash_log, _ZSTD_HASH_LOG)}
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, threads=_zstd_threads(level, workers), write_checksum=False, write_content_size=False, **own
+            level, threads=_zstd_threads(level, workers, memory), write_checksum=False, write_content_size=False, **own
         )
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         self._sink = sink

@@ -193,7 +193,13 @@ class Parents:
                 self._explain(f"{path}: recompressed from {codec} to {target}")
                 with self._layout.blob() as output:
                     compressed = encoder(
-                        target, self._config.level, output.write, pool=self._workers.pool, workers=self._workers.count, epoch=self._epoch
+                        target,
+                        self._config.level,
+                        output.write,
+                        pool=self._workers.pool,
+                        workers=self._workers.count,
+                        epoch=self._epoch,
+                        memory=self._workers.codec_memory // min(self._workers.count, len(manifest.layers)),
                     )
                     self._read_archive(
                         codec, gauge.watch(blob), blob.path, diff_id, [feed, compressed.write] if feed else [compressed.write]

@@ -60,7 +60,8 @@ def build(
     check_paths(config)
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
-    threads = Workers(workers, config.prefetch_limit)
+    at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images)))
+    threads = Workers(workers, config.prefetch_limit, at_once)
     started(threads.cancel)
     _explain_settings(config, workers, explain)
     with Layout(output) as layout, threads:
@@ -71,7 +72,7 @@ def build(
             parents = Parents(config, layout, threads, epoch=epoch, explain=explain)
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
         numbered = list(enumerate(config.images))
-        images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=min(IMAGES_AT_ONCE, workers))
+        images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=at_once)
         layout.commit(oci.index([image.descriptor for image in images], config.annotations), begin=threads.check)
     return BuildResult(os.fspath(output), tuple(images))
 

@@ -78,7 +78,8 @@ class Pool:
         self._threads: list[threading.Thread] = []
         try:
             for number in range(count):
-                thread = threading.Thread(target=self._serve, name=f"worker-{number}")
+                # A daemon: an exception out of a signal handler, just here, must not keep the interpreter from ending.
+                thread = threading.Thread(target=self._serve, name=f"worker-{number}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
         except BaseException:

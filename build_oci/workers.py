@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,36 +28,50 @@ Result = TypeVar("Result")
 
 
 class Budget:
-    """How many bytes may be in flight. A request larger than the whole is granted when nothing else is held, so none waits for ever."""
+    """How many bytes may be in flight. A request larger than the whole is granted when nothing else is held, so none waits for ever.
+
+    A signal handler may close it, or raise, at any moment: so the lock is one that it may take again, no Python code runs between taking
+    and holding it, and a wait looks about itself now and then.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held = 0
-        self._freed = threading.Condition()
+        self._lock = threading.RLock()
+        self._waiting = 0
+        self._freed: SimpleQueue[None] = SimpleQueue()  # one for each that waits
         self._closed = False
 
     def take(self, size: int, *, block: bool) -> bool:
         """Take SIZE bytes; without `block`, say whether there were so many. Raises Cancelled once the budget is closed."""
-        with self._freed:
-            while not self._closed and self._held and self._held + size > self.limit:
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise Cancelled("the build was stopped")
+                if not self._held or self._held + size <= self.limit:
+                    self._held += size
+                    return True
                 if not block:
                     return False
-                self._freed.wait()
-            if self._closed:
-                raise Cancelled("the build was stopped")
-            self._held += size
-            return True
+                self._waiting += 1
+            with suppress(Empty):
+                self._freed.get(timeout=1.0)
 
     def give_back(self, size: int) -> None:
-        with self._freed:
+        with self._lock:
             self._held -= size
-            self._freed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Grant nothing more, and wake who waits."""
-        with self._freed:
+        with self._lock:
             self._closed = True
-            self._freed.notify_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            self._waiting -= 1
+            self._freed.put(None)
 
 
 class Workers:
@@ -65,8 +80,12 @@ class Workers:
     A task of the pool never waits for another task: whoever coordinates (one thread an image) does the waiting.
     """
 
-    def __init__(self, count: int, memory_limit: int) -> None:
+    def __init__(self, count: int, memory_limit: int, images: int = 1) -> None:
+        """IMAGES: how many are under way at once, at most; MEMORY_LIMIT, in bytes, is for file data."""
         self.count = count
+        # What the compressor of one image may take of memory, in bytes: what is promised (section “Memory” of the architecture), less what
+        # everything else takes.
+        self.codec_memory = (min(memory_limit + (128 << 20), 300 << 20) - (50 << 20)) // images
         self._pool: Pool | None = None
         self.budget = Budget(min(memory_limit, BASE_IN_FLIGHT + count * WORKER_IN_FLIGHT, MOST_IN_FLIGHT))
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,23 @@ from pathlib import Path
 import clients
 import oracles
 import pytest
-from faults import BIG, check_layout, check_unbroken, fault, make_former, make_tree, names, quoted, run, shim, snapshot, unharmed, upon
+from faults import (
+    BIG,
+    TIMEOUT,
+    check_layout,
+    check_unbroken,
+    environment,
+    fault,
+    make_former,
+    make_tree,
+    names,
+    quoted,
+    run,
+    shim,
+    snapshot,
+    unharmed,
+    upon,
+)
 
 import build_oci.cli
 from build_oci.errors import Cancelled, TreeError
@@ -427,3 +444,26 @@ def test_the_reason_wins() -> None:
         threads.each(work, ["stopped", "fails"], at_once=2)
     with pytest.raises(Cancelled):
         threads.check()
+
+
+@pytest.mark.parametrize(("limit", "most"), [(512, 300), (1, 145)])
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
+def test_memory_of_what_does_not_shrink(limit: int, most: int, compression: str, tmp_path: Path) -> None:
+    """Section 6: prefetch-limit-mb + 128 MiB, and 300 MiB by default, however many workers and images; noise fills codecs most."""
+    (tmp_path / "tree").mkdir()
+    for number in range(100):
+        (tmp_path / "tree" / f"{number}").write_bytes(os.urandom((1 << 20) + 1))
+        (tmp_path / "tree" / f"{number}x").write_bytes(b"x")
+    config = clients.layer_config(tmp_path / "tree", compression=compression)
+    config |= {"prefetch-limit-mb": limit, "images": 2 * config["images"]}
+    program = (
+        "import resource, sys; from build_oci.cli import main; status = main(sys.argv[1:]); "
+        "sys.exit(f'{status} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, "-j8", "-o", tmp_path / "output"],
+        input=json.dumps(config), env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT,
+    )  # fmt: skip
+    status, peak = map(int, done.stderr.splitlines()[-1].split())
+    assert status == 0
+    assert peak <= most

@@ -10,6 +10,7 @@ import pytest
 
 from build_oci.errors import Cancelled
 from build_oci.pool import AHEAD, BLOCK, SEGMENT, STREAM, Pool, Strand
+from build_oci.workers import Budget
 
 
 def hold(began: threading.Event, go: threading.Event) -> bool:
@@ -123,3 +124,34 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="can't start"):
         Pool(4)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+def test_a_budget_that_is_closed_while_somebody_waits() -> None:
+    """Wherever the waiting one is: the closing comes from a signal handler too, which runs in the midst of it."""
+    for delay in (0.0, 0.0001, 0.01):
+        budget = Budget(10)
+        assert budget.take(10, block=True)
+        assert not budget.take(1, block=False)
+        closer = threading.Timer(delay, budget.close)
+        closer.start()
+        with pytest.raises(Cancelled):
+            budget.take(1, block=True)
+        closer.join()
+
+
+def hold_some(budget: Budget) -> bool:
+    taken = budget.take(6, block=True)
+    time.sleep(0.0005)
+    budget.give_back(6)
+    return taken
+
+
+def test_a_budget_given_back() -> None:
+    budget = Budget(10)
+    budget.take(8, block=True)
+    threading.Timer(0.01, budget.give_back, [8]).start()
+    assert budget.take(20, block=True)  # more than there is, when nobody else holds any
+    with Pool(4) as pool:
+        budget.give_back(20)
+        done = [pool.submit(hold_some, budget) for _ in range(100)]
+        assert all(task.result() for task in done)

@@ -30,7 +30,5 @@ def digest_files(tree: Tree, layer: str, workers: Workers, hashed: Callable[[int
                 hashed(len(tree) * number // len(batches), len(tree))
         except BaseException:
             digests.cancel()
-            for batch in batches:
-                batch.wait()
             raise
     digests.finish()

@@ -139,7 +139,8 @@ class Packer:
         return following
 
     def _buffer(self, size: int) -> bytearray:
-        if size > SEGMENT_SIZE + _HEADERS_ROOM:
+        # The budget counts what is in them: none may be much larger than that.
+        if not SEGMENT_SIZE // 2 < size <= SEGMENT_SIZE + _HEADERS_ROOM:
             return bytearray(size)
         return self._spare.pop() if self._spare else bytearray(SEGMENT_SIZE + _HEADERS_ROOM)
 
@@ -159,12 +160,9 @@ class Packer:
         return hashed.task.result()
 
     def _abandon(self) -> None:
-        """Wait for what still writes to our buffers, after a failure."""
+        """After a failure: what is still under way ends soon, and keeps the memory that it writes to until then."""
         self._plan.cancel()
-        for hashed in self._digests.values():
-            hashed.task.wait()
+        self._spare.clear()
         for segment in self._queue:
-            if segment.filled:
-                segment.filled.wait()
-            segment.release()
+            self._workers.budget.give_back(segment.size)
         self._queue.clear()

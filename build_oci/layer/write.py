@@ -54,7 +54,7 @@ def write_layer(
             if not plain:
                 pieces.append(piece)
 
-        compressed = encoder(compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch)
+        compressed = encoder(compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch, memory=workers.codec_memory)
         for segment in segments:
             compressed.write(segment.data)
             digests.update(segment, pieces)
