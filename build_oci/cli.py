@@ -67,10 +67,7 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
         return 0
     from build_oci.config import check_paths, load_config, source_date_epoch
 
-    def warn(text: str) -> None:
-        if not options.quiet:
-            _say(f"build-oci: warning: {printable(text)}")
-
+    warn = _warner(options, _say)
     epoch = source_date_epoch(os.environ)
     text, source = _read(options.file, quiet=options.quiet)
     try:
@@ -94,6 +91,14 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
         return 0
     _build(config, options, epoch, talks, signals)
     return 0
+
+
+def _warner(options: argparse.Namespace, say: Callable[[str], None]) -> Callable[[str], None]:
+    def warn(text: str) -> None:
+        if not options.quiet:
+            say(f"build-oci: warning: {printable(text)}")
+
+    return warn
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -129,10 +134,6 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
     reports = reporter(options.progress, names, _say, terminal=bars)
     say = reports.say if reports else _say
 
-    def warn(text: str) -> None:
-        if not options.quiet:
-            say(f"build-oci: warning: {printable(text)}")
-
     def explain(text: str) -> None:
         if options.verbose:
             say(f"build-oci: {printable(text)}")
@@ -143,7 +144,7 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
             output=options.output,
             workers=workers,
             epoch=epoch,
-            warn=warn,
+            warn=_warner(options, say),
             started=signals.cancel_by,
             on_progress=reports or ignore,
             explain=explain,

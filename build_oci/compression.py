@@ -87,12 +87,16 @@ _ZSTD_HASH_LOG = 21
 _ZSTD_OWN_WAYS = 13  # from this level on
 
 
+def _zstd_job(level: int) -> int:
+    return _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
+
+
 def _zstd_threads(level: int, workers: int, memory: int) -> int:
     """At least 1: with no thread at all zstd compresses the stream as one job, into other bytes.
 
     One more than the workers, so that a job waits whenever a thread is done: 3 % of the time of a build (median of 13, 2 workers).
     """
-    by_memory = memory // (_ZSTD_JOBS_A_THREAD * (_ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB))
+    by_memory = memory // (_ZSTD_JOBS_A_THREAD * _zstd_job(level))
     return max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
 
 
@@ -106,8 +110,7 @@ class _Zstd:
         own: dict[str, int] = {}
         if level < _ZSTD_OWN_WAYS:
             plain = zstandard.ZstdCompressionParameters.from_level(level)
-            job_size = _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
-            own = {"job_size": job_size, "overlap_log": _ZSTD_OVERLAP_LOG, "hash_log": min(plain.hash_log, _ZSTD_HASH_LOG)}
+            own = {"job_size": _zstd_job(level), "overlap_log": _ZSTD_OVERLAP_LOG, "hash_log": min(plain.hash_log, _ZSTD_HASH_LOG)}
         parameters = zstandard.ZstdCompressionParameters.from_level(
             level, threads=_zstd_threads(level, workers, memory), write_checksum=False, write_content_size=False, **own
         )

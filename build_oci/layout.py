@@ -26,18 +26,12 @@ _PREFIX = ".build-oci-"
 _FICLONE = 0x40049409
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
+_ELSEWHERE = "write elsewhere with --output"
 _HINTS = {
-    errno.ENOSPC: "free some space, or write elsewhere with --output",
-    errno.EDQUOT: "free some space, or write elsewhere with --output",
-    errno.EROFS: "write elsewhere with --output",
-    errno.ENOENT: "write elsewhere with --output",
-    errno.ELOOP: "write elsewhere with --output",
-    errno.ENAMETOOLONG: "write elsewhere with --output",
-    errno.EACCES: "write elsewhere with --output",
-    errno.EPERM: "write elsewhere with --output",
-    errno.ENOTDIR: "a file is in the way: remove it, or write elsewhere with --output",
-    errno.EEXIST: "a file is in the way: remove it, or write elsewhere with --output",
-    errno.EISDIR: "a directory is in the way: remove it, or write elsewhere with --output",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"free some space, or {_ELSEWHERE}"),
+    **dict.fromkeys((errno.EROFS, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM), _ELSEWHERE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), f"a file is in the way: remove it, or {_ELSEWHERE}"),
+    errno.EISDIR: f"a directory is in the way: remove it, or {_ELSEWHERE}",
 }
 
 

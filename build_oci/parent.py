@@ -39,7 +39,7 @@ CODECS = {
     _DOCKER_LAYER + "diff.tar.zstd": "zstd",
     _DOCKER_LAYER + "foreign.diff.tar.gzip": "gzip",
 }
-_NESTING = 8  # of indexes; one inside another is what tools write
+NESTING = 8  # of indexes; one inside another is what tools write
 # For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
 _TABLE_LIMIT = 1 << 30
 
@@ -262,14 +262,14 @@ def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
         )
     descriptor = manifests[number]
     document = source.document(descriptor)
-    for _ in range(_NESTING):
+    for _ in range(NESTING):
         where = str(source.blob_path(descriptor.digest))
         if not _is_index(descriptor, document):
             break
         descriptor = _for_platform(parse_descriptors(document, "manifests", where), platform, where)
         document = source.document(descriptor)
     else:
-        raise ParentError(f"is an index within an index, {_NESTING} deep", where=where)
+        raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
         raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint="parent.index chooses another one")

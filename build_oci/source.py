@@ -67,8 +67,12 @@ class Source:
         with opened(path) as fd:
             size = os.fstat(fd).st_size
             if size != descriptor.size:
-                raise ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN)
+                raise _wrong_size(path, size, descriptor)
             yield VerifiedBlob(fd, path, descriptor)
+
+
+def _wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
+    return ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN)
 
 
 class VerifiedBlob:
@@ -91,7 +95,7 @@ class VerifiedBlob:
             size += len(piece)
             held = piece
         if size != self._descriptor.size:
-            raise ParentError(f"has {size} bytes, but its descriptor says {self._descriptor.size}", where=str(self.path), hint=_AGAIN)
+            raise _wrong_size(self.path, size, self._descriptor)
         if content.hexdigest() != expected:
             raise ParentError(
                 f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}", where=str(self.path), hint=_AGAIN

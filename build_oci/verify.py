@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 from build_oci.compression import decode
 from build_oci.errors import ParentError, UsageError, counted, printable
 from build_oci.oci import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
-from build_oci.parent import CODECS, INDEXES, MANIFESTS
+from build_oci.parent import CODECS, INDEXES, MANIFESTS, NESTING
 from build_oci.source import ReadDescriptor, Source, opened, parse_descriptor, parse_document
 from build_oci.verify_layer import Archive, Tree, looks
 from build_oci.workers import Workers
 
 _CONFIGS = (MEDIA_TYPE_CONFIG, "application/vnd.docker.container.image.v1+json")
-_NESTING = 8  # of indexes; one inside another is what tools write
 # For the members of all archives that are held at once, which hostile ones may have without end: some 2.5 million.
 _SCANS_LIMIT = 512 << 20
 _SCANS_KEPT = 128 << 20  # of those that have been looked at, for other images that have the same layers
@@ -104,8 +103,8 @@ class Verifier:
                 self._platform(descriptor, self._platforms.get(descriptor.digest))
             return
         self._types[descriptor.digest] = descriptor.media_type
-        if depth == _NESTING:
-            self._problem(where, f"is an index within an index, {_NESTING} deep")
+        if depth == NESTING:
+            self._problem(where, f"is an index within an index, {NESTING} deep")
             return
         known = descriptor.media_type in (*INDEXES, *MANIFESTS)
         document = self._document(descriptor, quietly=not known)

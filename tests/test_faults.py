@@ -27,7 +27,6 @@ from faults import (
     check_unbroken,
     environment,
     fault,
-    make_former,
     make_tree,
     names,
     quoted,
@@ -124,9 +123,9 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("call", "error"), CALLS, ids=[f"{call}-{errno.errorcode[error]}" for call, error in CALLS])
-def test_every_call_fails(call: str, error: int, parent: Path, tmp_path: Path) -> None:
+def test_every_call_fails(call: str, error: int, parent: Path, former: Path, tmp_path: Path) -> None:
     """Each call of that kind to the output in turn: what does no harm is survived, all else is told, and the former image stays."""
-    tree, former = make_tree(tmp_path / "tree", 100_000), make_former(tmp_path / "former")
+    tree = make_tree(tmp_path / "tree", 100_000)
     config = upon(clients.layer_config(tree, compression="gzip"), parent)
     for nth in itertools.count(1):
         output, happened = tmp_path / f"output-{nth}", tmp_path / f"happened-{nth}"
@@ -180,9 +179,9 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["size", "nr_inodes"])
-def test_small_disk(kind: str, parent: Path, tmp_path: Path) -> None:
+def test_small_disk(kind: str, parent: Path, former: Path, tmp_path: Path) -> None:
     """A disk that is full at the first blob, a later one, a document or the commit: of each size up to the first that is enough."""
-    tree, former = make_tree(tmp_path / "tree", 100_000), make_former(tmp_path / "former")
+    tree = make_tree(tmp_path / "tree", 100_000)
     config = upon(clients.layer_config(tree), parent)
     assert run(config, tmp_path / "measured") == (0, "")
     page = 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.tar import Plan
 from build_oci.layer.tree import problem_error, sha256_kernel
@@ -49,13 +49,12 @@ class Segment:
         self._packer.take_back(self)
 
 
-class _Hashed:
-    """Large files, by their headers' segments, which are hashed together."""
+class _Group(NamedTuple):
+    """Large files of SIZE bytes in all that one call hashes; `last` is the segment of the headers of the last of them."""
 
-    def __init__(self, task: Task[Problem | None], size: int, left: int) -> None:
-        self.task = task
-        self.size = size
-        self.left = left  # files whose digest has not been asked for
+    task: Task[Problem | None]
+    size: int
+    last: int
 
 
 class Packer:
@@ -67,9 +66,7 @@ class Packer:
         self._workers = workers
         self._spare: deque[bytearray] = deque()
         self._queue: deque[Segment] = deque()
-        self._digests: dict[int, _Hashed] = {}
-        self._digesting = 0  # bytes of the files in there
-        self._hashing: list[Task[Problem | None]] = []  # what of it may still be under way
+        self._digests: deque[_Group] = deque()  # in the order in which their headers come
         self._to_digest = self._groups()
 
     def segments(self) -> Generator[Segment, None, None]:
@@ -113,17 +110,14 @@ class Packer:
 
         A large one keeps a thread for long; so, where there are several, one of them always stays free for what is more urgent.
         """
-        self._hashing = [task for task in self._hashing if not task.done()]
         while (
-            len(self._hashing) < max(1, self._workers.count - 1)
-            and (self._digesting < _DIGEST_AHEAD or not self._digests)
-            and (group := next(self._to_digest, None))
+            sum(not group.task.done() for group in self._digests) < max(1, self._workers.count - 1)
+            and sum(group.size for group in self._digests) < _DIGEST_AHEAD
+            and (following := next(self._to_digest, None))
         ):
-            indexes, size = group
+            indexes, size = following
             task = self._workers.pool.submit(self._plan.digest, *indexes, urgency=AHEAD)
-            self._hashing.append(task)
-            self._digests.update(dict.fromkeys(indexes, _Hashed(task, size, len(indexes))))
-            self._digesting += size
+            self._digests.append(_Group(task, size, indexes[-1]))
 
     def _pack_ahead(self, following: int) -> int:
         """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
@@ -153,11 +147,10 @@ class Packer:
             raise problem_error(self._layer, problem)
 
     def _digested(self, index: int) -> Problem | None:
-        hashed = self._digests.pop(index)
-        hashed.left -= 1
-        if not hashed.left:
-            self._digesting -= hashed.size
-        return hashed.task.result()
+        group = self._digests[0]
+        if index == group.last:
+            self._digests.popleft()
+        return group.task.result()
 
     def _abandon(self) -> None:
         """After a failure: what is still under way ends soon, and keeps the memory that it writes to until then."""
