@@ -142,12 +142,13 @@ $(SANITIZED)/.package: $(SOURCES) | .venv/bin/python
 KERNEL := build_oci/_native/kernel
 CLANG := clang -std=c11 -D_GNU_SOURCE -g -O1 -fno-sanitize-recover=all -I$(KERNEL)
 FUZZED := $(addprefix $(KERNEL)/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_x86.c sha256_arm.c)
-fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate streams, trees, round trips, documents, parents; needs clang and zlib.h
-	@each=$$(( $(or $(MINUTES),10) * 60 / 6 ))
+fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate and zstd streams, trees, round trips, documents, parents; needs clang and zlib.h
+	@each=$$(( $(or $(MINUTES),10) * 60 / 7 ))
 	mkdir -p build/fuzz
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py seeds build/fuzz
 	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_scanner.c $(FUZZED) -o build/fuzz/scanner
 	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_deflate.c $(KERNEL)/deflate.c -lz -o build/fuzz/deflate
+	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_zstd.c $(KERNEL)/frame.c $(KERNEL)/sequences.c -o build/fuzz/zstd
 	libfuzzer() {
 		echo "fuzzing $$1 for $$each s; what fails is saved in build/fuzz/failed"
 		build/fuzz/$$1 -max_total_time=$$each -max_len=$$2 -rss_limit_mb=1024 -timeout=10 -artifact_prefix=build/fuzz/failed/$$1- \
@@ -156,6 +157,7 @@ fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate streams, trees,
 	mkdir -p build/fuzz/failed
 	libfuzzer scanner 16384
 	libfuzzer deflate 4096
+	libfuzzer zstd 4096
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py run --seconds $$each --keep build/fuzz/failed trees round-trips documents parents
 
 # CPython itself is not clean under ThreadSanitizer, so a harness in C drives the kernels. Without address randomisation, which some of its

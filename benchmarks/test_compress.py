@@ -8,7 +8,8 @@ import random
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from build_oci.compression import decode, encoder
+from build_oci.compression import encoder
+from build_oci.decompression import decode
 from build_oci.pool import Pool
 
 WORKERS = min(4, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""One layer's stream, compressed (`encoder`) or decompressed (`decode`): zstd, gzip, disabled.
+"""One layer's stream, compressed: zstd, gzip, disabled.
 
 The bytes depend on the data, the level and the codec library's version; never on the workers, the pool, the sizes of the writes or time.
 
@@ -8,21 +8,19 @@ docs/compression.md has speed and size of every level, measured.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from build_oci.pool import Pool, Task
 
 Sink = Callable[[memoryview | bytes], object]
-# Blocks and whether the last of them ends the stream, to raw deflate that the next blocks can follow.
-_Deflate = Callable[[Sequence[memoryview], bool], bytes]
+_Packed = TypeVar("_Packed")
+# What a block becomes: pieces of the stream.
+_Pieces = Sequence[bytes | memoryview]
 
 DEFAULT_LEVELS = {"zstd": 3, "gzip": 5}
-
-_PIECE = 1 << 20  # decode() never hands out more at once
 
 
 def load(compression: str) -> None:
@@ -37,8 +35,25 @@ class Encoder(Protocol):
     def write(self, data: memoryview | bytes) -> None:
         """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
 
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        """Takes in a whole block of at most `block_size` bytes; RELEASE is called, by any thread, once its memory may be reused.
+
+        Where blocks end shows in the stream. One stream takes either blocks or what is written.
+        """
+
+    def poll(self) -> None:
+        """Hands on what is ready, without waiting."""
+
     def finish(self) -> None:
         """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
+
+
+def block_size(compression: str, level: int | None) -> int:
+    """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams are cut at its multiples."""
+    if compression == "zstd":
+        level = DEFAULT_LEVELS["zstd"] if level is None else level
+        return next(size for most, size in _ZSTD_BLOCKS if level <= most)
+    return _GZIP_TASK * _GZIP_BLOCK if compression == "gzip" else 1 << 20
 
 
 def encoder(
@@ -46,16 +61,17 @@ def encoder(
 ) -> Encoder:
     """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
 
-    SINK is called within write() and finish() only, and keeps nothing of a memoryview that it gets. POOL compresses gzip's blocks and
-    WORKERS says how many threads to count on (zstd brings its own, so many as work in MEMORY bytes, but at least one); EPOCH, in seconds,
-    is the time in gzip's header. ValueError for another name.
+    SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but not of "disabled". POOL compresses
+    the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as what comes out of them fits into
+    MEMORY bytes, but at least one. EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
     """
     if compression == "disabled":
         return _Disabled(sink)
+    size = block_size(compression, level)
     if compression == "zstd":
-        return _Zstd(DEFAULT_LEVELS["zstd"] if level is None else level, sink, workers, memory)
+        return _Zstd(DEFAULT_LEVELS["zstd"] if level is None else level, sink, pool, size, workers, memory)
     if compression == "gzip":
-        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, workers, epoch or 0)
+        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, size, workers, epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
 
 
@@ -66,63 +82,150 @@ class _Disabled:
     def write(self, data: memoryview | bytes) -> None:
         self._sink(data)
 
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self._sink(block)
+        release()
+
+    def poll(self) -> None:
+        pass
+
     def finish(self) -> None:
         pass
 
 
-# zstd's own jobs are four windows long (8 MiB at level 3) and overlap by an eighth to a quarter of a window. Jobs half as long, which
-# overlap by half a window, need less memory, feed more threads from a small layer, and come out smaller (0.9 % of a root file system at
-# level 3). Shorter ones are quicker by 4 %, but lose more than a level may where files repeat each other over megabytes (/usr/share/doc: 2
-# MiB jobs 2.4 % at level 3, 4 MiB 1.0 %; at level 8, whose matches reach further, 4 MiB 2.9 %, 8 MiB nothing). Hash tables above 2
-# MiEntries, more than a job can see, cost 0.1 % in size when left out. Peak resident memory of a whole build, in MiB: level 3, 2 workers:
-# 113, 8 workers: 166; level 6, 8 workers: 179; levels 8 and 12, 4 threads: 203 (with zstd's own settings 377 at 12). Above level 12 zstd
-# does as it likes: with 2 threads 290 MiB at 15 and 380 at 19, and that comes on top of everything else.
-_ZSTD_JOB = 4 << 20
-_ZSTD_LONG_JOB = 8 << 20
-_ZSTD_FAR = 8  # from this level on they are that long
-_ZSTD_OVERLAP_LOG = 8
-# Memory of a thread in jobs, with data that does not shrink: what it reads, what that overlaps with, what comes out, and what waits.
-_ZSTD_JOBS_A_THREAD = 6
-_ZSTD_HASH_LOG = 21
-_ZSTD_OWN_WAYS = 13  # from this level on
+class _Blocks(Generic[_Packed]):
+    """A stream of blocks that are compressed in the pool, each of them on its own, and joined."""
+
+    def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes) -> None:
+        """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once."""
+        self._sink = sink
+        self._pool = pool
+        self._size = size
+        self._most = most
+        self._header = header
+        self._in_flight: deque[Task[_Packed]] = deque()
+        self._open = bytearray()  # the start of the next block
+
+    def write(self, data: memoryview | bytes) -> None:
+        view = memoryview(data).cast("B")
+        while len(view) >= (missing := self._size - len(self._open)):
+            self._open += view[:missing]
+            view = view[missing:]
+            self._close()
+        self._open += view
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self._drain(self._most - 1)
+        self._in_flight.append(self._pool.submit(self._pack_and_release, block, release))
+
+    def poll(self) -> None:
+        self._drain(self._most)
+
+    def finish(self) -> None:
+        if self._open:
+            self._close()
+        self._drain(0)
+        self._write_header()
+        self._sink(self._trailer())
+
+    def _close(self) -> None:
+        block, self._open = self._open, bytearray()
+        self.add(memoryview(block), lambda: None)
+
+    def _pack_and_release(self, block: memoryview, release: Callable[[], None]) -> _Packed:
+        try:
+            return self._pack(block)
+        finally:
+            release()
+
+    def _drain(self, most: int) -> None:
+        """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
+        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
+            pieces = self._taken(self._in_flight.popleft().result())
+            self._write_header()
+            for piece in pieces:
+                self._sink(piece)
+
+    def _write_header(self) -> None:
+        if self._header:
+            self._sink(self._header)
+            self._header = b""
+
+    def _pack(self, block: memoryview) -> _Packed:
+        """BLOCK, compressed so that it can follow any other; called by threads of the pool."""
+        raise NotImplementedError
+
+    def _taken(self, packed: _Packed) -> _Pieces:
+        """What of a packed block goes into the stream; called in the order of the blocks."""
+        raise NotImplementedError
+
+    def _trailer(self) -> bytes:
+        raise NotImplementedError
 
 
-def _zstd_job(level: int) -> int:
-    return _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
+# At most so many bytes are compressed by one call, by level. Matches are cut off at the ends of a block, so blocks are as long as it takes
+# to stay below what the command makes of files that repeat each other over megabytes (/usr/include with level 3 and blocks of 4 MiB: 5 %
+# more; level 9, 16 MiB: 3.3 %, 32 MiB: 0.7 %). Shorter ones would need less memory and feed more threads.
+_ZSTD_BLOCKS = [(4, 8 << 20), (8, 16 << 20), (19, 32 << 20), (22, 128 << 20)]
+# Matches reach as far back as a block of the quick levels is long, and as every reader must allow for (RFC 8878, 3.1.1.1.2).
+_ZSTD_WINDOW_LOG = 23
+# Other sizes of tables than zstd's own. Level 3: a quarter of zstd's for the short matches leaves room in a core's own cache for the long
+# ones, 7 % of the time for 0.2 to 1 % in size (9 archives, one thread).
+_ZSTD_TABLES: list[tuple[int, dict[str, int]]] = [(2, {}), (3, {"chain_log": 14}), (22, {})]
 
 
-def _zstd_threads(level: int, workers: int, memory: int) -> int:
-    """At least 1: with no thread at all zstd compresses the stream as one job, into other bytes.
+def _zstd_window_log(level: int) -> int:
+    """As zstd has it where that is more."""
+    import zstandard
 
-    One more than the workers, so that a job waits whenever a thread is done: 3 % of the time of a build (median of 13, 2 workers).
-    """
-    by_memory = memory // (_ZSTD_JOBS_A_THREAD * _zstd_job(level))
-    return max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
+    return max(_ZSTD_WINDOW_LOG, zstandard.ZstdCompressionParameters.from_level(level).window_log)
 
 
-class _Zstd:
+class _Zstd(_Blocks[_Pieces]):
     """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
     one more took 2 % of a build's time, and as much of theirs."""
 
-    def __init__(self, level: int, sink: Sink, workers: int, memory: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, size: int, workers: int, memory: int) -> None:
         import zstandard
 
-        own: dict[str, int] = {}
-        if level < _ZSTD_OWN_WAYS:
-            plain = zstandard.ZstdCompressionParameters.from_level(level)
-            own = {"job_size": _zstd_job(level), "overlap_log": _ZSTD_OVERLAP_LOG, "hash_log": min(plain.hash_log, _ZSTD_HASH_LOG)}
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, threads=_zstd_threads(level, workers, memory), write_checksum=False, write_content_size=False, **own
+        tables = next(tables for most, tables in _ZSTD_TABLES if level <= most)
+        self._parameters = zstandard.ZstdCompressionParameters.from_level(
+            level, window_log=_zstd_window_log(level), write_checksum=False, write_content_size=False, **tables
         )
-        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-        self._sink = sink
+        self._compressors: deque[Any] = deque()  # that nobody is using
+        # Of noise, as much comes out as goes in.
+        needs = size + self._parameters.estimated_compression_context_size()
+        super().__init__(sink, pool, size, max(1, min(workers + 3, memory // needs)), _zstd_header(self._parameters.window_log))
 
-    def write(self, data: memoryview | bytes) -> None:
-        if compressed := self._stream.compress(data):
-            self._sink(compressed)
+    def _pack(self, block: memoryview) -> _Pieces:
+        from build_oci._native.zstd import continued
 
-    def finish(self) -> None:
-        self._sink(self._stream.flush())
+        try:
+            compressor = self._compressors.pop()
+        except IndexError:
+            import zstandard
+
+            compressor = zstandard.ZstdCompressor(compression_params=self._parameters)
+        frame = compressor.compress(block)
+        self._compressors.append(compressor)
+        return continued(frame) or _stored(block)
+
+    def _taken(self, packed: _Pieces) -> _Pieces:
+        return packed
+
+    def _trailer(self) -> bytes:
+        return b"\x01\0\0"  # a block of nothing that is the last
+
+
+def _zstd_header(window_log: int) -> bytes:
+    """RFC 8878, 3.1.1.1: magic, no sizes and no checksum, the window."""
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([window_log - 10 << 3])
+
+
+def _stored(block: memoryview) -> _Pieces:
+    """BLOCK as blocks of zstd's that hold their bytes as they are, none of them longer than the format allows."""
+    parts = [block[at : at + (1 << 17)] for at in range(0, len(block), 1 << 17)]
+    return [b"".join(part for data in parts for part in ((len(data) << 3).to_bytes(3, "little"), data))]
 
 
 # Against 1 MiB, blocks of 256 KiB cost 0.6 % in size and of 512 KiB 0.2 %, of 4 MiB save 0.1 % (gzip 5 and 6 on 60 MB of binaries).
@@ -136,245 +239,99 @@ _GZIP_QUICK = 2
 # Our level -> libdeflate's. Its levels find more than gzip's of the same name: each of these is the quickest that is not larger on a root
 # file system, but from 7 on, where smaller is what was asked for. (On libraries or programs alone 3 is up to 2.1 %, 5 up to 0.9 % larger.)
 _LIBDEFLATE_LEVELS = {3: 1, 4: 2, 5: 4, 6: 5, 7: 6, 8: 7, 9: 9}
+# What is compressed already (packages, archives, pictures) costs libdeflate as much time as anything else, for nothing. Blocks whose
+# samples do not shrink go to ISA-L, at seven times the speed, if zstd (which is quicker still on such data) finds no long repeats in them,
+# for which ISA-L looks only 8 KiB back; and only if so little is saved is libdeflate not asked. A seventh of the blocks of a root file
+# system with its package caches; 9 % of the time of its build with gzip 5.
+_PACKED = 0.99
+_PACKED_LEVEL = 1
+_SAMPLE, _SAMPLES = 4 << 10, 8
 # More than a compressor of these levels takes (libdeflate 1.26: 0.67 MB); `deflate` 0.9 reads at address 0 when it gets none.
 _LIBDEFLATE_ROOM = 1 << 20
 
 
-def _deflate_quickly(level: int, blocks: Sequence[memoryview], last: bool) -> bytes:
+def _deflate_quickly(level: int, block: memoryview) -> bytes:
     from isal import isal_zlib
 
     # memLevel 8: 9 gives 0.3 % more, less is slower.
-    compressed = b""
-    for number, block in enumerate(blocks, 1):
-        stream = isal_zlib.compressobj(level, isal_zlib.DEFLATED, -15, 8)
-        end = isal_zlib.Z_FINISH if last and number == len(blocks) else isal_zlib.Z_FULL_FLUSH
-        compressed += stream.compress(block) + stream.flush(end)
-    return compressed
+    stream = isal_zlib.compressobj(level, isal_zlib.DEFLATED, -15, 8)
+    return stream.compress(block) + stream.flush(isal_zlib.Z_FULL_FLUSH)
 
 
-def _deflate_well(level: int, blocks: Sequence[memoryview], last: bool) -> bytes:
+def _deflate_well(level: int, blocks: Sequence[memoryview]) -> bytes:
+    """BLOCKS, of which at most _GZIP_TASK are given."""
     import deflate
 
     from build_oci._native.deflate import check_room, continued
 
-    streams = []  # always whole ones
+    streams: list[Any] = []  # always whole ones
     for block in blocks:
         check_room(_LIBDEFLATE_ROOM)
-        streams.append(deflate.deflate_compress(block, _LIBDEFLATE_LEVELS[level]))
-    end = bytes(streams.pop()) if last else b""
-    parts: list[Any] = [part for stream, block in zip(streams, blocks, strict=False) for part in (stream, len(block))]
-    return continued(*parts) + end if parts else end
+        streams += deflate.deflate_compress(block, _LIBDEFLATE_LEVELS[level]), len(block)
+    return continued(*streams) if streams else b""
 
 
-class _Gzip:
-    """One member of blocks that are cut from the stream at fixed offsets, deflated in the pool and joined by full flushes."""
-
-    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, epoch: int) -> None:
-        self._deflate = partial(_deflate_quickly if level <= _GZIP_QUICK else _deflate_well, level)
-        self._sink = sink
-        self._pool = pool
-        self._most = min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT)
-        self._in_flight: deque[Task[tuple[bytes, int, int]]] = deque()
-        self._rest = bytearray()  # the start of the next task's blocks
-        self._crc = self._size = 0
-        # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
-        self._header = b"\x1f\x8b\x08\x00" + (epoch % (1 << 32)).to_bytes(4, "little") + b"\x00\xff"
-
-    def write(self, data: memoryview | bytes) -> None:
-        view = memoryview(data).cast("B")
-        while len(view) >= (missing := _GZIP_TASK * _GZIP_BLOCK - len(self._rest)):
-            self._rest += view[:missing]
-            view = view[missing:]
-            self._compress(last=False)
-        self._rest += view
-
-    def finish(self) -> None:
-        self._compress(last=True)
-        self._drain(0)
-        self._sink(self._crc.to_bytes(4, "little") + (self._size % (1 << 32)).to_bytes(4, "little"))
-
-    def _compress(self, *, last: bool) -> None:
-        data, self._rest = self._rest, bytearray()
-        self._drain(self._most - 1)
-        self._in_flight.append(self._pool.submit(_deflate_blocks, self._deflate, data, last))
-
-    def _drain(self, most: int) -> None:
-        """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
-        from isal import isal_zlib
-
-        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
-            compressed, crc, size = self._in_flight.popleft().result()
-            self._crc = isal_zlib.crc32_combine(self._crc, crc, size)
-            self._size += size
-            self._sink(self._header + compressed if self._header else compressed)
-            self._header = b""
-
-
-def _deflate_blocks(compress: _Deflate, data: bytearray, last: bool) -> tuple[bytes, int, int]:
-    """DATA, cut into blocks, as raw deflate; its crc32 and its size."""
+def _stored_well(block: memoryview) -> bytes | None:
+    """BLOCK as _deflate_quickly has it, if it hardly shrinks."""
     from isal import isal_zlib
 
-    blocks = [memoryview(data)[at : at + _GZIP_BLOCK] for at in range(0, len(data), _GZIP_BLOCK)]
-    return compress(blocks or [memoryview(data)], last), isal_zlib.crc32(data), len(data)
-
-
-def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-    """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at most 1 MiB.
-
-    A piece is valid until the next but one is asked for.
-
-    Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window
-    of a zstd frame in memory, 128 MiB at most. ValueError if the stream is corrupt, ends early or is followed by something else, or for
-    another CODEC.
-    """
-    decoders: dict[str, Callable[[Iterable[bytes]], Iterator[bytes | memoryview]]]
-    decoders = {"zstd": _decode_zstd, "gzip": _decode_gzip, "disabled": _slices}
-    if codec not in decoders:
-        raise ValueError(f"unknown compression {codec!r}")
-    return decoders[codec](chunks)
-
-
-def _slices(chunks: Iterable[bytes], size: int = _PIECE) -> Iterator[bytes]:
-    for chunk in chunks:
-        if len(chunk) <= size:
-            yield chunk
-        else:
-            yield from (chunk[at : at + size] for at in range(0, len(chunk), size))
-
-
-def _decode_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    from isal import isal_zlib
-
-    igzip: Any = isal_zlib
-    member = igzip.decompressobj(31)
-    padded = False
-    # Short slices, because each call copies what it leaves of its input.
-    for data in _slices(chunks, 1 << 17):
-        while data:
-            if member is None:
-                padding = len(data) - len(data.lstrip(b"\0"))
-                padded = padded or padding > 0
-                data = data[padding:]
-                if not data:
-                    break
-                if padded or data[0] != 0x1F:
-                    raise ValueError("something that is not gzip follows the gzip stream")
-                member = igzip.decompressobj(31)
-            try:
-                piece = member.decompress(data, _PIECE)
-                data = member.unconsumed_tail
-                while len(piece) == _PIECE and not member.eof:
-                    yield piece
-                    piece = member.decompress(data, _PIECE)
-                    data = member.unconsumed_tail
-            except igzip.error as error:
-                raise ValueError(f"the gzip stream is corrupt ({error})") from error
-            if piece:
-                yield piece
-            if member.eof:
-                data, member = member.unused_data, None
-    if member is not None:
-        raise ValueError("the gzip stream is truncated")
-
-
-_ZSTD_WINDOW = 1 << 27
-_ZSTD_BLOCK = 1 << 17  # the format's limit for a block, packed or not
-
-
-class _Source:
-    """Bytes on demand from the chunks of a zstd stream."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._chunk = b""
-        self._at = 0
-
-    def at_end(self) -> bool:
-        while self._at == len(self._chunk):
-            if (chunk := next(self._chunks, None)) is None:
-                return True
-            self._chunk, self._at = chunk, 0
-        return False
-
-    def some(self, size: int) -> bytes:
-        """Up to SIZE bytes, at least one unless SIZE is 0; ValueError at the end."""
-        if size and self.at_end():
-            raise ValueError("the zstd stream is truncated")
-        found = self._chunk[self._at : self._at + size]
-        self._at += len(found)
-        return found
-
-    def exactly(self, size: int) -> bytes:
-        """SIZE bytes; ValueError if the stream ends before."""
-        found = self.some(size)
-        while len(found) < size:
-            found += self.some(size - len(found))
-        return found
-
-    def skip(self, size: int) -> None:
-        while size:
-            size -= len(self.some(min(size, _PIECE)))
-
-
-def _decode_zstd(chunks: Iterable[bytes]) -> Iterator[memoryview]:
+    step = max(len(block) // _SAMPLES, _SAMPLE)
+    sample = b"".join(block[at : at + _SAMPLE] for at in range(0, len(block), step))
+    if len(isal_zlib.compress(sample, _PACKED_LEVEL)) < _PACKED * len(sample):
+        return None
     import zstandard
 
-    source = _Source(chunks)
-    if source.at_end():
-        raise ValueError("the zstd stream is truncated")
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    buffers = [bytearray(_PIECE), bytearray(_PIECE)]
-    first = True
-    while not source.at_end():
-        magic = source.exactly(4)
-        if magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:
-            source.skip(int.from_bytes(source.exactly(4), "little"))
-        elif magic == b"\x28\xb5\x2f\xfd":
-            try:
-                frame: Any = _Frame(source)
-                with decompressor.stream_reader(frame, read_size=_PIECE) as reader:
-                    while size := reader.readinto(buffers[0]):
-                        yield memoryview(buffers[0])[:size]
-                        buffers.reverse()
-                if not frame.ended:
-                    raise ValueError("the zstd stream is corrupt (a frame ends early)")
-            except zstandard.ZstdError as error:
-                raise ValueError(f"the zstd stream is corrupt ({error})") from error
-        elif first:
-            raise ValueError("this is not a zstd stream")
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=15)  # as far as deflate looks back
+    if len(zstandard.ZstdCompressor(compression_params=parameters).compress(block)) < _PACKED * len(block):
+        return None
+    quick = _deflate_quickly(_PACKED_LEVEL, block)
+    return quick if len(quick) >= _PACKED * len(block) else None
+
+
+def _deflate(level: int, blocks: Sequence[memoryview]) -> bytes:
+    """BLOCKS as raw deflate that does not look back, which anything can follow."""
+    if level <= _GZIP_QUICK:
+        return b"".join(_deflate_quickly(level, block) for block in blocks)
+    out = b""
+    waiting: list[memoryview] = []  # two at once are joined in less time
+    for block in blocks:
+        if (stored := _stored_well(block)) is not None:
+            out += _deflate_well(level, waiting) + stored
+            waiting = []
         else:
-            raise ValueError("something that is not zstd follows the zstd stream")
-        first = False
+            waiting.append(block)
+    return out + _deflate_well(level, waiting)
 
 
-class _Frame:
-    """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where the frame does.
+class _Deflated(NamedTuple):
+    data: bytes
+    crc: int
+    size: int  # of what it was made of
 
-    The library reads no further than it must to fill the buffer that it is given: so what comes out at once stays bounded.
-    """
 
-    def __init__(self, source: _Source) -> None:
-        descriptor = source.exactly(1)
-        single_segment, self._has_checksum = descriptor[0] >> 5 & 1, descriptor[0] >> 2 & 1
-        size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]
-        size_of_dictionary_id = (0, 1, 2, 4)[descriptor[0] & 3]
-        rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
-        self._source = source
-        self._parts = [b"\x28\xb5\x2f\xfd" + descriptor + rest]
-        self.ended = False  # has all of it been read?
+class _Gzip(_Blocks[_Deflated]):
+    """One member of deflate blocks that do not look back at each other, joined by full flushes."""
 
-    def read(self, size: int) -> bytes:
-        """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends before."""
-        parts, self._parts = self._parts, []
-        while size > 0 and not self.ended:
-            header = self._source.exactly(3)
-            word = int.from_bytes(header, "little")
-            kind, of_block = word >> 1 & 3, word >> 3
-            if of_block > _ZSTD_BLOCK or kind == 3:
-                raise ValueError("the zstd stream is corrupt (bad block header)")
-            parts += header, self._source.exactly(1 if kind == 1 else of_block)
-            size -= of_block
-            if word & 1:
-                self.ended = True
-                parts.append(self._source.exactly(4 * self._has_checksum))
-        return b"".join(parts)
+    def __init__(self, level: int, sink: Sink, pool: Pool, size: int, workers: int, epoch: int) -> None:
+        # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
+        header = b"\x1f\x8b\x08\x00" + (epoch % (1 << 32)).to_bytes(4, "little") + b"\x00\xff"
+        super().__init__(sink, pool, size, min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT), header)
+        self._level = level
+        self._crc = self._bytes = 0
+
+    def _pack(self, block: memoryview) -> _Deflated:
+        from isal import isal_zlib
+
+        parts = [block[at : at + _GZIP_BLOCK] for at in range(0, len(block), _GZIP_BLOCK)]
+        return _Deflated(_deflate(self._level, parts), isal_zlib.crc32(block), len(block))
+
+    def _taken(self, packed: _Deflated) -> _Pieces:
+        from isal import isal_zlib
+
+        self._crc = isal_zlib.crc32_combine(self._crc, packed.crc, packed.size)
+        self._bytes += packed.size
+        return [packed.data]
+
+    def _trailer(self) -> bytes:
+        # A block of nothing that is the last, then checksum and size.
+        return b"\x03\x00" + self._crc.to_bytes(4, "little") + (self._bytes % (1 << 32)).to_bytes(4, "little")

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.compression import decode, encoder
+from build_oci.compression import encoder
+from build_oci.decompression import decode
 from build_oci.errors import ParentError, counted
 from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
 from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
@@ -164,7 +165,9 @@ class Parents:
         def take(number: int) -> ParentLayer:
             return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress)
 
-        layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=self._workers.count)
+        # Each may be recompressed, and then holds a block that comes in, one that is packed, and what comes out of it.
+        at_once = max(1, min(self._workers.count, self._workers.codec_memory // (3 * self._workers.block_size)))
+        layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
         lower = None
         if scans is not None:
             lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], self._workers.check)
@@ -199,7 +202,7 @@ class Parents:
                         pool=self._workers.pool,
                         workers=self._workers.count,
                         epoch=self._epoch,
-                        memory=self._workers.codec_memory // min(self._workers.count, len(manifest.layers)),
+                        memory=self._workers.codec_memory // (2 * min(self._workers.count, len(manifest.layers))),
                     )
                     self._read_archive(
                         codec, gauge.watch(blob), blob.path, diff_id, [feed, compressed.write] if feed else [compressed.write]

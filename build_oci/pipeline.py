@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
+from build_oci.compression import block_size
 from build_oci.config import check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
@@ -60,8 +61,9 @@ def build(
     check_paths(config)
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
-    at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images)))
-    threads = Workers(workers, config.prefetch_limit, at_once)
+    block = block_size(config.compression, config.level)
+    at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images), config.prefetch_limit // block))
+    threads = Workers(workers, config.prefetch_limit, at_once, block)
     started(threads.cancel)
     _explain_settings(config, workers, explain)
     with Layout(output) as layout, threads:

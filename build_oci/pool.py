@@ -19,9 +19,8 @@ Result = TypeVar("Result")
 # How urgent a task is.
 STREAM = 0  # the next piece of a stream, which goes in order and through one thread: the time it stands still is lost
 BLOCK = 1  # one of many pieces that end up in a stream
-SEGMENT = 2  # what such a piece is made of
-AHEAD = 3  # needed later, and there is room for its result
-_URGENCIES = 4
+SEGMENT = 2  # what such a piece is made of, or what that waits for
+_URGENCIES = 3
 
 
 class _Runnable(Protocol):

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from build_oci.compression import decode
+from build_oci.decompression import decode
 from build_oci.errors import ParentError, UsageError, counted, printable
 from build_oci.oci import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
 from build_oci.parent import CODECS, INDEXES, MANIFESTS, NESTING

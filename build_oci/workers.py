@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
     from build_oci.pool import Pool, Task
 
-# Bytes of file data that keep the workers busy; more in flight only costs memory, and time where they leave the CPU's caches. A 209 MB
-# tree, 2 workers, medians of 7 to 15 interleaved builds: 3, 4, 8, 16 MiB in all took 0.60, 0.60, 0.60, 0.62 s with zstd, 1.15, 1.13, 1.16,
-# 1.20 s with gzip, 0.27, 0.26, 0.26, 0.27 s uncompressed.
-BASE_IN_FLIGHT = 2 << 20
-WORKER_IN_FLIGHT = 1 << 20
-MOST_IN_FLIGHT = 96 << 20
+# Blocks of file data in flight beside the one that each worker has: what is being filled, and what waits. More only cost memory, and time
+# where they leave the CPU's caches.
+BLOCKS_WAITING = 3
+MOST_IN_FLIGHT = 80 << 20
 
 Result = TypeVar("Result")
 
@@ -80,14 +78,18 @@ class Workers:
     A task of the pool never waits for another task: whoever coordinates (one thread an image) does the waiting.
     """
 
-    def __init__(self, count: int, memory_limit: int, images: int = 1) -> None:
-        """IMAGES: how many are under way at once, at most; MEMORY_LIMIT, in bytes, is for file data."""
+    def __init__(self, count: int, memory_limit: int, images: int = 1, block_size: int = 1 << 20) -> None:
+        """IMAGES: how many are under way at once, at most; MEMORY_LIMIT, in bytes, is for file data, which is handed on in blocks of
+        BLOCK_SIZE bytes."""
         self.count = count
-        # What the compressor of one image may take of memory, in bytes: what is promised (section “Memory” of the architecture), less what
-        # everything else takes.
-        self.codec_memory = (min(memory_limit + (128 << 20), 300 << 20) - (50 << 20)) // images
+        self.block_size = block_size
         self._pool: Pool | None = None
-        self.budget = Budget(min(memory_limit, BASE_IN_FLIGHT + count * WORKER_IN_FLIGHT, MOST_IN_FLIGHT))
+        in_flight = (count + BLOCKS_WAITING) * (block_size + (block_size >> 4))
+        self.budget = Budget(min(memory_limit, in_flight, MOST_IN_FLIGHT))
+        # What the compressor of one image may take of memory, in bytes, beside the data that comes in: what is promised (section “Memory”
+        # of the architecture), less that data and what everything else takes.
+        promised = min(memory_limit + (128 << 20), 300 << 20)
+        self.codec_memory = (promised - max(self.budget.limit, block_size) - (50 << 20)) // images
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False

@@ -64,7 +64,7 @@ wheel=$(basename "$root"/dist/*.whl)
 "${inside[@]}" /venv/bin/pip install --quiet --force-reinstall --no-deps "/dist/$wheel"
 
 echo "the native tests run there"
-"${inside[@]}" bash -c 'cd /src && /venv/bin/python -m pytest -q -m "not clients and not slow" tests/test_{sha256,deflate,scanner,walk,layer_tar}.py'
+"${inside[@]}" bash -c 'cd /src && /venv/bin/python -m pytest -q -m "not clients and not slow" tests/test_{sha256,deflate,zstd,scanner,walk,layer_tar}.py'
 
 echo "an image is built there and here"
 PYTHONPATH=tests "$python" tests/elsewhere.py "$root" "${inside[@]}" /venv/bin/build-oci

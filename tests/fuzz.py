@@ -27,6 +27,7 @@ import clients
 import oracles
 import trees
 import yaml
+import zstandard
 from test_layer_tar import assert_same_tar, built_tar
 from test_parent_roundtrip import COMPRESSIONS, EPOCH, built, image_of, put, put_index, round_trip
 
@@ -284,7 +285,8 @@ def special(directory: str, names: list[str]) -> list[str]:
 
 
 def write_seeds(folder: Path) -> None:
-    """What libFuzzer begins with: the regression inputs, real layers, streams of every strategy of zlib."""
+    """What libFuzzer begins with: the regression inputs, real layers, streams of every strategy of zlib, frames of zstd's levels."""
+    (folder / "corpus" / "zstd").mkdir(parents=True, exist_ok=True)
     for kind, source in (("scanner", "tar"), ("deflate", "deflate")):
         target = folder / "corpus" / kind
         target.mkdir(parents=True, exist_ok=True)
@@ -297,6 +299,10 @@ def write_seeds(folder: Path) -> None:
             stream = zlib.compressobj(rng.randrange(10), zlib.DEFLATED, -15, strategy=rng.randrange(5))
             streams.append(stream.compress(bytes(rng.choices(range(rng.choice([2, 20, 256])), k=rng.randrange(700)))) + stream.flush())
         (folder / "corpus" / "deflate" / f"seed-{seed}").write_bytes(len(streams[0]).to_bytes(2, "little") + b"".join(streams))
+        frames = zstandard.ZstdCompressionParameters.from_level(1 + seed % 19, write_checksum=False, write_content_size=False)
+        words = b"".join(rng.choices([rng.randbytes(rng.randrange(1, 9)) for _ in range(20)], k=rng.randrange(700)))
+        blocks = zstandard.ZstdCompressor(compression_params=frames).compress(words)[6:]
+        (folder / "corpus" / "zstd" / f"seed-{seed}").write_bytes(b"\1" + blocks)
         with tempfile.TemporaryDirectory() as directory:
             trees.materialise(trees.random_tree(rng, 6), directory)
             (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(oracles.expected_tar(directory))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.tar import Plan
 from build_oci.layer.tree import problem_error, sha256_kernel
-from build_oci.pool import AHEAD, SEGMENT
+from build_oci.pool import SEGMENT
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem, Tree
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
     from build_oci.workers import Workers
 
 SEGMENT_SIZE = 1 << 20
-# Room in a recycled buffer for the headers of a file as large as a segment; a segment with more gets a buffer of its own.
 _HEADERS_ROOM = 64 << 10
 # Large files are hashed so far ahead of being packed: far enough that no header waits while a worker has nothing to do, and not so far
 # that they have left the page cache when they are read again.
-_DIGEST_AHEAD = 128 << 20
+_DIGEST_AHEAD = 32 << 20
 # As many of them as hold so many bytes are hashed by one call, two at a time.
 _DIGEST_TOGETHER = 8 << 20
 
@@ -30,23 +30,44 @@ def plan_layer(tree: Tree, *, epoch: int | None, preserve_hardlinks: bool) -> Pl
     return Plan(tree, epoch=epoch, kernel=sha256_kernel(), segment_size=SEGMENT_SIZE, preserve_hardlinks=preserve_hardlinks)
 
 
-class Segment:
-    """A piece of the archive: `data` holds it until it is released."""
+class Block:
+    """A run of segments, one behind the other in memory, that is compressed as one. Its memory is used anew when all have released it."""
 
-    def __init__(self, packer: Packer, number: int, size: int, buffer: bytearray) -> None:
-        self.number = number
-        self.size = size
+    def __init__(self, packer: Packer, buffer: bytearray) -> None:
+        self.size = 0  # bytes of the archive
         self.buffer = buffer
-        self.filled: Task[Problem | None] | None = None  # None: it waits for a digest, and is filled when its turn comes
         self._packer = packer
+        self._lock = threading.Lock()
+        self._users = 1
+
+    def take(self, size: int) -> memoryview:
+        """Room for the SIZE bytes that follow; it is to be released too."""
+        with self._lock:
+            self._users += 1
+        start, self.size = self.size, self.size + size
+        return memoryview(self.buffer)[start : self.size]
 
     @property
     def data(self) -> memoryview:
         return memoryview(self.buffer)[: self.size]
 
     def release(self) -> None:
-        """Nobody reads it any more. To be called once, from any thread."""
+        """One of its users is done with it. To be called once by each, from any thread."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
         self._packer.take_back(self)
+
+
+class Segment(NamedTuple):
+    """A piece of the archive: `data` holds it until the block is released. The block has come to its end with it if `is_last`."""
+
+    number: int
+    data: memoryview
+    block: Block
+    is_last: bool
+    filled: Task[Problem | None] | None  # None: it waits for a digest, and is filled when its turn comes
 
 
 class _Group(NamedTuple):
@@ -58,13 +79,16 @@ class _Group(NamedTuple):
 
 
 class Packer:
-    """The segments of one plan, in order."""
+    """The segments of one plan, in order, and gathered in blocks: as many to a block as WORKERS.block_size has room for, at least one."""
 
     def __init__(self, plan: Plan, layer: str, workers: Workers) -> None:
         self._plan = plan
         self._layer = layer
         self._workers = workers
+        # Room for the headers of a file as large as a segment, where a block is one; a block with more gets a buffer of its own.
+        self._room = min(workers.block_size + _HEADERS_ROOM, plan.archive_size)
         self._spare: deque[bytearray] = deque()
+        self._open: Block | None = None  # more segments follow in it
         self._queue: deque[Segment] = deque()
         self._digests: deque[_Group] = deque()  # in the order in which their headers come
         self._to_digest = self._groups()
@@ -85,11 +109,11 @@ class Packer:
             finally:
                 self._abandon()
 
-    def take_back(self, segment: Segment) -> None:
-        """Use the memory of SEGMENT anew."""
-        if len(segment.buffer) == SEGMENT_SIZE + _HEADERS_ROOM:
-            self._spare.append(segment.buffer)
-        self._workers.budget.give_back(segment.size)
+    def take_back(self, block: Block) -> None:
+        """Use the memory of BLOCK anew."""
+        if len(block.buffer) == self._room:
+            self._spare.append(block.buffer)
+        self._workers.budget.give_back(len(block.buffer))
 
     def _groups(self) -> Iterator[tuple[list[int], int]]:
         """The segments whose headers need the digest of a large file, in groups that are hashed together, and the bytes of their files."""
@@ -116,31 +140,36 @@ class Packer:
             and (following := next(self._to_digest, None))
         ):
             indexes, size = following
-            task = self._workers.pool.submit(self._plan.digest, *indexes, urgency=AHEAD)
+            task = self._workers.pool.submit(self._plan.digest, *indexes, urgency=SEGMENT)
             self._digests.append(_Group(task, size, indexes[-1]))
 
     def _pack_ahead(self, following: int) -> int:
         """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
         while following < len(self._plan):
             size = self._plan.size(following)
-            if not self._workers.budget.take(size, block=not self._queue):
+            block = self._open or self._new_block(size)
+            if block is None:
                 break
-            segment = Segment(self, following, size, self._buffer(size))
-            if not self._plan.to_digest(following):
-                segment.filled = self._workers.pool.submit(self._plan.fill, following, segment.buffer, urgency=SEGMENT)
-            self._queue.append(segment)
+            data, number = block.take(size), following
             following += 1
+            is_last = following == len(self._plan) or block.size + self._plan.size(following) > self._workers.block_size
+            self._open = None if is_last else block
+            filled = None
+            if not self._plan.to_digest(number):
+                filled = self._workers.pool.submit(self._plan.fill, number, data, urgency=SEGMENT)
+            self._queue.append(Segment(number, data, block, is_last, filled))
         return following
 
-    def _buffer(self, size: int) -> bytearray:
-        # The budget counts what is in them: none may be much larger than that.
-        if not SEGMENT_SIZE // 2 < size <= SEGMENT_SIZE + _HEADERS_ROOM:
-            return bytearray(size)
-        return self._spare.pop() if self._spare else bytearray(SEGMENT_SIZE + _HEADERS_ROOM)
+    def _new_block(self, size: int) -> Block | None:
+        """One with room for SIZE bytes at least. None if the budget has no more, and there is something to wait for meanwhile."""
+        room = max(size, self._room)
+        if not self._workers.budget.take(room, block=not self._queue):
+            return None
+        return Block(self, self._spare.pop() if room == self._room and self._spare else bytearray(room))
 
     def _finish(self, segment: Segment) -> None:
         if segment.filled is None:
-            problem = self._digested(segment.number) or self._plan.fill(segment.number, segment.buffer)
+            problem = self._digested(segment.number) or self._plan.fill(segment.number, segment.data)
         else:
             problem = segment.filled.result()
         if problem:
@@ -156,6 +185,4 @@ class Packer:
         """After a failure: what is still under way ends soon, and keeps the memory that it writes to until then."""
         self._plan.cancel()
         self._spare.clear()
-        for segment in self._queue:
-            self._workers.budget.give_back(segment.size)
         self._queue.clear()

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from build_oci.workers import Workers
 
 
+# Bytes of the blob that wait to be hashed beside the archive: a block of zstd's, as what is not noise comes out.
+_MOST_PIECES = 4 << 20
+
+
 class Layer(NamedTuple):
     """A layer in the layout: its blob, and the digest and size in bytes of the archive inside."""
 
@@ -56,10 +60,12 @@ def write_layer(
 
         compressed = encoder(compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch, memory=workers.codec_memory)
         for segment in segments:
-            compressed.write(segment.data)
+            compressed.poll()
             digests.update(segment, pieces)
             pieces = []
-            size += segment.size
+            size += len(segment.data)
+            if segment.is_last:
+                compressed.add(segment.block.data, segment.block.release)
             written(size)
         compressed.finish()
         digests.update(None, pieces)
@@ -78,7 +84,7 @@ class _Digests:
         self._streams = _Streams() if len(sha256.kernels()) > 1 else _PlainStreams()
 
     def update(self, segment: Segment | None, pieces: list[bytes | memoryview]) -> None:
-        """Take SEGMENT in, which is released then, and PIECES of the blob. Raises what went wrong with those before."""
+        """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went wrong with those before."""
         self._under_way.append(self._strand.submit(self._take, segment, pieces))
         while self._under_way and self._under_way[0].done():
             self._under_way.popleft().result()
@@ -87,6 +93,7 @@ class _Digests:
         """The digests of archive and blob, in hexadecimal digits."""
         for task in self._under_way:
             task.result()
+        self._streams.finish()
         return self._streams.archive.digest().hex(), self._streams.blob.digest().hex()
 
     def _take(self, segment: Segment | None, pieces: list[bytes | memoryview]) -> None:
@@ -94,19 +101,31 @@ class _Digests:
             self._streams.update(segment.data if segment else memoryview(b""), pieces)
         finally:
             if segment:
-                segment.release()
+                segment.block.release()
 
 
 class _Streams:
     def __init__(self) -> None:
         self.archive = sha256.Sha256()
         self.blob = sha256.Sha256()
+        self._pieces: deque[bytes | memoryview] = deque()  # of the blob, which comes in bursts: they wait for an archive to go beside
 
     def update(self, data: memoryview, pieces: list[bytes | memoryview]) -> None:
-        for piece in pieces:
-            self.archive.update_beside(data[: len(piece)], self.blob, piece)
-            data = data[len(piece) :]
+        self._pieces.extend(pieces)
+        while data and self._pieces:
+            piece = self._pieces.popleft()
+            both = min(len(data), len(piece))
+            self.archive.update_beside(data[:both], self.blob, memoryview(piece)[:both])
+            data = data[both:]
+            if both < len(piece):
+                self._pieces.appendleft(memoryview(piece)[both:])
         self.archive.update(data)
+        while sum(map(len, self._pieces)) > _MOST_PIECES:
+            self.blob.update(self._pieces.popleft())
+
+    def finish(self) -> None:
+        while self._pieces:
+            self.blob.update(self._pieces.popleft())
 
 
 class _PlainStreams:
@@ -118,3 +137,6 @@ class _PlainStreams:
         self.archive.update(data)
         for piece in pieces:
             self.blob.update(piece)
+
+    def finish(self) -> None:
+        pass

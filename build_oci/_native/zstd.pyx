@@ -1,0 +1,55 @@
+"""zstd frames that were made apart, joined. See zstd.pyi for the interface and kernel/frame.h for the work."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free
+
+cdef extern from "sequences.h" nogil:
+    enum:
+        ZSTD_BLOCK_MAX
+
+cdef extern from "frame.h" nogil:
+    enum:
+        FRAME_BLOCK_HEADER
+
+    ctypedef struct frame_continuation:
+        uint8_t *head
+        size_t head_size
+        size_t start "from"
+        size_t last
+        uint8_t end[FRAME_BLOCK_HEADER]
+
+    ctypedef enum frame_outcome:
+        FRAME_CONTINUED
+        FRAME_MALFORMED
+        FRAME_TOO_LARGE
+        FRAME_NO_MEMORY
+
+    frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, frame_continuation *out)
+
+
+def continued(frame, size_t limit=ZSTD_BLOCK_MAX):
+    cdef Py_buffer view
+    cdef frame_continuation found
+    cdef frame_outcome outcome
+    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+    with nogil:
+        outcome = frame_continue(<const uint8_t *>view.buf, <size_t>view.len, min(limit, <size_t>ZSTD_BLOCK_MAX), &found)
+    PyBuffer_Release(&view)
+    if outcome == FRAME_NO_MEMORY:
+        raise MemoryError
+    if outcome == FRAME_MALFORMED:
+        raise ValueError("this is not a zstd frame without checksum, content size and dictionary")
+    if outcome == FRAME_TOO_LARGE:
+        return None
+    pieces = []
+    try:
+        if found.head_size:
+            pieces.append((<const char *>found.head)[:found.head_size])
+    finally:
+        free(found.head)
+    whole = memoryview(frame)
+    if found.start < <size_t>len(whole):
+        pieces += [whole[found.start:found.last], (<const char *>found.end)[:FRAME_BLOCK_HEADER], whole[found.last + FRAME_BLOCK_HEADER:]]
+    return pieces

@@ -1,0 +1,195 @@
+"""Frames that zstd makes apart, joined into one: the library's own reader judges what comes out."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from build_oci._native.zstd import continued
+
+HEADER = b"\x28\xb5\x2f\xfd\x00" + bytes([27 - 10 << 3])
+LAST_EMPTY = b"\x01\0\0"
+BLOCK = 128 << 10
+
+
+def frame(data: bytes, level: int = 3, **parameters: int) -> bytes:
+    """DATA as a frame without checksum, content size and dictionary."""
+    chosen = zstandard.ZstdCompressionParameters.from_level(level, write_checksum=False, write_content_size=False, **parameters)
+    return zstandard.ZstdCompressor(compression_params=chosen).compress(data)
+
+
+def plain(stream: bytes) -> bytes:
+    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    data = reader.decompress(stream)
+    assert (reader.eof, reader.unused_data) == (True, b"")
+    return data
+
+
+def joined(*frames: bytes) -> bytes:
+    """Without its frame header each of FRAMES, made to go on."""
+    pieces = []
+    for one in frames:
+        more = continued(one)
+        assert more is not None
+        pieces += more
+    return HEADER + b"".join(pieces) + LAST_EMPTY
+
+
+def words(rng: random.Random, size: int, kinds: int = 60) -> bytes:
+    some = [rng.randbytes(rng.randrange(1, 9)) for _ in range(kinds)]
+    return b"".join(rng.choices(some, k=size // 2 + 1))[:size]
+
+
+def periods(rng: random.Random, size: int, kinds: int = 0) -> bytes:
+    """Runs and repeats at the distances that every frame begins with: 1, 4 and 8."""
+    data = b""
+    while len(data) < size:
+        data += rng.randbytes(rng.choice((1, 4, 8))) * rng.randrange(1, 60) + rng.randbytes(rng.randrange(12))
+    return data[:size]
+
+
+def zeros(rng: random.Random, size: int, kinds: int = 0) -> bytes:
+    return bytes(size)
+
+
+def noise(rng: random.Random, size: int, kinds: int = 0) -> bytes:
+    return rng.randbytes(size)
+
+
+def letters(rng: random.Random, size: int, kinds: int = 0) -> bytes:
+    """Literals that shrink, and hardly a match."""
+    return bytes(rng.choices(range(97, 123), k=size))
+
+
+KINDS: list[Callable[..., bytes]] = [words, periods, zeros, noise, letters]
+
+
+@pytest.mark.parametrize("level", range(1, 20))
+def test_every_level(level: int) -> None:
+    """Levels differ in what sequences they find, in how blocks are split, and in whether a block uses the tables of the one before."""
+    rng = random.Random(level)
+    sizes = (0, 1, 7, 300, 5000, 70_000, BLOCK, 300_000) if level < 13 else (0, 300, 70_000)
+    parts = [kind(rng, size, rng.choice((3, 60, 4000))) for size in sizes for kind in KINDS]
+    rng.shuffle(parts)
+    assert plain(joined(*(frame(part, level) for part in parts))) == b"".join(parts)
+
+
+def test_without_it_a_reader_goes_wrong() -> None:
+    """Frames whose blocks are merely put together mean something else: the three offsets are those of the frame before."""
+    parts = [periods(random.Random(n), 5000) for n in range(3)]
+    frames = [frame(part) for part in parts]
+
+    def naive(one: bytes) -> bytes:
+        word = int.from_bytes(one[6:9], "little")
+        assert word & 1  # one block
+        return (word & ~1).to_bytes(3, "little") + one[9:]
+
+    stream = HEADER + b"".join(map(naive, frames)) + LAST_EMPTY
+    try:
+        wrong = plain(stream) != b"".join(parts)
+    except zstandard.ZstdError:
+        wrong = True
+    assert wrong
+    assert plain(joined(*frames)) == b"".join(parts)
+
+
+def test_what_is_not_affected_stays_as_it_is() -> None:
+    """Only the first blocks are written anew; the rest is a view of the frame."""
+    data = words(random.Random(1), 3_000_000, 4000)
+    made = frame(data)
+    pieces = continued(made)
+    assert pieces is not None
+    views = [piece for piece in pieces if isinstance(piece, memoryview)]
+    assert all(view.obj is made for view in views)
+    assert sum(map(len, views)) > len(made) * 0.8
+    assert abs(sum(map(len, pieces)) - len(made)) < len(made) * 0.01
+
+
+PARTS = st.tuples(st.sampled_from(KINDS), st.integers(0, 3000), st.integers(1, 12), st.integers(0, 2**32))
+
+
+@given(st.lists(PARTS, min_size=1, max_size=12))
+def test_any_frames(drawn: list[tuple[Callable[..., bytes], int, int, int]]) -> None:
+    parts = [kind(random.Random(seed), size) for kind, size, _, seed in drawn]
+    frames = [frame(part, level) for part, (_, _, level, _) in zip(parts, drawn, strict=True)]
+    assert plain(joined(*frames)) == b"".join(parts)
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=6), st.integers(1, 19))
+def test_any_bytes(parts: list[bytes], level: int) -> None:
+    parts = [part * 3 for part in parts]
+    assert plain(joined(*(frame(part, level) for part in parts))) == b"".join(parts)
+
+
+def test_odd_parameters() -> None:
+    """Strategies and sizes that no level has, and the largest counts of sequences."""
+    rng = random.Random(9)
+    parts, frames = [], []
+    for strategy in range(1, 10):
+        for min_match in (3, 4, 7):
+            for window_log in (10, 17, 23):
+                part = words(rng, 150_000, rng.choice((2, 40, 30_000))) + periods(rng, 20_000)
+                parts.append(part)
+                frames.append(frame(part, 3, strategy=strategy, min_match=min_match, window_log=window_log, search_log=4))
+    short = b"".join(rng.choices([b"abc", b"bcd", b"xyz", b"zab"], k=100_000))
+    parts.append(short)
+    frames.append(frame(short, 19, min_match=3))
+    assert plain(joined(*frames)) == b"".join(parts)
+
+
+def test_a_block_that_would_be_too_large() -> None:
+    """None where a block that must be written anew reaches the limit."""
+    data = periods(random.Random(2), 20_000)
+    made = frame(data)
+    anew = continued(made)
+    assert anew is not None
+    assert isinstance(anew[0], bytes)
+    size = len(anew[0]) - 3  # of the one block
+    assert continued(made, size + 1) == anew
+    assert continued(made, size) is None
+
+
+@pytest.mark.parametrize("more", [{"write_checksum": True}, {"write_content_size": True}])
+def test_refuses_frames_that_tell_more(more: dict[str, bool]) -> None:
+    chosen = zstandard.ZstdCompressionParameters.from_level(3, **{"write_checksum": False, "write_content_size": False} | more)
+    with pytest.raises(ValueError, match="not a zstd frame without"):
+        continued(zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100))
+
+
+def test_refuses_what_is_cut() -> None:
+    made = frame(periods(random.Random(3), 3000) + words(random.Random(4), 3000))
+    for end in range(len(made)):
+        with pytest.raises(ValueError, match="not a zstd frame"):
+            continued(made[:end])
+    with pytest.raises(ValueError, match="not a zstd frame"):
+        continued(made + b"\0")
+
+
+def test_survives_damage() -> None:
+    """Any bytes end in pieces or in ValueError. What a reader refuses may pass, for only the sequences are looked into."""
+    rng = random.Random(5)
+    for level in (1, 3, 7, 15):
+        made = frame(periods(rng, 4000) + words(rng, 4000), level)
+        for _ in range(3000):
+            damaged = bytearray(made)
+            for _ in range(rng.randrange(1, 4)):
+                damaged[rng.randrange(5, len(damaged))] = rng.randrange(256)
+            try:
+                pieces = continued(bytes(damaged))
+            except ValueError:
+                continue
+            assert pieces is None or b"".join(pieces)
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="the zstd command is not installed")
+def test_the_command_reads_it() -> None:
+    parts = [kind(random.Random(n), 100_000) for n, kind in enumerate(KINDS * 3)]
+    stream = joined(*(frame(part, 1 + n % 19) for n, part in enumerate(parts)))
+    assert subprocess.run(["zstd", "-dc", "--memory=200MB"], input=stream, stdout=subprocess.PIPE, check=True).stdout == b"".join(parts)
