@@ -18,7 +18,7 @@ LIMITED_API = "0x030B0000"
 
 # The kernels each extension is made of, besides its own .pyx.
 KERNELS = {
-    "deflate": ["deflate.c"],
+    "deflate": ["deflate.c", "noise.c"],
     "zstd": ["sequences.c", "frame.c"],
     "sha256": ["sha256.c", "sha256_x86.c", "sha256_arm.c"],
     "lower": ["arena.c", "tree.c", "block.c", "records.c", "scanner.c", "lower.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # Blocks of file data in flight beside the one that each worker has: what is being filled, and what waits. More only cost memory, and time
 # where they leave the CPU's caches.
 BLOCKS_WAITING = 3
-MOST_IN_FLIGHT = 80 << 20
+MOST_IN_FLIGHT = 72 << 20
 
 Result = TypeVar("Result")
 
@@ -86,10 +87,11 @@ class Workers:
         self._pool: Pool | None = None
         in_flight = (count + BLOCKS_WAITING) * (block_size + (block_size >> 4))
         self.budget = Budget(min(memory_limit, in_flight, MOST_IN_FLIGHT))
+        self.spare: deque[bytearray] = deque()  # memory of blocks that nobody uses, and that no budget counts
         # What the compressor of one image may take of memory, in bytes, beside the data that comes in: what is promised (section “Memory”
         # of the architecture), less that data and what everything else takes.
         promised = min(memory_limit + (128 << 20), 300 << 20)
-        self.codec_memory = (promised - max(self.budget.limit, block_size) - (50 << 20)) // images
+        self.codec_memory = (promised - max(self.budget.limit, block_size) - (64 << 20)) // images
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False

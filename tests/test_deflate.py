@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_oci._native.deflate import check_room, continued
+from build_oci._native.deflate import check_room, continued, looks_packed
 
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
 EMPTY = b"\x02\0\0\0\xff\xff"  # the same made to go on
@@ -122,3 +122,46 @@ def test_room() -> None:
     check_room(1 << 20)
     with pytest.raises(MemoryError, match="no room for"):
         check_room(1 << 62)
+
+
+def saved(data: bytes) -> float:
+    """The share of DATA that zlib saves at its best."""
+    return 1 - len(zlib.compress(data, 9)) / len(data)
+
+
+def test_what_looks_packed_is_not_made_smaller() -> None:
+    """Nothing that shrinks by more than a percent or two looks so; noise, and what is compressed already, does."""
+    rng = random.Random(6)
+    size = 1 << 20
+    noise = rng.randbytes(size)
+    packed = {
+        "noise": noise,
+        "deflated": zlib.compress(words(rng, 3 * size, 4000), 9)[:size],
+        "a little": rng.randbytes(99),
+        "noise that is repeated too far away": noise[:70_000] * 4,
+        "a few repeats": b"".join(rng.randbytes(9990) + b"repeated!!" for _ in range(100)),
+    }
+    for name, data in packed.items():
+        assert looks_packed(data), name
+        assert saved(data) < 0.015, name
+    others = {
+        "zeros": bytes(size),
+        "text": words(rng, size),
+        "six bits a byte": bytes(byte & 63 for byte in noise),
+        "one value more often": noise.translate(bytes([65]) * 12 + bytes(range(12, 256))),
+        "each half its own values": bytes(byte & 127 for byte in noise[: size // 2]) + bytes(byte | 128 for byte in noise[size // 2 :]),
+        "repeated within the window": noise[:20_000] * 50,
+        "repeats of ten bytes": b"".join(rng.randbytes(490) + b"repeated!!" for _ in range(2000)),
+        "noise with a run": noise[:900_000] + bytes(100_000),
+        "a run with noise": bytes(100_000) + noise[:900_000],
+    }
+    for name, data in others.items():
+        assert not looks_packed(data), name
+        assert saved(data) > 0.01, name
+
+
+def test_looks_packed_at_any_size() -> None:
+    noise = random.Random(8).randbytes(200_000)
+    for size in (*range(70), 16 << 10, 65_535, 65_536, 65_537, 200_000):
+        assert looks_packed(noise[:size])
+        assert not looks_packed(noise[: size // 2] + bytes(size // 2 + 10))

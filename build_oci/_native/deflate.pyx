@@ -22,6 +22,19 @@ cdef extern from "deflate.h" nogil:
     )
     size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape)
 
+cdef extern from "noise.h" nogil:
+    bint is_noise(const uint8_t *data, size_t size)
+
+
+def looks_packed(data):
+    cdef Py_buffer view
+    cdef bint found
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    with nogil:
+        found = is_noise(<const uint8_t *>view.buf, <size_t>view.len)
+    PyBuffer_Release(&view)
+    return found
+
 
 def continued(first, size_t first_size, second=b"\x03\x00", size_t second_size=0):
     cdef Py_buffer a, b

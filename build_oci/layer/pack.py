@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci._native.tar import Plan
+from build_oci._native.tar import Plan, room
 from build_oci.layer.tree import problem_error, sha256_kernel
 from build_oci.pool import SEGMENT
 
@@ -87,7 +88,6 @@ class Packer:
         self._workers = workers
         # Room for the headers of a file as large as a segment, where a block is one; a block with more gets a buffer of its own.
         self._room = min(workers.block_size + _HEADERS_ROOM, plan.archive_size)
-        self._spare: deque[bytearray] = deque()
         self._open: Block | None = None  # more segments follow in it
         self._queue: deque[Segment] = deque()
         self._digests: deque[_Group] = deque()  # in the order in which their headers come
@@ -110,9 +110,9 @@ class Packer:
                 self._abandon()
 
     def take_back(self, block: Block) -> None:
-        """Use the memory of BLOCK anew."""
-        if len(block.buffer) == self._room:
-            self._spare.append(block.buffer)
+        """Use the memory of BLOCK anew, for whichever image comes first."""
+        if len(block.buffer) == self._workers.block_size + _HEADERS_ROOM:
+            self._workers.spare.append(block.buffer)
         self._workers.budget.give_back(len(block.buffer))
 
     def _groups(self) -> Iterator[tuple[list[int], int]]:
@@ -162,10 +162,13 @@ class Packer:
 
     def _new_block(self, size: int) -> Block | None:
         """One with room for SIZE bytes at least. None if the budget has no more, and there is something to wait for meanwhile."""
-        room = max(size, self._room)
-        if not self._workers.budget.take(room, block=not self._queue):
+        size = max(size, self._room)
+        if not self._workers.budget.take(size, block=not self._queue):
             return None
-        return Block(self, self._spare.pop() if room == self._room and self._spare else bytearray(room))
+        if size == self._workers.block_size + _HEADERS_ROOM:
+            with suppress(IndexError):
+                return Block(self, self._workers.spare.pop())
+        return Block(self, room(size))
 
     def _finish(self, segment: Segment) -> None:
         if segment.filled is None:
@@ -184,5 +187,4 @@ class Packer:
     def _abandon(self) -> None:
         """After a failure: what is still under way ends soon, and keeps the memory that it writes to until then."""
         self._plan.cancel()
-        self._spare.clear()
         self._queue.clear()
