@@ -203,7 +203,7 @@ def test_gzip_of_what_is_packed_already(level: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(deflate, "looks_packed", lambda block: False)
     for data, made in zip(cases, packed, strict=True):
         assert plain_of_one_member(made) == data
-        assert len(made) <= len(compress("gzip", data, level)) * 1.01 + 20
+        assert len(made) <= len(compress("gzip", data, level)) * 1.02 + 20
 
 
 @pytest.mark.parametrize(("epoch", "mtime"), [(None, 0), (0, 0), (1700000000, 1700000000), (2**32 - 1, 2**32 - 1), (2**32 + 5, 5)])

@@ -130,7 +130,7 @@ def saved(data: bytes) -> float:
 
 
 def test_what_looks_packed_is_not_made_smaller() -> None:
-    """Nothing that shrinks by more than a percent or two looks so; noise, and what is compressed already, does."""
+    """Nothing that shrinks by more than two percent looks so; noise, and what is compressed already, does."""
     rng = random.Random(6)
     size = 1 << 20
     noise = rng.randbytes(size)
@@ -143,15 +143,15 @@ def test_what_looks_packed_is_not_made_smaller() -> None:
     }
     for name, data in packed.items():
         assert looks_packed(data), name
-        assert saved(data) < 0.015, name
+        assert saved(data) < 0.02, name
     others = {
         "zeros": bytes(size),
         "text": words(rng, size),
         "six bits a byte": bytes(byte & 63 for byte in noise),
-        "one value more often": noise.translate(bytes([65]) * 12 + bytes(range(12, 256))),
+        "one value more often": noise.translate(bytes([65]) * 20 + bytes(range(20, 256))),
         "each half its own values": bytes(byte & 127 for byte in noise[: size // 2]) + bytes(byte | 128 for byte in noise[size // 2 :]),
         "repeated within the window": noise[:20_000] * 50,
-        "repeats of ten bytes": b"".join(rng.randbytes(490) + b"repeated!!" for _ in range(2000)),
+        "repeats of ten bytes": b"".join(rng.randbytes(290) + b"repeated!!" for _ in range(2000)),
         "noise with a run": noise[:900_000] + bytes(100_000),
         "a run with noise": bytes(100_000) + noise[:900_000],
     }

@@ -26,7 +26,7 @@ MAKERS = {
     "ArgumentTypeError": (-1, 0, -1),
 }
 # ValueErrors that become a ParentError naming the blob (parent._named), or a finding of `verify`.
-DECODERS = ("compression.py", "parent.py")
+DECODERS = ("decompression.py", "parent.py")
 
 
 class Message(NamedTuple):

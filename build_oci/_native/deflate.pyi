@@ -11,7 +11,7 @@ def continued(first: Buffer, first_size: int, second: Buffer = ..., second_size:
     """
 
 def looks_packed(data: Buffer) -> bool:
-    """Is DATA, of at most 4 GiB, something that deflate makes at most 1 % smaller, such as what is compressed already?
+    """Is DATA, of less than 4 GiB, something that deflate makes hardly smaller (by 2 % at the most), such as what is compressed already?
 
     Bytes of all values are then about as frequent, and hardly any are repeated within 32 KiB. Lets other threads run.
     """

@@ -4,24 +4,39 @@
 
 enum {
     PIECE = 64 * 1024,  /* a code of its own for less than that does not pay */
-    SHORTEST_PIECE = 16 * 1024, /* in less, chance alone makes some values more frequent */
+    SHORTEST_PIECE = 4 * 1024, /* in less, chance alone makes some values more frequent */
     WINDOW = 32 * 1024, /* as far as deflate looks back */
     MATCH = 4,          /* a shorter one hardly pays, and noise has many */
     HASH_BITS = 14,     /* 64 KiB: the table stays in a core's own cache */
+    LOG_BITS = 12,      /* of a logarithm behind the point */
 };
 
 static uint32_t load(const uint8_t *from)
 {
     uint32_t word;
     memcpy(&word, from, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap32(word);
+#endif
     return word;
 }
 
-/*
- * Would a code for the single bytes save more than half of NOISE_PERCENT? Not if the sum of the squares of their frequencies is less than
- * 2 ^ (8 / 200) times that of equal ones: what it says of their entropy is never too much.
- */
-static int is_uneven(const uint8_t *data, size_t size)
+/* The logarithm of VALUE to the base of 2, bit by bit: each is what squaring brings over 2. */
+static uint32_t logarithm(uint32_t value)
+{
+    unsigned whole = 31 - (unsigned)__builtin_clz(value);
+    uint64_t x = (uint64_t)value << (31 - whole); /* from 1 to 2, in units of 2 ^ -31 */
+    uint32_t log = whole;
+    for (int i = 0; i < LOG_BITS; i++) {
+        x = x * x >> 31;
+        log = log << 1 | (uint32_t)(x >> 32);
+        x >>= x >> 32;
+    }
+    return log;
+}
+
+/* Bytes that the best code for the single bytes of DATA saves. */
+static size_t saved_by_code(const uint8_t *data, size_t size)
 {
     uint32_t counts[4][256] = {{0}}; /* four, so that equal bytes need not wait for each other */
     size_t i = 0;
@@ -33,38 +48,41 @@ static int is_uneven(const uint8_t *data, size_t size)
     }
     for (; i < size; i++)
         counts[0][data[i]]++;
-    uint64_t squares = 0;
+    uint64_t bits = (uint64_t)size * logarithm((uint32_t)size);
     for (int value = 0; value < 256; value++) {
-        uint64_t count = (uint64_t)counts[0][value] + counts[1][value] + counts[2][value] + counts[3][value];
-        squares += count * count;
+        uint32_t count = counts[0][value] + counts[1][value] + counts[2][value] + counts[3][value];
+        if (count)
+            bits -= (uint64_t)count * logarithm(count);
     }
-    return squares * 256 * 1000 > (uint64_t)size * size * 1028;
+    bits = (bits >> LOG_BITS) + 1;
+    return size > bits / 8 ? size - (size_t)(bits / 8) : 0;
 }
 
 int is_noise(const uint8_t *data, size_t size)
 {
-    uint32_t last[1 << HASH_BITS] = {0}; /* where each hash was seen last, and 1 */
-    size_t matched = 0, allowed = size * NOISE_PERCENT / 200, at = 0;
+    uint32_t last[1 << HASH_BITS] = {0}; /* where each hash was seen last */
+    size_t saved = 0, allowed = size * NOISE_PERCENT / 100, at = 0;
     for (size_t piece = 0; piece < size; piece += PIECE) {
         size_t end = size - piece < PIECE ? size : piece + PIECE;
-        if (end - piece >= SHORTEST_PIECE && is_uneven(data + piece, end - piece))
-            return 0;
-        while (at < end && size - at >= MATCH) {
-            uint32_t hash = load(data + at) * 2654435761u >> (32 - HASH_BITS);
+        if (end - piece >= SHORTEST_PIECE)
+            saved += saved_by_code(data + piece, end - piece);
+        while (saved <= allowed && at < end && size - at >= MATCH) {
+            uint32_t word = load(data + at), hash = word * 2654435761u >> (32 - HASH_BITS);
             size_t seen = last[hash];
-            last[hash] = (uint32_t)at + 1;
-            if (!seen || at - (seen - 1) > WINDOW || load(data + seen - 1) != load(data + at)) {
+            last[hash] = (uint32_t)at;
+            /* First what hardly ever holds, so that the CPU guesses right. */
+            if (load(data + seen) != word || seen >= at || at - seen > WINDOW) {
                 at++;
                 continue;
             }
             size_t length = MATCH;
-            while (at + length < size && data[seen - 1 + length] == data[at + length])
+            while (at + length < size && data[seen + length] == data[at + length])
                 length++;
-            matched += length;
+            saved += length;
             at += length;
-            if (matched > allowed)
-                return 0;
         }
+        if (saved > allowed)
+            return 0;
     }
     return 1;
 }
