@@ -169,9 +169,9 @@ class _Blocks(Generic[_Packed]):
 _ZSTD_BLOCKS = [(4, 8 << 20), (8, 16 << 20), (19, 32 << 20), (22, 128 << 20)]
 # Matches reach as far back as a block of the quick levels is long, and as every reader must allow for (RFC 8878, 3.1.1.1.2).
 _ZSTD_WINDOW_LOG = 23
-# Other sizes of tables than zstd's own. Level 3: a quarter of zstd's for the short matches leaves room in a core's own cache for the long
-# ones, 7 % of the time for 0.2 to 1 % in size (9 archives, one thread).
-_ZSTD_TABLES: list[tuple[int, dict[str, int]]] = [(2, {}), (3, {"chain_log": 14}), (22, {})]
+# Other sizes of tables than zstd's own, by level. Up to 3: a quarter of zstd's for the short matches leaves room in a core's own cache for
+# the long ones, 7 % of the time for 0.2 to 1 % in size (9 archives, one thread). Up to 12: no more than there are places in a block.
+_ZSTD_TABLES: list[tuple[int, dict[str, int]]] = [(2, {}), (3, {"chain_log": 14}), (9, {}), (12, {"hash_log": 21}), (22, {})]
 
 
 def _zstd_window_log(level: int) -> int:
