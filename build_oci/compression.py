@@ -50,9 +50,8 @@ class Encoder(Protocol):
 
 def block_size(compression: str, level: int | None) -> int:
     """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams are cut at its multiples."""
-    if compression == "zstd":
-        level = DEFAULT_LEVELS["zstd"] if level is None else level
-        return next(size for most, size in _ZSTD_BLOCKS if level <= most)
+    if compression == "zstd" and (level or DEFAULT_LEVELS["zstd"]) <= _ZSTD_QUICK:
+        return _ZSTD_BLOCK
     return _GZIP_TASK * _GZIP_BLOCK if compression == "gzip" else 1 << 20
 
 
@@ -67,11 +66,11 @@ def encoder(
     """
     if compression == "disabled":
         return _Disabled(sink)
-    size = block_size(compression, level)
     if compression == "zstd":
-        return _Zstd(DEFAULT_LEVELS["zstd"] if level is None else level, sink, pool, size, workers, memory)
+        level = DEFAULT_LEVELS["zstd"] if level is None else level
+        return _Zstd(level, sink, pool, workers, memory) if level <= _ZSTD_QUICK else _SlowZstd(level, sink, workers, memory)
     if compression == "gzip":
-        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, size, workers, epoch or 0)
+        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, workers, epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
 
 
@@ -163,39 +162,36 @@ class _Blocks(Generic[_Packed]):
         raise NotImplementedError
 
 
-# At most so many bytes are compressed by one call, by level. Matches are cut off at the ends of a block, so blocks are as long as it takes
-# to stay below what the command makes of files that repeat each other over megabytes (/usr/include with level 3 and blocks of 4 MiB: 5 %
-# more; level 9, 16 MiB: 3.3 %, 32 MiB: 0.7 %). Shorter ones would need less memory and feed more threads.
-_ZSTD_BLOCKS = [(4, 8 << 20), (8, 16 << 20), (19, 32 << 20), (22, 128 << 20)]
-# Matches reach as far back as a block of the quick levels is long, and as every reader must allow for (RFC 8878, 3.1.1.1.2).
+# Up to this level a layer is compressed in blocks of the pool's, above by threads of the library's own, for blocks would have to be so long
+# (level 9: 32 MiB, level 17: more than 64) that they held too much memory and fed too few threads.
+_ZSTD_QUICK = 4
+# Matches are cut off at the ends of a block, so blocks are as long as it takes to stay below what the command makes of files that repeat
+# each other over megabytes (/usr/include with level 3 and blocks of 4 MiB: 5 % more).
+_ZSTD_BLOCK = 8 << 20
+# Matches reach as far back as a block is long, and as every reader must allow for (RFC 8878, 3.1.1.1.2).
 _ZSTD_WINDOW_LOG = 23
-# Other sizes of tables than zstd's own, by level. Up to 3: a quarter of zstd's for the short matches leaves room in a core's own cache for
-# the long ones, 7 % of the time for 0.2 to 1 % in size (9 archives, one thread). Up to 12: no more than there are places in a block.
-_ZSTD_TABLES: list[tuple[int, dict[str, int]]] = [(2, {}), (3, {"chain_log": 14}), (9, {}), (12, {"hash_log": 21}), (22, {})]
-
-
-def _zstd_window_log(level: int) -> int:
-    """As zstd has it where that is more."""
-    import zstandard
-
-    return max(_ZSTD_WINDOW_LOG, zstandard.ZstdCompressionParameters.from_level(level).window_log)
+# Level 3: a quarter of zstd's own table for the short matches leaves room in a core's own cache for the long ones, 7 % of the time for 0.2
+# to 1 % in size (9 archives, one thread).
+_ZSTD_TABLES = {3: {"chain_log": 14}}
 
 
 class _Zstd(_Blocks[_Pieces]):
     """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
     one more took 2 % of a build's time, and as much of theirs."""
 
-    def __init__(self, level: int, sink: Sink, pool: Pool, size: int, workers: int, memory: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, memory: int) -> None:
         import zstandard
 
-        tables = next(tables for most, tables in _ZSTD_TABLES if level <= most)
+        from build_oci._native.zstd import give_back_memory
+
+        give_back_memory()
         self._parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, window_log=_zstd_window_log(level), write_checksum=False, write_content_size=False, **tables
+            level, window_log=_ZSTD_WINDOW_LOG, write_checksum=False, write_content_size=False, **_ZSTD_TABLES.get(level, {})
         )
         self._compressors: deque[Any] = deque()  # that nobody is using
         # Of noise, as much comes out as goes in.
-        needs = size + self._parameters.estimated_compression_context_size()
-        super().__init__(sink, pool, size, max(1, min(workers + 3, memory // needs)), _zstd_header(self._parameters.window_log))
+        needs = _ZSTD_BLOCK + self._parameters.estimated_compression_context_size()
+        super().__init__(sink, pool, _ZSTD_BLOCK, max(1, min(workers + 3, memory // needs)), _zstd_header(_ZSTD_WINDOW_LOG))
 
     def _pack(self, block: memoryview) -> _Pieces:
         from build_oci._native.zstd import continued
@@ -226,6 +222,56 @@ def _stored(block: memoryview) -> _Pieces:
     """BLOCK as blocks of zstd's that hold their bytes as they are, none of them longer than the format allows."""
     parts = [block[at : at + (1 << 17)] for at in range(0, len(block), 1 << 17)]
     return [b"".join(part for data in parts for part in ((len(data) << 3).to_bytes(3, "little"), data))]
+
+
+# The library's own jobs are four windows long (8 MiB at level 6) and overlap by an eighth to a quarter of a window. Jobs half as long,
+# which overlap by half a window, need less memory and feed more threads from a small layer. Shorter ones lose more than a level may where
+# files repeat each other over megabytes (/usr/share/doc at level 8, whose matches reach further: 4 MiB 2.9 %, 8 MiB nothing). Hash tables
+# above 2 MiEntries, more than a job can see, cost 0.1 % in size when left out. Above level 12 zstd does as it likes.
+_ZSTD_JOB = 4 << 20
+_ZSTD_LONG_JOB = 8 << 20
+_ZSTD_FAR = 8  # from this level on they are that long
+_ZSTD_OVERLAP_LOG = 8
+# Memory of a thread in jobs, with data that does not shrink: what it reads, what that overlaps with, what comes out, and what waits.
+_ZSTD_JOBS_A_THREAD = 6
+_ZSTD_HASH_LOG = 21
+_ZSTD_OWN_WAYS = 13  # from this level on
+
+
+class _SlowZstd:
+    """The same by the library's own threads, which cut the stream into jobs."""
+
+    def __init__(self, level: int, sink: Sink, workers: int, memory: int) -> None:
+        import zstandard
+
+        job = _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
+        own: dict[str, int] = {}
+        if level < _ZSTD_OWN_WAYS:
+            plain = zstandard.ZstdCompressionParameters.from_level(level)
+            own = {"job_size": job, "overlap_log": _ZSTD_OVERLAP_LOG, "hash_log": min(plain.hash_log, _ZSTD_HASH_LOG)}
+        # At least 1: with no thread at all zstd compresses the stream as one job, into other bytes. One more than the workers, so that a
+        # job waits whenever a thread is done.
+        by_memory = memory // (_ZSTD_JOBS_A_THREAD * job)
+        threads = max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level, threads=threads, write_checksum=False, write_content_size=False, **own
+        )
+        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        self._sink = sink
+
+    def write(self, data: memoryview | bytes) -> None:
+        if compressed := self._stream.compress(data):
+            self._sink(compressed)
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self.write(block)
+        release()
+
+    def poll(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        self._sink(self._stream.flush())
 
 
 # Against 1 MiB, blocks of 256 KiB cost 0.6 % in size and of 512 KiB 0.2 %, of 4 MiB save 0.1 % (gzip 5 and 6 on 60 MB of binaries).
@@ -300,10 +346,10 @@ class _Deflated(NamedTuple):
 class _Gzip(_Blocks[_Deflated]):
     """One member of deflate blocks that do not look back at each other, joined by full flushes."""
 
-    def __init__(self, level: int, sink: Sink, pool: Pool, size: int, workers: int, epoch: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, epoch: int) -> None:
         # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
         header = b"\x1f\x8b\x08\x00" + (epoch % (1 << 32)).to_bytes(4, "little") + b"\x00\xff"
-        super().__init__(sink, pool, size, min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT), header)
+        super().__init__(sink, pool, _GZIP_TASK * _GZIP_BLOCK, min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT), header)
         self._level = level
         self._crc = self._bytes = 0
 

@@ -166,7 +166,7 @@ class Parents:
             return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress)
 
         # Each may be recompressed, and then holds a block that comes in, one that is packed, and what comes out of it.
-        at_once = max(1, min(self._workers.count, self._workers.codec_memory // (3 * self._workers.block_size)))
+        at_once = max(1, min(self._workers.count, self._workers.codec_memory // (4 * self._workers.block_size)))
         layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
         lower = None
         if scans is not None:
