@@ -62,7 +62,7 @@ def build(
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
     block = block_size(config.compression, config.level)
-    at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images), config.prefetch_limit // block))
+    at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images), config.prefetch_limit // (2 * block)))
     threads = Workers(workers, config.prefetch_limit, at_once, block)
     started(threads.cancel)
     _explain_settings(config, workers, explain)

@@ -30,7 +30,7 @@ typedef struct fse_table {
 } fse_table;
 
 typedef struct sequence {
-    uint8_t codes[SEQUENCE_CODES];
+    uint8_t codes[SEQUENCE_CODES + 1]; /* the last is 0: sequences are compared as they lie in memory, without a gap */
     uint32_t extra[SEQUENCE_CODES]; /* the values of the bits that follow each code */
 } sequence;
 
