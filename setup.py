@@ -18,7 +18,8 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 LIMITED_API = "0x030B0000"
 
 # The kernels each extension is made of, besides its own .pyx.
-KERNELS = {
+KERNELS: dict[str, list[str]] = {
+    "memory": [],
     "deflate": ["deflate.c", "noise.c"],
     "zstd": ["sequences.c", "frame.c"],
     "sha256": ["sha256.c", "sha256_x86.c", "sha256_arm.c"],

@@ -138,6 +138,10 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
         if options.verbose:
             say(f"build-oci: {printable(text)}")
 
+    if any(image.layer is not None or image.parent for image in config.images):
+        from build_oci._native.memory import one_heap
+
+        one_heap()
     try:
         result = build(
             config,

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     from build_oci.pool import Pool, Task
 
-Sink = Callable[[memoryview | bytes], object]
+Piece = bytes | bytearray | memoryview
+Sink = Callable[[Piece], object]
 _Packed = TypeVar("_Packed")
 # What a block becomes: pieces of the stream.
-_Pieces = Sequence[bytes | memoryview]
+_Pieces = Sequence[Piece]
 
 DEFAULT_LEVELS = {"zstd": 3, "gzip": 5}
 
@@ -32,7 +33,7 @@ def load(compression: str) -> None:
 class Encoder(Protocol):
     """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes."""
 
-    def write(self, data: memoryview | bytes) -> None:
+    def write(self, data: Piece) -> None:
         """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
 
     def add(self, block: memoryview, release: Callable[[], None]) -> None:
@@ -78,7 +79,7 @@ class _Disabled:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
-    def write(self, data: memoryview | bytes) -> None:
+    def write(self, data: Piece) -> None:
         self._sink(data)
 
     def add(self, block: memoryview, release: Callable[[], None]) -> None:
@@ -105,7 +106,7 @@ class _Blocks(Generic[_Packed]):
         self._in_flight: deque[Task[_Packed]] = deque()
         self._open = bytearray()  # the start of the next block
 
-    def write(self, data: memoryview | bytes) -> None:
+    def write(self, data: Piece) -> None:
         view = memoryview(data).cast("B")
         while len(view) >= (missing := self._size - len(self._open)):
             self._open += view[:missing]
@@ -182,9 +183,6 @@ class _Zstd(_Blocks[_Pieces]):
     def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, memory: int) -> None:
         import zstandard
 
-        from build_oci._native.zstd import give_back_memory
-
-        give_back_memory()
         self._parameters = zstandard.ZstdCompressionParameters.from_level(
             level, window_log=_ZSTD_WINDOW_LOG, write_checksum=False, write_content_size=False, **_ZSTD_TABLES.get(level, {})
         )
@@ -259,7 +257,7 @@ class _SlowZstd:
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         self._sink = sink
 
-    def write(self, data: memoryview | bytes) -> None:
+    def write(self, data: Piece) -> None:
         if compressed := self._stream.compress(data):
             self._sink(compressed)
 
@@ -297,17 +295,20 @@ def _deflate_quickly(level: int, block: memoryview) -> bytes:
     return stream.compress(block) + stream.flush(isal_zlib.Z_FULL_FLUSH)
 
 
-def _deflate_well(level: int, blocks: Sequence[memoryview]) -> bytes:
+def _deflate_well(level: int, blocks: Sequence[memoryview]) -> list[bytearray]:
     """BLOCKS, of which at most _GZIP_TASK are given."""
     import deflate
 
-    from build_oci._native.deflate import check_room, continued
+    from build_oci._native.deflate import go_on
+    from build_oci._native.memory import check_room
 
-    streams: list[Any] = []  # always whole ones
+    streams: list[bytearray] = []
     for block in blocks:
         check_room(_LIBDEFLATE_ROOM)
-        streams += deflate.deflate_compress(block, _LIBDEFLATE_LEVELS[level]), len(block)
-    return continued(*streams) if streams else b""
+        streams.append(deflate.deflate_compress(block, _LIBDEFLATE_LEVELS[level]))
+    if streams:
+        go_on(*streams)
+    return streams
 
 
 def _deflate_not(block: memoryview) -> bytes:
@@ -318,27 +319,27 @@ def _deflate_not(block: memoryview) -> bytes:
     return b"".join(piece for pair in zip(heads, parts, strict=True) for piece in pair)
 
 
-def _deflate(level: int, blocks: Sequence[memoryview]) -> bytes:
+def _deflate(level: int, blocks: Sequence[memoryview]) -> list[Piece]:
     """BLOCKS as raw deflate that does not look back, which anything can follow."""
     from build_oci._native.deflate import looks_packed
 
     if level <= _GZIP_QUICK:
-        return b"".join(_deflate_quickly(level, block) for block in blocks)
-    out = b""
-    waiting: list[memoryview] = []  # two at once are joined in less time
+        return [_deflate_quickly(level, block) for block in blocks]
+    pieces: list[Piece] = []
+    waiting: list[memoryview] = []  # two at once are made to go on in less time
     for block in blocks:
         # Packages, archives and pictures would cost libdeflate as much time as anything else, for nothing. A seventh of a root file system
         # with its package caches; 10 % of the time of its build with gzip 5.
         if looks_packed(block):
-            out += _deflate_well(level, waiting) + _deflate_not(block)
+            pieces += [*_deflate_well(level, waiting), _deflate_not(block)]
             waiting = []
         else:
             waiting.append(block)
-    return out + _deflate_well(level, waiting)
+    return pieces + _deflate_well(level, waiting)
 
 
 class _Deflated(NamedTuple):
-    data: bytes
+    pieces: _Pieces
     crc: int
     size: int  # of what it was made of
 
@@ -364,7 +365,7 @@ class _Gzip(_Blocks[_Deflated]):
 
         self._crc = isal_zlib.crc32_combine(self._crc, packed.crc, packed.size)
         self._bytes += packed.size
-        return [packed.data]
+        return packed.pieces
 
     def _trailer(self) -> bytes:
         # A block of nothing that is the last, then checksum and size.

@@ -19,7 +19,7 @@ import pytest
 
 from build_oci import compression
 from build_oci._native import deflate, zstd
-from build_oci.compression import block_size, encoder
+from build_oci.compression import Piece, block_size, encoder
 from build_oci.decompression import decode
 from build_oci.pool import Pool, Task
 
@@ -260,7 +260,7 @@ def test_an_error_in_a_block_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_in_the_sink_comes_out() -> None:
-    def full(_: bytes | memoryview) -> None:
+    def full(_: Piece) -> None:
         raise OSError("full")
 
     pool = Idle()

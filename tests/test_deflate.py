@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_oci._native.deflate import check_room, continued, looks_packed
+from build_oci._native.deflate import go_on, looks_packed
+from build_oci._native.memory import check_room, room
 
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
-EMPTY = b"\x02\0\0\0\xff\xff"  # the same made to go on
 
 STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED)
 
@@ -33,6 +33,13 @@ def inflated(stream: bytes) -> bytes:
     return data
 
 
+def continued(*streams: bytes | bytearray) -> bytes:
+    """STREAMS, one or two, made to go on, one after the other."""
+    changed = [bytearray(stream) for stream in streams]
+    go_on(*changed)
+    return b"".join(changed)
+
+
 def words(rng: random.Random, size: int, kinds: int = 60) -> bytes:
     some = [rng.randbytes(rng.randrange(1, 9)) for _ in range(kinds)]
     return b"".join(rng.choices(some, k=size // 4 + 1))[:size]
@@ -44,7 +51,7 @@ def test_every_kind_of_block(level: int, strategy: int) -> None:
     rng = random.Random(level * 10 + strategy)
     for size in (0, 1, 2, 258, 5000, 70_000, 400_000):
         data = words(rng, size // 2) + rng.randbytes(size // 4) + bytes(size - size // 2 - size // 4)
-        joined = b"".join(continued(deflated(data, level, strategy, blocks), len(data)) for blocks in (1, 3, 17))
+        joined = b"".join(continued(deflated(data, level, strategy, blocks)) for blocks in (1, 3, 17))
         assert inflated(joined + LAST_EMPTY) == data * 3
 
 
@@ -54,11 +61,11 @@ def test_pairs() -> None:
     for _ in range(300):
         parts = [words(rng, rng.choice((0, 1, 7, 300, 20_000, 90_000)), rng.choice((2, 60, 4000))) for _ in range(2)]
         made = [deflated(part, rng.randrange(10), rng.choice(STRATEGIES), rng.choice((1, 2, 9))) for part in parts]
-        joined = continued(made[0], len(parts[0]), made[1], len(parts[1]))
+        joined = continued(*made)
         assert inflated(joined + LAST_EMPTY) == b"".join(parts)
         for first, second in ((made[0][:-1], made[1]), (made[0], made[1][:-1]), (made[0], made[1] + b"\0")):
             with pytest.raises(ValueError, match="not a whole deflate stream"):
-                continued(first, len(parts[0]), second, len(parts[1]))
+                continued(first, second)
 
 
 def test_every_way_to_pad() -> None:
@@ -67,10 +74,10 @@ def test_every_way_to_pad() -> None:
     added = set()
     for size in range(400):
         stream = deflated(data := words(rng, size))
-        going_on = continued(stream, len(data))
+        going_on = continued(stream)
         added.add(len(going_on) - len(stream))
         assert inflated(going_on + going_on + LAST_EMPTY) == data * 2
-    assert added == {10, 11}  # 6 of them for the empty second stream
+    assert added == {4, 5}
 
 
 def test_long_codes() -> None:
@@ -80,24 +87,60 @@ def test_long_codes() -> None:
         fibonacci.append(fibonacci[-1] + fibonacci[-2])
     data = bytearray(b"".join(bytes([65 + at]) * count for at, count in enumerate(fibonacci)))
     random.Random(3).shuffle(data)
-    assert inflated(continued(deflated(bytes(data), strategy=zlib.Z_HUFFMAN_ONLY), len(data)) + LAST_EMPTY) == data
+    assert inflated(continued(deflated(bytes(data), strategy=zlib.Z_HUFFMAN_ONLY)) + LAST_EMPTY) == data
     far = random.Random(4)
     piece = far.randbytes(32_000)
     data += piece + b"".join(piece[at : at + 3 + at % 60] for at in far.choices(range(31_900), k=3000))
-    assert inflated(continued(deflated(bytes(data), 9), len(data)) + LAST_EMPTY) == data
+    assert inflated(continued(deflated(bytes(data), 9)) + LAST_EMPTY) == data
 
 
-def test_wrong_size_and_no_stream() -> None:
+def codes(lengths: dict[int, int]) -> dict[int, str]:
+    """The code of each symbol (RFC 1951, 3.2.2), its first bit first."""
+    made, code, before = {}, 0, 0
+    for length, symbol in sorted((length, symbol) for symbol, length in lengths.items()):
+        code <<= length - before
+        made[symbol], before, code = f"{code:0{length}b}", length, code + 1
+    return made
+
+
+@pytest.mark.parametrize("longest", range(2, 16))
+def test_as_many_bits_as_can_be(longest: int) -> None:
+    """Lengths and distances with the most extra bits behind codes of every length, one after the other, from every bit of a byte on."""
+    tail = {9 + at: at for at in range(1, longest)}  # the other symbols
+    literals = codes(tail | {256: longest, 284: longest})  # 284: 227 to 257 bytes, 5 extra bits
+    distances = codes({at - 1: at for at in range(1, longest)} | {28: longest, 29: longest})  # 29: from 24577 on, 13 extra bits
+    lengths = [len(literals.get(symbol, "")) for symbol in range(285)] + [len(distances.get(symbol, "")) for symbol in range(30)]
+    order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
+    # A block that is the last and has codes of its own; sixteen codes of four bits tell their lengths.
+    bits = "1" + "01" + f"{285 - 257:05b}"[::-1] + f"{30 - 1:05b}"[::-1] + f"{19 - 4:04b}"[::-1]
+    bits += "".join("000" if symbol > 15 else "001" for symbol in order)  # 4, from the lowest bit on
+    bits += "".join(f"{length:04b}" for length in lengths)
+    rng = random.Random(longest)
+    for turn in range(200):
+        length, distance = rng.randrange(31), rng.randrange(8192)
+        bits += literals[284] + f"{length:05b}"[::-1] + distances[29] + f"{distance:013b}"[::-1]
+        bits += literals[rng.choice(list(tail))] if turn % 5 == 0 else ""
+    bits += literals[256]
+    block = bytes(int(bits[at : at + 8][::-1], 2) for at in range(0, len(bits), 8))
+    stream = b"\x00\xff\x7f\x00\x80" + rng.randbytes(0x7FFF) + block
+    assert inflated(continued(stream) + LAST_EMPTY) == inflated(stream)
+    assert continued(stream, stream) == continued(stream) * 2
+
+
+def test_no_stream() -> None:
     stream = deflated(b"hello" * 100)
-    for wrong in (0, 499, 501):
-        with pytest.raises(ValueError, match="not a whole deflate stream"):
-            continued(stream, wrong)
-    assert continued(b"\x01\x05\x00\xfa\xffhello", 5) == b"\x00\x05\x00\xfa\xffhello\0\0\0\xff\xff" + EMPTY
-    for bad in (b"", b"\x07", stream[:-1], stream + b"\0", stream + stream, b"\x01\x05\x00\xfa\xfehell", b"\x01\x05\x00\xfa\xffhello"):
-        with pytest.raises(ValueError, match="not a whole deflate stream"):
-            continued(bad, 500)
-    with pytest.raises(TypeError):
-        continued("text", 4)  # type: ignore[arg-type]
+    assert continued(b"\x01\x05\x00\xfa\xffhello") == b"\x00\x05\x00\xfa\xffhello\0\0\0\xff\xff"
+    for bad in (b"", b"\x07", stream[:-1], stream + b"\0", stream + stream, b"\x01\x05\x00\xfa\xfehell", b"\x01\x05\x00\xfa\xffhell"):
+        for streams in ([bad], [bad, stream], [stream, bad]):
+            changed = [bytearray(one) for one in streams]
+            with pytest.raises(ValueError, match="not a whole deflate stream"):
+                go_on(*changed)
+            assert changed == streams  # as they were
+    with pytest.raises(ValueError, match="cannot follow itself"):
+        go_on(changed[0], changed[0])
+    for wrong in (b"bytes", "text", None):
+        with pytest.raises(TypeError):
+            go_on(wrong)  # type: ignore[arg-type]
 
 
 @given(st.binary(max_size=300), st.integers(0, 1 << 20), st.integers(0, 9), st.sampled_from(STRATEGIES), st.booleans())
@@ -111,14 +154,15 @@ def test_damaged_streams(data: bytes, at: int, level: int, strategy: int, damage
     except zlib.error:
         assert damage
         try:
-            continued(stream, len(data) * 3)
+            continued(stream)
         except ValueError:
             return
     else:
-        assert inflated(continued(stream, len(plain)) + LAST_EMPTY) == plain
+        assert inflated(continued(stream) + LAST_EMPTY) == plain
 
 
 def test_room() -> None:
+    assert len(room(5)) == 5
     check_room(1 << 20)
     with pytest.raises(MemoryError, match="no room for"):
         check_room(1 << 62)

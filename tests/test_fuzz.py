@@ -7,7 +7,7 @@ from pathlib import Path
 import fuzz
 import pytest
 
-from build_oci._native.deflate import continued
+from build_oci._native.deflate import go_on
 from build_oci._native.lower import Scan
 from build_oci.config import BuildConfig
 
@@ -53,4 +53,4 @@ def test_stream(path: Path) -> None:
     data = path.read_bytes()
     at = 2 + int.from_bytes(data[:2], "little")
     with pytest.raises(ValueError, match="not a whole deflate stream"):
-        continued(data[2:at], 0, data[at:], 0)
+        go_on(bytearray(data[2:at]), bytearray(data[at:]))

@@ -4,9 +4,6 @@ from typing_extensions import Buffer, disjoint_base
 
 from build_oci._native.walk import Problem, Tree
 
-def room(size: int) -> bytearray:
-    """SIZE bytes to be written to, of any content: bytearray() would first write zeros to all of them, while everybody waits."""
-
 @disjoint_base
 class Plan:
     """What a tree emits, in tar order, cut into segments that can be filled independently of each other.

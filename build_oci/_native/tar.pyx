@@ -1,6 +1,5 @@
 """Tar segments of a walked tree: a thin face of kernel/pack.c."""
 
-from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -41,10 +40,6 @@ cdef extern from "pack.h" nogil:
     int plan_digest(plan *, const size_t *indexes, size_t count, problem *out)
     int plan_fill(plan *, size_t index, uint8_t *into, problem *out)
     void plan_free(plan *)
-
-
-def room(Py_ssize_t size):
-    return PyByteArray_FromStringAndSize(NULL, size)
 
 
 cdef class Plan:

@@ -9,9 +9,3 @@ def continued(frame: Buffer, limit: int = ...) -> list[bytes | memoryview] | Non
 
     ValueError if FRAME is not such a frame, MemoryError.
     """
-
-def give_back_memory() -> None:
-    """Let what is allocated in pieces of 4 MiB and more go back to the system when it is freed, whoever allocated it.
-
-    glibc would come to keep it, for each thread apart: up to three times what a build may take.
-    """

@@ -29,23 +29,6 @@ cdef extern from "frame.h" nogil:
     frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, frame_continuation *out)
 
 
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #ifdef __GLIBC__
-    #include <malloc.h>
-    #define large_blocks_apart() mallopt(M_MMAP_THRESHOLD, 4 << 20)
-    #else
-    #define large_blocks_apart() 0
-    #endif
-    """
-    int large_blocks_apart()
-
-
-def give_back_memory():
-    large_blocks_apart()
-
-
 def continued(frame, size_t limit=ZSTD_BLOCK_MAX):
     cdef Py_buffer view
     cdef frame_continuation found

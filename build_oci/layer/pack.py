@@ -8,7 +8,8 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci._native.tar import Plan, room
+from build_oci._native.memory import room
+from build_oci._native.tar import Plan
 from build_oci.layer.tree import problem_error, sha256_kernel
 from build_oci.pool import SEGMENT
 

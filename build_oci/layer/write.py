@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native import sha256
-from build_oci.compression import encoder
+from build_oci.compression import Piece, encoder
 from build_oci.oci import LAYER_MEDIA_TYPES, Descriptor
 from build_oci.pool import Strand
 
@@ -51,9 +51,9 @@ def write_layer(
     plain = compression == "disabled"  # what is stored as it is has one digest for both
     with closing(packer.segments()) as segments, layout.blob() as blob:
         digests = _Digests(Strand(workers.pool))
-        pieces: list[bytes | memoryview] = []  # of the blob, that are to be hashed
+        pieces: list[Piece] = []  # of the blob, that are to be hashed
 
-        def sink(piece: bytes | memoryview) -> None:
+        def sink(piece: Piece) -> None:
             blob.append(piece)
             if not plain:
                 pieces.append(piece)
@@ -83,7 +83,7 @@ class _Digests:
         # Two lanes where the CPU has the instructions; elsewhere OpenSSL's code for one is quicker than ours.
         self._streams = _Streams() if len(sha256.kernels()) > 1 else _PlainStreams()
 
-    def update(self, segment: Segment | None, pieces: list[bytes | memoryview]) -> None:
+    def update(self, segment: Segment | None, pieces: list[Piece]) -> None:
         """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went wrong with those before."""
         self._under_way.append(self._strand.submit(self._take, segment, pieces))
         while self._under_way and self._under_way[0].done():
@@ -96,7 +96,7 @@ class _Digests:
         self._streams.finish()
         return self._streams.archive.digest().hex(), self._streams.blob.digest().hex()
 
-    def _take(self, segment: Segment | None, pieces: list[bytes | memoryview]) -> None:
+    def _take(self, segment: Segment | None, pieces: list[Piece]) -> None:
         try:
             self._streams.update(segment.data if segment else memoryview(b""), pieces)
         finally:
@@ -108,9 +108,9 @@ class _Streams:
     def __init__(self) -> None:
         self.archive = sha256.Sha256()
         self.blob = sha256.Sha256()
-        self._pieces: deque[bytes | memoryview] = deque()  # of the blob, which comes in bursts: they wait for an archive to go beside
+        self._pieces: deque[Piece] = deque()  # of the blob, which comes in bursts: they wait for an archive to go beside
 
-    def update(self, data: memoryview, pieces: list[bytes | memoryview]) -> None:
+    def update(self, data: memoryview, pieces: list[Piece]) -> None:
         self._pieces.extend(pieces)
         while data and self._pieces:
             piece = self._pieces.popleft()
@@ -133,7 +133,7 @@ class _PlainStreams:
         self.archive = hashlib.sha256()
         self.blob = hashlib.sha256()
 
-    def update(self, data: memoryview, pieces: list[bytes | memoryview]) -> None:
+    def update(self, data: memoryview, pieces: list[Piece]) -> None:
         self.archive.update(data)
         for piece in pieces:
             self.blob.update(piece)

@@ -6,35 +6,33 @@ enum {
     LONGEST_CODE = 15,
     LITERALS = 288, /* symbols for literals and match lengths */
     DISTANCES = 32,
-    LITERAL_BITS = 11, /* of a code that is found with one look into a table */
-    DISTANCE_BITS = 9,
+    TABLE_BITS = 11, /* of a code that is found with one look into a table */
     LENGTH_BITS = 7, /* the codes of code lengths are no longer than that */
 };
 
-/* What a code stands for, in one word: how many bits it takes with the extra bits behind it (first, since the next look waits for it), how
-   many without, what to do, and the bytes of output that it stands for before the extra bits are added. */
-typedef uint32_t entry;
-#define ENTRY(code, all, kind, base) ((entry)(all) | (entry)(code) << 8 | (entry)(kind) | (entry)(base) << 16)
-#define ALL_BITS(e) ((e) & 63)
-#define CODE_BITS(e) ((e) >> 8 & 31)
-#define BASE(e) ((e) >> 16)
+/* What a code stands for, in half a word, so that the tables of two streams stay in a core's nearest cache: how many bits it takes with the
+   extra bits behind it, and what comes next. */
+typedef uint16_t entry;
+#define BITS(e) ((e) & 0xff)
 enum {
-    LITERAL = 1 << 13, /* no distance follows */
-    SPECIAL = 1 << 14, /* not for the quick loop: one of these */
-    END = SPECIAL | 1 << 6,
-    LONGER = SPECIAL | 1 << 7, /* the code is longer than the table knows */
-    NONE = SPECIAL,            /* no such code */
+    DISTANCE = 1 << TABLE_BITS, /* a distance comes next, whose table begins so many entries further on */
+    SPECIAL = 1 << 15,          /* not for the quick loop: one of these */
+    FAR = SPECIAL | 1 << 8,     /* more bits than it counts on */
+    END = SPECIAL | 1 << 9,
+    LONGER = SPECIAL | 1 << 10, /* the code is longer than the table knows */
+    NONE = SPECIAL,             /* no such code */
 };
 
-/* One Huffman code: a table for short codes, and what a walk bit by bit needs for long ones. */
+/* The quick loop looks three times into what it has read at once, at least 56 bits. No length takes more than 11 bits and 5 extra ones; of
+   two distances with a symbol between them each may take so many. */
+enum { QUICK_LOOKS = 3, NEAR_BITS = 20 };
+_Static_assert(2 * NEAR_BITS + TABLE_BITS + 5 <= 56 && NEAR_BITS + 2 * (TABLE_BITS + 5) <= 56, "whichever comes first");
+
+/* What a walk bit by bit needs of a Huffman code. */
 typedef struct {
     uint16_t count[LONGEST_CODE + 1];
     uint16_t symbols[LITERALS]; /* in the order of their codes */
-    entry table[1 << LITERAL_BITS];
 } code;
-
-_Static_assert(LITERAL >> 4 == 1 << DISTANCE_BITS, "a literal leads to the half of the distance table where nothing is taken");
-_Static_assert(LITERAL_BITS > DISTANCE_BITS, "both halves fit");
 
 typedef struct {
     const uint8_t *next, *end;
@@ -43,15 +41,20 @@ typedef struct {
     uint64_t beyond; /* of them, bits that were never there */
 } reader;
 
+static inline uint64_t word_at(const uint8_t *from)
+{
+    uint64_t word;
+    memcpy(&word, from, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
 static inline void refill(reader *in)
 {
     if (in->end - in->next >= 8) {
-        uint64_t word;
-        memcpy(&word, in->next, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        word = __builtin_bswap64(word);
-#endif
-        in->bits |= word << in->held;
+        in->bits |= word_at(in->next) << in->held;
         in->next += (63 - in->held) >> 3;
         in->held |= 56;
         return;
@@ -84,35 +87,39 @@ typedef entry (*meaning)(unsigned symbol, unsigned length);
 static entry literal_meaning(unsigned symbol, unsigned length)
 {
     static const uint8_t extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-    static const uint16_t base[29] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
-                                      31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
 
     if (symbol < 256)
-        return ENTRY(length, length, LITERAL, 1);
+        return (entry)length;
     if (symbol == 256)
-        return ENTRY(length, length, END, 0);
+        return (entry)(END | length);
     if (symbol > 285)
         return NONE;
-    return ENTRY(length, length + extra[symbol - 257], 0, base[symbol - 257]);
+    return (entry)(DISTANCE | (length + extra[symbol - 257]));
 }
 
 static entry distance_meaning(unsigned symbol, unsigned length)
 {
+    unsigned bits = length + (symbol < 4 ? 0 : symbol / 2 - 1);
+
     if (symbol > 29)
         return NONE;
-    return ENTRY(length, length + (symbol < 4 ? 0 : symbol / 2 - 1), 0, 0);
+    return (entry)(bits > NEAR_BITS ? FAR | bits : bits);
 }
 
+/* The symbol itself stands in the place of what comes next. */
 static entry length_meaning(unsigned symbol, unsigned length)
 {
-    return ENTRY(length, length, 0, symbol);
+    return (entry)(symbol << 8 | length);
 }
 
-/* The code whose SYMBOLS symbols have codes of LENGTHS bits (3.2.2). Returns -1 if there are more codes than can be told apart. */
-static int make_code(code *made, const uint8_t *lengths, unsigned symbols, unsigned table_bits, meaning mean)
+/* The code whose SYMBOLS symbols have codes of LENGTHS bits (3.2.2), and its table. Returns -1 if there are more codes than can be told apart.
+
+   A code of n bits stands at every index whose lowest n bits it is, its first bit being the lowest. So the table grows with the codes: at n
+   bits it is what it was before, twice. */
+static int make_code(code *made, entry *table, const uint8_t *lengths, unsigned symbols, unsigned table_bits, meaning mean)
 {
     uint16_t offsets[LONGEST_CODE + 2] = {0};
-    unsigned next[LONGEST_CODE + 1], length, symbol, first = 0;
+    unsigned symbol, length, at = 0, size = 1, next = 0;
     int left = 1;
 
     memset(made->count, 0, sizeof made->count);
@@ -124,25 +131,28 @@ static int make_code(code *made, const uint8_t *lengths, unsigned symbols, unsig
         if (left < 0)
             return -1;
         offsets[length + 1] = (uint16_t)(offsets[length] + made->count[length]);
-        first = (first + made->count[length - 1]) << 1;
-        next[length] = first;
     }
-    for (symbol = 0; symbol < 1u << table_bits; symbol++)
-        made->table[symbol] = NONE;
-    for (symbol = 0; symbol < symbols; symbol++) {
-        unsigned bits, reversed = 0, at;
+    for (symbol = 0; symbol < symbols; symbol++)
+        if (lengths[symbol])
+            made->symbols[offsets[lengths[symbol]]++] = (uint16_t)symbol;
 
-        length = lengths[symbol];
-        if (length == 0)
-            continue;
-        made->symbols[offsets[length]++] = (uint16_t)symbol;
-        for (bits = next[length]++, at = 0; at < length; at++, bits >>= 1)
-            reversed = reversed << 1 | (bits & 1);
-        if (length > table_bits)
-            made->table[reversed & ((1u << table_bits) - 1)] = LONGER;
-        else
-            for (at = reversed; at < 1u << table_bits; at += 1u << length)
-                made->table[at] = mean(symbol, length);
+    table[0] = NONE;
+    for (length = 1; length <= LONGEST_CODE; length++) {
+        if (length <= table_bits) {
+            memcpy(table + size, table, size * sizeof *table);
+            size *= 2;
+        }
+        for (unsigned count = made->count[length]; count; count--) {
+            unsigned highest = 1u << (length - 1);
+
+            table[next & (size - 1)] = length <= table_bits ? mean(made->symbols[at], length) : LONGER;
+            at++;
+            while (next & highest) /* one more, its highest bit being the lowest */
+                highest >>= 1;
+            next = (next & (highest - 1)) | highest;
+            if (!highest)
+                next = 0; /* that was the last there can be */
+        }
     }
     return 0;
 }
@@ -163,72 +173,83 @@ static entry long_code(const code *from, uint64_t bits, meaning mean)
     return NONE;
 }
 
-static int make_distances(code *made, const uint8_t *lengths, unsigned symbols)
+/* Where the reading of one stream has come to. */
+typedef struct {
+    reader in;
+    const uint8_t *data;
+    size_t bytes;
+    int last;
+    entry before;                  /* what was read last: does a distance come next? */
+    entry table[2 << TABLE_BITS]; /* first that of literals and lengths */
+    code literals, distances;
+    deflate_shape *shape;
+} walker;
+
+static int make_codes(walker *walk, const uint8_t *lengths, unsigned literals, unsigned distances)
 {
-    /* Behind the table the quick loop looks when no distance follows. */
-    memset(made->table + (1 << DISTANCE_BITS), 0, sizeof(entry) << DISTANCE_BITS);
-    return make_code(made, lengths, symbols, DISTANCE_BITS, distance_meaning);
+    if (literals > 286 && literals != LITERALS)
+        return -1;
+    if (make_code(&walk->literals, walk->table, lengths, literals, TABLE_BITS, literal_meaning) != 0)
+        return -1;
+    return make_code(&walk->distances, walk->table + DISTANCE, lengths + literals, distances, TABLE_BITS, distance_meaning);
 }
 
-static int fixed_codes(code *literals, code *distances)
+static int fixed_codes(walker *walk)
 {
-    uint8_t lengths[LITERALS];
+    uint8_t lengths[LITERALS + DISTANCES];
 
     memset(lengths, 8, 144);
     memset(lengths + 144, 9, 112);
     memset(lengths + 256, 7, 24);
     memset(lengths + 280, 8, 8);
-    if (make_code(literals, lengths, LITERALS, LITERAL_BITS, literal_meaning) != 0)
-        return -1;
-    memset(lengths, 5, DISTANCES);
-    return make_distances(distances, lengths, DISTANCES);
+    memset(lengths + LITERALS, 5, DISTANCES);
+    return make_codes(walk, lengths, LITERALS, DISTANCES);
 }
 
 /* The codes that stand before a block (3.2.7). */
-static int read_codes(reader *in, code *literals, code *distances)
+static int read_codes(walker *walk)
 {
     static const uint8_t order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
     uint8_t lengths[LITERALS + DISTANCES] = {0};
-    unsigned literal_count, distance_count, length_count, at = 0;
+    reader *in = &walk->in;
+    unsigned literals, distances, count, at = 0;
 
     refill(in);
-    literal_count = take(in, 5) + 257;
-    distance_count = take(in, 5) + 1;
-    length_count = take(in, 4) + 4;
-    for (unsigned i = 0; i < length_count; i++) {
+    literals = take(in, 5) + 257;
+    distances = take(in, 5) + 1;
+    count = take(in, 4) + 4;
+    for (unsigned i = 0; i < count; i++) {
         refill(in);
         lengths[order[i]] = (uint8_t)take(in, 3);
     }
-    if (make_code(literals, lengths, 19, LENGTH_BITS, length_meaning) != 0)
+    if (literals > 286 || make_code(&walk->literals, walk->table, lengths, 19, LENGTH_BITS, length_meaning) != 0)
         return -1;
     memset(lengths, 0, sizeof lengths);
-    while (at < literal_count + distance_count) {
+    while (at < literals + distances) {
         unsigned symbol, repeat = 1, value;
         entry found;
 
         refill(in);
-        found = literals->table[in->bits & ((1 << LENGTH_BITS) - 1)];
+        found = walk->table[in->bits & ((1 << LENGTH_BITS) - 1)];
         if (found == NONE)
             return -1;
-        take(in, ALL_BITS(found));
-        value = symbol = BASE(found);
+        take(in, BITS(found));
+        value = symbol = found >> 8;
         if (symbol >= 16) {
             if (symbol == 16 && at == 0)
                 return -1;
             value = symbol == 16 ? lengths[at - 1] : 0;
             repeat = symbol == 16 ? 3 + take(in, 2) : symbol == 17 ? 3 + take(in, 3) : 11 + take(in, 7);
         }
-        if (repeat > literal_count + distance_count - at)
+        if (repeat > literals + distances - at)
             return -1;
         memset(lengths + at, (int)value, repeat);
         at += repeat;
     }
-    if (literal_count > 286 || make_code(literals, lengths, literal_count, LITERAL_BITS, literal_meaning) != 0)
-        return -1;
-    return make_distances(distances, lengths + literal_count, distance_count);
+    return make_codes(walk, lengths, literals, distances);
 }
 
-static int skip_stored(reader *in, uint64_t *size)
+static int skip_stored(reader *in)
 {
     uint32_t length, complement;
 
@@ -245,19 +266,8 @@ static int skip_stored(reader *in, uint64_t *size)
     if (length > (size_t)(in->end - in->next))
         return -1;
     in->next += length;
-    *size += length;
     return 0;
 }
-
-/* Where the reading of one stream has come to. */
-typedef struct {
-    reader in;
-    const uint8_t *data;
-    size_t bytes;
-    int last;
-    code literals, distances;
-    deflate_shape *shape;
-} walker;
 
 static void start(walker *walk, const uint8_t *data, size_t size, deflate_shape *shape)
 {
@@ -265,8 +275,8 @@ static void start(walker *walk, const uint8_t *data, size_t size, deflate_shape 
     walk->data = data;
     walk->bytes = size;
     walk->last = 0;
+    walk->before = 0;
     walk->shape = shape;
-    shape->size = 0;
 }
 
 /* Reads up to the first symbol of the next block that has symbols. Returns 1 if there is one, 0 if the stream has ended, -1 if it is bad. */
@@ -283,11 +293,9 @@ static int next_block(walker *walk)
         walk->last = (int)take(in, 1);
         type = take(in, 2);
         if (type == 0)
-            failed = skip_stored(in, &walk->shape->size);
+            failed = skip_stored(in);
         else
-            failed = type == 3   ? -1
-                     : type == 1 ? fixed_codes(&walk->literals, &walk->distances)
-                                 : read_codes(in, &walk->literals, &walk->distances);
+            failed = type == 3 ? -1 : type == 1 ? fixed_codes(walk) : read_codes(walk);
         if (failed != 0 || position(in, walk->data) > (uint64_t)walk->bytes * 8)
             return -1;
         if (type != 0)
@@ -297,44 +305,37 @@ static int next_block(walker *walk)
     return (walk->shape->end + 7) / 8 == walk->bytes ? 0 : -1;
 }
 
-/* Reads one symbol of whatever kind. Returns 1 for one within the block, else what next_block() says of the block after it. */
+/* Reads one symbol or distance of whatever kind. Returns 1 within the block, else what next_block() says of the block after it. */
 static int step(walker *walk)
 {
     reader *in = &walk->in;
+    int distance = walk->before & DISTANCE;
     entry found;
 
     refill(in);
     if (in->beyond > 64)
         return -1;
-    found = walk->literals.table[in->bits & ((1 << LITERAL_BITS) - 1)];
-    if ((found & LONGER) == LONGER)
-        found = long_code(&walk->literals, in->bits, literal_meaning);
+    found = walk->table[(in->bits & (DISTANCE - 1)) + (unsigned)distance];
+    if (found == LONGER)
+        found = distance ? long_code(&walk->distances, in->bits, distance_meaning) : long_code(&walk->literals, in->bits, literal_meaning);
     if (found == NONE)
         return -1;
-    walk->shape->size += BASE(found) + ((in->bits & (((uint64_t)1 << ALL_BITS(found)) - 1)) >> CODE_BITS(found));
-    take(in, ALL_BITS(found));
+    take(in, BITS(found));
+    walk->before = found;
     if ((found & END) == END)
         return position(in, walk->data) > (uint64_t)walk->bytes * 8 ? -1 : next_block(walk);
-    if (found & LITERAL)
-        return 1;
-    found = walk->distances.table[in->bits & ((1 << DISTANCE_BITS) - 1)];
-    if ((found & LONGER) == LONGER)
-        found = long_code(&walk->distances, in->bits, distance_meaning);
-    if (found == NONE)
-        return -1;
-    take(in, ALL_BITS(found));
     return 1;
 }
 
 /* What the quick loop keeps of a walker, in registers. */
 typedef struct {
     const uint8_t *next;
-    uint64_t bits, held, total;
+    uint64_t bits, held, before;
 } quick;
 
 static inline quick quicken(const walker *walk)
 {
-    return (quick){walk->in.next, walk->in.bits, walk->in.held, walk->shape->size};
+    return (quick){walk->in.next, walk->in.bits, walk->in.held, walk->before};
 }
 
 static inline void settle(walker *walk, const quick *from)
@@ -342,55 +343,99 @@ static inline void settle(walker *walk, const quick *from)
     walk->in.next = from->next;
     walk->in.bits = from->bits;
     walk->in.held = (unsigned)from->held;
-    walk->shape->size = from->total;
+    walk->before = (entry)from->before;
 }
 
-/* Reads a symbol and its distance if one follows, without asking which: a wrong guess would cost more than the work. Returns whether the
-   symbol, which is then still to be read, is a special one. */
-static inline entry quick_step(quick *at, const entry *literals, const entry *distances)
+static inline void quick_refill(quick *at)
 {
-    quick was;
-    uint64_t word;
-    entry symbol, distance;
-
-    memcpy(&word, at->next, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap64(word);
-#endif
-    at->bits |= word << at->held;
+    at->bits |= word_at(at->next) << at->held;
     at->next += (63 - at->held) >> 3;
     at->held |= 56;
-    was = *at;
-    symbol = literals[at->bits & ((1 << LITERAL_BITS) - 1)];
-    at->total += BASE(symbol) + ((at->bits & (((uint64_t)1 << ALL_BITS(symbol)) - 1)) >> CODE_BITS(symbol));
-    at->bits >>= ALL_BITS(symbol);
-    at->held -= ALL_BITS(symbol);
-    distance = distances[(at->bits & ((1 << DISTANCE_BITS) - 1)) | (symbol & LITERAL) >> 4];
-    at->bits >>= ALL_BITS(distance);
-    at->held -= ALL_BITS(distance);
-    if (__builtin_expect((symbol | distance) & SPECIAL, 0)) {
-        *at = was;
-        return 1;
-    }
-    return 0;
 }
 
-/* Reads two streams side by side, up to where one of them has a special symbol next or comes to its last bytes: each look into a table waits
-   for the one before it, and while one stream waits the other goes on. */
+/* Which table is next is reckoned, not asked: a wrong guess would cost more than the work. Returns whether what was read is special. */
+static inline uint64_t quick_look(quick *at, const entry *table)
+{
+    uint64_t found = table[(at->bits & (DISTANCE - 1)) | (at->before & DISTANCE)];
+    at->bits >>= BITS(found);
+    at->held -= BITS(found);
+    at->before = found;
+    return found;
+}
+
+static int is_quick(const walker *walk)
+{
+    return walk->bytes >= 8 && !walk->in.beyond;
+}
+
+/* Reads two streams side by side, up to where one of them has something special next or comes to its last bytes: each look into a table
+   waits for the one before it, and while one stream waits the other goes on. */
 static void step_both(walker *one, walker *two)
 {
-    quick first = quicken(one), second = quicken(two);
+    quick first = quicken(one), second = quicken(two), first_was = first, second_was = second;
     const uint8_t *first_end = one->in.end - 8, *second_end = two->in.end - 8;
-    entry special = 0;
 
-    if (one->bytes < 8 || two->bytes < 8 || one->in.beyond || two->in.beyond)
+    if (!is_quick(one) || !is_quick(two))
         return;
-    while (!special && first.next <= first_end && second.next <= second_end) {
-        special = quick_step(&first, one->literals.table, one->distances.table);
-        special |= quick_step(&second, two->literals.table, two->distances.table);
+    while (first.next <= first_end && second.next <= second_end) {
+        uint64_t special = 0;
+
+        quick_refill(&first);
+        quick_refill(&second);
+        first_was = first;
+        second_was = second;
+        for (int i = 0; i < QUICK_LOOKS; i++)
+            special |= quick_look(&first, one->table) | quick_look(&second, two->table);
+        if (__builtin_expect(special & SPECIAL, 0)) {
+            first = first_was;
+            second = second_was;
+            break;
+        }
     }
     settle(one, &first);
     settle(two, &second);
+}
+
+/* The same with one stream. */
+static void step_alone(walker *walk)
+{
+    quick at = quicken(walk), was = at;
+    const uint8_t *end = walk->in.end - 8;
+
+    if (!is_quick(walk))
+        return;
+    while (at.next <= end) {
+        uint64_t special = 0;
+
+        quick_refill(&at);
+        was = at;
+        for (int i = 0; i < QUICK_LOOKS; i++)
+            special |= quick_look(&at, walk->table);
+        if (__builtin_expect(special & SPECIAL, 0)) {
+            at = was;
+            break;
+        }
+    }
+    settle(walk, &at);
+}
+
+/* Beyond what the quick loop did not do. */
+static int steps(walker *walk)
+{
+    int more = 1;
+
+    for (int i = 0; i < QUICK_LOOKS && more > 0; i++)
+        more = step(walk);
+    return more;
+}
+
+static int finish(walker *walk, int more)
+{
+    while (more > 0) {
+        step_alone(walk);
+        more = steps(walk);
+    }
+    return more;
 }
 
 int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
@@ -405,26 +450,22 @@ int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *fir
     other = next_block(&two);
     while (more > 0 && other > 0) {
         step_both(&one, &two);
-        more = step(&one);
-        other = step(&two);
+        more = steps(&one);
+        other = steps(&two);
     }
-    while (more > 0)
-        more = step(&one);
-    while (other > 0)
-        other = step(&two);
-    return more | other;
+    return finish(&one, more) | finish(&two, other);
 }
 
-size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape)
+size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t flush[DEFLATE_FLUSH_ROOM])
 {
     unsigned used = (unsigned)(shape->end & 7); /* of the last byte; 0: all */
+    /* The header of the stored block is three zeros, then zeros up to a whole byte: what pads the last byte does if they fit. */
+    size_t whole = used == 0 || used > 5;
 
     data[shape->last_block / 8] &= (uint8_t) ~(1u << (shape->last_block & 7));
-    /* The header of the stored block is three zeros, then zeros up to a whole byte: what pads the last byte does if they fit. */
     if (used != 0)
         data[size - 1] &= (uint8_t)((1u << used) - 1);
-    if (used == 0 || used > 5)
-        data[size++] = 0;
-    memcpy(data + size, "\0\0\xff\xff", 4);
-    return size + 4;
+    flush[0] = 0;
+    memcpy(flush + whole, "\0\0\xff\xff", 4);
+    return whole + 4;
 }

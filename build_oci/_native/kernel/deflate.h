@@ -9,7 +9,6 @@
 typedef struct {
     uint64_t last_block; /* of the header of the block that says it is the last */
     uint64_t end;        /* behind that block */
-    uint64_t size;       /* bytes that the whole stream stands for */
 } deflate_shape;
 
 /* Reads two streams at once, which takes less time than one after the other: each step waits for the one before it. Returns 0, or -1 if one
@@ -17,11 +16,11 @@ typedef struct {
 int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
                      deflate_shape *second_shape);
 
-/* Most bytes that deflate_continue may add. */
+/* Most bytes that deflate_continue may ask for. */
 enum { DEFLATE_FLUSH_ROOM = 5 };
 
-/* Makes the stream of SIZE bytes at DATA, with DEFLATE_FLUSH_ROOM behind it, go on after its last block: that block is no longer the last,
-   and an empty stored one brings the stream to a whole byte. Returns the new size. */
-size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape);
+/* Makes the stream of SIZE bytes at DATA go on after its last block, which is no longer the last. Returns how many bytes of FLUSH are to follow
+   it: an empty stored block that brings the stream to a whole byte. */
+size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t flush[DEFLATE_FLUSH_ROOM]);
 
 #endif

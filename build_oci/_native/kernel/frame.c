@@ -252,8 +252,8 @@ frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, fr
     static const uint32_t first[LAST_OFFSETS] = {1, 4, 8};
     memcpy(m->offsets.maker, first, sizeof first);
     m->limit = limit;
-    m->sequences = calloc(SEQUENCES_MAX, sizeof *m->sequences);
-    m->again = calloc(SEQUENCES_MAX, sizeof *m->again);
+    m->sequences = malloc(SEQUENCES_MAX * sizeof *m->sequences);
+    m->again = malloc(SEQUENCES_MAX * sizeof *m->again);
     m->written = malloc(SEQUENCE_ROOM * (SEQUENCES_MAX + 1));
     frame_outcome outcome = m->sequences && m->again && m->written ? work(m, frame, size, out) : FRAME_NO_MEMORY;
     free(m->sequences);

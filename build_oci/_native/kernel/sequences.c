@@ -219,6 +219,7 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
                 int of = STATE_ORDER[i];
                 states[of] = tables[of].states[states[of]].base + take(&in, tables[of].states[states[of]].bits);
             }
+        out[n].codes[SEQUENCE_CODES] = 0;
         for (int i = 0; i < SEQUENCE_CODES; i++) {
             int of = EXTRA_ORDER[i];
             out[n].codes[of] = tables[of].states[states[of]].symbol;
