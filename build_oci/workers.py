@@ -91,7 +91,7 @@ class Workers:
         # What the compressor of one image may take of memory, in bytes, beside the data that comes in: what is promised (section “Memory”
         # of the architecture), less that data and what everything else takes.
         promised = min(memory_limit + (128 << 20), 300 << 20)
-        self.codec_memory = (promised - max(self.budget.limit, block_size) - (64 << 20)) // images
+        self.codec_memory = (promised - max(self.budget.limit, block_size) - (80 << 20)) // images
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False

@@ -8,17 +8,17 @@ cdef extern from *:
     """
     #ifdef __GLIBC__
     #include <malloc.h>
-    static void use_one_heap(void)
+    static void use_one_heap(int largest)
     {
         mallopt(M_ARENA_MAX, 1);
-        mallopt(M_MMAP_THRESHOLD, 32 << 20);
+        mallopt(M_MMAP_THRESHOLD, largest);
         mallopt(M_TRIM_THRESHOLD, 32 << 20);
     }
     #else
-    static void use_one_heap(void) {}
+    static void use_one_heap(int largest) {}
     #endif
     """
-    void use_one_heap()
+    void use_one_heap(int largest)
 
 
 def room(Py_ssize_t size):
@@ -32,5 +32,5 @@ def check_room(size_t size):
     free(there)
 
 
-def one_heap():
-    use_one_heap()
+def one_heap(int largest):
+    use_one_heap(largest)

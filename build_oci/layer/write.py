@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
@@ -130,6 +129,8 @@ class _Streams:
 
 class _PlainStreams:
     def __init__(self) -> None:
+        import hashlib  # 5 ms, which most have no use for
+
         self.archive = hashlib.sha256()
         self.blob = hashlib.sha256()
 
