@@ -141,7 +141,7 @@ $(SANITIZED)/.package: $(SOURCES) | .venv/bin/python
 
 KERNEL := build_oci/_native/kernel
 CLANG := clang -std=c11 -D_GNU_SOURCE -g -O1 -fno-sanitize-recover=all -I$(KERNEL)
-FUZZED := $(addprefix $(KERNEL)/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_x86.c sha256_arm.c)
+FUZZED := $(addprefix $(KERNEL)/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_avx.c sha256_x86.c sha256_arm.c)
 fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate and zstd streams, trees, round trips, documents, parents; needs clang and zlib.h
 	@each=$$(( $(or $(MINUTES),10) * 60 / 7 ))
 	mkdir -p build/fuzz
@@ -162,7 +162,7 @@ fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate and zstd stream
 
 # CPython itself is not clean under ThreadSanitizer, so a harness in C drives the kernels. Without address randomisation, which some of its
 # versions do not bear with.
-THREADED := $(addprefix $(KERNEL)/,arena.c tree.c scan.c inodes.c content.c digest.c header.c pack.c sha256.c sha256_x86.c sha256_arm.c)
+THREADED := $(addprefix $(KERNEL)/,arena.c tree.c scan.c inodes.c content.c digest.c header.c pack.c sha256.c sha256_avx.c sha256_x86.c sha256_arm.c)
 tsan: ## the threads of the kernels under ThreadSanitizer; needs clang
 	@mkdir -p build/tsan
 	$(CLANG) -fsanitize=thread tests/tsan_kernels.c $(THREADED) -pthread -o build/tsan/kernels

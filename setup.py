@@ -17,16 +17,18 @@ KERNEL = NATIVE / "kernel"
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 LIMITED_API = "0x030B0000"
 
+SHA256 = ["sha256.c", "sha256_avx.c", "sha256_x86.c", "sha256_arm.c"]
+
 # The kernels each extension is made of, besides its own .pyx.
 KERNELS: dict[str, list[str]] = {
     "memory": [],
     "deflate": ["deflate.c", "noise.c"],
     "zstd": ["sequences.c", "frame.c"],
-    "sha256": ["sha256.c", "sha256_x86.c", "sha256_arm.c"],
-    "lower": ["arena.c", "tree.c", "block.c", "records.c", "scanner.c", "lower.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
-    "diff": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "lower.c", "diff.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
+    "sha256": SHA256,
+    "lower": ["arena.c", "tree.c", "block.c", "records.c", "scanner.c", "lower.c", *SHA256],
+    "diff": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "lower.c", "diff.c", *SHA256],
     "walk": ["arena.c", "tree.c", "scan.c"],
-    "tar": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "header.c", "pack.c", "sha256.c", "sha256_x86.c", "sha256_arm.c"],
+    "tar": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "header.c", "pack.c", *SHA256],
 }
 
 MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]

@@ -75,19 +75,26 @@ def encoder(
     raise ValueError(f"unknown compression {compression!r}")
 
 
-class _Disabled:
+class _AsItComes:
+    """Has no use for blocks."""
+
+    def write(self, data: Piece) -> None:
+        raise NotImplementedError
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self.write(block)
+        release()
+
+    def poll(self) -> None:
+        pass
+
+
+class _Disabled(_AsItComes):
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def write(self, data: Piece) -> None:
         self._sink(data)
-
-    def add(self, block: memoryview, release: Callable[[], None]) -> None:
-        self._sink(block)
-        release()
-
-    def poll(self) -> None:
-        pass
 
     def finish(self) -> None:
         pass
@@ -236,7 +243,7 @@ _ZSTD_HASH_LOG = 21
 _ZSTD_OWN_WAYS = 13  # from this level on
 
 
-class _SlowZstd:
+class _SlowZstd(_AsItComes):
     """The same by the library's own threads, which cut the stream into jobs."""
 
     def __init__(self, level: int, sink: Sink, workers: int, memory: int) -> None:
@@ -260,13 +267,6 @@ class _SlowZstd:
     def write(self, data: Piece) -> None:
         if compressed := self._stream.compress(data):
             self._sink(compressed)
-
-    def add(self, block: memoryview, release: Callable[[], None]) -> None:
-        self.write(block)
-        release()
-
-    def poll(self) -> None:
-        pass
 
     def finish(self) -> None:
         self._sink(self._stream.flush())

@@ -162,11 +162,14 @@ class Parents:
         scans = _Scans(len(manifest.layers)) if self._scan else None
         gauge = _Gauge(sum(layer.size for layer in manifest.layers), read)
 
-        def take(number: int) -> ParentLayer:
-            return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress)
+        # Each may be recompressed, and then holds a block that comes in, one that is packed, and as much again of what comes out.
+        there = self._workers.codec_memory // (4 * self._workers.block_size)
+        at_once = max(1, min(self._workers.count, len(manifest.layers), there))
+        memory = self._workers.codec_memory // (2 * at_once)
 
-        # Each may be recompressed, and then holds a block that comes in, one that is packed, and what comes out of it.
-        at_once = max(1, min(self._workers.count, self._workers.codec_memory // (4 * self._workers.block_size)))
+        def take(number: int) -> ParentLayer:
+            return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress, memory=memory)
+
         layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
         lower = None
         if scans is not None:
@@ -174,9 +177,9 @@ class Parents:
         return ParentImage(tuple(layers), tuple(manifest.history), lower)
 
     def _take_layer(
-        self, source: Source, manifest: _Manifest, number: int, scans: _Scans | None, gauge: _Gauge, *, recompress: bool
+        self, source: Source, manifest: _Manifest, number: int, scans: _Scans | None, gauge: _Gauge, *, recompress: bool, memory: int
     ) -> ParentLayer:
-        """Bring layer NUMBER into the layout, as it is or recompressed, and scan its archive on the way."""
+        """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and scan its archive on the way."""
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
         codec = _codec(descriptor, str(path))
@@ -202,7 +205,7 @@ class Parents:
                         pool=self._workers.pool,
                         workers=self._workers.count,
                         epoch=self._epoch,
-                        memory=self._workers.codec_memory // (2 * min(self._workers.count, len(manifest.layers))),
+                        memory=memory,
                     )
                     self._read_archive(
                         codec, gauge.watch(blob), blob.path, diff_id, [feed, compressed.write] if feed else [compressed.write]

@@ -13,6 +13,8 @@ import pytest
 import trees
 from conftest import Build
 
+from build_oci._native.sha256 import kernels
+
 EPOCH = "1700000000"
 # BUILD_OCI_PYTHONS: interpreters, colon separated, that have the package installed
 PYTHONS = [python for python in os.environ.get("BUILD_OCI_PYTHONS", "").split(":") if python]
@@ -65,10 +67,11 @@ def reference(tree: Path, compression: str, tmp_path_factory: pytest.TempPathFac
         pytest.param({"env": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}}, id="ASCII"),
         pytest.param({"env": {"PYTHONHASHSEED": "1", "HOME": "/", "USER": "somebody"}}, id="user"),
         pytest.param({"cwd": Path("/")}, id="cwd"),
+        *[pytest.param({"env": {"BUILD_OCI_SHA256": kernel}}, id=kernel) for kernel in kernels()],
     ],
 )
 def test_surroundings(build: Build, tree: Path, compression: str, reference: dict[str, str], change: dict[str, Any]) -> None:
-    """Spec 6: "the same bytes, whatever the `-j`, CPU count, ..., locale, time zone, umask, user, working directory"."""
+    """Spec 6: "the same bytes, whatever the `-j`, CPU count, ..., locale, time zone, umask, user, working directory"; or the CPU."""
     again = build(config_of(tree, compression), **{**change, "env": {"SOURCE_DATE_EPOCH": EPOCH, **change.get("env", {})}})
     assert digests(again.output) == reference
 

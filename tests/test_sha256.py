@@ -203,17 +203,18 @@ def test_kernels() -> None:
     assert names[0] == "scalar"
     assert sha256.kernel_id("scalar") == 0
     assert sha256.kernel_id("auto") == sha256.kernel_id(names[-1])
-    assert {"scalar": 0, "sha-ni": 1, "armv8": 2}.items() >= {name: sha256.kernel_id(name) for name in names}.items()
+    numbers = {"scalar": 0, "avx2": 1, "avx512": 2, "sha-ni": 3, "armv8": 4}
+    assert all(sha256.kernel_id(name) == numbers[name] for name in names)
 
 
-@pytest.mark.parametrize("name", sorted({"sha-ni", "armv8", "SCALAR", "", "avx9"} - set(sha256.kernels())))
+@pytest.mark.parametrize("name", sorted({"avx2", "avx512", "sha-ni", "armv8", "SCALAR", "", "avx9"} - set(sha256.kernels())))
 def test_missing_kernel_is_refused(name: str) -> None:
     """A demand is never answered by another kernel; the error says what there is."""
     with pytest.raises(ValueError, match=f"'{name}'.*auto, {', '.join(sha256.kernels())}$"):
         sha256.kernel_id(name)
 
 
-@pytest.mark.parametrize("number", sorted({-1, 1, 2, 3, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}))
+@pytest.mark.parametrize("number", sorted({-1, 1, 2, 3, 4, 5, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}))
 def test_unknown_number_is_refused(number: int) -> None:
     message = f"^{number} is not the number of a SHA-256 kernel"
     with pytest.raises(ValueError, match=message):
@@ -226,8 +227,9 @@ def test_unknown_number_is_refused(number: int) -> None:
 
 def test_detection_agrees_with_the_operating_system() -> None:
     """What /proc/cpuinfo lists is what there is."""
-    architectures = {"x86_64": ("flags", "sha_ni", "sha-ni"), "aarch64": ("Features", "sha2", "armv8")}
-    key, flag, name = architectures.get(platform.machine(), ("", "", ""))
+    x86 = {"avx2": {"avx2"}, "avx512": {"avx2", "avx512f", "avx512vl"}, "sha-ni": {"sha_ni", "ssse3", "sse4_1"}}
+    architectures = {"x86_64": ("flags", x86), "aarch64": ("Features", {"armv8": {"sha2"}})}
+    key, needs = architectures.get(platform.machine(), ("", {}))
     try:
         with open("/proc/cpuinfo") as cpuinfo:
             listed = [line.split() for line in cpuinfo if key and line.startswith(key)]
@@ -235,7 +237,8 @@ def test_detection_agrees_with_the_operating_system() -> None:
         listed = []
     if not listed:
         pytest.skip("no /proc/cpuinfo of this architecture")
-    assert (name in sha256.kernels()) == (flag in listed[0])
+    assert set(sha256.kernels()) == {"scalar"} | {name for name, flags in needs.items() if flags <= set(listed[0])}
+    assert sha256.in_pairs() == bool({"sha-ni", "armv8"} & set(sha256.kernels()))
 
 
 def test_import_needs_only_the_stable_abi() -> None:

@@ -1,4 +1,4 @@
-"""SHA-256 of many buffers at once, two interleaved on one core. See sha256.pyi for the interface and kernel/sha256.h for the work."""
+"""SHA-256 of many buffers at once, several side by side on one core. See sha256.pyi for the interface and kernel/sha256.h for the work."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
@@ -12,6 +12,7 @@ cdef extern from "sha256.h" nogil:
 
     ctypedef struct sha256_kernel:
         const char *name
+        void *two
 
     ctypedef struct sha256_context:
         pass
@@ -57,6 +58,10 @@ def kernel_id(str name):
         if KERNELS[i] != NULL and KERNELS[i].name.decode() == name:
             return i
     raise ValueError(f"{name!r} is not a SHA-256 kernel of this CPU; there are: auto, {', '.join(kernels())}")
+
+
+def in_pairs(int kernel=BEST):
+    return kernel_at(kernel).two != NULL
 
 
 def digest(data, int kernel=BEST):

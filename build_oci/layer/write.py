@@ -79,8 +79,8 @@ class _Digests:
     def __init__(self, strand: Strand) -> None:
         self._strand = strand
         self._under_way: deque[Task[None]] = deque()
-        # Two lanes where the CPU has the instructions; elsewhere OpenSSL's code for one is quicker than ours.
-        self._streams = _Streams() if len(sha256.kernels()) > 1 else _PlainStreams()
+        # Elsewhere OpenSSL's code for one message is quicker than ours.
+        self._streams = _Streams() if sha256.in_pairs() else _PlainStreams()
 
     def update(self, segment: Segment | None, pieces: list[Piece]) -> None:
         """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went wrong with those before."""

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 enum {
-    PIECE = 128 * 1024,       /* of a large file; two of them stay in a core's own cache */
+    PIECES = 256 * 1024,      /* of the large files that are hashed side by side; they stay in a core's own cache */
     SMALL = 64 * 1024,        /* up to this size files are read whole */
     BATCH_BYTES = 1024 * 1024,
     BATCH_FILES = 256,
@@ -45,12 +45,13 @@ static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *fi
     return end;
 }
 
-/* One of two streams that are hashed side by side. */
+/* One of the streams that are hashed side by side. */
 typedef struct lane {
     entry *file; /* NULL when there is no more work */
     int fd;
     uint64_t offset; /* of what is read next */
     uint8_t *piece, *at;
+    size_t room; /* bytes of the piece */
     size_t left; /* bytes of the piece, from `at` on, that are not hashed yet */
     sha256_context context;
 } lane;
@@ -82,7 +83,7 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
             continue;
         }
         uint64_t rest = l->file->size - l->offset;
-        size_t size = rest < PIECE ? (size_t)rest : PIECE;
+        size_t size = rest < l->room ? (size_t)rest : l->room;
         if (content_read(l->fd, l->file, l->offset, l->piece, size, out))
             return -1;
         l->at = l->piece;
@@ -91,12 +92,20 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
     }
 }
 
-static void hash_both(const sha256_kernel *kernel, lane *a, lane *b)
+/* As far as all of COUNT lanes have data. */
+static void hash_lanes(const sha256_kernel *kernel, lane *const *lanes, size_t count)
 {
-    size_t size = a->left < b->left ? a->left : b->left;
-    sha256_update_two(kernel, &a->context, a->at, size, &b->context, b->at, size);
-    lane *lanes[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
+    sha256_context *contexts[SHA256_MOST_LANES];
+    const uint8_t *data[SHA256_MOST_LANES];
+    size_t size = SIZE_MAX;
+    for (size_t i = 0; i < count; i++) {
+        contexts[i] = &lanes[i]->context;
+        data[i] = lanes[i]->at;
+        if (lanes[i]->left < size)
+            size = lanes[i]->left;
+    }
+    sha256_update_lanes(kernel, contexts, data, count, size);
+    for (size_t i = 0; i < count; i++) {
         lanes[i]->at += size;
         lanes[i]->left -= size;
     }
@@ -104,31 +113,33 @@ static void hash_both(const sha256_kernel *kernel, lane *a, lane *b)
 
 static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count, const atomic_int *cancelled, problem *out)
 {
-    uint8_t *pieces = malloc(2 * PIECE);
+    size_t used = sha256_lanes(kernel), piece = PIECES / used;
+    uint8_t *pieces = malloc(PIECES);
     if (!pieces)
         return no_memory(files[0], out);
-    lane lanes[2] = {{.fd = -1, .piece = pieces}, {.fd = -1, .piece = pieces + PIECE}};
+    lane lanes[SHA256_MOST_LANES] = {{0}};
+    for (size_t i = 0; i < used; i++)
+        lanes[i] = (lane){.fd = -1, .piece = pieces + i * piece, .room = piece};
     entry *const *next = files, *const *end = files + count;
     int failed = 0;
     for (;;) {
+        lane *busy[SHA256_MOST_LANES];
+        size_t still = 0;
         if (atomic_load_explicit(cancelled, memory_order_relaxed)) {
             *out = (problem){.kind = PROBLEM_NONE, .at = files[0]};
             failed = -1;
             break;
         }
-        if ((failed = advance(&lanes[0], r, kernel, &next, end, out)) || (failed = advance(&lanes[1], r, kernel, &next, end, out)))
-            break;
-        if (lanes[0].file && lanes[1].file) {
-            hash_both(kernel, &lanes[0], &lanes[1]);
-        } else {
-            lane *alone = lanes[0].file ? &lanes[0] : &lanes[1];
-            if (!alone->file)
-                break;
-            sha256_update(kernel, &alone->context, alone->at, alone->left);
-            alone->left = 0;
+        for (size_t i = 0; !failed && i < used; i++) {
+            failed = advance(&lanes[i], r, kernel, &next, end, out);
+            if (lanes[i].file)
+                busy[still++] = &lanes[i];
         }
+        if (failed || !still)
+            break;
+        hash_lanes(kernel, busy, still);
     }
-    for (int i = 0; i < 2; i++)
+    for (size_t i = 0; i < used; i++)
         if (lanes[i].fd >= 0)
             close(lanes[i].fd);
     free(pieces);
@@ -185,8 +196,8 @@ static int cut(digests *d)
     for (size_t i = 0; i < d->files_count; i++) {
         int large = d->files[i]->size > SMALL;
         size_t count = d->batches_count ? i - d->batches[d->batches_count - 1] : 0;
-        int pair = large && count % 2;
-        if (!d->batches_count || (!pair && (bytes >= BATCH_BYTES || count >= BATCH_FILES || (!large && i && d->files[i - 1]->size > SMALL)))) {
+        int incomplete = large && count % sha256_lanes(d->kernel);
+        if (!d->batches_count || (!incomplete && (bytes >= BATCH_BYTES || count >= BATCH_FILES || (!large && i && d->files[i - 1]->size > SMALL)))) {
             d->batches[d->batches_count++] = i;
             bytes = 0;
         }

@@ -1,4 +1,4 @@
-/* SHA-256: the scalar kernel, the choice of a kernel, streaming, and the two-lane scheduler. See sha256.h. */
+/* SHA-256: the scalar kernel, the choice of a kernel, streaming, and the schedule of lanes. See sha256.h. */
 #include "sha256.h"
 
 #include <string.h>
@@ -61,7 +61,7 @@ static inline uint32_t rotr(uint32_t value, int bits)
         ROUND(b, c, d, e, f, g, h, a, i + 7); \
     } while (0)
 
-static void scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks)
+void sha256_scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks)
 {
     for (; blocks; blocks--, data += SHA256_BLOCK) {
         uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
@@ -86,13 +86,7 @@ static void scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks)
     }
 }
 
-static void scalar_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks)
-{
-    scalar_one(a, da, blocks);
-    scalar_one(b, db, blocks);
-}
-
-static const sha256_kernel SCALAR = {"scalar", scalar_one, scalar_two};
+static const sha256_kernel SCALAR = {"scalar", sha256_scalar_one, NULL, NULL};
 
 /* The choice of a kernel. */
 
@@ -102,6 +96,10 @@ const sha256_kernel *sha256_kernel_at(int id)
     case SHA256_SCALAR:
         return &SCALAR;
 #ifdef SHA256_HAVE_X86
+    case SHA256_AVX2:
+        return sha256_kernel_avx2();
+    case SHA256_AVX512:
+        return sha256_kernel_avx512();
     case SHA256_SHA_NI:
         return sha256_kernel_x86();
 #endif
@@ -120,6 +118,31 @@ int sha256_kernel_best(void)
     while (!sha256_kernel_at(id))
         id--;
     return id;
+}
+
+size_t sha256_lanes(const sha256_kernel *kernel)
+{
+    return kernel->eight ? 8 : kernel->two ? 2 : 1;
+}
+
+/* BLOCKS of each of COUNT messages, of those at least one and at most as many as there are lanes. */
+static void compress(const sha256_kernel *kernel, uint32_t *const *states, const uint8_t *const *data, size_t count, size_t blocks)
+{
+    if (kernel->eight && count > 2) {
+        /* A lane that has no message of its own goes through the first one's data, for nothing. */
+        uint32_t idle[8] = {0}, *all_states[8];
+        const uint8_t *all_data[8];
+        for (size_t i = 0; i < 8; i++) {
+            all_states[i] = i < count ? states[i] : idle;
+            all_data[i] = i < count ? data[i] : data[0];
+        }
+        kernel->eight(all_states, all_data, blocks);
+    } else if (kernel->two && count == 2) {
+        kernel->two(states[0], data[0], states[1], data[1], blocks);
+    } else {
+        for (size_t i = 0; i < count; i++)
+            kernel->one(states[i], data[i], blocks);
+    }
 }
 
 /* What ends a message. */
@@ -183,15 +206,34 @@ static void complete_block(const sha256_kernel *kernel, sha256_context *context,
     *size -= missing;
 }
 
+void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *contexts, const uint8_t *const *data, size_t count, size_t size)
+{
+    uint32_t *states[SHA256_MOST_LANES];
+    const uint8_t *at[SHA256_MOST_LANES];
+    size_t blocks = size / SHA256_BLOCK, left[SHA256_MOST_LANES];
+    for (size_t i = 0; i < count; i++) {
+        at[i] = data[i];
+        left[i] = size;
+        complete_block(kernel, contexts[i], &at[i], &left[i]);
+        states[i] = contexts[i]->state;
+        if (left[i] / SHA256_BLOCK < blocks)
+            blocks = left[i] / SHA256_BLOCK;
+    }
+    if (count && blocks)
+        compress(kernel, states, at, count, blocks);
+    for (size_t i = 0; i < count; i++) {
+        contexts[i]->size += blocks * SHA256_BLOCK;
+        sha256_update(kernel, contexts[i], at[i] + blocks * SHA256_BLOCK, left[i] - blocks * SHA256_BLOCK);
+    }
+}
+
 void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
                        const uint8_t *data_b, size_t size_b)
 {
-    complete_block(kernel, a, &data_a, &size_a);
-    complete_block(kernel, b, &data_b, &size_b);
-    size_t both = (size_a < size_b ? size_a : size_b) / SHA256_BLOCK * SHA256_BLOCK;
-    kernel->two(a->state, data_a, b->state, data_b, both / SHA256_BLOCK);
-    a->size += both;
-    b->size += both;
+    sha256_context *contexts[2] = {a, b};
+    const uint8_t *data[2] = {data_a, data_b};
+    size_t both = size_a < size_b ? size_a : size_b;
+    sha256_update_lanes(kernel, contexts, data, 2, both);
     sha256_update(kernel, a, data_a + both, size_a - both);
     sha256_update(kernel, b, data_b + both, size_b - both);
 }
@@ -205,7 +247,7 @@ void sha256_final(const sha256_kernel *kernel, const sha256_context *context, ui
     store_digest(digest, state);
 }
 
-/* Two lanes. */
+/* Lanes. */
 
 typedef struct queue {
     const sha256_job *next, *end;
@@ -261,19 +303,30 @@ static void lane_advance(lane *lane, size_t blocks, queue *queue)
 void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count)
 {
     queue queue = {jobs, count ? jobs + count : jobs};
-    lane a, b;
-    lane_start(&a, &queue);
-    lane_start(&b, &queue);
-    while (a.blocks && b.blocks) {
-        size_t blocks = a.blocks < b.blocks ? a.blocks : b.blocks;
-        kernel->two(a.state, a.run, b.state, b.run, blocks);
-        lane_advance(&a, blocks, &queue);
-        lane_advance(&b, blocks, &queue);
+    lane lanes[SHA256_MOST_LANES], *busy[SHA256_MOST_LANES];
+    size_t used = sha256_lanes(kernel);
+    for (size_t i = 0; i < used; i++) {
+        busy[i] = &lanes[i];
+        lane_start(busy[i], &queue);
     }
-    lane *last = a.blocks ? &a : &b;
-    while (last->blocks) {
-        size_t blocks = last->blocks;
-        kernel->one(last->state, last->run, blocks);
-        lane_advance(last, blocks, &queue);
+    for (;;) {
+        uint32_t *states[SHA256_MOST_LANES];
+        const uint8_t *data[SHA256_MOST_LANES];
+        size_t blocks = SIZE_MAX, still = 0;
+        for (size_t i = 0; i < used; i++) {
+            if (!busy[i]->blocks)
+                continue;
+            if (busy[i]->blocks < blocks)
+                blocks = busy[i]->blocks;
+            states[still] = busy[i]->state;
+            data[still] = busy[i]->run;
+            busy[still++] = busy[i];
+        }
+        used = still;
+        if (!used)
+            return;
+        compress(kernel, states, data, used, blocks);
+        for (size_t i = 0; i < used; i++)
+            lane_advance(busy[i], blocks, &queue);
     }
 }

@@ -103,7 +103,7 @@ static void avx_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8
     x86_two(a, da, b, db, blocks);
 }
 
-static const sha256_kernel SHA_NI = {"sha-ni", x86_one, x86_two}, SHA_NI_AND_AVX = {"sha-ni", avx_one, avx_two};
+static const sha256_kernel SHA_NI = {"sha-ni", x86_one, x86_two, NULL}, SHA_NI_AND_AVX = {"sha-ni", avx_one, avx_two, NULL};
 
 const sha256_kernel *sha256_kernel_x86(void)
 {
