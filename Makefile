@@ -125,7 +125,7 @@ sanitize: $(SANITIZED)/.package ## the tests on extensions under ASan and UBSan,
 	@libasan="$$(gcc -print-file-name=libasan.so)"
 	[ -e "$$libasan" ] || { echo 'no libasan found (Debian: gcc, or libasan8)' >&2; exit 1; }
 	# Python never gives back all that it takes, so leaks are not looked for. Its own allocator would hide what is read behind an object.
-	LD_PRELOAD="$$libasan" ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	LD_PRELOAD="$$libasan" ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		$(SANITIZED)/venv/bin/pytest --quiet -m 'not clients' $(addprefix --deselect=tests/,$(UNSANITIZED))
 
 $(SANITIZED)/.package: $(SOURCES) | .venv/bin/python

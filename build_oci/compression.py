@@ -209,7 +209,7 @@ class _Zstd(_Blocks[_Pieces]):
             compressor = zstandard.ZstdCompressor(compression_params=self._parameters)
         frame = compressor.compress(block)
         self._compressors.append(compressor)
-        return continued(frame) or _stored(block)
+        return continued(frame, block)
 
     def _taken(self, packed: _Pieces) -> _Pieces:
         return packed
@@ -221,12 +221,6 @@ class _Zstd(_Blocks[_Pieces]):
 def _zstd_header(window_log: int) -> bytes:
     """RFC 8878, 3.1.1.1: magic, no sizes and no checksum, the window."""
     return b"\x28\xb5\x2f\xfd\x00" + bytes([window_log - 10 << 3])
-
-
-def _stored(block: memoryview) -> _Pieces:
-    """BLOCK as blocks of zstd's that hold their bytes as they are, none of them longer than the format allows."""
-    parts = [block[at : at + (1 << 17)] for at in range(0, len(block), 1 << 17)]
-    return [b"".join(part for data in parts for part in ((len(data) << 3).to_bytes(3, "little"), data))]
 
 
 # The library's own jobs are four windows long (8 MiB at level 6) and overlap by an eighth to a quarter of a window. Jobs half as long,

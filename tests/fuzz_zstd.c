@@ -23,7 +23,7 @@ static void check_blocks(const uint8_t *data, size_t size)
     }
 }
 
-/* A frame of the bytes behind the first, which says how large a block may be. */
+/* A frame of the bytes behind the first, which says how large a block may be and how much the frame may stand for. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t header[6] = {0x28, 0xb5, 0x2f, 0xfd, 0, 104};
@@ -35,8 +35,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     memcpy(frame, header, sizeof header);
     memcpy(frame + sizeof header, data + 1, size - 1);
+    size_t plain_size = (size_t)data[0] << 10;
+    uint8_t *plain = calloc(1, plain_size + 1);
+    if (!plain)
+        abort();
     frame_continuation c;
-    if (frame_continue(frame, frame_size, limit, &c) == FRAME_CONTINUED) {
+    if (frame_continue(frame, frame_size, plain, plain_size, limit, &c) == FRAME_CONTINUED) {
         if (c.from > frame_size || c.last > frame_size || c.from > c.last)
             abort();
         size_t made_size = c.head_size + (frame_size - c.from);
@@ -53,5 +57,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free(c.head);
     }
     free(frame);
+    free(plain);
     return 0;
 }

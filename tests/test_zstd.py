@@ -32,14 +32,9 @@ def plain(stream: bytes) -> bytes:
     return data
 
 
-def joined(*frames: bytes) -> bytes:
+def joined(*frames: bytes, limit: int = BLOCK) -> bytes:
     """Without its frame header each of FRAMES, made to go on."""
-    pieces = []
-    for one in frames:
-        more = continued(one)
-        assert more is not None
-        pieces += more
-    return HEADER + b"".join(pieces) + LAST_EMPTY
+    return HEADER + b"".join(piece for one in frames for piece in continued(one, plain(one), limit)) + LAST_EMPTY
 
 
 def words(rng: random.Random, size: int, kinds: int = 60) -> bytes:
@@ -78,7 +73,9 @@ def test_every_level(level: int) -> None:
     sizes = (0, 1, 7, 300, 5000, 70_000, BLOCK, 300_000) if level < 13 else (0, 300, 70_000)
     parts = [kind(rng, size, rng.choice((3, 60, 4000))) for size in sizes for kind in KINDS]
     rng.shuffle(parts)
-    assert plain(joined(*(frame(part, level) for part in parts))) == b"".join(parts)
+    frames = [frame(part, level) for part in parts]
+    for limit in (BLOCK, 0, 60, 4000):  # so that nothing, everything or something is stored that would be written anew
+        assert plain(joined(*frames, limit=limit)) == b"".join(parts)
 
 
 def test_without_it_a_reader_goes_wrong() -> None:
@@ -104,8 +101,7 @@ def test_what_is_not_affected_stays_as_it_is() -> None:
     """Only the first blocks are written anew; the rest is a view of the frame."""
     data = words(random.Random(1), 3_000_000, 4000)
     made = frame(data)
-    pieces = continued(made)
-    assert pieces is not None
+    pieces = continued(made, data)
     views = [piece for piece in pieces if isinstance(piece, memoryview)]
     assert all(view.obj is made for view in views)
     assert sum(map(len, views)) > len(made) * 0.8
@@ -145,47 +141,84 @@ def test_odd_parameters() -> None:
 
 
 def test_a_block_that_would_be_too_large() -> None:
-    """None where a block that must be written anew reaches the limit."""
+    """One that must be written anew, and reaches the limit, holds its bytes as they are."""
     data = periods(random.Random(2), 20_000)
     made = frame(data)
-    anew = continued(made)
-    assert anew is not None
-    assert isinstance(anew[0], bytes)
+    anew = continued(made, data)
+    assert len(anew) == 1
     size = len(anew[0]) - 3  # of the one block
-    assert continued(made, size + 1) == anew
-    assert continued(made, size) is None
+    assert continued(made, data, size + 1) == anew
+    assert continued(made, data, size) == [(len(data) << 3).to_bytes(3, "little") + data]
+
+
+@pytest.mark.parametrize("level", [3, 9, 19])
+def test_what_follows_a_stored_block(level: int) -> None:
+    """Blocks that use the codes of one that is stored, of literals or of sequences, cannot stay either; others do."""
+    rng = random.Random(level)
+    parts = [letters(rng, 100_000) + words(rng, 500_000, 4000), periods(rng, 300_000) + letters(rng, 300_000), words(rng, 600_000, 900)]
+    frames = [frame(part, level) for part in parts]
+    stream = joined(*frames, limit=0)
+    assert plain(stream) == b"".join(parts)
+    assert len(stream) < sum(map(len, frames)) + 500_000
+
+
+def kinds_of_literals(made: bytes) -> list[int]:
+    """Of each compressed block (RFC 8878, 3.1.1.3.1.1): 2 has a tree of its own, 3 takes the last one."""
+    found, at, last = [], 6, False
+    while not last:
+        word = int.from_bytes(made[at : at + 3], "little")
+        last, kind = bool(word & 1), word >> 1 & 3
+        found += [made[at + 3] & 3] if kind == 2 else []
+        at += 3 + (1 if kind == 1 else word >> 3)
+    return found
+
+
+def test_literals_without_a_tree() -> None:
+    """What takes the tree of a block that is stored is stored too, up to one that has its own."""
+    rng = random.Random(7)
+    parts = []
+    for _ in range(40):
+        one = letters(rng, 700) + b"a" * 40  # at the distance 1, which every frame begins with
+        parts.append(one + letters(rng, rng.randrange(3000, 9000)) + bytes(rng.choices(range(40, 60), k=3000)))
+    frames = [frame(part, 1, window_log=10) for part in parts]  # blocks of 1 KiB
+    assert sum(kinds_of_literals(one)[:2] == [2, 3] for one in frames) > 10
+    for limit in (BLOCK, 0):
+        assert plain(joined(*frames, limit=limit)) == b"".join(parts)
+    stored = len(joined(*frames, limit=0))
+    assert sum(map(len, frames)) < stored < 0.95 * sum(map(len, parts))
 
 
 @pytest.mark.parametrize("more", [{"write_checksum": True}, {"write_content_size": True}])
 def test_refuses_frames_that_tell_more(more: dict[str, bool]) -> None:
     chosen = zstandard.ZstdCompressionParameters.from_level(3, **{"write_checksum": False, "write_content_size": False} | more)
-    with pytest.raises(ValueError, match="not a zstd frame without"):
-        continued(zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100))
+    with pytest.raises(ValueError, match="not a zstd frame of that data without"):
+        continued(zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100), b"data" * 100)
 
 
 def test_refuses_what_is_cut() -> None:
-    made = frame(periods(random.Random(3), 3000) + words(random.Random(4), 3000))
-    for end in range(len(made)):
+    data = periods(random.Random(3), 3000) + words(random.Random(4), 3000)
+    made = frame(data)
+    wrong = [(made[:end], data) for end in range(len(made))] + [(made + b"\0", data), (made, data[:-1]), (made, data + b"\0"), (made, b"")]
+    for one, stands_for in wrong:
         with pytest.raises(ValueError, match="not a zstd frame"):
-            continued(made[:end])
-    with pytest.raises(ValueError, match="not a zstd frame"):
-        continued(made + b"\0")
+            continued(one, stands_for)
 
 
 def test_survives_damage() -> None:
     """Any bytes end in pieces or in ValueError. What a reader refuses may pass, for only the sequences are looked into."""
     rng = random.Random(5)
     for level in (1, 3, 7, 15):
-        made = frame(periods(rng, 4000) + words(rng, 4000), level)
+        data = periods(rng, 4000) + words(rng, 4000)
+        made = frame(data, level)
         for _ in range(3000):
             damaged = bytearray(made)
             for _ in range(rng.randrange(1, 4)):
                 damaged[rng.randrange(5, len(damaged))] = rng.randrange(256)
             try:
-                pieces = continued(bytes(damaged))
+                pieces = continued(bytes(damaged), data, rng.choice((0, 300, BLOCK)))
             except ValueError:
                 continue
-            assert pieces is None or b"".join(pieces)
+            assert b"".join(pieces)
 
 
 @pytest.mark.skipif(not shutil.which("zstd"), reason="the zstd command is not installed")

@@ -33,7 +33,7 @@ static void *pack(void *unused)
     problem p = {0};
     for (size_t i; (i = atomic_fetch_add(&next, 1)) < packed->segments_count;) {
         uint8_t *into = malloc(packed->segments[i].size + 1);
-        int bad = !into || (packed->segments[i].kind == SEGMENT_HEADER && plan_digest(packed, i, &p)) || plan_fill(packed, i, into, &p);
+        int bad = !into || (packed->segments[i].kind == SEGMENT_HEADER && plan_digest(packed, &i, 1, &p)) || plan_fill(packed, i, into, &p);
         free(into);
         if (bad)
             return packed;

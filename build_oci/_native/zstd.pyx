@@ -23,26 +23,31 @@ cdef extern from "frame.h" nogil:
     ctypedef enum frame_outcome:
         FRAME_CONTINUED
         FRAME_MALFORMED
-        FRAME_TOO_LARGE
         FRAME_NO_MEMORY
 
-    frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, frame_continuation *out)
+    frame_outcome frame_continue(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
+                                 frame_continuation *out)
 
 
-def continued(frame, size_t limit=ZSTD_BLOCK_MAX):
-    cdef Py_buffer view
+def continued(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
+    cdef Py_buffer view, data
     cdef frame_continuation found
     cdef frame_outcome outcome
     PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
-    with nogil:
-        outcome = frame_continue(<const uint8_t *>view.buf, <size_t>view.len, min(limit, <size_t>ZSTD_BLOCK_MAX), &found)
-    PyBuffer_Release(&view)
+    try:
+        PyObject_GetBuffer(plain, &data, PyBUF_SIMPLE)
+        with nogil:
+            outcome = frame_continue(
+                <const uint8_t *>view.buf, <size_t>view.len, <const uint8_t *>data.buf, <size_t>data.len,
+                min(limit, <size_t>ZSTD_BLOCK_MAX), &found
+            )
+        PyBuffer_Release(&data)
+    finally:
+        PyBuffer_Release(&view)
     if outcome == FRAME_NO_MEMORY:
         raise MemoryError
     if outcome == FRAME_MALFORMED:
-        raise ValueError("this is not a zstd frame without checksum, content size and dictionary")
-    if outcome == FRAME_TOO_LARGE:
-        return None
+        raise ValueError("this is not a zstd frame of that data without checksum, content size and dictionary")
     pieces = []
     try:
         if found.head_size:

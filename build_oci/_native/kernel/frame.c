@@ -12,6 +12,7 @@ enum { LAST_OFFSETS = 3 };
 typedef struct block {
     const uint8_t *data; /* behind its header */
     size_t size;         /* as it is stored */
+    size_t told;         /* by the header; of a block that is not compressed, what it stands for */
     unsigned type;
     int last;
 } block;
@@ -22,7 +23,7 @@ static const uint8_t *take_block(block *out, const uint8_t *at, const uint8_t *e
     if (end - at < FRAME_BLOCK_HEADER)
         return NULL;
     uint32_t word = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
-    *out = (block){.data = at + FRAME_BLOCK_HEADER, .last = word & 1, .type = word >> 1 & 3, .size = word >> 3};
+    *out = (block){.data = at + FRAME_BLOCK_HEADER, .last = word & 1, .type = word >> 1 & 3, .size = word >> 3, .told = word >> 3};
     if (out->type > COMPRESSED_BLOCK || out->size > ZSTD_BLOCK_MAX)
         return NULL;
     if (out->type == RLE_BLOCK)
@@ -38,29 +39,37 @@ static void put_block_header(uint8_t *out, uint32_t size, unsigned type)
     out[2] = (uint8_t)(word >> 16);
 }
 
-/* Bytes of the literals section (3.1.1.3.1) that a compressed block of SIZE bytes begins with; 0 where it does not fit. */
-static size_t literals_size(const uint8_t *data, size_t size)
+enum { TREE_LITERALS = 2, TREELESS_LITERALS = 3 };
+
+/* The literals section (3.1.1.3.1) that a compressed block begins with. */
+typedef struct literals {
+    size_t size; /* in the block; 0: it does not fit */
+    size_t stands_for;
+    unsigned type;
+} literals;
+
+static literals read_literals(const uint8_t *data, size_t size)
 {
-    if (size < 5) { /* the longest header, which is read in one go */
-        uint8_t padded[5] = {0};
-        memcpy(padded, data, size);
-        size_t literals = size ? literals_size(padded, sizeof padded) : 0;
-        return literals < size ? literals : 0;
-    }
-    unsigned type = data[0] & 3, format = data[0] >> 2 & 3;
+    literals found = {0};
+    unsigned format = size ? data[0] >> 2 & 3 : 0;
     uint64_t word = 0;
-    for (int i = 0; i < 5; i++)
+    for (size_t i = 0; i < 5 && i < size; i++) /* the longest header */
         word |= (uint64_t)data[i] << 8 * i;
     size_t header, content;
-    if (type < 2) { /* as they are, or one byte that is repeated */
+    found.type = word & 3;
+    if (found.type < TREE_LITERALS) { /* as they are, or one byte that is repeated */
         header = format == 1 ? 2 : format == 3 ? 3 : 1;
-        content = type ? 1 : (size_t)(header == 1 ? (word & 0xff) >> 3 : (word & (header == 2 ? 0xffff : 0xffffff)) >> 4);
+        found.stands_for = (size_t)(header == 1 ? (word & 0xff) >> 3 : (word & (header == 2 ? 0xffff : 0xffffff)) >> 4);
+        content = found.type ? 1 : found.stands_for;
     } else {
         unsigned bits = format < 2 ? 10 : format == 2 ? 14 : 18;
         header = format < 2 ? 3 : format == 2 ? 4 : 5;
+        found.stands_for = (size_t)(word >> 4 & ((1u << bits) - 1));
         content = (size_t)(word >> (4 + bits) & ((1u << bits) - 1));
     }
-    return header + content < size ? header + content : 0;
+    if (header + content < size)
+        found.size = header + content;
+    return found;
 }
 
 /* The last offsets of the compressor that made the frame, and those of a reader, 0 where they are not known. */
@@ -120,11 +129,13 @@ static int agree(const offsets *o)
 typedef struct maker {
     fse_table tables[SEQUENCE_CODES];
     uint8_t replaced[SEQUENCE_CODES]; /* of each kind: has the reader another table than the compressor had? */
+    int treeless;                     /* does the reader lack the compressor's tree of literals? */
     offsets offsets;
     sequence *sequences, *again;
     uint8_t *written;
     uint8_t *head;
     size_t head_size, head_room;
+    const uint8_t *plain, *plain_end; /* what the frame stands for, from the next block on */
     size_t limit;
 } maker;
 
@@ -152,61 +163,93 @@ static int append_block(maker *m, const block *b)
     return append(m, header, sizeof header) || append(m, b->data, b->size);
 }
 
+enum { WRITTEN, TOO_LARGE, MALFORMED, NO_MEMORY };
+
 /* Writes B anew, with the first COUNT sequences as they now are. */
-static frame_outcome rewrite(maker *m, const block *b, size_t literals, size_t count)
+static int rewrite(maker *m, const block *b, size_t literals, size_t count)
 {
     uint8_t header[FRAME_BLOCK_HEADER];
     size_t size = section_write(m->sequences, count, m->written);
     if (!size || literals + size >= m->limit)
-        return FRAME_TOO_LARGE;
+        return TOO_LARGE;
     /* A reader would not see a mistake in here, so it is read again. */
     fse_table tables[SEQUENCE_CODES];
     section s;
     if (section_begin(&s, m->written, m->written + size, tables) || s.count != count || section_read(&s, tables, m->again) ||
         memcmp(m->again, m->sequences, count * sizeof *m->again))
-        return FRAME_MALFORMED;
+        return MALFORMED;
     put_block_header(header, (uint32_t)(literals + size), COMPRESSED_BLOCK);
     if (append(m, header, sizeof header) || append(m, b->data, literals) || append(m, m->written, size))
-        return FRAME_NO_MEMORY;
-    return FRAME_CONTINUED;
+        return NO_MEMORY;
+    return WRITTEN;
 }
 
-/* Adds one block to the head, as it is or anew. */
-static frame_outcome continue_block(maker *m, const block *b)
+/* The next SIZE bytes as they are. */
+static int store(maker *m, size_t size)
 {
+    uint8_t header[FRAME_BLOCK_HEADER];
+    put_block_header(header, (uint32_t)size, RAW_BLOCK);
+    return append(m, header, sizeof header) || append(m, m->plain, size) ? NO_MEMORY : WRITTEN;
+}
+
+/* Adds a compressed block to the head: as it is, anew, or what it stands for. */
+static int continue_compressed(maker *m, const block *b)
+{
+    literals l = read_literals(b->data, b->size);
     section s;
-    if (b->type != COMPRESSED_BLOCK)
-        return append_block(m, b) ? FRAME_NO_MEMORY : FRAME_CONTINUED;
-    size_t literals = literals_size(b->data, b->size);
-    if (!literals || section_begin(&s, b->data + literals, b->data + b->size, m->tables))
-        return FRAME_MALFORMED;
+    if (!l.size || section_begin(&s, b->data + l.size, b->data + b->size, m->tables) || section_read(&s, m->tables, m->sequences))
+        return MALFORMED;
+    uint32_t reader[LAST_OFFSETS];
+    uint8_t replaced[SEQUENCE_CODES];
+    memcpy(reader, m->offsets.reader, sizeof reader);
+    memcpy(replaced, m->replaced, sizeof replaced);
+    size_t size = l.stands_for;
     int anew = 0;
-    if (s.count) {
-        for (int of = 0; of < SEQUENCE_CODES; of++) {
-            anew |= s.repeated[of] && m->replaced[of];
-            m->replaced[of] &= s.repeated[of];
-        }
-        if (anew || !agree(&m->offsets)) {
-            if (section_read(&s, m->tables, m->sequences))
-                return FRAME_MALFORMED;
-            /* Once they agree they go on doing so, however the sequences go on. */
-            for (size_t i = 0; i < s.count && !agree(&m->offsets); i++) {
-                int changed = translate(&m->offsets, &m->sequences[i]);
-                if (changed < 0)
-                    return FRAME_MALFORMED;
-                anew |= changed;
-            }
-        }
+    for (int of = 0; s.count && of < SEQUENCE_CODES; of++) {
+        anew |= s.repeated[of] && m->replaced[of];
+        m->replaced[of] &= s.repeated[of];
     }
-    if (!anew)
-        return append_block(m, b) ? FRAME_NO_MEMORY : FRAME_CONTINUED;
-    memset(m->replaced, 1, sizeof m->replaced);
-    return rewrite(m, b, literals, s.count);
+    for (size_t i = 0; i < s.count; i++) {
+        int changed = translate(&m->offsets, &m->sequences[i]);
+        if (changed < 0)
+            return MALFORMED;
+        anew |= changed;
+        size += match_length(&m->sequences[i]);
+    }
+    if (size > ZSTD_BLOCK_MAX || size > (size_t)(m->plain_end - m->plain))
+        return MALFORMED;
+    int outcome = TOO_LARGE;
+    if (l.type != TREELESS_LITERALS || !m->treeless)
+        outcome = anew ? rewrite(m, b, l.size, s.count) : append_block(m, b) ? NO_MEMORY : WRITTEN;
+    if (outcome == TOO_LARGE) {
+        outcome = store(m, size);
+        /* The reader is where it was before. */
+        memcpy(m->offsets.reader, reader, sizeof reader);
+        for (int of = 0; s.count && of < SEQUENCE_CODES; of++)
+            m->replaced[of] = replaced[of] || !s.repeated[of];
+        m->treeless |= l.type == TREE_LITERALS;
+    } else {
+        if (anew)
+            memset(m->replaced, 1, sizeof m->replaced);
+        m->treeless &= l.type != TREE_LITERALS;
+    }
+    m->plain += size;
+    return outcome;
+}
+
+static int continue_block(maker *m, const block *b)
+{
+    if (b->type == COMPRESSED_BLOCK)
+        return continue_compressed(m, b);
+    if (b->told > (size_t)(m->plain_end - m->plain))
+        return MALFORMED;
+    m->plain += b->told;
+    return append_block(m, b) ? NO_MEMORY : WRITTEN;
 }
 
 static int settled(const maker *m)
 {
-    return agree(&m->offsets) && !m->replaced[0] && !m->replaced[1] && !m->replaced[2];
+    return agree(&m->offsets) && !m->treeless && !m->replaced[0] && !m->replaced[1] && !m->replaced[2];
 }
 
 static frame_outcome work(maker *m, const uint8_t *frame, size_t size, frame_continuation *out)
@@ -226,13 +269,13 @@ static frame_outcome work(maker *m, const uint8_t *frame, size_t size, frame_con
             out->from = (size_t)(from - frame);
         }
         if (in_head) {
-            frame_outcome outcome = continue_block(m, &b);
-            if (outcome != FRAME_CONTINUED)
-                return outcome;
+            int outcome = continue_block(m, &b);
+            if (outcome != WRITTEN)
+                return outcome == NO_MEMORY ? FRAME_NO_MEMORY : FRAME_MALFORMED;
         }
         out->last = (size_t)(from - frame);
     }
-    if (at != end)
+    if (at != end || (in_head && m->plain != m->plain_end))
         return FRAME_MALFORMED;
     if (in_head)
         out->from = out->last = size;
@@ -243,7 +286,8 @@ static frame_outcome work(maker *m, const uint8_t *frame, size_t size, frame_con
     return FRAME_CONTINUED;
 }
 
-frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, frame_continuation *out)
+frame_outcome frame_continue(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
+                             frame_continuation *out)
 {
     *out = (frame_continuation){0};
     maker *m = calloc(1, sizeof *m);
@@ -251,6 +295,8 @@ frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, fr
         return FRAME_NO_MEMORY;
     static const uint32_t first[LAST_OFFSETS] = {1, 4, 8};
     memcpy(m->offsets.maker, first, sizeof first);
+    m->plain = plain;
+    m->plain_end = plain + plain_size;
     m->limit = limit;
     m->sequences = malloc(SEQUENCES_MAX * sizeof *m->sequences);
     m->again = malloc(SEQUENCES_MAX * sizeof *m->again);

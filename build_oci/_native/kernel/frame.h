@@ -19,19 +19,19 @@ typedef struct frame_continuation {
 typedef enum frame_outcome {
     FRAME_CONTINUED,
     FRAME_MALFORMED,
-    FRAME_TOO_LARGE, /* a block that must be written anew would come out larger than the limit */
     FRAME_NO_MEMORY,
 } frame_outcome;
 
 /*
- * Works out what continues any frame in the way that the SIZE bytes at FRAME, one whole frame, would by itself. It has no checksum, tells
- * no content size and names no dictionary. A block
- * must stay below LIMIT, which is at most ZSTD_BLOCK_MAX.
+ * Works out what continues any frame in the way that the SIZE bytes at FRAME, one whole frame of the PLAIN_SIZE bytes at PLAIN, would by
+ * itself. It has no checksum, tells no content size and names no dictionary. A block that is written anew stays below LIMIT, which is at
+ * most ZSTD_BLOCK_MAX; where it cannot, it is stored as it is.
  *
  * Its compressor counted on the three offsets that every frame begins with. A reader that comes from other blocks has others: so the
  * blocks that name one of those are written anew, and the distance told in full, until all three have been replaced by the frame's own;
  * and so are those blocks that repeat a table of a block that was.
  */
-frame_outcome frame_continue(const uint8_t *frame, size_t size, size_t limit, frame_continuation *out);
+frame_outcome frame_continue(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
+                             frame_continuation *out);
 
 #endif

@@ -231,6 +231,14 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
     return in.left ? -1 : 0;
 }
 
+size_t match_length(const sequence *q)
+{
+    size_t length = 3 + q->extra[MATCH_LENGTHS];
+    for (unsigned code = 0; code < q->codes[MATCH_LENGTHS]; code++) /* each stands for as many lengths as its bits can tell */
+        length += (size_t)1 << MATCH_LENGTH_BITS[code];
+    return length;
+}
+
 uint32_t offset_value(const sequence *q)
 {
     return (1u << q->codes[OFFSETS]) + q->extra[OFFSETS];

@@ -58,6 +58,9 @@ int section_read(const section *, const fse_table tables[SEQUENCE_CODES], sequen
  */
 size_t section_write(const sequence *sequences, size_t count, uint8_t *out);
 
+/* Bytes that the match of a sequence is long. */
+size_t match_length(const sequence *);
+
 /* The offset as it is coded: 1 to 3 for one of the last three, and above, the distance and 3. */
 uint32_t offset_value(const sequence *);
 void set_offset_value(sequence *, uint32_t value);
