@@ -120,7 +120,8 @@ SANITIZED := build/sanitize
 # memory that the sanitizer's shadow alone exceeds.
 UNSANITIZED := test_changing_trees.py test_fidelity_shims.py test_signals.py $(addprefix test_faults.py::, \
 	test_disk_error test_disk_error_in_parent test_disk_error_later test_disk_full test_every_call_fails test_one_image_fails \
-	test_output_changes test_little_memory test_memory_of_what_does_not_shrink)
+	test_output_changes test_little_memory test_memory_of_what_does_not_shrink \
+	test_memory_of_slow_levels test_memory_of_many_layers)
 sanitize: $(SANITIZED)/.package ## the tests on extensions under ASan and UBSan, whose every finding is an end
 	@libasan="$$(gcc -print-file-name=libasan.so)"
 	[ -e "$$libasan" ] || { echo 'no libasan found (Debian: gcc, or libasan8)' >&2; exit 1; }

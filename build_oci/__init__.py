@@ -6,7 +6,7 @@
     result = build_oci.build(config, output="image")
     print(result.images[0].digest)
 
-Every error is a BuildOciError. Nothing is global: any number of builds may run side by side, in any threads.
+Every error is a BuildOciError. Any number of builds may run side by side, in any threads.
 """
 
 from __future__ import annotations

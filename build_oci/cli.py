@@ -138,11 +138,6 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
         if options.verbose:
             say(f"build-oci: {printable(text)}")
 
-    if any(image.layer is not None or image.parent for image in config.images):
-        from build_oci._native.memory import one_heap
-
-        # The frames of many workers, 8 MiB each at the most, would leave holes in it: 8 workers took up to 50 MiB more than is promised.
-        one_heap(32 << 20 if workers <= 4 else 4 << 20)
     try:
         result = build(
             config,

@@ -56,14 +56,22 @@ def block_size(compression: str, level: int | None) -> int:
     return _GZIP_TASK * _GZIP_BLOCK if compression == "gzip" else 1 << 20
 
 
+def least_memory(compression: str, level: int | None) -> int:
+    """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
+    if compression == "zstd":
+        level = DEFAULT_LEVELS["zstd"] if level is None else level
+        return 2 * _ZSTD_BLOCK + (2 << 20) if level <= _ZSTD_QUICK else (_ZSTD_JOBS + _ZSTD_JOBS_A_THREAD) * _zstd_job(level)
+    return 2 * block_size(compression, level)
+
+
 def encoder(
     compression: str, level: int | None, sink: Sink, *, pool: Pool, workers: int, epoch: int | None, memory: int = 300 << 20
 ) -> Encoder:
     """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
 
     SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but not of "disabled". POOL compresses
-    the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as what comes out of them fits into
-    MEMORY bytes, but at least one. EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
+    the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as they and what comes out of them fit into
+    MEMORY bytes, but at least one (see least_memory). EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
     """
     if compression == "disabled":
         return _Disabled(sink)
@@ -71,7 +79,7 @@ def encoder(
         level = DEFAULT_LEVELS["zstd"] if level is None else level
         return _Zstd(level, sink, pool, workers, memory) if level <= _ZSTD_QUICK else _SlowZstd(level, sink, workers, memory)
     if compression == "gzip":
-        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, workers, epoch or 0)
+        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, workers, memory, epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
 
 
@@ -194,8 +202,8 @@ class _Zstd(_Blocks[_Pieces]):
             level, window_log=_ZSTD_WINDOW_LOG, write_checksum=False, write_content_size=False, **_ZSTD_TABLES.get(level, {})
         )
         self._compressors: deque[Any] = deque()  # that nobody is using
-        # Of noise, as much comes out as goes in.
-        needs = _ZSTD_BLOCK + self._parameters.estimated_compression_context_size()
+        # A block and, of noise, as much as comes out of it.
+        needs = 2 * _ZSTD_BLOCK + self._parameters.estimated_compression_context_size()
         super().__init__(sink, pool, _ZSTD_BLOCK, max(1, min(workers + 3, memory // needs)), _zstd_header(_ZSTD_WINDOW_LOG))
 
     def _pack(self, block: memoryview) -> _Pieces:
@@ -231,10 +239,15 @@ _ZSTD_JOB = 4 << 20
 _ZSTD_LONG_JOB = 8 << 20
 _ZSTD_FAR = 8  # from this level on they are that long
 _ZSTD_OVERLAP_LOG = 8
-# Memory of a thread in jobs, with data that does not shrink: what it reads, what that overlaps with, what comes out, and what waits.
+# Memory in jobs, of noise: what the library has whatever its threads, and what each takes (8 MiB: 100 MiB for one, 240 for four).
+_ZSTD_JOBS = 8
 _ZSTD_JOBS_A_THREAD = 6
 _ZSTD_HASH_LOG = 21
 _ZSTD_OWN_WAYS = 13  # from this level on
+
+
+def _zstd_job(level: int) -> int:
+    return _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
 
 
 class _SlowZstd(_AsItComes):
@@ -243,14 +256,14 @@ class _SlowZstd(_AsItComes):
     def __init__(self, level: int, sink: Sink, workers: int, memory: int) -> None:
         import zstandard
 
-        job = _ZSTD_JOB if level < _ZSTD_FAR else _ZSTD_LONG_JOB
+        job = _zstd_job(level)
         own: dict[str, int] = {}
         if level < _ZSTD_OWN_WAYS:
             plain = zstandard.ZstdCompressionParameters.from_level(level)
             own = {"job_size": job, "overlap_log": _ZSTD_OVERLAP_LOG, "hash_log": min(plain.hash_log, _ZSTD_HASH_LOG)}
         # At least 1: with no thread at all zstd compresses the stream as one job, into other bytes. One more than the workers, so that a
         # job waits whenever a thread is done.
-        by_memory = memory // (_ZSTD_JOBS_A_THREAD * job)
+        by_memory = (memory // job - _ZSTD_JOBS) // _ZSTD_JOBS_A_THREAD
         threads = max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
         parameters = zstandard.ZstdCompressionParameters.from_level(
             level, threads=threads, write_checksum=False, write_content_size=False, **own
@@ -269,7 +282,7 @@ class _SlowZstd(_AsItComes):
 # Against 1 MiB, blocks of 256 KiB cost 0.6 % in size and of 512 KiB 0.2 %, of 4 MiB save 0.1 % (gzip 5 and 6 on 60 MB of binaries).
 _GZIP_BLOCK = 1 << 20
 _GZIP_TASK = 2  # blocks that one thread compresses, at most: so many at once are joined
-_GZIP_TASKS_IN_FLIGHT = 24  # at most, whatever the workers: some 75 MiB with what comes out of them
+_GZIP_TASKS_IN_FLIGHT = 24  # at most, whatever the workers: 96 MiB with what comes out of them
 
 # Up to this level ISA-L, three times as fast for some percent more output; above, libdeflate.
 # (ISA-L's level 3 is left alone: what it writes depends on the CPU it runs on.)
@@ -341,10 +354,11 @@ class _Deflated(NamedTuple):
 class _Gzip(_Blocks[_Deflated]):
     """One member of deflate blocks that do not look back at each other, joined by full flushes."""
 
-    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, epoch: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, memory: int, epoch: int) -> None:
         # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
         header = b"\x1f\x8b\x08\x00" + (epoch % (1 << 32)).to_bytes(4, "little") + b"\x00\xff"
-        super().__init__(sink, pool, _GZIP_TASK * _GZIP_BLOCK, min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT), header)
+        size = _GZIP_TASK * _GZIP_BLOCK
+        super().__init__(sink, pool, size, max(1, min(2 * workers + 2, _GZIP_TASKS_IN_FLIGHT, memory // (2 * size))), header)
         self._level = level
         self._crc = self._bytes = 0
 

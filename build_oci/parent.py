@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.compression import encoder
+from build_oci.compression import encoder, least_memory
 from build_oci.decompression import decode
 from build_oci.errors import ParentError, counted
 from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
@@ -162,10 +162,10 @@ class Parents:
         scans = _Scans(len(manifest.layers)) if self._scan else None
         gauge = _Gauge(sum(layer.size for layer in manifest.layers), read)
 
-        # Each may be recompressed, and then holds a block that comes in, one that is packed, and as much again of what comes out.
-        there = self._workers.codec_memory // (4 * self._workers.block_size)
+        # Each may be recompressed, by an encoder of its own.
+        there = self._workers.codec_memory // least_memory(self._config.compression, self._config.level)
         at_once = max(1, min(self._workers.count, len(manifest.layers), there))
-        memory = self._workers.codec_memory // (2 * at_once)
+        memory = self._workers.codec_memory // at_once
 
         def take(number: int) -> ParentLayer:
             return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress, memory=memory)

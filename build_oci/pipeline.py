@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci import oci
-from build_oci.compression import block_size
+from build_oci.compression import block_size, least_memory
 from build_oci.config import check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each costs the memory of one codec.
 IMAGES_AT_ONCE = 2
+_AMPLE = 256 << 20
 
 
 class BuildResult(NamedTuple):
@@ -63,7 +64,12 @@ def build(
     created = int(time.time()) if epoch is None else epoch
     block = block_size(config.compression, config.level)
     at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images), config.prefetch_limit // (2 * block)))
-    threads = Workers(workers, config.prefetch_limit, at_once, block)
+    threads = Workers(workers, config.prefetch_limit, at_once, block, least_memory(config.compression, config.level))
+    if any(image.layer is not None or image.parent for image in config.images):
+        from build_oci._native.memory import one_heap
+
+        # Frames of zstd's, 8 MiB each at the most, leave holes in it: where many workers make them, or memory is short, they stay out.
+        one_heap(32 << 20 if workers <= 4 and config.prefetch_limit >= _AMPLE else 4 << 20)
     started(threads.cancel)
     _explain_settings(config, workers, explain)
     with Layout(output) as layout, threads:
@@ -74,7 +80,7 @@ def build(
             parents = Parents(config, layout, threads, epoch=epoch, explain=explain)
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
         numbered = list(enumerate(config.images))
-        images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=at_once)
+        images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
         layout.commit(oci.index([image.descriptor for image in images], config.annotations), begin=threads.check)
     return BuildResult(os.fspath(output), tuple(images))
 

@@ -79,9 +79,9 @@ class Workers:
     A task of the pool never waits for another task: whoever coordinates (one thread an image) does the waiting.
     """
 
-    def __init__(self, count: int, memory_limit: int, images: int = 1, block_size: int = 1 << 20) -> None:
-        """IMAGES: how many are under way at once, at most; MEMORY_LIMIT, in bytes, is for file data, which is handed on in blocks of
-        BLOCK_SIZE bytes."""
+    def __init__(self, count: int, memory_limit: int, images: int = 1, block_size: int = 1 << 20, codec_least: int = 1 << 20) -> None:
+        """IMAGES: how many are to be under way at once; MEMORY_LIMIT, in bytes, is for file data, which is handed on in blocks of
+        BLOCK_SIZE bytes; CODEC_LEAST is what the compressor of one image takes in any case."""
         self.count = count
         self.block_size = block_size
         self._pool: Pool | None = None
@@ -91,7 +91,9 @@ class Workers:
         # What the compressor of one image may take of memory, in bytes, beside the data that comes in: what is promised (section “Memory”
         # of the architecture), less that data and what everything else takes.
         promised = min(memory_limit + (128 << 20), 300 << 20)
-        self.codec_memory = (promised - max(self.budget.limit, block_size) - (80 << 20)) // images
+        memory = promised - max(self.budget.limit, block_size) - (80 << 20)
+        self.images_at_once = max(1, min(images, memory // codec_least))
+        self.codec_memory = memory // self.images_at_once
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False

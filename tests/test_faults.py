@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import clients
+import layouts
 import oracles
 import pytest
 from faults import (
@@ -445,25 +446,52 @@ def test_the_reason_wins() -> None:
         threads.check()
 
 
-@pytest.mark.parametrize(("limit", "most"), [(512, 300), (1, 145)])
-@pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
-def test_memory_of_what_does_not_shrink(limit: int, most: int, compression: str, tmp_path: Path) -> None:
-    """Section 6: prefetch-limit-mb + 128 MiB, and 300 MiB by default, however many workers and images; noise fills codecs most."""
-    (tmp_path / "tree").mkdir()
-    for number in range(100):
-        (tmp_path / "tree" / f"{number}").write_bytes(os.urandom((1 << 20) + 1))
-        (tmp_path / "tree" / f"{number}x").write_bytes(b"x")
-    config = clients.layer_config(tmp_path / "tree", compression=compression)
-    config |= {"prefetch-limit-mb": limit, "images": 2 * config["images"]}
-    # Not ru_maxrss, in which the process that forked this one counts too.
+def peak_of(config: clients.Document, workers: int, output: Path) -> int:
+    """MiB of memory that a build takes. Not ru_maxrss, in which the process that forked it counts too."""
     program = (
         "import re, sys; from build_oci.cli import main; status = main(sys.argv[1:]); "
         "peak = re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read()); sys.exit(f'{status} {int(peak[1]) >> 10}')"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, "-j8", "-o", tmp_path / "output"],
+        [sys.executable, "-P", "-c", program, f"-j{workers}", "-o", output],
         input=json.dumps(config), env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT,
     )  # fmt: skip
     status, peak = map(int, done.stderr.splitlines()[-1].split())
     assert status == 0
-    assert peak <= most
+    return peak
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("noise")
+    for number in range(100):
+        (tree / f"{number}").write_bytes(os.urandom((1 << 20) + 1))
+        (tree / f"{number}x").write_bytes(b"x")
+    return tree
+
+
+# Section 6: prefetch-limit-mb + 128 MiB, and 300 MiB by default, however many workers and images; noise fills codecs most.
+
+
+@pytest.mark.parametrize(("limit", "most", "workers"), [(512, 300, 8), (64, 192, 8), (64, 192, 4), (1, 129, 8)])
+@pytest.mark.parametrize("codec", ["zstd", "gzip", "disabled"])
+def test_memory_of_what_does_not_shrink(limit: int, most: int, workers: int, codec: str, noise: Path, tmp_path: Path) -> None:
+    config = clients.layer_config(noise, compression=codec)
+    config |= {"prefetch-limit-mb": limit, "images": 2 * config["images"]}
+    assert peak_of(config, workers, tmp_path / "output") <= most
+
+
+def test_memory_of_slow_levels(noise: Path, tmp_path: Path) -> None:
+    """Whose compressors take 100 MiB each at the least."""
+    config = clients.layer_config(noise, compression="zstd", **{"compression-level": 8})
+    assert peak_of(config | {"images": 2 * config["images"]}, 4, tmp_path / "output") <= 300
+
+
+@pytest.mark.parametrize("more", [{"compression": "gzip"}, {"compression": "zstd"}, {"compression": "zstd", "compression-level": 9}])
+def test_memory_of_many_layers(more: clients.Document, tmp_path: Path) -> None:
+    """Layers of a parent are recompressed side by side, but no more of them than there is memory for."""
+    archives = [layouts.archive((f"{number}", os.urandom(40 << 20))) for number in range(6)]
+    parent = layouts.Layout(tmp_path / "parent")
+    parent.index(layouts.image(parent, archives))
+    image = {"architecture": "amd64", "os": "linux", "parent": {"image": str(tmp_path / "parent")}}
+    assert peak_of({**more, "images": [image]}, 8, tmp_path / "output") <= 300
