@@ -373,10 +373,10 @@ static int is_quick(const walker *walk)
 static void step_both(walker *one, walker *two)
 {
     quick first = quicken(one), second = quicken(two), first_was = first, second_was = second;
-    const uint8_t *first_end = one->in.end - 8, *second_end = two->in.end - 8;
 
     if (!is_quick(one) || !is_quick(two))
         return;
+    const uint8_t *first_end = one->in.end - 8, *second_end = two->in.end - 8;
     while (first.next <= first_end && second.next <= second_end) {
         uint64_t special = 0;
 
@@ -400,10 +400,10 @@ static void step_both(walker *one, walker *two)
 static void step_alone(walker *walk)
 {
     quick at = quicken(walk), was = at;
-    const uint8_t *end = walk->in.end - 8;
 
     if (!is_quick(walk))
         return;
+    const uint8_t *end = walk->in.end - 8;
     while (at.next <= end) {
         uint64_t special = 0;
 
