@@ -49,9 +49,13 @@ class Encoder(Protocol):
         """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
 
 
+def _level(compression: str, level: int | None) -> int:
+    return DEFAULT_LEVELS.get(compression, 0) if level is None else level
+
+
 def block_size(compression: str, level: int | None) -> int:
     """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams are cut at its multiples."""
-    if compression == "zstd" and (level or DEFAULT_LEVELS["zstd"]) <= _ZSTD_QUICK:
+    if compression == "zstd" and _level(compression, level) <= _ZSTD_QUICK:
         return _ZSTD_BLOCK
     return _GZIP_TASK * _GZIP_BLOCK if compression == "gzip" else 1 << 20
 
@@ -59,7 +63,7 @@ def block_size(compression: str, level: int | None) -> int:
 def least_memory(compression: str, level: int | None) -> int:
     """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
     if compression == "zstd":
-        level = DEFAULT_LEVELS["zstd"] if level is None else level
+        level = _level(compression, level)
         return 2 * _ZSTD_BLOCK + (2 << 20) if level <= _ZSTD_QUICK else (_ZSTD_JOBS + _ZSTD_JOBS_A_THREAD) * _zstd_job(level)
     return 2 * block_size(compression, level)
 
@@ -73,13 +77,13 @@ def encoder(
     the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as they and what comes out of them fit into
     MEMORY bytes, but at least one (see least_memory). EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
     """
+    level = _level(compression, level)
     if compression == "disabled":
         return _Disabled(sink)
     if compression == "zstd":
-        level = DEFAULT_LEVELS["zstd"] if level is None else level
         return _Zstd(level, sink, pool, workers, memory) if level <= _ZSTD_QUICK else _SlowZstd(level, sink, workers, memory)
     if compression == "gzip":
-        return _Gzip(DEFAULT_LEVELS["gzip"] if level is None else level, sink, pool, workers, memory, epoch or 0)
+        return _Gzip(level, sink, pool, workers, memory, epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each costs the memory of one codec.
 IMAGES_AT_ONCE = 2
-_AMPLE = 256 << 20
+_AMPLE = 256 << 20  # bytes of prefetch-limit-mb, with which the promise of memory is the default one, with room to spare
 
 
 class BuildResult(NamedTuple):
@@ -63,7 +63,7 @@ def build(
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
     block = block_size(config.compression, config.level)
-    at_once = max(1, min(IMAGES_AT_ONCE, workers, len(config.images), config.prefetch_limit // (2 * block)))
+    at_once = min(IMAGES_AT_ONCE, len(config.images))
     threads = Workers(workers, config.prefetch_limit, at_once, block, least_memory(config.compression, config.level))
     if any(image.layer is not None or image.parent for image in config.images):
         from build_oci._native.memory import one_heap

@@ -80,8 +80,8 @@ class Workers:
     """
 
     def __init__(self, count: int, memory_limit: int, images: int = 1, block_size: int = 1 << 20, codec_least: int = 1 << 20) -> None:
-        """IMAGES: how many are to be under way at once; MEMORY_LIMIT, in bytes, is for file data, which is handed on in blocks of
-        BLOCK_SIZE bytes; CODEC_LEAST is what the compressor of one image takes in any case."""
+        """IMAGES: how many may be under way at once, if there are threads and memory for them; MEMORY_LIMIT, in bytes, is for file data,
+        which is handed on in blocks of BLOCK_SIZE bytes; CODEC_LEAST is what the compressor of one image takes in any case."""
         self.count = count
         self.block_size = block_size
         self._pool: Pool | None = None
@@ -92,7 +92,7 @@ class Workers:
         # of the architecture), less that data and what everything else takes.
         promised = min(memory_limit + (128 << 20), 300 << 20)
         memory = promised - max(self.budget.limit, block_size) - (80 << 20)
-        self.images_at_once = max(1, min(images, memory // codec_least))
+        self.images_at_once = max(1, min(images, count, memory_limit // (2 * block_size), memory // codec_least))
         self.codec_memory = memory // self.images_at_once
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []

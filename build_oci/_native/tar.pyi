@@ -42,7 +42,7 @@ class Plan:
         """How many bytes `digest` must hash before segment `index` is filled: the large file that it starts, 0 for other segments."""
 
     def digest(self, *indexes: int) -> Problem | None:
-        """Hash the large files that these segments start, two at a time. Releases the GIL. Returns what went wrong, if anything."""
+        """Hash the large files that these segments start, side by side. Releases the GIL. Returns what went wrong, if anything."""
 
     def fill(self, index: int, into: Buffer) -> Problem | None:
         """Write segment `index` to the start of `into` (writable, at least `size` bytes). Releases the GIL.

@@ -23,7 +23,7 @@ _HEADERS_ROOM = 64 << 10
 # Large files are hashed so far ahead of being packed: far enough that no header waits while a worker has nothing to do, and not so far
 # that they have left the page cache when they are read again.
 _DIGEST_AHEAD = 32 << 20
-# As many of them as hold so many bytes are hashed by one call, two at a time.
+# As many of them as hold so many bytes are hashed by one call, side by side.
 _DIGEST_TOGETHER = 8 << 20
 
 

@@ -163,7 +163,8 @@ static int append_block(maker *m, const block *b)
     return append(m, header, sizeof header) || append(m, b->data, b->size);
 }
 
-enum { WRITTEN, TOO_LARGE, MALFORMED, NO_MEMORY };
+/* Beside the outcomes that others are told. */
+enum { TOO_LARGE = FRAME_NO_MEMORY + 1 };
 
 /* Writes B anew, with the first COUNT sequences as they now are. */
 static int rewrite(maker *m, const block *b, size_t literals, size_t count)
@@ -177,74 +178,70 @@ static int rewrite(maker *m, const block *b, size_t literals, size_t count)
     section s;
     if (section_begin(&s, m->written, m->written + size, tables) || s.count != count || section_read(&s, tables, m->again) ||
         memcmp(m->again, m->sequences, count * sizeof *m->again))
-        return MALFORMED;
+        return FRAME_MALFORMED;
     put_block_header(header, (uint32_t)(literals + size), COMPRESSED_BLOCK);
     if (append(m, header, sizeof header) || append(m, b->data, literals) || append(m, m->written, size))
-        return NO_MEMORY;
-    return WRITTEN;
+        return FRAME_NO_MEMORY;
+    return FRAME_CONTINUED;
 }
 
 /* The next SIZE bytes as they are. */
-static int store(maker *m, size_t size)
+static frame_outcome store(maker *m, size_t size)
 {
     uint8_t header[FRAME_BLOCK_HEADER];
     put_block_header(header, (uint32_t)size, RAW_BLOCK);
-    return append(m, header, sizeof header) || append(m, m->plain, size) ? NO_MEMORY : WRITTEN;
+    return append(m, header, sizeof header) || append(m, m->plain, size) ? FRAME_NO_MEMORY : FRAME_CONTINUED;
 }
 
 /* Adds a compressed block to the head: as it is, anew, or what it stands for. */
-static int continue_compressed(maker *m, const block *b)
+static frame_outcome continue_compressed(maker *m, const block *b)
 {
     literals l = read_literals(b->data, b->size);
     section s;
     if (!l.size || section_begin(&s, b->data + l.size, b->data + b->size, m->tables) || section_read(&s, m->tables, m->sequences))
-        return MALFORMED;
+        return FRAME_MALFORMED;
     uint32_t reader[LAST_OFFSETS];
-    uint8_t replaced[SEQUENCE_CODES];
     memcpy(reader, m->offsets.reader, sizeof reader);
-    memcpy(replaced, m->replaced, sizeof replaced);
     size_t size = l.stands_for;
     int anew = 0;
-    for (int of = 0; s.count && of < SEQUENCE_CODES; of++) {
+    for (int of = 0; s.count && of < SEQUENCE_CODES; of++)
         anew |= s.repeated[of] && m->replaced[of];
-        m->replaced[of] &= s.repeated[of];
-    }
     for (size_t i = 0; i < s.count; i++) {
         int changed = translate(&m->offsets, &m->sequences[i]);
         if (changed < 0)
-            return MALFORMED;
+            return FRAME_MALFORMED;
         anew |= changed;
         size += match_length(&m->sequences[i]);
     }
     if (size > ZSTD_BLOCK_MAX || size > (size_t)(m->plain_end - m->plain))
-        return MALFORMED;
+        return FRAME_MALFORMED;
     int outcome = TOO_LARGE;
     if (l.type != TREELESS_LITERALS || !m->treeless)
-        outcome = anew ? rewrite(m, b, l.size, s.count) : append_block(m, b) ? NO_MEMORY : WRITTEN;
+        outcome = anew ? rewrite(m, b, l.size, s.count) : append_block(m, b) ? FRAME_NO_MEMORY : FRAME_CONTINUED;
     if (outcome == TOO_LARGE) {
         outcome = store(m, size);
         /* The reader is where it was before. */
         memcpy(m->offsets.reader, reader, sizeof reader);
         for (int of = 0; s.count && of < SEQUENCE_CODES; of++)
-            m->replaced[of] = replaced[of] || !s.repeated[of];
+            m->replaced[of] |= !s.repeated[of];
         m->treeless |= l.type == TREE_LITERALS;
     } else {
-        if (anew)
-            memset(m->replaced, 1, sizeof m->replaced);
+        for (int of = 0; s.count && of < SEQUENCE_CODES; of++)
+            m->replaced[of] = anew || (m->replaced[of] && s.repeated[of]);
         m->treeless &= l.type != TREE_LITERALS;
     }
     m->plain += size;
-    return outcome;
+    return (frame_outcome)outcome;
 }
 
-static int continue_block(maker *m, const block *b)
+static frame_outcome continue_block(maker *m, const block *b)
 {
     if (b->type == COMPRESSED_BLOCK)
         return continue_compressed(m, b);
     if (b->told > (size_t)(m->plain_end - m->plain))
-        return MALFORMED;
+        return FRAME_MALFORMED;
     m->plain += b->told;
-    return append_block(m, b) ? NO_MEMORY : WRITTEN;
+    return append_block(m, b) ? FRAME_NO_MEMORY : FRAME_CONTINUED;
 }
 
 static int settled(const maker *m)
@@ -269,9 +266,9 @@ static frame_outcome work(maker *m, const uint8_t *frame, size_t size, frame_con
             out->from = (size_t)(from - frame);
         }
         if (in_head) {
-            int outcome = continue_block(m, &b);
-            if (outcome != WRITTEN)
-                return outcome == NO_MEMORY ? FRAME_NO_MEMORY : FRAME_MALFORMED;
+            frame_outcome outcome = continue_block(m, &b);
+            if (outcome != FRAME_CONTINUED)
+                return outcome;
         }
         out->last = (size_t)(from - frame);
     }

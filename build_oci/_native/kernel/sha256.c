@@ -1,5 +1,6 @@
 /* SHA-256: the scalar kernel, the choice of a kernel, streaming, and the schedule of lanes. See sha256.h. */
 #include "sha256.h"
+#include "sha256_rounds.h"
 
 #include <string.h>
 
@@ -34,32 +35,7 @@ static inline void store_be32(uint8_t *to, uint32_t value)
     to[3] = (uint8_t)value;
 }
 
-static inline uint32_t rotr(uint32_t value, int bits)
-{
-    return value >> bits | value << (32 - bits);
-}
-
 /* The scalar kernel. */
-
-/* Round I of sixteen. The names rotate from one round to the next instead of the values. */
-#define ROUND(a, b, c, d, e, f, g, h, i)                                                                    \
-    do {                                                                                                    \
-        h += (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + (g ^ (e & (f ^ g))) + sha256_rounds[t + (i)] + w[i]; \
-        d += h;                                                                                             \
-        h += (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + ((a & b) | (c & (a | b)));                          \
-    } while (0)
-
-#define EIGHT_ROUNDS(i)                       \
-    do {                                      \
-        ROUND(a, b, c, d, e, f, g, h, i + 0); \
-        ROUND(h, a, b, c, d, e, f, g, i + 1); \
-        ROUND(g, h, a, b, c, d, e, f, i + 2); \
-        ROUND(f, g, h, a, b, c, d, e, i + 3); \
-        ROUND(e, f, g, h, a, b, c, d, i + 4); \
-        ROUND(d, e, f, g, h, a, b, c, i + 5); \
-        ROUND(c, d, e, f, g, h, a, b, i + 6); \
-        ROUND(b, c, d, e, f, g, h, a, i + 7); \
-    } while (0)
 
 void sha256_scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks)
 {
@@ -70,15 +46,13 @@ void sha256_scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks)
         for (int i = 0; i < 16; i++)
             w[i] = load_be32(data + 4 * i);
         for (int t = 0;; t += 16) {
-            EIGHT_ROUNDS(0);
-            EIGHT_ROUNDS(8);
+            EIGHT_ROUNDS(t, 0);
+            EIGHT_ROUNDS(t, 8);
             if (t == 48)
                 break;
             for (int i = 0; i < 16; i++) {
                 uint32_t early = w[(i + 1) & 15], late = w[(i + 14) & 15];
-                w[i] += w[(i + 9) & 15];
-                w[i] += rotr(early, 7) ^ rotr(early, 18) ^ early >> 3;
-                w[i] += rotr(late, 17) ^ rotr(late, 19) ^ late >> 10;
+                NEXT_WORD(i, early, late);
             }
         }
         state[0] += a, state[1] += b, state[2] += c, state[3] += d;

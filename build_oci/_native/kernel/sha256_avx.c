@@ -1,5 +1,6 @@
 /* SHA-256 of eight messages at once, a lane of a vector each, for CPUs of x86-64 without the SHA extensions. See sha256.h. */
 #include "sha256.h"
+#include "sha256_rounds.h"
 
 #ifdef SHA256_HAVE_X86
 
@@ -9,10 +10,8 @@
 #define WITH_AVX512 __attribute__((target("avx2,avx512f,avx512vl")))
 #define WITH_AVX2_INLINE WITH_AVX2 __attribute__((always_inline)) static inline
 
-/* One word of each message. Compilers make one instruction of a rotation where the CPU has it. */
+/* One word of each message. */
 typedef uint32_t words __attribute__((vector_size(32)));
-
-#define ROTR(x, n) ((x) >> (n) | (x) << (32 - (n)))
 
 /* Eight words of each message, from AT on, so that each vector is the same word of all. */
 WITH_AVX2_INLINE void load_eight(words to[8], const uint8_t *const data[8], size_t at)
@@ -41,26 +40,6 @@ WITH_AVX2_INLINE void load_eight(words to[8], const uint8_t *const data[8], size
     }
 }
 
-/* Round I of sixteen. The names rotate from one round to the next instead of the values. */
-#define ROUND(a, b, c, d, e, f, g, h, i)                                                                     \
-    do {                                                                                                     \
-        h += (ROTR(e, 6) ^ ROTR(e, 11) ^ ROTR(e, 25)) + (g ^ (e & (f ^ g))) + (w[i] + sha256_rounds[t + (i)]); \
-        d += h;                                                                                              \
-        h += (ROTR(a, 2) ^ ROTR(a, 13) ^ ROTR(a, 22)) + ((a & b) | (c & (a | b)));                           \
-    } while (0)
-
-#define EIGHT_ROUNDS(i)                       \
-    do {                                      \
-        ROUND(a, b, c, d, e, f, g, h, i + 0); \
-        ROUND(h, a, b, c, d, e, f, g, i + 1); \
-        ROUND(g, h, a, b, c, d, e, f, i + 2); \
-        ROUND(f, g, h, a, b, c, d, e, i + 3); \
-        ROUND(e, f, g, h, a, b, c, d, i + 4); \
-        ROUND(d, e, f, g, h, a, b, c, i + 5); \
-        ROUND(c, d, e, f, g, h, a, b, i + 6); \
-        ROUND(b, c, d, e, f, g, h, a, i + 7); \
-    } while (0)
-
 WITH_AVX2_INLINE void compress_eight(uint32_t *const states[8], const uint8_t *const data[8], size_t blocks)
 {
     union {
@@ -77,16 +56,14 @@ WITH_AVX2_INLINE void compress_eight(uint32_t *const states[8], const uint8_t *c
         load_eight(w, data, block * SHA256_BLOCK);
         load_eight(w + 8, data, block * SHA256_BLOCK + SHA256_BLOCK / 2);
         for (int t = 0;; t += 16) {
-            EIGHT_ROUNDS(0);
-            EIGHT_ROUNDS(8);
+            EIGHT_ROUNDS(t, 0);
+            EIGHT_ROUNDS(t, 8);
             if (t == 48)
                 break;
 #pragma GCC unroll 16
             for (int i = 0; i < 16; i++) {
                 words early = w[(i + 1) & 15], late = w[(i + 14) & 15];
-                w[i] += w[(i + 9) & 15];
-                w[i] += ROTR(early, 7) ^ ROTR(early, 18) ^ early >> 3;
-                w[i] += ROTR(late, 17) ^ ROTR(late, 19) ^ late >> 10;
+                NEXT_WORD(i, early, late);
             }
         }
         state.word[0] = a += state.word[0];
