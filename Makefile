@@ -141,15 +141,16 @@ $(SANITIZED)/.package: $(SOURCES) | .venv/bin/python
 	touch $@
 
 KERNEL := build_oci/_native/kernel
-CLANG := clang -std=c11 -D_GNU_SOURCE -g -O1 -fno-sanitize-recover=all -I$(KERNEL)
-FUZZED := $(addprefix $(KERNEL)/,scanner.c block.c records.c arena.c tree.c sha256.c sha256_avx.c sha256_x86.c sha256_arm.c)
+CLANG := clang -std=c11 -D_GNU_SOURCE -g -O1 -fno-sanitize-recover=all $(addprefix -I$(KERNEL)/,. tree tar parent pack sha256 join)
+SHA256 := $(addprefix sha256/,sha256.c sha256_avx.c sha256_x86.c sha256_arm.c)
+FUZZED := $(addprefix $(KERNEL)/,tar/scanner.c tar/block.c tar/records.c arena.c tree/tree.c $(SHA256))
 fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate and zstd streams, trees, round trips, documents, parents; needs clang and zlib.h
 	@each=$$(( $(or $(MINUTES),10) * 60 / 7 ))
 	mkdir -p build/fuzz
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py seeds build/fuzz
 	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_scanner.c $(FUZZED) -o build/fuzz/scanner
-	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_deflate.c $(KERNEL)/deflate.c -lz -o build/fuzz/deflate
-	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_zstd.c $(KERNEL)/frame.c $(KERNEL)/sequences.c -o build/fuzz/zstd
+	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_deflate.c $(KERNEL)/join/deflate.c -lz -o build/fuzz/deflate
+	$(CLANG) -fsanitize=fuzzer,address,undefined tests/fuzz_zstd.c $(KERNEL)/join/frame.c $(KERNEL)/join/sequences.c -o build/fuzz/zstd
 	libfuzzer() {
 		echo "fuzzing $$1 for $$each s; what fails is saved in build/fuzz/failed"
 		build/fuzz/$$1 -max_total_time=$$each -max_len=$$2 -rss_limit_mb=1024 -timeout=10 -artifact_prefix=build/fuzz/failed/$$1- \
@@ -163,7 +164,8 @@ fuzz: .venv/.tools ## MINUTES (10) of fuzzing: archives, deflate and zstd stream
 
 # CPython itself is not clean under ThreadSanitizer, so a harness in C drives the kernels. Without address randomisation, which some of its
 # versions do not bear with.
-THREADED := $(addprefix $(KERNEL)/,arena.c tree.c scan.c inodes.c content.c digest.c header.c pack.c sha256.c sha256_avx.c sha256_x86.c sha256_arm.c)
+THREADED := $(addprefix $(KERNEL)/,arena.c tree/tree.c tree/scan.c tree/inodes.c \
+	pack/content.c pack/digest.c tar/header.c pack/pack.c $(SHA256))
 tsan: ## the threads of the kernels under ThreadSanitizer; needs clang
 	@mkdir -p build/tsan
 	$(CLANG) -fsanitize=thread tests/tsan_kernels.c $(THREADED) -pthread -o build/tsan/kernels

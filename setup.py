@@ -17,19 +17,23 @@ KERNEL = NATIVE / "kernel"
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 LIMITED_API = "0x030B0000"
 
-SHA256 = ["sha256.c", "sha256_avx.c", "sha256_x86.c", "sha256_arm.c"]
+SHA256 = ["sha256/sha256.c", "sha256/sha256_avx.c", "sha256/sha256_x86.c", "sha256/sha256_arm.c"]
+TREE = ["arena.c", "tree/tree.c"]
+CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
 
 # The kernels each extension is made of, besides its own .pyx.
 KERNELS: dict[str, list[str]] = {
     "memory": [],
-    "deflate": ["deflate.c", "noise.c"],
-    "zstd": ["sequences.c", "frame.c"],
+    "deflate": ["join/deflate.c", "join/noise.c"],
+    "zstd": ["join/sequences.c", "join/frame.c"],
     "sha256": SHA256,
-    "lower": ["arena.c", "tree.c", "block.c", "records.c", "scanner.c", "lower.c", *SHA256],
-    "diff": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "lower.c", "diff.c", *SHA256],
-    "walk": ["arena.c", "tree.c", "scan.c"],
-    "tar": ["arena.c", "tree.c", "inodes.c", "content.c", "digest.c", "header.c", "pack.c", *SHA256],
+    "lower": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", *SHA256],
+    "diff": [*TREE, *CONTENT, "parent/lower.c", "parent/diff.c"],
+    "walk": [*TREE, "tree/scan.c"],
+    "tar": [*TREE, *CONTENT, "tar/header.c", "pack/pack.c"],
 }
+# Headers are included by their base names, which are unique.
+FOLDERS = [str(KERNEL), *sorted(str(path) for path in KERNEL.iterdir() if path.is_dir())]
 
 MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
 if not FREE_THREADED:
@@ -72,8 +76,8 @@ def extension(name: str) -> Extension:
     return Extension(
         f"build_oci._native.{name}",
         sources=sources,
-        depends=[str(path) for path in sorted(KERNEL.glob("*.h"))],
-        include_dirs=[str(KERNEL)],
+        depends=[str(path) for path in sorted(KERNEL.rglob("*.h"))],
+        include_dirs=FOLDERS,
         define_macros=MACROS,
         extra_compile_args=COMPILE,
         extra_link_args=LINK,

@@ -1,4 +1,4 @@
-"""Tar segments of a walked tree: a thin face of kernel/pack.c."""
+"""Tar segments of a walked tree: a thin face of kernel/pack/pack.c."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uint64_t

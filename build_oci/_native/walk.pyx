@@ -1,4 +1,4 @@
-"""The parallel walk of a root file system: a thin face of kernel/scan.c."""
+"""The parallel walk of a root file system: a thin face of kernel/tree/scan.c."""
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free

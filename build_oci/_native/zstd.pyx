@@ -1,4 +1,4 @@
-"""zstd frames that were made apart, joined. See zstd.pyi for the interface and kernel/frame.h for the work."""
+"""zstd frames that were made apart, joined. See zstd.pyi for the interface and kernel/join/frame.h for the work."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
