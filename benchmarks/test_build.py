@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from build_oci.config import load_config
+from build_oci.config.load import load_config
 from build_oci.pipeline import BuildResult, build
 
 pytest_plugins = ("rootfs",)

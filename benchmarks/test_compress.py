@@ -8,9 +8,9 @@ import random
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from build_oci.compression import encoder
-from build_oci.decompression import decode
-from build_oci.pool import Pool
+from build_oci.codec.decode import decode
+from build_oci.codec.encode import encoder
+from build_oci.work.pool import Pool
 
 WORKERS = min(4, os.cpu_count() or 1)
 PIECE = 1 << 20

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
-    from build_oci.config import BuildConfig, load_config
+    from build_oci.config.load import BuildConfig, load_config
     from build_oci.errors import BuildOciError, Cancelled, ConfigError, OutputError, ParentError, TreeError, UsageError
     from build_oci.image import BuiltImage
     from build_oci.pipeline import BuildResult, build
@@ -41,12 +41,12 @@ __all__ = [
 
 _ERRORS = ("BuildOciError", "Cancelled", "ConfigError", "OutputError", "ParentError", "TreeError", "UsageError")
 _HOMES = {
-    "BuildConfig": "config",
+    "BuildConfig": "config.load",
     "BuildResult": "pipeline",
     "BuiltImage": "image",
     "Progress": "progress",
     "build": "pipeline",
-    "load_config": "config",
+    "load_config": "config.load",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 # Before the imports, which make the most objects: to look for garbage among them takes 2 ms, and there is none.
 gc.set_threshold(50_000)
 
-from build_oci.cli import main  # noqa: E402
+from build_oci.cli.command import main  # noqa: E402
 
 
 def command() -> NoReturn:

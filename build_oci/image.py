@@ -9,16 +9,16 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci import oci
+from build_oci.oci import documents as oci
 from build_oci.progress import Listener, Progress, Stage, ignore
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Tree
-    from build_oci.config import BuildConfig, Compression, ImageConfig
-    from build_oci.layer.write import Layer
-    from build_oci.layout import Layout
-    from build_oci.parent import ParentImage, Parents
-    from build_oci.workers import Workers
+    from build_oci.config.load import BuildConfig, Compression, ImageConfig
+    from build_oci.layer.blob import Layer
+    from build_oci.oci.layout import Layout
+    from build_oci.parent.layers import ParentImage, Parents
+    from build_oci.work.crew import Workers
 
 
 class BuiltImage(NamedTuple):
@@ -116,7 +116,7 @@ def _build_upon(
 ) -> tuple[ParentImage, Layer, _Counts]:
     """The parent, and the layer of what the directory PATH changes on top of it; both are read side by side."""
     from build_oci._native.diff import mark_unchanged
-    from build_oci.layer.diff import digest_files
+    from build_oci.layer.digest import digest_files
 
     with context.workers.beside(_timed(stages, "parent")(read_parent)) as reading:
         tree = _read_tree(context, path, tell, stages)
@@ -132,7 +132,7 @@ def _build_upon(
 
 
 def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float]) -> Tree:
-    from build_oci.layer.tree import read_tree
+    from build_oci.layer.walk import read_tree
 
     config = context.config
     tell("walk", 0, None)
@@ -151,14 +151,14 @@ def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float
 
 def _import_the_rest(compression: Compression) -> None:
     """What comes after the walk, which leaves this thread nothing else to do."""
-    import_module("build_oci.layer.write")
-    import_module("build_oci.compression").load(compression)
+    import_module("build_oci.layer.blob")
+    import_module("build_oci.codec.encode").load(compression)
 
 
 def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: dict[str, float]) -> tuple[Layer, _Counts]:
     """What TREE, the directory PATH, emits, as a blob."""
+    from build_oci.layer.blob import write_layer
     from build_oci.layer.pack import Packer, plan_layer
-    from build_oci.layer.write import write_layer
 
     config, workers = context.config, context.workers
     with _timed(stages, "pack"):

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci import oci
-from build_oci.compression import block_size, least_memory
-from build_oci.config import check_paths
+from build_oci.codec.encode import block_size, least_memory
+from build_oci.config.load import check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
-from build_oci.layout import Layout
+from build_oci.oci import documents as oci
+from build_oci.oci.layout import Layout
 from build_oci.progress import Listener, ignore
-from build_oci.workers import Workers, usable_cpus
+from build_oci.work.crew import Workers, usable_cpus
 
 if TYPE_CHECKING:
-    from build_oci.config import BuildConfig
+    from build_oci.config.load import BuildConfig
 
 # Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each costs the memory of one codec.
 IMAGES_AT_ONCE = 2
@@ -75,7 +75,7 @@ def build(
     with Layout(output) as layout, threads:
         parents = None
         if any(image.parent for image in config.images):
-            from build_oci.parent import Parents
+            from build_oci.parent.layers import Parents
 
             parents = Parents(config, layout, threads, epoch=epoch, explain=explain)
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from build_oci.keys import IMAGE_KEYS, PARENT_KEYS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import IMAGE_KEYS, PARENT_KEYS, TOP_KEYS, Key, Kind
 
 INTRODUCTION = """\
 # Configuration

@@ -18,9 +18,9 @@ from typing import Any
 import clients
 import pytest
 
-import build_oci.cli
+import build_oci.cli.command
 
-SOURCE = str(Path(build_oci.cli.__file__).parents[1])
+SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])
 TIMEOUT = 60  # seconds: a run that takes longer hangs
 SHIM = Path(__file__).with_name("faultshim.c")
 BIG = 5 << 20  # a file of several segments, with a digest of its own

@@ -31,9 +31,9 @@ import zstandard
 from test_layer_tar import assert_same_tar, built_tar
 from test_parent_roundtrip import COMPRESSIONS, EPOCH, built, image_of, put, put_index, round_trip
 
-from build_oci.config import BuildConfig, load_config
+from build_oci.config.load import BuildConfig, load_config
 from build_oci.errors import ConfigError, ParentError
-from build_oci.oci import to_json
+from build_oci.oci.documents import to_json
 
 CORPUS = Path(__file__).parent / "corpus"
 MOST_SECONDS = 10.0

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-import build_oci.cli
-from build_oci.arguments import SHELLS, parser
-from build_oci.cli import main
+import build_oci.cli.command
+from build_oci.cli.arguments import SHELLS, parser
+from build_oci.cli.command import main
+from build_oci.cli.metrics import summary
 from build_oci.errors import TreeError
-from build_oci.metrics import summary
-from build_oci.workers import usable_cpus
+from build_oci.work.crew import usable_cpus
 
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
-SOURCE = str(Path(build_oci.cli.__file__).parents[1])
+SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])
 
 
 class StandIn:
@@ -298,7 +298,8 @@ def test_endless_input() -> None:
 @pytest.mark.parametrize("stream", [1, 2])
 def test_descriptors_are_occupied(stream: int) -> None:
     """A file that is opened later must not become the standard error of the C library."""
-    code = "import os, sys; from build_oci.cli import main; main(['--version']); os.write(3, b'%d' % os.open('/dev/null', os.O_RDONLY))"
+    code = "import os, sys; from build_oci.cli.command import main; main(['--version']); "
+    code += "os.write(3, b'%d' % os.open('/dev/null', os.O_RDONLY))"
     done = run(f"'{sys.executable}' -c \"{code}\" 3>&1 {stream}>&- | tail -c 1")
     assert done.stdout not in (b"", b"0", b"1", b"2")
 

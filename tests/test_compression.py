@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from build_oci import compression
 from build_oci._native import deflate, zstd
-from build_oci.compression import Piece, block_size, encoder
-from build_oci.decompression import decode
-from build_oci.pool import Pool, Task
+from build_oci.codec import encode as compression
+from build_oci.codec.decode import decode
+from build_oci.codec.encode import Piece, block_size, encoder
+from build_oci.work.pool import Pool, Task
 
 pytestmark = pytest.mark.slow
 

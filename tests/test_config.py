@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_oci.config import BuildConfig, Compression, check_paths, load_config, source_date_epoch
+from build_oci.config.load import BuildConfig, Compression, check_paths, load_config, source_date_epoch
 from build_oci.errors import ConfigError, UsageError
 
 REAL = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or Path(__file__).parents[2] / "shared" / "real-configs")

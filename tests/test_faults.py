@@ -38,10 +38,10 @@ from faults import (
     upon,
 )
 
-import build_oci.cli
+import build_oci.cli.command
 from build_oci.errors import Cancelled, TreeError
-from build_oci.layout import Layout
-from build_oci.workers import Workers
+from build_oci.oci.layout import Layout
+from build_oci.work.crew import Workers
 
 pytestmark = pytest.mark.slow
 
@@ -393,7 +393,7 @@ def test_exhausted(what: str, tree: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(threading.Thread, "start", fail)
     (tmp_path / "config.yaml").write_text(json.dumps(clients.layer_config(tree)))
-    assert build_oci.cli.main(["-o", str(tmp_path / "output"), "-f", str(tmp_path / "config.yaml")]) == 1
+    assert build_oci.cli.command.main(["-o", str(tmp_path / "output"), "-f", str(tmp_path / "config.yaml")]) == 1
     assert capsys.readouterr().err.startswith(f"build-oci: error: out of memory or threads: {what}\nhint: ")
     assert not (tmp_path / "output").exists()
 
@@ -449,7 +449,7 @@ def test_the_reason_wins() -> None:
 def peak_of(config: clients.Document, workers: int, output: Path) -> int:
     """MiB of memory that a build takes. Not ru_maxrss, in which the process that forked it counts too."""
     program = (
-        "import re, sys; from build_oci.cli import main; status = main(sys.argv[1:]); "
+        "import re, sys; from build_oci.cli.command import main; status = main(sys.argv[1:]); "
         "peak = re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read()); sys.exit(f'{status} {int(peak[1]) >> 10}')"
     )
     done = subprocess.run(

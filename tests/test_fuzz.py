@@ -9,7 +9,7 @@ import pytest
 
 from build_oci._native.deflate import go_on
 from build_oci._native.lower import Scan
-from build_oci.config import BuildConfig
+from build_oci.config.load import BuildConfig
 
 pytestmark = pytest.mark.slow
 CORPUS = {kind: sorted((fuzz.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}

@@ -21,7 +21,7 @@ import trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from build_oci.config import load_config
+from build_oci.config.load import load_config
 from build_oci.errors import TreeError
 from build_oci.pipeline import build
 

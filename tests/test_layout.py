@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from build_oci.errors import OutputError
-from build_oci.layout import Layout
+from build_oci.oci.layout import Layout
 
 
 def files(folder: Path) -> list[str]:

@@ -26,7 +26,7 @@ MAKERS = {
     "ArgumentTypeError": (-1, 0, -1),
 }
 # ValueErrors that become a ParentError naming the blob (parent._named), or a finding of `verify`.
-DECODERS = ("decompression.py", "parent.py")
+DECODERS = ("codec/decode.py", "parent/layers.py")
 
 
 class Message(NamedTuple):
@@ -133,21 +133,21 @@ NO_WAY_OUT = {
 NOWHERE = {"out of memory{}"}
 # `hint=NAME`: what NAME may be; the tests of each module meet them.
 RUN_TIME = {
-    ("arguments.py", "{}"),  # _way_out
-    ("arguments.py", "shtab, which writes it, is not installed"),
-    ("cli.py", "cannot read the configuration: {}"),
-    ("config.py", "`{}` is no OCI layout: it has no `index.json`"),
-    ("config.py", "must be {}, not {}"),  # _refuse: the kind of the value says it all where there is no hint
-    ("config.py", "{}"),  # _path_hint, and BadValue's own
-    ("layer/tree.py", "{}{}"),  # by errno and kind
-    ("layout.py", "cannot be written: {}"),  # by errno
-    ("metrics.py", "cannot be written: {}"),
-    ("parent.py", "holds no image for {}/{}, only for: {}"),
-    ("source.py", "has {} bytes, but its descriptor says {}"),
-    ("source.py", "is damaged: its content has the digest {}:{}"),
-    ("source.py", "is missing"),
-    ("yaml_nodes.py", "not valid YAML: {}"),
-    ("yaml_nodes.py", "{}"),
+    ("cli/arguments.py", "{}"),  # _way_out
+    ("cli/arguments.py", "shtab, which writes it, is not installed"),
+    ("cli/command.py", "cannot read the configuration: {}"),
+    ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
+    ("config/load.py", "must be {}, not {}"),  # _refuse: the kind of the value says it all where there is no hint
+    ("config/load.py", "{}"),  # _path_hint, and BadValue's own
+    ("layer/walk.py", "{}{}"),  # by errno and kind
+    ("oci/layout.py", "cannot be written: {}"),  # by errno
+    ("cli/metrics.py", "cannot be written: {}"),
+    ("parent/layers.py", "holds no image for {}/{}, only for: {}"),
+    ("oci/untrusted.py", "has {} bytes, but its descriptor says {}"),
+    ("oci/untrusted.py", "is damaged: its content has the digest {}:{}"),
+    ("oci/untrusted.py", "is missing"),
+    ("config/document.py", "not valid YAML: {}"),
+    ("config/document.py", "{}"),
 }
 NO_HINT = {line.strip() for lines in NO_WAY_OUT.values() for line in lines.strip().splitlines()}
 # Their whole text is the advice: warnings go without a hint, and `verify` says what is, not what to do.

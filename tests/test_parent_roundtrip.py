@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from oracles import SECOND
 from test_clients import as_buildah_mounts, as_umoci_unpacks, assert_same_tree, changed
 
-from build_oci import source as source_module
-from build_oci.config import load_config
+from build_oci.config.load import load_config
+from build_oci.oci import untrusted as source_module
 from build_oci.pipeline import build
 
 EPOCH = 1_700_000_000

@@ -39,9 +39,9 @@ from test_parent_roundtrip import (
     top_layer,
 )
 
-from build_oci import parent as parent_module
-from build_oci.config import load_config
+from build_oci.config.load import load_config
 from build_oci.errors import BuildOciError, ParentError
+from build_oci.parent import layers as parent_module
 from build_oci.pipeline import build
 
 pytestmark = pytest.mark.slow
@@ -597,7 +597,7 @@ def peak(config: clients.Document, output: Path) -> tuple[int, str]:
     """The peak resident memory, in MiB, of a build that fails, and its error."""
     script = (
         # not ru_maxrss, which begins with the memory of the process that forked
-        "import re, sys; from build_oci.cli import main\n"
+        "import re, sys; from build_oci.cli.command import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: print(int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) >> 10)"
     )

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from build_oci.errors import Cancelled
-from build_oci.pool import BLOCK, SEGMENT, STREAM, Pool, Strand
-from build_oci.workers import Budget
+from build_oci.work.crew import Budget
+from build_oci.work.pool import BLOCK, SEGMENT, STREAM, Pool, Strand
 
 
 def hold(began: threading.Event, go: threading.Event) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from build_oci.cli import main
-from build_oci.config import load_config
+from build_oci.cli.command import main
+from build_oci.config.load import load_config
 from build_oci.pipeline import build
 from build_oci.progress import Bars, Lines, Progress, reporter
 
@@ -182,7 +182,7 @@ def test_what_is_short_shows_no_bars(screen: Screen, monkeypatch: pytest.MonkeyP
 
 def test_a_short_build_does_not_import_bars(tree: Path, tmp_path: Path) -> None:
     """Their import is what costs."""
-    program = "import sys; from build_oci.cli import main; status = main(sys.argv[1:]); sys.exit(status or 'tqdm' in sys.modules)"
+    program = "import sys; from build_oci.cli.command import main; status = main(sys.argv[1:]); sys.exit(status or 'tqdm' in sys.modules)"
     command = [sys.executable, "-P", "-c", program, "--progress", "bar", "-o", str(tmp_path / "out")]
     done = subprocess.run(command, input=document(tree), capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -239,7 +239,7 @@ def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     termios.tcsetwinsize(terminal, (24, 100))
     at_once = "import tqdm, build_oci.progress as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0; p.Bars.INTERVAL = 0.001"
     slow = document(tree).replace("{", '{"compression": "gzip", "compression-level": 9, ', 1)
-    program = f"import sys; {at_once}; from build_oci.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = f"import sys; {at_once}; from build_oci.cli.command import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-P", "-c", program, "-j", "1", "-o", str(tmp_path / "out")]
     child = subprocess.run(command, input=slow.encode(), stdout=subprocess.PIPE, stderr=terminal, check=True)
     os.close(terminal)

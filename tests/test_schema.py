@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
-from build_oci.config import load_config
+from build_oci.config.load import load_config
+from build_oci.config.schema import schema
 from build_oci.errors import ConfigError
-from build_oci.schema import schema
 
 REAL = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or Path(__file__).parents[2] / "shared" / "real-configs")
 IMAGE: dict[str, Any] = {"architecture": "amd64", "os": "linux"}

@@ -20,7 +20,7 @@ import oracles
 import pytest
 from faults import BIG, TIMEOUT, check_layout, command, environment, fault, make_former, make_tree, run, snapshot, unharmed, upon
 
-import build_oci.cli
+import build_oci.cli.command
 import build_oci.pipeline  # so that tracing main() below meets the same lines in every run
 
 pytestmark = pytest.mark.slow
@@ -95,7 +95,7 @@ def signalled_at(file: str, line: int, args: list[str]) -> tuple[int, bool]:
     tracing, handler = sys.gettrace(), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.settrace(at_call)
-        status = build_oci.cli.main(args)
+        status = build_oci.cli.command.main(args)
     finally:
         sys.settrace(tracing)
         signal.signal(signal.SIGINT, handler)

@@ -21,12 +21,13 @@ import zstandard
 from clients import Document
 from layouts import CONFIG, FIRST, FIRST_DIGEST, INDEX, LAYER, MANIFEST, SECOND, ZEROS, Layout, archive, image, set_to
 
-from build_oci import verify, verify_layer
 from build_oci._native.lower import Scan
-from build_oci.cli import main
-from build_oci.config import load_config
+from build_oci.cli.command import main
+from build_oci.config.load import load_config
 from build_oci.pipeline import build
-from build_oci.verify import Verifier
+from build_oci.verify import documents as verify
+from build_oci.verify import names as verify_layer
+from build_oci.verify.documents import Verifier
 
 
 def found(layout: Path) -> tuple[list[str], list[str]]:
@@ -447,7 +448,9 @@ def test_hostile_names_are_escaped_and_cut(layout: Layout) -> None:
 
 
 def test_a_build_does_not_load_it() -> None:
-    code = "import sys, build_oci.cli, build_oci.pipeline; sys.exit(any(name.startswith('build_oci.verify') for name in sys.modules))"
+    code = (
+        "import sys, build_oci.cli.command, build_oci.pipeline; sys.exit(any(name.startswith('build_oci.verify') for name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

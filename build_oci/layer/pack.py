@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.memory import room
 from build_oci._native.tar import Plan
-from build_oci.layer.tree import problem_error, sha256_kernel
-from build_oci.pool import SEGMENT
+from build_oci.layer.walk import problem_error, sha256_kernel
+from build_oci.work.pool import SEGMENT
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem, Tree
-    from build_oci.pool import Task
-    from build_oci.workers import Workers
+    from build_oci.work.crew import Workers
+    from build_oci.work.pool import Task
 
 SEGMENT_SIZE = 1 << 20
 _HEADERS_ROOM = 64 << 10

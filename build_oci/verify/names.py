@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Scan
-    from build_oci.pool import Task
+    from build_oci.work.pool import Task
 
 _MEMBERS_AT_ONCE = 4096
 _WHITEOUT = b".wh."

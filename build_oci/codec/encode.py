@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from build_oci.pool import Pool, Task
+    from build_oci.work.pool import Pool, Task
 
 Piece = bytes | bytearray | memoryview
 Sink = Callable[[Piece], object]

@@ -16,7 +16,7 @@ from build_oci.errors import Cancelled
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from build_oci.pool import Pool, Task
+    from build_oci.work.pool import Pool, Task
 
 # Blocks of file data in flight beside the one that each worker has: what is being filled, and what waits. More only cost memory, and time
 # where they leave the CPU's caches.
@@ -110,7 +110,7 @@ class Workers:
     @property
     def pool(self) -> Pool:
         """The threads; started when they are first asked for, since an image without a layer needs none."""
-        from build_oci.pool import Pool
+        from build_oci.work.pool import Pool
 
         with self._lock:
             if self._pool is None:
@@ -153,7 +153,7 @@ class Workers:
 
     def run_on_all(self, work: Callable[[], None], stop: Callable[[], None], meanwhile: Callable[[], None]) -> None:
         """Call WORK once on each thread of the pool, and MEANWHILE here, and wait for all of them; STOP makes them return soon."""
-        from build_oci.pool import SEGMENT
+        from build_oci.work.pool import SEGMENT
 
         with self.stoppable(stop):
             tasks: list[Task[None]] = [self.pool.submit(work, urgency=SEGMENT) for _ in range(self.count)]

@@ -8,16 +8,16 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native import sha256
-from build_oci.compression import Piece, encoder
-from build_oci.oci import LAYER_MEDIA_TYPES, Descriptor
-from build_oci.pool import Strand
+from build_oci.codec.encode import Piece, encoder
+from build_oci.oci.documents import LAYER_MEDIA_TYPES, Descriptor
+from build_oci.work.pool import Strand
 
 if TYPE_CHECKING:
-    from build_oci.config import Compression
+    from build_oci.config.load import Compression
     from build_oci.layer.pack import Packer, Segment
-    from build_oci.layout import Layout
-    from build_oci.pool import Task
-    from build_oci.workers import Workers
+    from build_oci.oci.layout import Layout
+    from build_oci.work.crew import Workers
+    from build_oci.work.pool import Task
 
 
 # Bytes of the blob that wait to be hashed beside the archive: a block of zstd's, as what is not noise comes out.

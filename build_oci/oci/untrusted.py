@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError
-from build_oci.oci import to_json
+from build_oci.oci.documents import to_json
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
 MOST_DOCUMENT = 16 << 20

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from build_oci._native.sha256 import Sha256
 from build_oci.errors import OutputError
-from build_oci.oci import LAYOUT, Descriptor
+from build_oci.oci.documents import LAYOUT, Descriptor
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

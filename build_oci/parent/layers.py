@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.compression import encoder, least_memory
-from build_oci.decompression import decode
+from build_oci.codec.decode import decode
+from build_oci.codec.encode import encoder, least_memory
 from build_oci.errors import ParentError, counted
-from build_oci.oci import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
-from build_oci.source import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.oci.documents import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
+from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
-    from build_oci.config import BuildConfig, ParentConfig
-    from build_oci.layout import Layout
-    from build_oci.workers import Workers
+    from build_oci.config.load import BuildConfig, ParentConfig
+    from build_oci.oci.layout import Layout
+    from build_oci.work.crew import Workers
 
 INDEXES = (MEDIA_TYPE_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
@@ -73,7 +73,7 @@ class _Scans:
 
     def __init__(self, layers: int) -> None:
         from build_oci._native.lower import Scan
-        from build_oci.layer.tree import sha256_kernel
+        from build_oci.layer.walk import sha256_kernel
 
         self._scans = [Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT) for _ in range(layers)]
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from build_oci.config.document import NULL, STRING_TAGS, BadValue, Document, Node, Place, describe, is_list, is_mapping, join, shown
+from build_oci.config.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
 from build_oci.errors import BuildOciError, ConfigError, UsageError
-from build_oci.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
-from build_oci.yaml_nodes import NULL, STRING_TAGS, BadValue, Document, Node, Place, describe, is_list, is_mapping, join, shown
 
 __all__ = ["BuildConfig", "Compression", "ImageConfig", "ParentConfig", "check_paths", "load_config", "source_date_epoch"]
 

@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from build_oci.decompression import decode
+from build_oci.codec.decode import decode
 from build_oci.errors import ParentError, UsageError, counted, printable
-from build_oci.oci import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
-from build_oci.parent import CODECS, INDEXES, MANIFESTS, NESTING
-from build_oci.source import ReadDescriptor, Source, opened, parse_descriptor, parse_document
-from build_oci.verify_layer import Archive, Tree, looks
-from build_oci.workers import Workers
+from build_oci.oci.documents import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
+from build_oci.oci.untrusted import ReadDescriptor, Source, opened, parse_descriptor, parse_document
+from build_oci.parent.layers import CODECS, INDEXES, MANIFESTS, NESTING
+from build_oci.verify.names import Archive, Tree, looks
+from build_oci.work.crew import Workers
 
 _CONFIGS = (MEDIA_TYPE_CONFIG, "application/vnd.docker.container.image.v1+json")
 # For the members of all archives that are held at once, which hostile ones may have without end: some 2.5 million.

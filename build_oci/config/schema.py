@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from build_oci.keys import ARCHITECTURES, SYSTEMS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import ARCHITECTURES, SYSTEMS, TOP_KEYS, Key, Kind
 
 # What editors suggest; other names are a warning of the build, no error.
 _SUGGESTIONS = {"architecture": ARCHITECTURES.split(), "os": SYSTEMS.split()}

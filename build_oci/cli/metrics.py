@@ -10,7 +10,7 @@ from build_oci.errors import OutputError, counted
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
-    from build_oci.config import BuildConfig
+    from build_oci.config.load import BuildConfig
     from build_oci.image import BuiltImage
     from build_oci.pipeline import BuildResult
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from build_oci.arguments import completion, parser, verify_parser
+from build_oci.cli.arguments import completion, parser, verify_parser
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     import argparse
     from types import FrameType
 
-    from build_oci.config import BuildConfig
+    from build_oci.config.load import BuildConfig
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -58,14 +58,14 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
     if options.schema:
         import json
 
-        from build_oci.schema import schema
+        from build_oci.config.schema import schema
 
         print(json.dumps(schema(), indent=2))
         return 0
     if options.print_completion:
         print(completion(options.print_completion))
         return 0
-    from build_oci.config import check_paths, load_config, source_date_epoch
+    from build_oci.config.load import check_paths, load_config, source_date_epoch
 
     warn = _warner(options, _say)
     epoch = source_date_epoch(os.environ)
@@ -81,7 +81,7 @@ def _run(argv: Sequence[str], signals: _Signals) -> int:
         warn(warning)
     talks = options.verbose or (_is_terminal(sys.stderr) and not options.quiet)
     if options.metrics:
-        from build_oci.metrics import check_writable
+        from build_oci.cli.metrics import check_writable
 
         check_writable(options.metrics)
     if options.check:
@@ -102,8 +102,8 @@ def _warner(options: argparse.Namespace, say: Callable[[str], None]) -> Callable
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from build_oci.verify import Verifier
-    from build_oci.workers import usable_cpus
+    from build_oci.verify.documents import Verifier
+    from build_oci.work.crew import usable_cpus
 
     def problem(text: str) -> None:
         _say(f"build-oci: error: {text}")
@@ -122,10 +122,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: _Signals) -> None:
-    from build_oci.metrics import metrics, summary, write_metrics
+    from build_oci.cli.metrics import metrics, summary, write_metrics
     from build_oci.pipeline import build
     from build_oci.progress import ignore, reporter
-    from build_oci.workers import usable_cpus
+    from build_oci.work.crew import usable_cpus
 
     workers = options.workers or usable_cpus()
     started = time.monotonic()
@@ -164,7 +164,7 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
 
 def _read(file: str, *, quiet: bool) -> tuple[bytes, str]:
     """The text of the configuration and what errors call it."""
-    from build_oci.yaml_nodes import MAX_SIZE
+    from build_oci.config.document import MAX_SIZE
 
     try:
         # One byte more than the most there may be shows that there is too much, be it without end.

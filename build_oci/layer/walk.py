@@ -12,7 +12,7 @@ from build_oci.errors import BuildOciError, Cancelled, TreeError, UsageError
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem
-    from build_oci.workers import Workers
+    from build_oci.work.crew import Workers
 
 _CALLS = {
     "open": "cannot be opened",

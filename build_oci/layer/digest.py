@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from build_oci._native.diff import Digests
-from build_oci.layer.tree import problem_error, sha256_kernel
+from build_oci.layer.walk import problem_error, sha256_kernel
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Tree
-    from build_oci.workers import Workers
+    from build_oci.work.crew import Workers
 
 
 def digest_files(tree: Tree, layer: str, workers: Workers, hashed: Callable[[int, int], None]) -> None:
