@@ -8,8 +8,7 @@ import random
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from build_oci.codec.decode import decode
-from build_oci.codec.encode import encoder
+from build_oci.codec.table import decode, encoder
 from build_oci.work.pool import Pool
 
 WORKERS = min(4, os.cpu_count() or 1)

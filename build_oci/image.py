@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.oci import documents as oci
+from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
 from build_oci.progress import Listener, Progress, Stage, ignore
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from build_oci.layer.blob import Layer
     from build_oci.oci.layout import Layout
     from build_oci.parent.layers import ParentImage, Parents
-    from build_oci.work.crew import Workers
+    from build_oci.work.crew import Crew
 
 
 class BuiltImage(NamedTuple):
@@ -48,7 +49,7 @@ class Context(NamedTuple):
 
     config: BuildConfig
     layout: Layout
-    workers: Workers
+    workers: Crew
     parents: Parents | None  # None: no image has one
     epoch: int | None
     created: int
@@ -152,7 +153,7 @@ def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float
 def _import_the_rest(compression: Compression) -> None:
     """What comes after the walk, which leaves this thread nothing else to do."""
     import_module("build_oci.layer.blob")
-    import_module("build_oci.codec.encode").load(compression)
+    import_module("build_oci.codec.table").load(compression)
 
 
 def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: dict[str, float]) -> tuple[Layer, _Counts]:
@@ -187,7 +188,7 @@ def _write_documents(
         diff_ids.append(layer.diff_id)
     history.append(oci.history_entry(has_layer=layer is not None, author=image.author, comment=image.comment))
     config = context.layout.add_document(
-        oci.MEDIA_TYPE_CONFIG,
+        MEDIA_TYPE_CONFIG,
         oci.image_config(
             platform,
             created=context.created,
@@ -198,5 +199,5 @@ def _write_documents(
             history=history,
         ),
     )
-    manifest = context.layout.add_document(oci.MEDIA_TYPE_MANIFEST, oci.manifest(config, layers, image.annotations))
+    manifest = context.layout.add_document(MEDIA_TYPE_MANIFEST, oci.manifest(config, layers, image.annotations))
     return oci.Descriptor(manifest.media_type, manifest.digest, manifest.size, platform, image.index_annotations)

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci.codec.encode import block_size, least_memory
+from build_oci.codec.table import block_size, least_memory
 from build_oci.config.load import check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
 from build_oci.oci import documents as oci
 from build_oci.oci.layout import Layout
+from build_oci.oci.media_types import LAST_EPOCH
 from build_oci.progress import Listener, ignore
-from build_oci.work.crew import Workers, usable_cpus
+from build_oci.work.cpus import usable_cpus
+from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:
     from build_oci.config.load import BuildConfig
@@ -54,7 +56,7 @@ def build(
     Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and OutputError; then, and when any other
     exception passes through, the output is as it was before.
     """
-    if epoch is not None and not 0 <= epoch <= oci.LAST_EPOCH:
+    if epoch is not None and not 0 <= epoch <= LAST_EPOCH:
         raise UsageError(f"{epoch} is not a time in seconds up to the year 9999", where="SOURCE_DATE_EPOCH")
     workers = usable_cpus() if workers is None else workers
     if workers < 1:
@@ -64,7 +66,7 @@ def build(
     created = int(time.time()) if epoch is None else epoch
     block = block_size(config.compression, config.level)
     at_once = min(IMAGES_AT_ONCE, len(config.images))
-    threads = Workers(workers, config.prefetch_limit, at_once, block, least_memory(config.compression, config.level))
+    threads = Crew(workers, config.prefetch_limit, at_once, block, least_memory(config.compression, config.level))
     if any(image.layer is not None or image.parent for image in config.images):
         from build_oci._native.memory import one_heap
 

@@ -20,7 +20,7 @@ from build_oci.cli.arguments import SHELLS, parser
 from build_oci.cli.command import main
 from build_oci.cli.metrics import summary
 from build_oci.errors import TreeError
-from build_oci.work.crew import usable_cpus
+from build_oci.work.cpus import usable_cpus
 
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
 SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])

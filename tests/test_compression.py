@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from build_oci._native import deflate, zstd
-from build_oci.codec import encode as compression
-from build_oci.codec.decode import decode
-from build_oci.codec.encode import Piece, block_size, encoder
+from build_oci.codec import gzip as gzip_codec
+from build_oci.codec.blocks import Piece
+from build_oci.codec.table import block_size, decode, encoder
 from build_oci.work.pool import Pool, Task
 
 pytestmark = pytest.mark.slow
 
-BLOCK = compression._GZIP_BLOCK
+BLOCK = gzip_codec._DEFLATE_BLOCK
 JOB = block_size("zstd", None)
 MIB = 1 << 20
 SKIPPABLE = b"\x5a\x2a\x4d\x18\x05\0\0\0hello"
@@ -254,7 +254,7 @@ def test_an_error_in_a_block_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> bytes:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(compression, "_deflate", fails)
+    monkeypatch.setattr(gzip_codec, "_deflate", fails)
     with pytest.raises(MemoryError, match="no room"):
         compress("gzip", corpus(3 * MIB))
 

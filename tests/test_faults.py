@@ -41,7 +41,7 @@ from faults import (
 import build_oci.cli.command
 from build_oci.errors import Cancelled, TreeError
 from build_oci.oci.layout import Layout
-from build_oci.work.crew import Workers
+from build_oci.work.crew import Crew
 
 pytestmark = pytest.mark.slow
 
@@ -440,7 +440,7 @@ def test_the_reason_wins() -> None:
         finally:
             stopped.set()
 
-    with pytest.raises(TreeError), Workers(2, 1 << 20) as threads:
+    with pytest.raises(TreeError), Crew(2, 1 << 20) as threads:
         threads.each(work, ["stopped", "fails"], at_once=2)
     with pytest.raises(Cancelled):
         threads.check()

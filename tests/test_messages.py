@@ -26,7 +26,7 @@ MAKERS = {
     "ArgumentTypeError": (-1, 0, -1),
 }
 # ValueErrors that become a ParentError naming the blob (parent._named), or a finding of `verify`.
-DECODERS = ("codec/decode.py", "parent/layers.py")
+DECODERS = ("codec/zstd.py", "codec/gzip.py", "codec/table.py", "parent/lower.py")
 
 
 class Message(NamedTuple):
@@ -142,7 +142,7 @@ RUN_TIME = {
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/layout.py", "cannot be written: {}"),  # by errno
     ("cli/metrics.py", "cannot be written: {}"),
-    ("parent/layers.py", "holds no image for {}/{}, only for: {}"),
+    ("parent/manifest.py", "holds no image for {}/{}, only for: {}"),
     ("oci/untrusted.py", "has {} bytes, but its descriptor says {}"),
     ("oci/untrusted.py", "is damaged: its content has the digest {}:{}"),
     ("oci/untrusted.py", "is missing"),

@@ -41,7 +41,7 @@ from test_parent_roundtrip import (
 
 from build_oci.config.load import load_config
 from build_oci.errors import BuildOciError, ParentError
-from build_oci.parent import layers as parent_module
+from build_oci.parent import lower as parent_lower
 from build_oci.pipeline import build
 
 pytestmark = pytest.mark.slow
@@ -621,7 +621,7 @@ def deep_names() -> Iterator[bytes]:
     ("archive", "says", "most"),
     [
         # what is scanned and what is made of it have a limit each; their tables grow by doubling
-        pytest.param(deep_names, "more names than there is memory for", (2 * parent_module._TABLE_LIMIT >> 20) + 300, id="deep"),
+        pytest.param(deep_names, "more names than there is memory for", (2 * parent_lower._TABLE_LIMIT >> 20) + 300, id="deep"),
         pytest.param(lambda: [bytes(64 << 20)] * 160, "zero bytes at the end", 300, id="10 GiB of zeros"),
     ],
 )
@@ -642,7 +642,7 @@ def test_bombs(tmp_path: Path, archive: Callable[[], Iterable[bytes]], says: str
 
 def test_many_layers_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spec 6: "Bounded memory", however many layers there are."""
-    monkeypatch.setattr(parent_module, "_TABLE_LIMIT", 8 << 20)
+    monkeypatch.setattr(parent_lower, "_TABLE_LIMIT", 8 << 20)
     (tmp_path / "empty").mkdir()
     tars = [archives.pax((b"SCHILY.xattr.user.a", bytes(3 << 20))) + archives.header(b"%d" % number) for number in range(8)]
     with pytest.raises(ParentError, match="memory"):

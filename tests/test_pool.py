@@ -9,7 +9,7 @@ import time
 import pytest
 
 from build_oci.errors import Cancelled
-from build_oci.work.crew import Budget
+from build_oci.work.budget import Budget
 from build_oci.work.pool import BLOCK, SEGMENT, STREAM, Pool, Strand
 
 

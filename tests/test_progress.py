@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from build_oci.cli.bars import Bars, Lines, reporter
 from build_oci.cli.command import main
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
-from build_oci.progress import Bars, Lines, Progress, reporter
+from build_oci.progress import Progress
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_short_build_does_not_import_bars(tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", [20, 40, 60, 79, 80, 120])
 def test_a_bar_fits_its_terminal(columns: int, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for the ^C that a terminal writes behind it."""
-    monkeypatch.setattr("build_oci.progress._columns", lambda: columns)
+    monkeypatch.setattr("build_oci.cli.bars._columns", lambda: columns)
     bars = bars_on(screen, monkeypatch)
     bars(Progress(0, "walk", 123_456, None))
     bars(Progress(1, "parent", 19_900_000, 84_100_000))
@@ -237,7 +238,7 @@ def test_nothing_on_a_pipe(tree: Path, tmp_path: Path) -> None:
 def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     main_end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))
-    at_once = "import tqdm, build_oci.progress as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0; p.Bars.INTERVAL = 0.001"
+    at_once = "import tqdm, build_oci.cli.bars as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0; p.Bars.INTERVAL = 0.001"
     slow = document(tree).replace("{", '{"compression": "gzip", "compression-level": 9, ', 1)
     program = f"import sys; {at_once}; from build_oci.cli.command import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-P", "-c", program, "-j", "1", "-o", str(tmp_path / "out")]

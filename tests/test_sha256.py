@@ -182,7 +182,7 @@ def test_length_needs_more_than_32_bits() -> None:
 
 
 def test_many_threads_share_nothing() -> None:
-    """Workers hash at the same time; the calls release the GIL."""
+    """Crew hash at the same time; the calls release the GIL."""
     results: list[bool] = []
 
     def work(seed: int) -> None:

@@ -7,17 +7,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from build_oci.codec.table import DEFAULT_LEVELS, HIGHEST_LEVELS
 from build_oci.config.document import NULL, STRING_TAGS, BadValue, Document, Node, Place, describe, is_list, is_mapping, join, shown
 from build_oci.config.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
 from build_oci.errors import BuildOciError, ConfigError, UsageError
+from build_oci.oci.media_types import LAST_EPOCH
 
 __all__ = ["BuildConfig", "Compression", "ImageConfig", "ParentConfig", "check_paths", "load_config", "source_date_epoch"]
 
 MIB = 1 << 20
-LAST_SECOND_OF_9999 = 253402300799
-
-DEFAULT_LEVELS = {Compression.ZSTD: 3, Compression.GZIP: 5, Compression.DISABLED: None}
-HIGHEST_LEVELS = {Compression.ZSTD: 22, Compression.GZIP: 9}
 
 
 class ParentConfig(NamedTuple):
@@ -317,9 +315,9 @@ def source_date_epoch(environ: Mapping[str, str]) -> int | None:
     if text is None:
         return None
     # `created` has four digits for the year.
-    if not re.fullmatch("[0-9]{1,20}", text) or int(text) > LAST_SECOND_OF_9999:
+    if not re.fullmatch("[0-9]{1,20}", text) or int(text) > LAST_EPOCH:
         raise UsageError(
-            f"must be a whole number of seconds from 0 to {LAST_SECOND_OF_9999}, not `{shown(text)}`",
+            f"must be a whole number of seconds from 0 to {LAST_EPOCH}, not `{shown(text)}`",
             where="SOURCE_DATE_EPOCH",
             hint="unset it to keep the times of the files, or set it: `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`",
         )

@@ -8,15 +8,17 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native import sha256
-from build_oci.codec.encode import Piece, encoder
-from build_oci.oci.documents import LAYER_MEDIA_TYPES, Descriptor
+from build_oci.codec.blocks import Piece
+from build_oci.codec.table import encoder
+from build_oci.oci.documents import Descriptor
+from build_oci.oci.media_types import LAYER_MEDIA_TYPES
 from build_oci.work.pool import Strand
 
 if TYPE_CHECKING:
     from build_oci.config.load import Compression
     from build_oci.layer.pack import Packer, Segment
     from build_oci.oci.layout import Layout
-    from build_oci.work.crew import Workers
+    from build_oci.work.crew import Crew
     from build_oci.work.pool import Task
 
 
@@ -35,7 +37,7 @@ class Layer(NamedTuple):
 def write_layer(
     packer: Packer,
     layout: Layout,
-    workers: Workers,
+    workers: Crew,
     *,
     compression: Compression,
     level: int | None,

@@ -15,7 +15,7 @@ from build_oci.work.pool import SEGMENT
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem, Tree
-    from build_oci.work.crew import Workers
+    from build_oci.work.crew import Crew
     from build_oci.work.pool import Task
 
 SEGMENT_SIZE = 1 << 20
@@ -83,7 +83,7 @@ class _Group(NamedTuple):
 class Packer:
     """The segments of one plan, in order, and gathered in blocks: as many to a block as WORKERS.block_size has room for, at least one."""
 
-    def __init__(self, plan: Plan, layer: str, workers: Workers) -> None:
+    def __init__(self, plan: Plan, layer: str, workers: Crew) -> None:
         self._plan = plan
         self._layer = layer
         self._workers = workers

@@ -12,7 +12,7 @@ from build_oci.errors import BuildOciError, Cancelled, TreeError, UsageError
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem
-    from build_oci.work.crew import Workers
+    from build_oci.work.crew import Crew
 
 _CALLS = {
     "open": "cannot be opened",
@@ -39,7 +39,7 @@ _HINTS = {
 
 def read_tree(
     layer: str,
-    workers: Workers,
+    workers: Crew,
     *,
     skip_xattrs: bool,
     trust_checksum_xattrs: bool,

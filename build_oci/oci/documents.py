@@ -1,4 +1,4 @@
-"""The words and documents of the OCI image format 1.1: media types, descriptors, image config, manifest, index."""
+"""The documents of the OCI image format 1.1: descriptors, image config, manifest, index."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from build_oci.oci.media_types import MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST
+
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-
-MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
-MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER_MEDIA_TYPES = {
-    "disabled": "application/vnd.oci.image.layer.v1.tar",
-    "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
-    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
-}
-
-# The last second of the year 9999: `created` has room for four digits.
-LAST_EPOCH = 253402300799
 
 
 class Platform(NamedTuple):

@@ -7,42 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.codec.decode import decode
-from build_oci.codec.encode import encoder, least_memory
-from build_oci.errors import ParentError, counted
-from build_oci.oci.documents import LAYER_MEDIA_TYPES, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Descriptor, Platform
-from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.codec.table import decode, encoder, least_memory
+from build_oci.errors import ParentError
+from build_oci.oci.documents import Descriptor, Platform
+from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
+from build_oci.oci.untrusted import ReadDescriptor, Source
+from build_oci.parent.lower import Scans, named
+from build_oci.parent.manifest import ReadManifest, read_manifest
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
     from build_oci.config.load import BuildConfig, ParentConfig
     from build_oci.oci.layout import Layout
-    from build_oci.work.crew import Workers
-
-INDEXES = (MEDIA_TYPE_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
-MANIFESTS = (MEDIA_TYPE_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-_DOCKER_LAYER = "application/vnd.docker.image.rootfs."
-_OCI_LAYER = "application/vnd.oci.image.layer."
-CODECS = {
-    _OCI_LAYER + "v1.tar": "disabled",
-    _OCI_LAYER + "v1.tar+gzip": "gzip",
-    _OCI_LAYER + "v1.tar+zstd": "zstd",
-    _OCI_LAYER + "nondistributable.v1.tar": "disabled",
-    _OCI_LAYER + "nondistributable.v1.tar+gzip": "gzip",
-    _OCI_LAYER + "nondistributable.v1.tar+zstd": "zstd",
-    _DOCKER_LAYER + "diff.tar": "disabled",
-    _DOCKER_LAYER + "diff.tar.gzip": "gzip",
-    _DOCKER_LAYER + "diff.tar.zstd": "zstd",
-    _DOCKER_LAYER + "foreign.diff.tar.gzip": "gzip",
-}
-NESTING = 8  # of indexes; one inside another is what tools write
-# For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
-_TABLE_LIMIT = 1 << 30
+    from build_oci.work.crew import Crew
 
 
 class ParentLayer(NamedTuple):
@@ -58,50 +40,6 @@ class ParentImage(NamedTuple):
     layers: tuple[ParentLayer, ...]
     history: tuple[Any, ...]
     lower: Lower | None
-
-
-class _Manifest(NamedTuple):
-    """The documents of a parent, checked against each other."""
-
-    layers: list[ReadDescriptor]
-    diff_ids: list[str]
-    history: list[Any]
-
-
-class _Scans:
-    """What the layers of one parent hold; they share one limit of memory with the table that is made of them."""
-
-    def __init__(self, layers: int) -> None:
-        from build_oci._native.lower import Scan
-        from build_oci.layer.walk import sha256_kernel
-
-        self._scans = [Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT) for _ in range(layers)]
-
-    def feed(self, number: int, piece: bytes | memoryview) -> None:
-        """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
-        self._scans[number].feed(piece)
-        self._left()
-
-    def finish(self, number: int) -> None:
-        """That archive has ended. ValueError when it should not have."""
-        self._scans[number].finish()
-
-    def merge(self, wheres: list[Path], check: Callable[[], None]) -> Lower:
-        """The layers on top of each other. ParentError naming one of WHERES."""
-        from build_oci._native.lower import Lower
-
-        lower = Lower(memory_limit=self._left())
-        for scan, where in zip(self._scans, wheres, strict=True):
-            check()
-            with _named(where):
-                lower.apply(scan)
-        return lower
-
-    def _left(self) -> int:
-        left = _TABLE_LIMIT - sum(scan.held for scan in self._scans)
-        if left <= 0:
-            raise ValueError(f"the members of this image's layers need more than {_TABLE_LIMIT >> 20} MiB of memory")
-        return left
 
 
 class _Gauge:
@@ -128,7 +66,7 @@ class Parents:
         self,
         config: BuildConfig,
         layout: Layout,
-        workers: Workers,
+        workers: Crew,
         *,
         epoch: int | None,
         explain: Callable[[str], None] = lambda text: None,
@@ -159,7 +97,7 @@ class Parents:
     def _read(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.number, platform)
-        scans = _Scans(len(manifest.layers)) if self._scan else None
+        scans = Scans(len(manifest.layers)) if self._scan else None
         gauge = _Gauge(sum(layer.size for layer in manifest.layers), read)
 
         # Each may be recompressed, by an encoder of its own.
@@ -177,7 +115,7 @@ class Parents:
         return ParentImage(tuple(layers), tuple(manifest.history), lower)
 
     def _take_layer(
-        self, source: Source, manifest: _Manifest, number: int, scans: _Scans | None, gauge: _Gauge, *, recompress: bool, memory: int
+        self, source: Source, manifest: ReadManifest, number: int, scans: Scans | None, gauge: _Gauge, *, recompress: bool, memory: int
     ) -> ParentLayer:
         """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and scan its archive on the way."""
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
@@ -214,7 +152,7 @@ class Parents:
                     output.finish()
                 taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
         if scans:
-            with _named(path):
+            with named(path):
                 scans.finish(number)
         return ParentLayer(taken, diff_id)
 
@@ -225,7 +163,7 @@ class Parents:
         algorithm, _, expected = diff_id.partition(":")
         digest = hashlib.new(algorithm)
         hashing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, _named(path):
+        with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
             for piece in decode(codec, _read_ahead(blob, beside)):
                 self._workers.check()
                 # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
@@ -247,82 +185,6 @@ def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
     while (piece := fetched.result()) is not None:
         fetched = executor.submit(next, iterator, None)
         yield piece
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What a decoder or a scanner refuses is the fault of the blob PATH."""
-    try:
-        yield
-    except ValueError as error:
-        raise ParentError(str(error), where=str(path)) from None
-
-
-def read_manifest(source: Source, number: int, platform: Platform) -> _Manifest:
-    """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for PLATFORM. Raises ParentError."""
-    where = str(source.path / "index.json")
-    manifests = parse_descriptors(source.index(), "manifests", where)
-    if not 0 <= number < len(manifests):
-        raise ParentError(
-            f"has no manifest number {number}, for it has {len(manifests)} in all", where=where, hint="parent.index counts from 0"
-        )
-    descriptor = manifests[number]
-    document = source.document(descriptor)
-    for _ in range(NESTING):
-        where = str(source.blob_path(descriptor.digest))
-        if not _is_index(descriptor, document):
-            break
-        descriptor = _for_platform(parse_descriptors(document, "manifests", where), platform, where)
-        document = source.document(descriptor)
-    else:
-        raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
-    media_type = document.get("mediaType") or descriptor.media_type
-    if media_type not in MANIFESTS:
-        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint="parent.index chooses another one")
-    layers = parse_descriptors(document, "layers", where)
-    config_descriptor = parse_descriptor(document.get("config"), f"{where}: config")
-    return _checked(layers, source.document(config_descriptor), str(source.blob_path(config_descriptor.digest)))
-
-
-def _is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
-    return (
-        descriptor.media_type in INDEXES or document.get("mediaType") in INDEXES or ("manifests" in document and "layers" not in document)
-    )
-
-
-def _for_platform(manifests: list[ReadDescriptor], platform: Platform, where: str) -> ReadDescriptor:
-    fitting = [
-        one
-        for one in manifests
-        if one.platform.get("os") == platform.os
-        and one.platform.get("architecture") == platform.architecture
-        and (platform.variant is None or one.platform.get("variant") in (None, platform.variant))
-    ]
-    if not fitting:
-        hint = "architecture and os of the image choose among these; parent.image can be another layout"
-        there = ", ".join(sorted({f"{one.platform.get('os', '?')}/{one.platform.get('architecture', '?')}" for one in manifests}))
-        raise ParentError(
-            f"holds no image for {platform.os}/{platform.architecture}, only for: {there[:500] or 'nothing'}", where=where, hint=hint
-        )
-    exact = [one for one in fitting if one.platform.get("variant") == platform.variant]
-    return (exact or fitting)[0]
-
-
-def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -> _Manifest:
-    rootfs = config.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    # Images without layers exist; some builders write null for no diff_ids at all.
-    diff_ids = [] if diff_ids is None and isinstance(rootfs, dict) and not layers else diff_ids
-    if not isinstance(diff_ids, list):
-        raise ParentError("has no list “rootfs.diff_ids”: it is no image config", where=where)
-    for diff_id in diff_ids:
-        parse_descriptor({"digest": diff_id, "size": 0}, f"{where}: rootfs.diff_ids")
-    if len(diff_ids) != len(layers):
-        raise ParentError(f"names {counted(len(diff_ids), 'diff_id')}, but the manifest has {counted(len(layers), 'layer')}", where=where)
-    history = config.get("history") or []
-    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
-        raise ParentError("its history is no list of objects", where=where)
-    return _Manifest(layers, diff_ids, history)
 
 
 def _codec(descriptor: ReadDescriptor, where: str) -> str:

@@ -12,15 +12,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from build_oci.codec.decode import decode
+from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import ParentError, UsageError, counted, printable
-from build_oci.oci.documents import MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX
+from build_oci.oci.media_types import CODECS, CONFIGS, INDEXES, MANIFESTS, MEDIA_TYPE_INDEX
 from build_oci.oci.untrusted import ReadDescriptor, Source, opened, parse_descriptor, parse_document
-from build_oci.parent.layers import CODECS, INDEXES, MANIFESTS, NESTING
-from build_oci.verify.names import Archive, Tree, looks
-from build_oci.work.crew import Workers
+from build_oci.parent.manifest import NESTING
+from build_oci.verify.names import Archive, Tree
+from build_oci.work.crew import Crew
 
-_CONFIGS = (MEDIA_TYPE_CONFIG, "application/vnd.docker.container.image.v1+json")
 # For the members of all archives that are held at once, which hostile ones may have without end: some 2.5 million.
 _SCANS_LIMIT = 512 << 20
 _SCANS_KEPT = 128 << 20  # of those that have been looked at, for other images that have the same layers
@@ -60,7 +59,7 @@ class Verifier:
         if not path.is_dir():
             raise UsageError("is no directory", where=str(path), hint="name the directory that holds index.json")
         self._layout_file()
-        with Workers(self._readers, 1 << 20) as self._workers:
+        with Crew(self._readers, 1 << 20) as self._workers:
             self._look_at_layers()
         self._unreferenced()
 
@@ -133,7 +132,7 @@ class Verifier:
                 self._blob(subject)
         config = self._descriptor(document.get("config"), f"{where}: config")
         layers = self._descriptors(document, "layers", where)
-        if config is None or config.media_type in _CONFIGS:
+        if config is None or config.media_type in CONFIGS:
             content = self._document(config) if config else None
             if not _is_attestation(descriptor, content, layers):
                 self.images += 1
@@ -380,7 +379,7 @@ class Verifier:
         pieces = self._pieces(layer)
         try:
             start = next(pieces, b"")
-            archive.codec = looks(start)
+            archive.codec = sniff_codec(start)
             try:
                 for piece in decode(archive.codec, chain((start,), pieces) if start else ()):
                     archive.feed(piece)

@@ -78,16 +78,6 @@ class Archive:
         self.scan, self.codec, self.diff_id, self.problems = None, "", "", [what]
 
 
-def looks(start: bytes) -> str:
-    """The compression of a layer that begins with START: "zstd", "gzip", "disabled"."""
-    if start[257:262] == b"ustar":
-        return "disabled"  # whatever its first name is
-    if start.startswith(b"\x1f\x8b"):
-        return "gzip"
-    skippable = start[1:4] == b"\x2a\x4d\x18" and start[0] & 0xF0 == 0x50
-    return "zstd" if skippable or start.startswith(b"\x28\xb5\x2f\xfd") else "disabled"
-
-
 class Tree:
     """The names that the layers so far leave: nested dicts for directories, and what kind anything else is of."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from build_oci.errors import Cancelled
+from build_oci.work.budget import Budget
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -26,54 +25,7 @@ MOST_IN_FLIGHT = 72 << 20
 Result = TypeVar("Result")
 
 
-class Budget:
-    """How many bytes may be in flight. A request larger than the whole is granted when nothing else is held, so none waits for ever.
-
-    A signal handler may close it, or raise, at any moment: so the lock is one that it may take again, no Python code runs between taking
-    and holding it, and a wait looks about itself now and then.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held = 0
-        self._lock = threading.RLock()
-        self._waiting = 0
-        self._freed: SimpleQueue[None] = SimpleQueue()  # one for each that waits
-        self._closed = False
-
-    def take(self, size: int, *, block: bool) -> bool:
-        """Take SIZE bytes; without `block`, say whether there were so many. Raises Cancelled once the budget is closed."""
-        while True:
-            with self._lock:
-                if self._closed:
-                    raise Cancelled("the build was stopped")
-                if not self._held or self._held + size <= self.limit:
-                    self._held += size
-                    return True
-                if not block:
-                    return False
-                self._waiting += 1
-            with suppress(Empty):
-                self._freed.get(timeout=1.0)
-
-    def give_back(self, size: int) -> None:
-        with self._lock:
-            self._held -= size
-            self._wake()
-
-    def close(self) -> None:
-        """Grant nothing more, and wake who waits."""
-        with self._lock:
-            self._closed = True
-            self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            self._waiting -= 1
-            self._freed.put(None)
-
-
-class Workers:
+class Crew:
     """`count` threads for the work, a budget for the bytes, and a way to stop it all.
 
     A task of the pool never waits for another task: whoever coordinates (one thread an image) does the waiting.
@@ -98,7 +50,7 @@ class Workers:
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -204,44 +156,3 @@ def _reason(error: BaseException, futures: list[Future[Any]]) -> BaseException:
         reasons = [future.exception() for future in futures if not future.cancelled()]
         return next((reason for reason in reasons if reason and not isinstance(reason, Cancelled)), error)
     return error
-
-
-def usable_cpus(root: str = "/", affinity: int | None = None) -> int:
-    """The CPUs this process may really use: its affinity, less what the CPU quota of its control groups allows, at least 1.
-
-    ROOT is where `proc` and `sys` are found, AFFINITY the number of CPUs it may run on (default: asks the kernel).
-    """
-    cpus = len(os.sched_getaffinity(0)) if affinity is None else affinity
-    with suppress(OSError, UnicodeDecodeError):
-        for line in _text_of(os.path.join(root, "proc/self/cgroup")).splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            mounts = ["unified", "."] if not controllers else [controllers, "cpu"]
-            for mount in mounts:
-                cpus = min(cpus, _quota(os.path.join(root, "sys/fs/cgroup", mount), group, cpus))
-    return max(cpus, 1)
-
-
-def _text_of(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def _quota(mount: str, group: str, cpus: int) -> int:
-    """The smallest quota from GROUP up to the top of MOUNT in whole CPUs, rounded up; CPUS where there is none.
-
-    Inside a container the group may be named as the host sees it; what does not exist here has no quota.
-    """
-    names = [name for name in group.split("/") if name not in ("", ".", "..")]
-    for depth in range(len(names), -1, -1):
-        folder = os.path.join(mount, *names[:depth])
-        with suppress(OSError, ValueError):
-            if os.path.exists(os.path.join(folder, "cpu.max")):
-                quota, period = _text_of(os.path.join(folder, "cpu.max")).split()
-            else:
-                quota, period = (_text_of(os.path.join(folder, f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
-            # No quota is `max` in version 2 and -1 in version 1.
-            if quota != "max" and int(quota) > 0 and int(period) > 0:
-                cpus = min(cpus, -(-int(quota) // int(period)))
-    return cpus

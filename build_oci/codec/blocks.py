@@ -1,0 +1,130 @@
+"""What all codecs share: the interface of an encoder, and a stream that is compressed block by block in the pool."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from build_oci.work.pool import Pool, Task
+
+Piece = bytes | bytearray | memoryview
+Sink = Callable[[Piece], object]
+Packed = TypeVar("Packed")
+# What a block becomes: pieces of the stream.
+Pieces = Sequence[Piece]
+
+PIECE = 1 << 20  # no decoder hands out more at once
+
+
+def slices(chunks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:
+    """CHUNKS, those longer than SIZE bytes cut."""
+    for chunk in chunks:
+        if len(chunk) <= size:
+            yield chunk
+        else:
+            yield from (chunk[at : at + size] for at in range(0, len(chunk), size))
+
+
+class Encoder(Protocol):
+    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes."""
+
+    def write(self, data: Piece) -> None:
+        """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        """Takes in a whole block of at most `block_size` bytes; RELEASE is called, by any thread, once its memory may be reused.
+
+        Where blocks end shows in the stream. One stream takes either blocks or what is written.
+        """
+
+    def poll(self) -> None:
+        """Hands on what is ready, without waiting."""
+
+    def finish(self) -> None:
+        """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
+
+
+class StreamOnly:
+    """An encoder that takes a stream only: a block is written to it and released at once."""
+
+    def write(self, data: Piece) -> None:
+        raise NotImplementedError
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self.write(block)
+        release()
+
+    def poll(self) -> None:
+        pass
+
+
+class Blocks(Generic[Packed]):
+    """A stream of blocks that are compressed in the pool, each of them on its own, and joined."""
+
+    def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes) -> None:
+        """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once."""
+        self._sink = sink
+        self._pool = pool
+        self._size = size
+        self._most = most
+        self._header = header
+        self._in_flight: deque[Task[Packed]] = deque()
+        self._open = bytearray()  # the start of the next block
+
+    def write(self, data: Piece) -> None:
+        view = memoryview(data).cast("B")
+        while len(view) >= (missing := self._size - len(self._open)):
+            self._open += view[:missing]
+            view = view[missing:]
+            self._close()
+        self._open += view
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self._drain(self._most - 1)
+        self._in_flight.append(self._pool.submit(self._pack_and_release, block, release))
+
+    def poll(self) -> None:
+        self._drain(self._most)
+
+    def finish(self) -> None:
+        if self._open:
+            self._close()
+        self._drain(0)
+        self._write_header()
+        self._sink(self._trailer())
+
+    def _close(self) -> None:
+        block, self._open = self._open, bytearray()
+        self.add(memoryview(block), lambda: None)
+
+    def _pack_and_release(self, block: memoryview, release: Callable[[], None]) -> Packed:
+        try:
+            return self._pack(block)
+        finally:
+            release()
+
+    def _drain(self, most: int) -> None:
+        """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
+        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
+            pieces = self._taken(self._in_flight.popleft().result())
+            self._write_header()
+            for piece in pieces:
+                self._sink(piece)
+
+    def _write_header(self) -> None:
+        if self._header:
+            self._sink(self._header)
+            self._header = b""
+
+    def _pack(self, block: memoryview) -> Packed:
+        """BLOCK, compressed so that it can follow any other; called by threads of the pool."""
+        raise NotImplementedError
+
+    def _taken(self, packed: Packed) -> Pieces:
+        """What of a packed block goes into the stream; called in the order of the blocks."""
+        raise NotImplementedError
+
+    def _trailer(self) -> bytes:
+        raise NotImplementedError

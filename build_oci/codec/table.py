@@ -1,0 +1,92 @@
+"""The table of codecs: which there are, their levels, and how a stream is compressed, decompressed and recognised.
+
+The bytes depend on the data, the level and the codec library's version; never on the workers, the pool, the sizes of the writes or time.
+docs/compression.md has speed and size of every level, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from build_oci.codec import gzip, stored, zstd
+from build_oci.codec.blocks import Encoder, Sink, slices
+
+if TYPE_CHECKING:
+    from build_oci.work.pool import Pool
+
+DEFAULT_LEVELS = {"zstd": zstd.DEFAULT_LEVEL, "gzip": gzip.DEFAULT_LEVEL, "disabled": None}
+HIGHEST_LEVELS = {"zstd": zstd.HIGHEST_LEVEL, "gzip": gzip.HIGHEST_LEVEL}
+_LIBRARIES = {"zstd": zstd.LIBRARIES, "gzip": gzip.LIBRARIES}
+_DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes | memoryview]]] = {
+    "zstd": zstd.decode,
+    "gzip": gzip.decode,
+    "disabled": slices,
+}
+
+
+def load(compression: str) -> None:
+    """Import the library that `encoder` needs for COMPRESSION; it does so itself otherwise."""
+    for library in _LIBRARIES.get(compression, ()):
+        import_module(library)
+
+
+def _level(compression: str, level: int | None) -> int:
+    return (DEFAULT_LEVELS.get(compression) or 0) if level is None else level
+
+
+def block_size(compression: str, level: int | None) -> int:
+    """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams are cut at its multiples."""
+    if compression == "zstd":
+        return zstd.block_size(_level(compression, level))
+    return gzip.BLOCK_SIZE if compression == "gzip" else stored.BLOCK_SIZE
+
+
+def least_memory(compression: str, level: int | None) -> int:
+    """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
+    if compression == "zstd":
+        return zstd.least_memory(_level(compression, level))
+    return 2 * block_size(compression, level)
+
+
+def encoder(
+    compression: str, level: int | None, sink: Sink, *, pool: Pool, workers: int, epoch: int | None, memory: int = 300 << 20
+) -> Encoder:
+    """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
+
+    SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but not of "disabled". POOL compresses
+    the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as they and what comes out of them fit into
+    MEMORY bytes, but at least one (see least_memory). EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
+    """
+    level = _level(compression, level)
+    if compression == "disabled":
+        return stored.StoredEncoder(sink)
+    if compression == "zstd":
+        return zstd.encoder(level, sink, pool=pool, workers=workers, memory=memory)
+    if compression == "gzip":
+        return gzip.GzipEncoder(level, sink, pool, workers, memory, epoch or 0)
+    raise ValueError(f"unknown compression {compression!r}")
+
+
+def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+    """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at most 1 MiB.
+
+    A piece is valid until the next but one is asked for.
+
+    Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window
+    of a zstd frame in memory, 128 MiB at most. ValueError if the stream is corrupt, ends early or is followed by something else, or for
+    another CODEC.
+    """
+    if codec not in _DECODERS:
+        raise ValueError(f"unknown compression {codec!r}")
+    return _DECODERS[codec](chunks)
+
+
+def sniff_codec(start: bytes) -> str:
+    """The compression of a layer that begins with START: "zstd", "gzip", "disabled"."""
+    if start[257:262] == b"ustar":
+        return "disabled"  # whatever its first name is
+    if start.startswith(gzip.MAGIC):
+        return "gzip"
+    return "zstd" if start.startswith(zstd.MAGIC) or (len(start) >= 4 and zstd.is_skippable(start[:4])) else "disabled"

@@ -1,0 +1,245 @@
+"""The codec zstd: one frame in, every frame out. Levels, windows and memory of both directions are here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from build_oci.codec.blocks import PIECE, Blocks, Encoder, Piece, Pieces, Sink, StreamOnly
+
+if TYPE_CHECKING:
+    from build_oci.work.pool import Pool
+
+DEFAULT_LEVEL = 3
+HIGHEST_LEVEL = 22
+LIBRARIES = ("zstandard",)
+MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def is_skippable(magic: bytes) -> bool:
+    """Do these four bytes begin a skippable frame (RFC 8878, 3.1.2)?"""
+    return magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
+
+
+# Up to this level a layer is compressed in blocks of the pool's, above by threads of the library's own, for blocks would have to be so long
+# (level 9: 32 MiB, level 17: more than 64) that they held too much memory and fed too few threads.
+_LAST_BLOCK_LEVEL = 4
+# Matches are cut off at the ends of a block, so blocks are as long as it takes to stay below what the command makes of files that repeat
+# each other over megabytes (/usr/include with level 3 and blocks of 4 MiB: 5 % more).
+_BLOCK_SIZE = 8 << 20
+# Matches reach as far back as a block is long, and as every reader must allow for (RFC 8878, 3.1.1.1.2).
+_WINDOW_LOG = 23
+# Level 3: a quarter of zstd's own table for the short matches leaves room in a core's own cache for the long ones, 7 % of the time for 0.2
+# to 1 % in size (9 archives, one thread).
+_TABLE_PARAMETERS = {3: {"chain_log": 14}}
+
+
+class _BlockEncoder(Blocks[Pieces]):
+    """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
+    one more took 2 % of a build's time, and as much of theirs."""
+
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, memory: int) -> None:
+        import zstandard
+
+        self._parameters = zstandard.ZstdCompressionParameters.from_level(
+            level, window_log=_WINDOW_LOG, write_checksum=False, write_content_size=False, **_TABLE_PARAMETERS.get(level, {})
+        )
+        self._compressors: deque[Any] = deque()  # that nobody is using
+        # A block and, of noise, as much as comes out of it.
+        needs = 2 * _BLOCK_SIZE + self._parameters.estimated_compression_context_size()
+        super().__init__(sink, pool, _BLOCK_SIZE, max(1, min(workers + 3, memory // needs)), _frame_header(_WINDOW_LOG))
+
+    def _pack(self, block: memoryview) -> Pieces:
+        from build_oci._native.zstd import continued
+
+        try:
+            compressor = self._compressors.pop()
+        except IndexError:
+            import zstandard
+
+            compressor = zstandard.ZstdCompressor(compression_params=self._parameters)
+        frame = compressor.compress(block)
+        self._compressors.append(compressor)
+        return continued(frame, block)
+
+    def _taken(self, packed: Pieces) -> Pieces:
+        return packed
+
+    def _trailer(self) -> bytes:
+        return b"\x01\0\0"  # a block of nothing that is the last
+
+
+def _frame_header(window_log: int) -> bytes:
+    """RFC 8878, 3.1.1.1: magic, no sizes and no checksum, the window."""
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([window_log - 10 << 3])
+
+
+# The library's own jobs are four windows long (8 MiB at level 6) and overlap by an eighth to a quarter of a window. Jobs half as long,
+# which overlap by half a window, need less memory and feed more threads from a small layer. Shorter ones lose more than a level may where
+# files repeat each other over megabytes (/usr/share/doc at level 8, whose matches reach further: 4 MiB 2.9 %, 8 MiB nothing). Hash tables
+# above 2 MiEntries, more than a job can see, cost 0.1 % in size when left out. Above level 12 zstd does as it likes.
+_JOB_SIZE = 4 << 20
+_LONG_JOB_SIZE = 8 << 20
+_FIRST_LONG_JOB_LEVEL = 8  # from this level on they are that long
+_OVERLAP_LOG = 8
+# Memory in jobs, of noise: what the library has whatever its threads, and what each takes (8 MiB: 100 MiB for one, 240 for four).
+_JOBS_HELD = 8
+_JOBS_HELD_PER_THREAD = 6
+_LARGEST_HASH_LOG = 21
+_FIRST_DEFAULT_PARAMETERS_LEVEL = 13  # from this level on
+
+
+def _job_size(level: int) -> int:
+    return _JOB_SIZE if level < _FIRST_LONG_JOB_LEVEL else _LONG_JOB_SIZE
+
+
+class _LibraryThreadsEncoder(StreamOnly):
+    """The same by the library's own threads, which cut the stream into jobs."""
+
+    def __init__(self, level: int, sink: Sink, workers: int, memory: int) -> None:
+        import zstandard
+
+        job = _job_size(level)
+        own: dict[str, int] = {}
+        if level < _FIRST_DEFAULT_PARAMETERS_LEVEL:
+            plain = zstandard.ZstdCompressionParameters.from_level(level)
+            own = {"job_size": job, "overlap_log": _OVERLAP_LOG, "hash_log": min(plain.hash_log, _LARGEST_HASH_LOG)}
+        # At least 1: with no thread at all zstd compresses the stream as one job, into other bytes. One more than the workers, so that a
+        # job waits whenever a thread is done.
+        by_memory = (memory // job - _JOBS_HELD) // _JOBS_HELD_PER_THREAD
+        threads = max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level, threads=threads, write_checksum=False, write_content_size=False, **own
+        )
+        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        self._sink = sink
+
+    def write(self, data: Piece) -> None:
+        if compressed := self._stream.compress(data):
+            self._sink(compressed)
+
+    def finish(self) -> None:
+        self._sink(self._stream.flush())
+
+
+def block_size(level: int) -> int:
+    """The bytes that are packed as one block at LEVEL."""
+    return _BLOCK_SIZE if level <= _LAST_BLOCK_LEVEL else 1 << 20
+
+
+def least_memory(level: int) -> int:
+    """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
+    return 2 * _BLOCK_SIZE + (2 << 20) if level <= _LAST_BLOCK_LEVEL else (_JOBS_HELD + _JOBS_HELD_PER_THREAD) * _job_size(level)
+
+
+def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int) -> Encoder:
+    """See build_oci.codec.table.encoder."""
+    if level <= _LAST_BLOCK_LEVEL:
+        return _BlockEncoder(level, sink, pool, workers, memory)
+    return _LibraryThreadsEncoder(level, sink, workers, memory)
+
+
+# ---- decompression
+
+_LARGEST_WINDOW = 1 << 27
+_LARGEST_BLOCK = 1 << 17  # the format's limit for a block, packed or not
+
+
+class _Source:
+    """Bytes on demand from the chunks of a zstd stream."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._chunk = b""
+        self._at = 0
+
+    def at_end(self) -> bool:
+        while self._at == len(self._chunk):
+            if (chunk := next(self._chunks, None)) is None:
+                return True
+            self._chunk, self._at = chunk, 0
+        return False
+
+    def some(self, size: int) -> bytes:
+        """Up to SIZE bytes, at least one unless SIZE is 0; ValueError at the end."""
+        if size and self.at_end():
+            raise ValueError("the zstd stream is truncated")
+        found = self._chunk[self._at : self._at + size]
+        self._at += len(found)
+        return found
+
+    def exactly(self, size: int) -> bytes:
+        """SIZE bytes; ValueError if the stream ends before."""
+        found = self.some(size)
+        while len(found) < size:
+            found += self.some(size - len(found))
+        return found
+
+    def skip(self, size: int) -> None:
+        while size:
+            size -= len(self.some(min(size, PIECE)))
+
+
+def decode(chunks: Iterable[bytes]) -> Iterator[memoryview]:
+    import zstandard
+
+    source = _Source(chunks)
+    if source.at_end():
+        raise ValueError("the zstd stream is truncated")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+    buffers = [bytearray(PIECE), bytearray(PIECE)]
+    first = True
+    while not source.at_end():
+        magic = source.exactly(4)
+        if is_skippable(magic):
+            source.skip(int.from_bytes(source.exactly(4), "little"))
+        elif magic == MAGIC:
+            try:
+                frame: Any = _Frame(source)
+                with decompressor.stream_reader(frame, read_size=PIECE) as reader:
+                    while size := reader.readinto(buffers[0]):
+                        yield memoryview(buffers[0])[:size]
+                        buffers.reverse()
+                if not frame.ended:
+                    raise ValueError("the zstd stream is corrupt (a frame ends early)")
+            except zstandard.ZstdError as error:
+                raise ValueError(f"the zstd stream is corrupt ({error})") from error
+        elif first:
+            raise ValueError("this is not a zstd stream")
+        else:
+            raise ValueError("something that is not zstd follows the zstd stream")
+        first = False
+
+
+class _Frame:
+    """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where the frame does.
+
+    The library reads no further than it must to fill the buffer that it is given: so what comes out at once stays bounded.
+    """
+
+    def __init__(self, source: _Source) -> None:
+        descriptor = source.exactly(1)
+        single_segment, self._has_checksum = descriptor[0] >> 5 & 1, descriptor[0] >> 2 & 1
+        size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]
+        size_of_dictionary_id = (0, 1, 2, 4)[descriptor[0] & 3]
+        rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
+        self._source = source
+        self._parts = [MAGIC + descriptor + rest]
+        self.ended = False  # has all of it been read?
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends before."""
+        parts, self._parts = self._parts, []
+        while size > 0 and not self.ended:
+            header = self._source.exactly(3)
+            word = int.from_bytes(header, "little")
+            kind, of_block = word >> 1 & 3, word >> 3
+            if of_block > _LARGEST_BLOCK or kind == 3:
+                raise ValueError("the zstd stream is corrupt (bad block header)")
+            parts += header, self._source.exactly(1 if kind == 1 else of_block)
+            size -= of_block
+            if word & 1:
+                self.ended = True
+                parts.append(self._source.exactly(4 * self._has_checksum))
+        return b"".join(parts)

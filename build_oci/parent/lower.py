@@ -1,0 +1,61 @@
+"""What the layers of a parent hold when they are put on top of each other, scanned while they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_oci.errors import ParentError
+
+if TYPE_CHECKING:
+    from build_oci._native.lower import Lower
+
+# For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
+_TABLE_LIMIT = 1 << 30
+
+
+class Scans:
+    """What the layers of one parent hold; they share one limit of memory with the table that is made of them."""
+
+    def __init__(self, layers: int) -> None:
+        from build_oci._native.lower import Scan
+        from build_oci.layer.walk import sha256_kernel
+
+        self._scans = [Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT) for _ in range(layers)]
+
+    def feed(self, number: int, piece: bytes | memoryview) -> None:
+        """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
+        self._scans[number].feed(piece)
+        self._left()
+
+    def finish(self, number: int) -> None:
+        """That archive has ended. ValueError when it should not have."""
+        self._scans[number].finish()
+
+    def merge(self, wheres: list[Path], check: Callable[[], None]) -> Lower:
+        """The layers on top of each other. ParentError naming one of WHERES."""
+        from build_oci._native.lower import Lower
+
+        lower = Lower(memory_limit=self._left())
+        for scan, where in zip(self._scans, wheres, strict=True):
+            check()
+            with named(where):
+                lower.apply(scan)
+        return lower
+
+    def _left(self) -> int:
+        left = _TABLE_LIMIT - sum(scan.held for scan in self._scans)
+        if left <= 0:
+            raise ValueError(f"the members of this image's layers need more than {_TABLE_LIMIT >> 20} MiB of memory")
+        return left
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What a decoder or a scanner refuses is the fault of the blob PATH."""
+    try:
+        yield
+    except ValueError as error:
+        raise ParentError(str(error), where=str(path)) from None
