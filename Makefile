@@ -37,10 +37,10 @@ docs: .venv/.tools ## the pages as a web site, in build/site
 	@echo 'look at build/site/index.html'
 
 test-aarch64: .venv/.tools ## wheel, native tests and images on AArch64, emulated by qemu; needs root
-	@tests/emulated.sh .venv/bin/python
+	@tests/elsewhere/emulated.sh .venv/bin/python
 
 test-musl: .venv/.tools ## the same on musl
-	@tests/musl.sh .venv/bin/python
+	@tests/elsewhere/musl.sh .venv/bin/python
 
 bench: .venv/.tools ## the benchmarks, on the installed wheel
 	@.venv/bin/pytest benchmarks --benchmark-enable --benchmark-only

@@ -17,12 +17,13 @@ from typing import Any
 
 import clients
 import pytest
+from places import C_SOURCES
 
 import build_oci.cli.command
 
 SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])
 TIMEOUT = 60  # seconds: a run that takes longer hangs
-SHIM = Path(__file__).with_name("faultshim.c")
+SHIM = C_SOURCES / "faultshim.c"
 BIG = 5 << 20  # a file of several segments, with a digest of its own
 
 

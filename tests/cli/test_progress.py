@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import REPOSITORY
 
 from build_oci.cli.bars import Bars, Lines, reporter
 from build_oci.cli.command import main
@@ -262,7 +263,7 @@ def test_metrics(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert main(["-f", "config.yaml", "-o", "out", "-j", "2", "--metrics", "metrics.json"]) == 0
     assert capsys.readouterr() == ("", "")
     found = json.loads((tmp_path / "metrics.json").read_text())
-    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
     (image,) = found["images"]
     for key in (*found, *image, *image["stages"]):
         assert f"`{key}`" in page, key

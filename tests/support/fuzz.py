@@ -28,6 +28,7 @@ import oracles
 import trees
 import yaml
 import zstandard
+from places import CORPUS
 from test_layer_tar import assert_same_tar, built_tar
 from test_parent_roundtrip import COMPRESSIONS, EPOCH, built, image_of, put, put_index, round_trip
 
@@ -35,7 +36,6 @@ from build_oci.config.load import BuildConfig, load_config
 from build_oci.errors import ConfigError, ParentError
 from build_oci.oci.documents import to_json
 
-CORPUS = Path(__file__).parent / "corpus"
 MOST_SECONDS = 10.0
 """Of processor time that one small input may take."""
 TOKENS = [

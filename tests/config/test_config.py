@@ -11,11 +11,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from places import REAL_CONFIGS
 
 from build_oci.config.load import BuildConfig, Compression, check_paths, load_config, source_date_epoch
 from build_oci.errors import ConfigError, UsageError
 
-REAL = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or Path(__file__).parents[2] / "shared" / "real-configs")
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
 
 
@@ -38,7 +38,7 @@ def _both_loaders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 def real_documents() -> list[Path]:
-    return sorted(REAL.glob("*.yaml")) if REAL.is_dir() else []
+    return sorted(REAL_CONFIGS.glob("*.yaml")) if REAL_CONFIGS.is_dir() else []
 
 
 @pytest.mark.parametrize("document", real_documents(), ids=lambda path: path.stem)

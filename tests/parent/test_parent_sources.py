@@ -24,6 +24,7 @@ import oracles
 import pytest
 import zstandard
 from oracles import SECOND
+from places import REAL_CONFIGS
 from test_layer_tar import DIR, EPOCH, LNK, REG, tar_of
 from test_parent_roundtrip import (
     assert_is,
@@ -46,7 +47,6 @@ from build_oci.pipeline import build
 
 pytestmark = pytest.mark.slow
 
-REAL = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or Path(__file__).parents[2] / "shared" / "real-configs")
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER = "application/vnd.docker."
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, "+gzip": gzip.compress, "+zstd": zstandard.ZstdCompressor().compress}
@@ -297,7 +297,7 @@ def test_private_blob_is_copied(tmp_path: Path) -> None:
 
 
 def real_documents() -> list[Path]:
-    found = sorted(REAL.glob("*.yaml")) if REAL.is_dir() else []
+    found = sorted(REAL_CONFIGS.glob("*.yaml")) if REAL_CONFIGS.is_dir() else []
     return [path for path in found if not re.search("^mode: docker", path.read_text(), re.M)]
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from places import REAL_CONFIGS, REPOSITORY
 
 from build_oci.config.load import load_config
 from build_oci.config.schema import schema
 from build_oci.errors import ConfigError
 
-REAL = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or Path(__file__).parents[2] / "shared" / "real-configs")
 IMAGE: dict[str, Any] = {"architecture": "amd64", "os": "linux"}
 
 GOOD: list[Any] = [
@@ -94,9 +92,9 @@ def test_every_key_is_described() -> None:
 
 def test_real_documents(validator: Any) -> None:
     """Valid but for keys that the build warns of."""
-    if not REAL.is_dir():
+    if not REAL_CONFIGS.is_dir():
         pytest.skip("there are no real configurations here; BUILD_OCI_REAL_CONFIGS names a folder of them")
-    for path in sorted(REAL.rglob("*.yaml")):
+    for path in sorted(REAL_CONFIGS.rglob("*.yaml")):
         text = re.sub(r"%\{[^}]*\}|\$\([^)]*\)", "word", path.read_text())
         if re.search("^mode: docker", text, re.M):
             continue
@@ -108,6 +106,6 @@ def test_real_documents(validator: Any) -> None:
 @pytest.mark.parametrize(("program", "made"), [("reference.py", "configuration.md"), ("chart.py", "compression.svg")])
 def test_documentation_that_is_made(program: str, made: str) -> None:
     """The reference says what the table of keys says, the chart of the levels what their table says."""
-    docs = Path(__file__).parents[1] / "docs"
+    docs = REPOSITORY / "docs"
     out = subprocess.run([sys.executable, "-P", str(docs / program)], stdout=subprocess.PIPE, check=True, text=True).stdout
     assert (docs / made).read_text() == out, f"run `python docs/{program} > docs/{made}`"

@@ -19,13 +19,14 @@ import oracles
 import pytest
 import trees
 from conftest import Build
+from places import C_SOURCES, SUPPORT
 from test_layer_tar import assert_same_tar
 
 import build_oci
 
 pytestmark = pytest.mark.slow
 
-SOURCE = Path(__file__).with_name("fakecap.c")
+SOURCE = C_SOURCES / "fakecap.c"
 # CAP_SETUID, CAP_NET_RAW and CAP_SYS_ADMIN by itself: 0x80, 0x2000 and 0x200000
 CAPABILITY = trees.capability(0x80 | 0x2000 | 0x200000)
 Fake = dict[Path, dict[str, bytes]]
@@ -198,7 +199,7 @@ def test_fakeroot_without_rights(tree: Path, tmp_path: Path) -> None:
     python, package = shlex.quote(sys.executable), Path(build_oci.__file__).parents[1]
     steps = ["../make.py", "-P -m build_oci -o ../layout", f"-c {shlex.quote(ORACLE)} > ../oracle.tar"]
     script = " && ".join([f"cd {shlex.quote(str(tree))}", *(f"{python} {step}" for step in steps)])
-    env = {"PYTHONPATH": f"{package}:{Path(__file__).parent}", "FAKEROOTDONTTRYCHOWN": "1"}
+    env = {"PYTHONPATH": f"{package}:{SUPPORT}", "FAKEROOTDONTTRYCHOWN": "1"}
     config = json.dumps(clients.layer_config(tree, compression="disabled"))
     clients.run(*powerless, fakeroot, "sh", "-c", script, env=env, stdin=config)
     (tar,) = clients.layer_tars(tmp_path / "layout")

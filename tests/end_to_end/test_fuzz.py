@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import fuzz
+import places
 import pytest
 
 from build_oci._native.deflate import go_on
@@ -12,7 +13,7 @@ from build_oci._native.lower import Scan
 from build_oci.config.load import BuildConfig
 
 pytestmark = pytest.mark.slow
-CORPUS = {kind: sorted((fuzz.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}
+CORPUS = {kind: sorted((places.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}
 
 
 @pytest.mark.parametrize(("name", "seeds"), [("trees", 30), ("round-trips", 15), ("documents", 300), ("parents", 80)])

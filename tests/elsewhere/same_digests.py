@@ -1,6 +1,6 @@
 """One image built by a build-oci elsewhere (another C library, another machine) and by this one: are their digests the same?
 
-    elsewhere.py ROOT COMMAND...
+    same_digests.py ROOT COMMAND...
 
 COMMAND is the build-oci elsewhere, ROOT the directory that is its `/`. A line for each compression; ends with 1 where a diff_id differs.
 Compressed bytes may differ where a codec has other code for another machine.

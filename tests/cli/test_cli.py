@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import REPOSITORY
 
 import build_oci.cli.command
 from build_oci.cli.arguments import SHELLS, parser
@@ -359,8 +360,7 @@ def options_of(action: Any) -> list[str]:
 
 def test_every_option_is_documented() -> None:
     """In the manual page, and in the README's table."""
-    root = Path(__file__).parents[1]
-    manual, readme = ((root / path).read_text() for path in ("docs/build-oci.1", "README.md"))
+    manual, readme = ((REPOSITORY / path).read_text() for path in ("docs/build-oci.1", "README.md"))
     for action in parser()._actions:
         for option in options_of(action):
             assert option.replace("-", "\\-") in manual, option
