@@ -186,7 +186,7 @@ def _write_documents(
     if layer:
         layers.append(layer.descriptor)
         diff_ids.append(layer.diff_id)
-    history.append(oci.history_entry(has_layer=layer is not None, author=image.author, comment=image.comment))
+    history.append(oci.history_entry(created=context.created, has_layer=layer is not None, author=image.author, comment=image.comment))
     config = context.layout.add_document(
         MEDIA_TYPE_CONFIG,
         oci.image_config(

@@ -14,6 +14,7 @@ from build_oci.codec import gzip, stored, zstd
 from build_oci.codec.blocks import Encoder, Sink, slices
 
 if TYPE_CHECKING:
+    from build_oci.work.budget import Budget
     from build_oci.work.pool import Pool
 
 DEFAULT_LEVELS = {"zstd": zstd.DEFAULT_LEVEL, "gzip": gzip.DEFAULT_LEVEL, "disabled": None}
@@ -69,18 +70,22 @@ def encoder(
     raise ValueError(f"unknown compression {compression!r}")
 
 
-def decode(codec: str, chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+def decode(codec: str, chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[bytes | memoryview]:
     """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at most 1 MiB.
 
     A piece is valid until the next but one is asked for.
 
     Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window
-    of a zstd frame in memory, 128 MiB at most. ValueError if the stream is corrupt, ends early or is followed by something else, or for
-    another CODEC.
+    of a zstd frame in memory, 128 MiB at most; a window above 8 MiB is taken from WINDOWS, which several readers share. ValueError if the
+    stream is corrupt, ends early or is followed by something else, or for another CODEC.
     """
-    if codec not in _DECODERS:
-        raise ValueError(f"unknown compression {codec!r}")
-    return _DECODERS[codec](chunks)
+    if codec == "zstd":
+        return zstd.decode(chunks, windows)
+    if codec == "gzip":
+        return gzip.decode(chunks)
+    if codec == "disabled":
+        return slices(chunks)
+    raise ValueError(f"unknown compression {codec!r}")
 
 
 def sniff_codec(start: bytes) -> str:

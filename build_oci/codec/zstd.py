@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from build_oci.codec.blocks import PIECE, Blocks, Encoder, Piece, Pieces, Sink, StreamOnly
 
 if TYPE_CHECKING:
+    from build_oci.work.budget import Budget
     from build_oci.work.pool import Pool
 
 DEFAULT_LEVEL = 3
@@ -143,7 +145,9 @@ def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int) ->
 # ---- decompression
 
 _LARGEST_WINDOW = 1 << 27
+SMALL_WINDOW = 8 << 20  # every reader must allow for as much (RFC 8878, 3.1.1.1.2), so it is not counted
 _LARGEST_BLOCK = 1 << 17  # the format's limit for a block, packed or not
+_MOST_PARTS = 2000  # pieces of blocks, at most, that are gathered at once
 
 
 class _Source:
@@ -180,8 +184,15 @@ class _Source:
         while size:
             size -= len(self.some(min(size, PIECE)))
 
+    def skip_zero_words(self) -> None:
+        """Skip a run of words of three zero bytes, as far as this chunk and a few kilobytes hold it, but for the last word."""
+        rest = self._chunk[self._at : self._at + 4096]
+        zeros = len(rest) - len(rest.lstrip(b"\0"))
+        self._at += max(0, zeros // 3 - 1) * 3
 
-def decode(chunks: Iterable[bytes]) -> Iterator[memoryview]:
+
+def decode(chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[memoryview]:
+    """See build_oci.codec.table.decode. A window above 8 MiB is taken from WINDOWS while its frame is read."""
     import zstandard
 
     source = _Source(chunks)
@@ -197,7 +208,7 @@ def decode(chunks: Iterable[bytes]) -> Iterator[memoryview]:
         elif magic == MAGIC:
             try:
                 frame: Any = _Frame(source)
-                with decompressor.stream_reader(frame, read_size=PIECE) as reader:
+                with _held(windows, frame.window), decompressor.stream_reader(frame, read_size=PIECE) as reader:
                     while size := reader.readinto(buffers[0]):
                         yield memoryview(buffers[0])[:size]
                         buffers.reverse()
@@ -212,6 +223,20 @@ def decode(chunks: Iterable[bytes]) -> Iterator[memoryview]:
         first = False
 
 
+@contextmanager
+def _held(windows: Budget | None, size: int) -> Iterator[None]:
+    """Hold SIZE bytes of WINDOWS, where there are more than every reader is granted."""
+    if windows is None or size <= SMALL_WINDOW:
+        yield
+        return
+    size = min(size, _LARGEST_WINDOW)  # the library refuses a larger one
+    windows.take(size, block=True)
+    try:
+        yield
+    finally:
+        windows.give_back(size)
+
+
 class _Frame:
     """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where the frame does.
 
@@ -224,6 +249,9 @@ class _Frame:
         size_of_content_size = (single_segment, 2, 4, 8)[descriptor[0] >> 6]
         size_of_dictionary_id = (0, 1, 2, 4)[descriptor[0] & 3]
         rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
+        content_size = int.from_bytes(rest[len(rest) - size_of_content_size :], "little")
+        # RFC 8878, 3.1.1.1.2: the window's exponent and mantissa; a single segment is its own window.
+        self.window = content_size if single_segment else (8 + (rest[0] & 7)) << (7 + (rest[0] >> 3))
         self._source = source
         self._parts = [MAGIC + descriptor + rest]
         self.ended = False  # has all of it been read?
@@ -231,9 +259,14 @@ class _Frame:
     def read(self, size: int) -> bytes:
         """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends before."""
         parts, self._parts = self._parts, []
-        while size > 0 and not self.ended:
+        # Blocks that hold nothing do not count towards SIZE, so their number is bounded as well.
+        while size > 0 and len(parts) < _MOST_PARTS and not self.ended:
             header = self._source.exactly(3)
             word = int.from_bytes(header, "little")
+            if not word:
+                # An empty raw block. A frame may hold millions of them, so a run of them is skipped at once.
+                self._source.skip_zero_words()
+                continue
             kind, of_block = word >> 1 & 3, word >> 3
             if of_block > _LARGEST_BLOCK or kind == 3:
                 raise ValueError("the zstd stream is corrupt (bad block header)")

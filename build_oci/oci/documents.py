@@ -61,7 +61,7 @@ def image_config(
     """The image configuration; `created` in seconds since 1970, `config` whatever the user wrote, if `has_config`."""
     document = _without_absent(
         {
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
+            "created": timestamp(created),
             "author": author,
             "architecture": platform.architecture,
             "variant": platform.variant,
@@ -77,9 +77,22 @@ def image_config(
     return to_json(document)
 
 
-def history_entry(*, has_layer: bool, author: str | None, comment: str | None) -> dict[str, Any]:
-    """What this build adds to the history."""
-    return _without_absent({"empty_layer": None if has_layer else True, "author": author, "comment": comment})
+def history_entry(*, created: int, has_layer: bool, author: str | None, comment: str | None) -> dict[str, Any]:
+    """What this build adds to the history; `created` in seconds since 1970, without which clients show the year 1 or fail."""
+    return _without_absent(
+        {
+            "empty_layer": None if has_layer else True,
+            "created": timestamp(created),
+            "created_by": "build-oci",
+            "author": author,
+            "comment": comment,
+        }
+    )
+
+
+def timestamp(seconds: int) -> str:
+    """SECONDS since 1970 as documents tell a time (RFC 3339), in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def manifest(config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]) -> bytes:

@@ -10,15 +10,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from build_oci.errors import ParentError
 from build_oci.oci.documents import to_json
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
-MOST_DOCUMENT = 16 << 20
-_PIECE = 1 << 20
+MOST_DOCUMENT = 4 << 20
+# Lists, objects and their items in one document: Python takes up to 100 bytes for each. An index of 10,000 images has 100,000.
+MOST_VALUES = 500_000
+# Between two pieces a reader looks whether the build is being stopped.
+_PIECE = 1 << 18
 _AGAIN = "the layout of this image is incomplete or damaged: copy or build it again"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
@@ -131,12 +135,19 @@ def _pieces(fd: int, path: Path) -> Iterator[bytes]:
         raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")  # NaN and infinities, which Python reads
+
+
 def parse_document(data: bytes, where: str) -> dict[str, Any]:
     """DATA as a JSON object. Raises ParentError."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise ParentError("has too many values for a document", where=where)
     try:
-        document = json.loads(data)
-        # Python reads more than JSON allows (NaN, half of a surrogate pair), and parts of the document are going to be written again.
-        to_json(document)
+        document = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        # Half of a surrogate pair is no text, and parts of the document are going to be written again.
+        if _SURROGATE.search(data):
+            to_json(document)
     except (ValueError, RecursionError):
         raise ParentError("is no JSON document", where=where) from None
     if not isinstance(document, dict):

@@ -45,7 +45,9 @@ class ParentImage(NamedTuple):
 class _Gauge:
     """How much of a parent's blobs has been read; several threads may read."""
 
-    def __init__(self, total: int, read: Callable[[int, int], None]) -> None:
+    def __init__(self, total: int, read: Callable[[int, int], None], check: Callable[[], None]) -> None:
+        """CHECK raises once the build is being stopped."""
+        self._check = check
         self._total = total
         self._read = read
         self._done = 0
@@ -53,6 +55,7 @@ class _Gauge:
 
     def watch(self, blob: Iterable[bytes]) -> Iterator[bytes]:
         for piece in blob:
+            self._check()
             yield piece
             with self._lock:
                 self._done += len(piece)
@@ -98,7 +101,7 @@ class Parents:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.number, platform)
         scans = Scans(len(manifest.layers)) if self._scan else None
-        gauge = _Gauge(sum(layer.size for layer in manifest.layers), read)
+        gauge = _Gauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
         # Each may be recompressed, by an encoder of its own.
         there = self._workers.codec_memory // least_memory(self._config.compression, self._config.level)
@@ -130,7 +133,7 @@ class Parents:
                     self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, [feed])
                 else:
                     for _ in gauge.watch(blob):
-                        self._workers.check()
+                        pass
                 _carry(blob.fd, path, self._layout, descriptor.digest)
                 taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
             else:
@@ -164,7 +167,7 @@ class Parents:
         digest = hashlib.new(algorithm)
         hashing: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
-            for piece in decode(codec, _read_ahead(blob, beside)):
+            for piece in decode(codec, _read_ahead(blob, beside), self._workers.windows):
                 self._workers.check()
                 # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
                 if hashing is not None:

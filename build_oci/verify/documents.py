@@ -381,7 +381,7 @@ class Verifier:
             start = next(pieces, b"")
             archive.codec = sniff_codec(start)
             try:
-                for piece in decode(archive.codec, chain((start,), pieces) if start else ()):
+                for piece in decode(archive.codec, chain((start,), pieces) if start else (), self._workers.windows):
                     archive.feed(piece)
                     if archive.scan is not None and sum(other.held for other in self._archives.copy().values()) > _SCANS_LIMIT:
                         archive.refuse(f"the members of the layers that are read need more than {_SCANS_LIMIT >> 20} MiB of memory")

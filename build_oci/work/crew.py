@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # where they leave the CPU's caches.
 BLOCKS_WAITING = 3
 MOST_IN_FLIGHT = 72 << 20
+# Bytes that the windows of all readers of zstd streams may take together, beside the 8 MiB that each may have: one of the largest.
+LARGE_WINDOWS = 128 << 20
 
 Result = TypeVar("Result")
 
@@ -39,6 +41,7 @@ class Crew:
         self._pool: Pool | None = None
         in_flight = (count + BLOCKS_WAITING) * (block_size + (block_size >> 4))
         self.budget = Budget(min(memory_limit, in_flight, MOST_IN_FLIGHT))
+        self.windows = Budget(LARGE_WINDOWS)
         self.spare: deque[bytearray] = deque()  # memory of blocks that nobody uses, and that no budget counts
         # What the compressor of one image may take of memory, in bytes, beside the data that comes in: what is promised (section “Memory”
         # of the architecture), less that data and what everything else takes.
@@ -80,6 +83,7 @@ class Crew:
         for stop in stoppers:
             stop()
         self.budget.close()
+        self.windows.close()
 
     def check(self) -> None:
         """Raise Cancelled once the build is being stopped."""
