@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from build_oci.codec.table import block_size, least_memory
-from build_oci.config.load import check_paths
+from build_oci.config.load import BuildConfig, check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
 from build_oci.oci import documents as oci
 from build_oci.oci.layout import Layout
-from build_oci.oci.media_types import LAST_EPOCH
+from build_oci.oci.media_types import LAST_EPOCH, MEDIA_TYPE_INDEX, REF_NAME_KEY
 from build_oci.progress import Listener, ignore
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
-
-if TYPE_CHECKING:
-    from build_oci.config.load import BuildConfig
 
 # Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each costs the memory of one codec.
 IMAGES_AT_ONCE = 2
@@ -56,11 +53,8 @@ def build(
     Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and OutputError; then, and when any other
     exception passes through, the output is as it was before.
     """
-    if epoch is not None and not 0 <= epoch <= LAST_EPOCH:
-        raise UsageError(f"{epoch} is not a time in seconds up to the year 9999", where="SOURCE_DATE_EPOCH")
+    _check_arguments(config, workers, epoch)
     workers = usable_cpus() if workers is None else workers
-    if workers < 1:
-        raise UsageError(f"{workers} is no number of threads", where="workers")
     check_paths(config)
     _refuse_output_in_layer(config, output)
     created = int(time.time()) if epoch is None else epoch
@@ -83,8 +77,27 @@ def build(
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
         numbered = list(enumerate(config.images))
         images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
-        layout.commit(oci.index([image.descriptor for image in images], config.annotations), begin=threads.check)
+        layout.commit(_index(layout, config, [image.descriptor for image in images]), begin=threads.check)
     return BuildResult(os.fspath(output), tuple(images))
+
+
+def _check_arguments(config: object, workers: object, epoch: object) -> None:
+    """What a caller of the library may have given: bool is an int to Python, and no number here."""
+    if not isinstance(config, BuildConfig):
+        raise UsageError(f"is a {type(config).__name__}, not a BuildConfig", where="config", hint="load_config() makes one of a document")
+    if epoch is not None and (type(epoch) is not int or not 0 <= epoch <= LAST_EPOCH):
+        raise UsageError(f"{epoch!r} is not a whole number of seconds up to the year 9999", where="epoch")
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise UsageError(f"{workers!r} is no number of threads", where="workers")
+
+
+def _index(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -> bytes:
+    """What `index.json` holds: the images, or with `ref-name` the one index that holds them, so that a client copies all by one name."""
+    index = oci.index(images, config.annotations)
+    if config.ref_name is None:
+        return index
+    descriptor = layout.add_document(MEDIA_TYPE_INDEX, index)
+    return oci.index([descriptor._replace(annotations={REF_NAME_KEY: config.ref_name})], {})
 
 
 def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str], None]) -> None:

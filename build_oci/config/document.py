@@ -16,6 +16,10 @@ MAX_SIZE = 4 << 20
 MAX_EXPANDED = 2 * MAX_SIZE
 """Most characters that come out of a document once its aliases are written out, where every node counts NODE_SIZE on top of its text."""
 NODE_SIZE = 64
+MAX_EVENTS = MAX_EXPANDED // NODE_SIZE
+"""Most nodes and ends of collections, as many as may come out of a document; each takes some 300 bytes in the YAML library."""
+MAX_NUMBER = 200
+"""Most characters of a number: YAML 1.1 reads `1:0:0…` by the base 60, which takes time as the square of its length."""
 MAX_DEPTH = 100
 """Most levels of nesting; the recursion here, in the YAML library and in the JSON writer stays far from its limit."""
 
@@ -38,6 +42,8 @@ NULL = TAG + "null"
 STRING_TAGS = frozenset(TAG + name for name in ("str", "timestamp", "value"))
 UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 SURROGATE = "[\ud800-\udfff]"
+# A pair of escapes behind an even number of backslashes.
+SURROGATE_ESCAPES = r"((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 
 
 class BadValue(ValueError):
@@ -98,6 +104,19 @@ def _bad_tag(node: Node) -> BadValue:
     return BadValue(f"the tag `{shown(tag)}` has no meaning here", "plain strings, numbers, booleans, lists and mappings are all there is")
 
 
+def _without_surrogates(text: str) -> str:
+    r"""TEXT with characters in the place of pairs of escapes (`\ud83d\ude80`), which JSON writes and YAML refuses, where TEXT is JSON."""
+    if not re.search(SURROGATE_ESCAPES, text) or not text.lstrip().startswith("{"):
+        return text
+    import json
+
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return re.sub(SURROGATE_ESCAPES, lambda found: found[1] + json.loads(f'"{found[2]}"'), text)
+
+
 class Document:
     """One YAML document: `root`, its top node, and the problems and warnings that reading it brings up.
 
@@ -110,7 +129,7 @@ class Document:
         self._warnings: list[tuple[int, str]] = []
         self._size = 0
         self._open: set[int] = set()
-        self.root = self._compose(self._decode(text))
+        self.root = self._compose(_without_surrogates(self._decode(text)))
 
     # -- what is reported
 
@@ -168,11 +187,12 @@ class Document:
         import yaml
 
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        depth = documents = 0
+        depth = documents = events = 0
         root: Any = None
         try:
             # Parsing events needs no recursion; composing nodes does, in C without a bound. So the depth is looked at first.
             for event in yaml.parse(text, Loader=loader):
+                events += 1
                 mark: Any = event.start_mark
                 line = mark.line + 1
                 if isinstance(event, yaml.CollectionStartEvent):
@@ -181,6 +201,8 @@ class Document:
                     depth -= 1
                 elif isinstance(event, yaml.DocumentStartEvent):
                     documents += 1
+                if events > MAX_EVENTS:
+                    self._fail(f"{self.source}:{line}", "the document has too many keys and values", "is this really the configuration?")
                 if depth > MAX_DEPTH:
                     self._fail_depth(line)
                 if documents > 1:
@@ -233,6 +255,8 @@ class Document:
         if node.tag not in convert:
             raise _bad_tag(node)
         try:
+            if len(node.value) > MAX_NUMBER:
+                raise ValueError("too long")
             value = convert[node.tag](SafeConstructor(), node)
             str(value)  # Python reads a hexadecimal number of any length, but writes none above its limit of digits
         except (ValueError, KeyError, IndexError, OverflowError) as error:

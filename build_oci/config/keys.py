@@ -80,6 +80,7 @@ TOP_KEYS = (
     Key("prefetch-limit-mb", Kind.INTEGER, "most MiB of file data in memory at once", default=512, minimum=1, maximum=(1 << 43) - 1),
     Key("mode", Kind.CHOICE, "the format of the image", default="oci", choices={"oci": "oci"}),
     Key("annotations", Kind.ANNOTATIONS, "annotations of the index", default={}),
+    Key("ref-name", Kind.STRING, "puts the images into an image index of their own, which `index.json` names so"),
     Key("images", Kind.SECTIONS, "the images to build", default=(), keys=IMAGE_KEYS),
 )
 SECTIONS = {"at the top of the document": TOP_KEYS, "of an image": IMAGE_KEYS, "of `parent`": PARENT_KEYS}

@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from build_oci.codec.table import DEFAULT_LEVELS, HIGHEST_LEVELS
-from build_oci.config.document import NULL, STRING_TAGS, BadValue, Document, Node, Place, describe, is_list, is_mapping, join, shown
+from build_oci.config.document import NULL, STRING_TAGS, BadValue, Document, Node, Pairs, Place, describe, is_list, is_mapping, join, shown
 from build_oci.config.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
 from build_oci.errors import BuildOciError, ConfigError, UsageError
-from build_oci.oci.media_types import LAST_EPOCH
+from build_oci.oci.media_types import LAST_EPOCH, REF_NAME_KEY
+from build_oci.oci.runtime_config import config_findings
 
 __all__ = ["BuildConfig", "Compression", "ImageConfig", "ParentConfig", "check_paths", "load_config", "source_date_epoch"]
 
 MIB = 1 << 20
+# How alike a stray key and a known one are (difflib's ratio) where it is a slip: `layr` 0.89, `imags` 0.91. What real documents carry
+# beside the known keys (`created`, `tags`) has 0.6 at the most.
+SLIP = 0.8
+REF_NAME = "[A-Za-z0-9]+([-._:@+/]+[A-Za-z0-9]+)*"
+NO_COMPRESSION = ("none", "off", "no", "plain", "uncompressed", "tar", "store", "stored")
 
 
 class ParentConfig(NamedTuple):
@@ -60,6 +66,7 @@ class BuildConfig(NamedTuple):
     preserve_hardlinks: bool
     prefetch_limit: int
     annotations: Mapping[str, str]
+    ref_name: str | None
     images: tuple[ImageConfig, ...]
     warnings: tuple[str, ...]
 
@@ -86,7 +93,7 @@ class _Reader:
         for name, (key_node, value_node) in pairs.items():
             place = document.place(key_node, join(path, name))
             if name not in known:
-                document.warn(place, f"`{shown(name)}` is not a key{_way_out(name, keys)}")
+                self.unknown_key(name, place, keys, pairs)
                 document.plain(value_node, place.path)
             elif value_node.tag == NULL and known[name].kind is not Kind.ANYTHING:
                 if known[name].required:
@@ -103,6 +110,14 @@ class _Reader:
             if key.required and key.name not in pairs:
                 document.problem(section.place, f"the key `{key.name}` is missing", f"it is {key.doc}")
         return section
+
+    def unknown_key(self, name: str, place: Place, keys: tuple[Key, ...], given: Pairs) -> None:
+        """Stray keys are common and harmless. A slip of a key that is not given is an error: the document means something else."""
+        what = f"`{shown(name)}` is not a key{_way_out(name, keys)}"
+        if meant := _nearest(name, [key.name for key in keys if key.name not in given], SLIP):
+            self.document.problem(place, f"`{shown(name)}` is not a key", f"did you mean `{meant}`?")
+        else:
+            self.document.warn(place, what)
 
     def value(self, key: Key, node: Node, path: str) -> Any:
         """The value of KEY, or BadValue. What is wrong deeper inside the value is reported where it stands."""
@@ -175,7 +190,8 @@ class _Reader:
                 "the format `docker` is not written: it was dropped by the original build-oci too",
                 "remove `mode`, and convert the result: `skopeo copy oci:DIR docker-archive:FILE`",
             )
-        near = _nearest(str(value).lower(), [choice for choice in key.choices if isinstance(choice, str)])
+        choices = [choice for choice in key.choices if isinstance(choice, str)]
+        near = "disabled" if "disabled" in choices and str(value).lower() in NO_COMPRESSION else _nearest(str(value).lower(), choices)
         hint = f"did you mean `{near}`?" if near else _quotes_hint(value, ("true", "false") if True in key.choices else ())
         return _refuse(wanted, node, hint)
 
@@ -207,10 +223,10 @@ def _quotes_hint(value: object, words: tuple[str, ...]) -> str:
     return "write it without quotes" if isinstance(value, str) and value.lower() in words else ""
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
+def _nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word, list(words), n=1)), "")
+    return next(iter(get_close_matches(word, list(words), n=1, cutoff=cutoff)), "")
 
 
 def _way_out(name: str, keys: tuple[Key, ...]) -> str:
@@ -235,6 +251,7 @@ def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
         document.problem(document.place(document.root, ""), bad.what, bad.hint)
         document.finish()
     top = reader.section(document.root, "", TOP_KEYS)
+    _ref_names(document, top)
     compression, level = _compression(document, top)
     if not top.values["images"] and not document.has_problems:  # else the problem may be the images
         document.warn(top.places.get("images", top.place), "no images to build: the index will be empty")
@@ -247,6 +264,7 @@ def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
         preserve_hardlinks=top.values["hardlinks"],
         prefetch_limit=top.values["prefetch-limit-mb"] * MIB,
         annotations=dict(top.values["annotations"]),
+        ref_name=top.values["ref-name"],
         images=images,
         warnings=document.finish(),
     )
@@ -273,6 +291,24 @@ def _compression(document: Document, top: _Section) -> tuple[Compression, int | 
     return compression, level
 
 
+def _ref_names(document: Document, top: _Section) -> None:
+    """Warnings of names that clients cannot find an image by."""
+    name = top.values["ref-name"]
+    if name is not None and not re.fullmatch(REF_NAME, name):
+        document.warn(
+            top.places["ref-name"], f"`{shown(name)}` is not a name of the image-spec: letters and digits, `-._:@/+` between them"
+        )
+    seen: dict[str, str] = {}
+    for section in top.values["images"]:
+        given = section.values["index-annotations"].get(REF_NAME_KEY) if "index-annotations" in section.places else None
+        if given is None:
+            continue
+        place = section.places["index-annotations"]
+        if given in seen:
+            document.warn(place, f"`{shown(given)}` is the {REF_NAME_KEY} of {seen[given]} too: clients find only one of them by it")
+        seen.setdefault(given, section.place.path)
+
+
 def _image(document: Document, section: _Section) -> ImageConfig:
     values, places = section.values, section.places
     for name, usual in (("architecture", ARCHITECTURES.split()), ("os", SYSTEMS.split())):
@@ -280,8 +316,10 @@ def _image(document: Document, section: _Section) -> ImageConfig:
             near = OTHER_NAMES.get(values[name].lower()) or _nearest(values[name].lower(), usual)
             hint = f"; did you mean `{near}`?" if near else ""
             document.warn(places[name], f"`{shown(values[name])}` is not a name that clients know{hint}")
-    if "config" in places and not isinstance(values["config"], dict):
-        document.warn(places["config"], "is not a mapping: clients will not be able to read the image")
+    if "config" in places:
+        for name, what in config_findings(values["config"]):
+            place = places["config"]
+            document.warn(place._replace(path=join(place.path, name)) if name else place, what)
     parent: _Section | None = values["parent"]
     return ImageConfig(
         where=document.where(section.place),
@@ -310,9 +348,9 @@ def _parent_config(values: dict[str, Any], where: str) -> ParentConfig:
 
 
 def source_date_epoch(environ: Mapping[str, str]) -> int | None:
-    """SOURCE_DATE_EPOCH in seconds, None where it is not set; UsageError if it is not a whole number from 0 to the year 9999."""
+    """SOURCE_DATE_EPOCH in seconds, None where it is not set or empty; UsageError if it is not a whole number from 0 to the year 9999."""
     text = environ.get("SOURCE_DATE_EPOCH")
-    if text is None:
+    if not text:
         return None
     # `created` has four digits for the year.
     if not re.fullmatch("[0-9]{1,20}", text) or int(text) > LAST_EPOCH:

@@ -29,5 +29,8 @@ CODECS = {
     _DOCKER_LAYER + "foreign.diff.tar.gzip": "gzip",
 }
 
+# The annotation of a descriptor in an index that clients look an image up by.
+REF_NAME_KEY = "org.opencontainers.image.ref.name"
+
 # The last second of the year 9999: `created` has room for four digits.
 LAST_EPOCH = 253402300799

@@ -111,11 +111,11 @@ def test_summary_without_layers() -> None:
 
 
 def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.yaml").write_text("comression: gzip\n" + IMAGE)
+    (tmp_path / "config.yaml").write_text("tags: gzip\n" + IMAGE)
     stand_in.action = lambda call: call["warn"]("./so\ncket: is skipped")
     assert main(["-f", "config.yaml"]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        "build-oci: warning: config.yaml:1: comression: `comression` is not a key; did you mean `compression`?",
+        "build-oci: warning: config.yaml:1: tags: `tags` is not a key, and is ignored",
         "build-oci: warning: ./so\\x0acket: is skipped",
     ]
     assert main(["-f", "config.yaml", "-q"]) == 0
@@ -155,10 +155,10 @@ def test_usage_errors(stand_in: StandIn, arguments: list[str], message: str, tmp
 
 def test_warnings_come_with_errors(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A key that is misspelt in one place may be the one that is missing in another: both are told."""
-    (tmp_path / "misspelt.yaml").write_text("images:\n- {architecture: amd64, oss: linux}")
+    (tmp_path / "misspelt.yaml").write_text("images:\n- {architecture: amd64, tags: linux}")
     assert main(["-f", "misspelt.yaml"]) == 2
     warning, error = capsys.readouterr().err.splitlines()[:2]
-    assert warning == "build-oci: warning: misspelt.yaml:2: images[0].oss: `oss` is not a key; did you mean `os`?"
+    assert warning == "build-oci: warning: misspelt.yaml:2: images[0].tags: `tags` is not a key, and is ignored"
     assert error.startswith("build-oci: error: misspelt.yaml:2: images[0]")
 
 

@@ -94,6 +94,7 @@ NO_WAY_OUT = {
         is a layer of the type “{}”, which build-oci cannot read
         its archive has the digest {}:{}, but the image's config says {}
         has {} bytes, which is too large for a document
+        has too many values for a document
         is said to have {} bytes, which is too large for a document
         is no regular file
         is no JSON document
@@ -120,7 +121,7 @@ NO_WAY_OUT = {
     """,
     "for callers of the library": """
         unknown compression {}
-        {} is not a time in seconds up to the year 9999
+        {} is not a whole number of seconds up to the year 9999
         {} is no number of threads
     """,
     "the user has asked for it": """

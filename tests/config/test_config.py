@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -257,10 +258,27 @@ def test_problems_come_together() -> None:
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        ("comression: gzip\n" + IMAGE, "config.yaml:1: comression: `comression` is not a key; did you mean `compression`?"),
+        (
+            "compresion: gzip\ncompression: gzip\n" + IMAGE,
+            "config.yaml:1: compresion: `compresion` is not a key; did you mean `compression`?",
+        ),
         (IMAGE + "  tags: [a]", "config.yaml:4: images[0].tags: `tags` is not a key, and is ignored"),
         (IMAGE + "  gzip: disabled", "images[0].gzip: `gzip` is not a key here; it is one at the top of the document"),
-        (IMAGE + "  parent: {image: a, indx: 1}", "images[0].parent.indx: `indx` is not a key; did you mean `index`?"),
+        (IMAGE + "  config: {Cmd: /bin/sh}", "images[0].config.Cmd: must be a list of strings: clients cannot read the image"),
+        (IMAGE + "  config: {Env: {A: b}}", "images[0].config.Env: must be a list of strings"),
+        (IMAGE + "  config: {Env: [A]}", "images[0].config.Env[0]: has no `=`"),
+        (IMAGE + "  config: {Labels: {a: 1}}", "images[0].config.Labels: must be a mapping of strings to strings"),
+        (IMAGE + "  config: {ExposedPorts: [80]}", "images[0].config.ExposedPorts: must be a mapping of names"),
+        (IMAGE + "  config: {cmd: [a]}", "images[0].config.cmd: is no name that clients know; did you mean `Cmd`?"),
+        (IMAGE + "  config: {work_dir: /}", "images[0].config.work_dir: is no name that clients know; did you mean `WorkingDir`?"),
+        ("ref-name: a b\n" + IMAGE, "config.yaml:1: ref-name: `a b` is not a name of the image-spec"),
+        (
+            IMAGE
+            + "  index-annotations: {org.opencontainers.image.ref.name: x}\n"
+            + IMAGE[IMAGE.index("- ") :]
+            + "  index-annotations: {org.opencontainers.image.ref.name: x}",
+            "`x` is the org.opencontainers.image.ref.name of images[0] too",
+        ),
         ("compression: disabled\ncompression-level: 3\n" + IMAGE, "config.yaml:2: compression-level: has no effect"),
         (
             "images:\n- {os: linux, architecture: x86_64}",
@@ -370,9 +388,41 @@ def test_source_date_epoch(text: str, seconds: int) -> None:
 
 def test_source_date_epoch_unset() -> None:
     assert source_date_epoch({}) is None
+    assert source_date_epoch({"SOURCE_DATE_EPOCH": ""}) is None
 
 
-@pytest.mark.parametrize("text", ["", "-1", "+1", "1.5", " 1", "1\n", "1_0", "0x10", "now", "\u0661", "253402300800", "9" * 5000])
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("comression: gzip\n" + IMAGE, "config.yaml:1: comression: `comression` is not a key | did you mean `compression`?"),
+        ("imags: []", "config.yaml:1: imags: `imags` is not a key | did you mean `images`?"),
+        (IMAGE + "  layr: a", "config.yaml:4: images[0].layr: `layr` is not a key | did you mean `layer`?"),
+        (IMAGE + "  parent: {image: a, indx: 1}", "images[0].parent.indx: `indx` is not a key | did you mean `index`?"),
+    ],
+)
+def test_slip_of_a_key(text: str, problem: str) -> None:
+    """Section 2: a near miss of a key that is not given is an error, since the document then means something else."""
+    assert problem in problems(text)[0]
+
+
+def test_pairs_of_surrogate_escapes() -> None:
+    """JSON writes characters above U+FFFF as two escapes, which YAML refuses; only in JSON are they one character."""
+    document = {"images": [{"os": "linux", "architecture": "amd64", "comment": "\U0001f680 \\ud83d\\ude80 \\\U0001f680"}]}
+    assert load(json.dumps(document)).images[0].comment == document["images"][0]["comment"]
+    assert load(IMAGE + "  comment: '\\ud83d\\ude80'").images[0].comment == "\\ud83d\\ude80"
+
+
+@pytest.mark.parametrize("number", ["1" + ":0" * 5000, "9" * 5000, "0x" + "f" * 5000, "1" + ":0" * 5000 + ".5"])
+def test_numbers_without_end(number: str) -> None:
+    assert "cannot be read as" in problems(f"compression-level: {number}\n" + IMAGE)[0]
+
+
+def test_too_many_nodes() -> None:
+    """Four megabytes of `a,` are two million nodes, of which each takes hundreds of bytes."""
+    assert "too many keys and values" in problems("a: [" + "a," * 200_000 + "]")[0]
+
+
+@pytest.mark.parametrize("text", ["-1", "+1", "1.5", " 1", "1\n", "1_0", "0x10", "now", "\u0661", "253402300800", "9" * 5000])
 def test_source_date_epoch_wrong(text: str) -> None:
     """Section 6: SOURCE_DATE_EPOCH that is not a whole number >= 0 is an error."""
     with pytest.raises(UsageError, match=r"^SOURCE_DATE_EPOCH: must be a whole number"):
