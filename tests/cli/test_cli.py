@@ -115,7 +115,7 @@ def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixtu
     stand_in.action = lambda call: call["warn"]("./so\ncket: is skipped")
     assert main(["-f", "config.yaml"]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        "build-oci: warning: config.yaml:1: tags: `tags` is not a key, and is ignored",
+        "build-oci: warning: config.yaml:1: tags: `tags` is not a key; did you mean `images`?",
         "build-oci: warning: ./so\\x0acket: is skipped",
     ]
     assert main(["-f", "config.yaml", "-q"]) == 0

@@ -259,8 +259,8 @@ def test_problems_come_together() -> None:
     ("text", "warning"),
     [
         (
-            "compresion: gzip\ncompression: gzip\n" + IMAGE,
-            "config.yaml:1: compresion: `compresion` is not a key; did you mean `compression`?",
+            "gzp: gzip\ngzip: gzip\n" + IMAGE,
+            "config.yaml:1: gzp: `gzp` is not a key; did you mean `gzip`?",
         ),
         (IMAGE + "  tags: [a]", "config.yaml:4: images[0].tags: `tags` is not a key, and is ignored"),
         (IMAGE + "  gzip: disabled", "images[0].gzip: `gzip` is not a key here; it is one at the top of the document"),
@@ -270,7 +270,7 @@ def test_problems_come_together() -> None:
         (IMAGE + "  config: {Labels: {a: 1}}", "images[0].config.Labels: must be a mapping of strings to strings"),
         (IMAGE + "  config: {ExposedPorts: [80]}", "images[0].config.ExposedPorts: must be a mapping of names"),
         (IMAGE + "  config: {cmd: [a]}", "images[0].config.cmd: is no name that clients know; did you mean `Cmd`?"),
-        (IMAGE + "  config: {work_dir: /}", "images[0].config.work_dir: is no name that clients know; did you mean `WorkingDir`?"),
+        (IMAGE + "  config: {working_dir: /}", "images[0].config.working_dir: is no name that clients know; did you mean `WorkingDir`?"),
         ("ref-name: a b\n" + IMAGE, "config.yaml:1: ref-name: `a b` is not a name of the image-spec"),
         (
             IMAGE
