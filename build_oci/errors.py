@@ -75,6 +75,10 @@ class ParentError(BuildOciError):
     """A parent image is broken, hostile or not understood; `where` is the file or blob."""
 
 
+class PlanError(BuildOciError):
+    """A plan of layers, in a file or in an image's annotations, is broken, hostile or too large; `where` is the file or blob."""
+
+
 class OutputError(BuildOciError):
     """The output could not be written; `where` is the path."""
 

@@ -1,0 +1,201 @@
+"""Replays updates of an image and tells how many bytes a client moves, by the way that its components are cut into layers.
+
+    python benchmarks/update_simulation.py [--series N] [--seed N] [--prior BUILDS] [--recut RATIO]
+
+Two scenarios, made from a seed: `hidden rates`, 24 builds of 300 components in 40 layers, of which the last eight updates count;
+and `Debian`, one update of 730 packages (about 3 GB) in 120 layers in which 49 change. What is seen by nobody is how often each
+component changes: all intervals are said to be a week. Prints bytes moved, as a multiple of the changed components' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from build_oci.split import plan as planning
+from build_oci.split import rates
+from build_oci.split.partition import partition
+from build_oci.split.plan import Plan, make_plan
+from build_oci.split.rates import Component, History
+
+Layers = Sequence[Sequence[str]]
+
+
+class Series(NamedTuple):
+    """rates: how often an update changes each component; sizes: at first and after each update; updates: what each changes; counted:
+    how many of the last count; layers: at most."""
+
+    rates: dict[str, float]
+    sizes: list[dict[str, int]]
+    updates: list[set[str]]
+    counted: int
+    layers: int
+
+    def components(self, number: int) -> list[Component]:
+        """As they are after NUMBER updates."""
+        return [Component(name, size) for name, size in self.sizes[number].items()]
+
+
+def main() -> None:
+    options = _options()
+    rates.PRIOR_BUILDS = options.prior
+    planning.WORTH_A_RECUT = options.recut
+    for title, make in (("hidden rates", hidden_rates), ("Debian", debian)):
+        series = [make(options.seed + number) for number in range(options.series)]
+        print(f"\n{title}: {options.series} series\n\n| layers | bytes moved | worst series |\n|---|--:|--:|")
+        for name, method in METHODS.items():
+            many = [(method(one), bound(one)) for one in series]
+            print(f"| {name} | {sum(m for m, _ in many) / sum(b for _, b in many):.2f} | {max(m / b for m, b in many):.2f} |")
+    _speed()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--series", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prior", type=float, default=rates.PRIOR_BUILDS)
+    parser.add_argument("--recut", type=float, default=planning.WORTH_A_RECUT)
+    return parser.parse_args()
+
+
+def hidden_rates(seed: int) -> Series:
+    draw = random.Random(seed)
+    sizes = {f"component-{number:03}": int(draw.lognormvariate(14, 2)) for number in range(300)}
+    chances = {name: min(max(draw.betavariate(0.4, 5.5), 0.002), 0.95) for name in sizes}
+    return _series(draw, sizes, chances, [_update(draw, chances) for _ in range(24)], 8, 40)
+
+
+def debian(seed: int) -> Series:
+    """16 updates to learn from, then one in which 49 packages change."""
+    draw = random.Random(seed)
+    parts = [draw.lognormvariate(13, 2) for _ in range(730)]
+    sizes = {f"package-{number:03}": int(part * 3e9 / sum(parts)) for number, part in enumerate(parts)}
+    chances = {name: min(max(draw.betavariate(0.3, 4), 0.002), 0.95) for name in sizes}
+    last: set[str] = set()
+    while len(last) < 49:
+        last |= _update(draw, chances)
+    last = set(draw.sample(sorted(last), 49))
+    return _series(draw, sizes, chances, [*(_update(draw, chances) for _ in range(16)), last], 1, 120)
+
+
+def _update(draw: random.Random, chances: dict[str, float]) -> set[str]:
+    return {name for name, chance in chances.items() if draw.random() < chance}
+
+
+def _series(
+    draw: random.Random, sizes: dict[str, int], chances: dict[str, float], updates: list[set[str]], counted: int, layers: int
+) -> Series:
+    """A component that changes grows or shrinks by some tenth."""
+    after = [sizes]
+    for update in updates:
+        after.append({name: int(size * draw.lognormvariate(0, 0.1)) if name in update else size for name, size in after[-1].items()})
+    return Series(chances, after, updates, counted, layers)
+
+
+def replay(series: Series, layers_after: Callable[[int], Layers]) -> int:
+    """The bytes that the updates that count move, with the layers that LAYERS_AFTER says for each number of updates, in order."""
+    moved = []
+    before: set[frozenset[str]] = set()
+    for number, sizes in enumerate(series.sizes):
+        update = series.updates[number - 1] if number else set()
+        layers = {frozenset(layer) for layer in layers_after(number)}
+        moved.append(sum(sizes[name] for layer in layers if layer not in before or not layer.isdisjoint(update) for name in layer))
+        before = layers
+    return sum(moved[-series.counted :])
+
+
+def bound(series: Series) -> int:
+    """The bytes of the changed components."""
+    return replay(series, lambda number: [[name] for name in series.rates])
+
+
+def one_layer(series: Series) -> int:
+    return replay(series, lambda number: [list(series.rates)])
+
+
+def by_size_and_hash(series: Series) -> int:
+    """chunkah's rule: components of unusual size alone, up to half of the layers; the others in three tiers by interval, in bins
+    by a hash of the name. With all intervals alike one tier holds them all."""
+
+    def layers(number: int) -> Layers:
+        sizes = series.sizes[number]
+        mean = fmean(sizes.values())
+        unusual = mean + 2 * fmean((size - mean) ** 2 for size in sizes.values()) ** 0.5
+        alone = sorted((name for name in sizes if sizes[name] > unusual), key=lambda name: -sizes[name])[: series.layers // 2]
+        bins: list[list[str]] = [[] for _ in range(series.layers - len(alone))]
+        for name in sizes.keys() - set(alone):
+            bins[int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(bins)].append(name)
+        return [*bins, *([name] for name in alone)]
+
+    return replay(series, layers)
+
+
+def fresh(series: Series) -> int:
+    """No earlier plan is known."""
+    return _replay_plans(series, lambda plan: None)
+
+
+def fresh_with_counts(series: Series) -> int:
+    """The counts of an earlier plan are known, its layers are not kept."""
+    return _replay_plans(series, lambda plan: Plan((), plan.history))
+
+
+def kept(series: Series) -> int:
+    """The layers are kept; the counts are not, nor what changed."""
+    return _replay_plans(series, lambda plan: Plan(plan.layers, {name: History() for name in plan.history}), learning=False)
+
+
+def kept_and_learning(series: Series) -> int:
+    return _replay_plans(series, lambda plan: plan)
+
+
+def _replay_plans(series: Series, remembered: Callable[[Plan], Plan | None], learning: bool = True) -> int:
+    known: Plan | None = None
+
+    def layers(number: int) -> Layers:
+        nonlocal known
+        changed = series.updates[number - 1] if number and learning else set()
+        plan = make_plan(series.components(number), series.layers, known, changed=changed).plan
+        known = remembered(plan)
+        return [layer.components for layer in plan.layers]
+
+    return replay(series, layers)
+
+
+def with_true_rates(series: Series) -> int:
+    """Layers that never change, made for the rates that nobody knows."""
+    names = list(series.rates)
+    cut = partition([series.sizes[0][name] for name in names], [series.rates[name] for name in names], series.layers)
+    layers = [[names[number] for number in layer] for layer in cut]
+    return replay(series, lambda number: layers)
+
+
+METHODS: dict[str, Callable[[Series], int]] = {
+    "one layer": one_layer,
+    "chunkah's rule": by_size_and_hash,
+    "ours, a fresh plan each time": fresh,
+    "ours, a fresh plan each time, with counts": fresh_with_counts,
+    "ours, kept": kept,
+    "ours, kept and learning": kept_and_learning,
+    "ours, made once from the true rates": with_true_rates,
+    "the changed components alone": bound,
+}
+
+
+def _speed() -> None:
+    draw = random.Random(1)
+    many = [Component(f"{number:04}", int(draw.lognormvariate(13, 2)), draw.choice([1, 7, 30, 91, 365])) for number in range(2000)]
+    start = time.perf_counter()
+    plan = make_plan(many, 500).plan
+    middle = time.perf_counter()
+    make_plan(many, 500, plan, changed={"0001", "0101"})
+    print(f"\n2,000 components into 500 layers: fresh {middle - start:.2f} s, kept {time.perf_counter() - middle:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
