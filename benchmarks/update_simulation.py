@@ -190,11 +190,11 @@ METHODS: dict[str, Callable[[Series], int]] = {
 def _speed() -> None:
     draw = random.Random(1)
     many = [Component(f"{number:04}", int(draw.lognormvariate(13, 2)), draw.choice([1, 7, 30, 91, 365])) for number in range(2000)]
-    start = time.perf_counter()
+    start = time.process_time()
     plan = make_plan(many, 500).plan
-    middle = time.perf_counter()
+    middle = time.process_time()
     make_plan(many, 500, plan, changed={"0001", "0101"})
-    print(f"\n2,000 components into 500 layers: fresh {middle - start:.2f} s, kept {time.perf_counter() - middle:.2f} s")
+    print(f"\n2,000 components into 500 layers: fresh {middle - start:.2f} s, kept {time.process_time() - middle:.2f} s of CPU time")
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ ROW = ["a", 7, 0, 0, ""]
         ([{"layer": 0, "of": 1, "components": [ROW, ROW]}], "twice"),
         ([{"layer": 0, "of": 2, "components": [ROW]}], "where that of 1"),
         ([{"layer": 1, "of": 2, "components": [ROW]}], "1 of the layers"),
-        ([{"layer": 0, "of": 0, "components": [ROW]}], "counts “0” layers"),
+        ([{"layer": 0, "of": 0, "components": [ROW]}], "“0” as the number"),
         ([{"layer": 0, "of": 10**6, "components": [ROW]}], "layers"),
         (["x" * MOST_BYTES, "x"], "characters"),
     ],

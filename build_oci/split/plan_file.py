@@ -232,7 +232,7 @@ def _topmost(annotations: Sequence[str | None], refuse: Callable[[str], NoReturn
         if expected is None:
             expected = annotation["of"]
             if type(expected) is not int or not 0 < expected <= _MOST_LAYERS:
-                refuse(f"{called} counts {_shown(expected)} layers")
+                refuse(f"{called} has {_shown(expected)} as the number of its plan's layers")
             of = expected
         if annotation["of"] != of or annotation["layer"] != expected - 1:
             refuse(f"{called} is the one of layer {_shown(annotation['layer'])}, where that of {expected - 1} was to follow")

@@ -15,7 +15,7 @@ import build_oci
 PACKAGE = Path(build_oci.__file__).parent
 
 # Who makes a message, and which of its arguments are where, what and hint: positions, or -1 for a keyword alone.
-ERRORS = {"BuildOciError", "UsageError", "TreeError", "ParentError", "OutputError", "Cancelled"}
+ERRORS = {"BuildOciError", "UsageError", "TreeError", "ParentError", "PlanError", "OutputError", "Cancelled"}
 MAKERS = {
     **dict.fromkeys(ERRORS, (-1, 0, -1)),
     "BadValue": (-1, 0, 1),  # whoever catches one knows the place
@@ -24,6 +24,7 @@ MAKERS = {
     "_problem": (0, 1, -1),
     "warn": (0, 1, -1),
     "ArgumentTypeError": (-1, 0, -1),
+    "refuse": (-1, 0, -1),  # made with the place and the hint of one plan
 }
 # ValueErrors that become a ParentError naming the blob (parent._named), or a finding of `verify`.
 DECODERS = ("codec/zstd.py", "codec/gzip.py", "codec/table.py", "parent/lower.py")
@@ -149,10 +150,11 @@ RUN_TIME = {
     ("oci/untrusted.py", "is missing"),
     ("config/document.py", "not valid YAML: {}"),
     ("config/document.py", "{}"),
+    ("split/plan_file.py", "{}"),  # _Refusal: its messages are held against this rule where they are made
 }
 NO_HINT = {line.strip() for lines in NO_WAY_OUT.values() for line in lines.strip().splitlines()}
 # Their whole text is the advice: warnings go without a hint, and `verify` says what is, not what to do.
-WITHOUT_HINTS = {"warn", "_problem"}
+WITHOUT_HINTS = {"warn", "_problem", "refuse"}
 
 
 def test_every_message_says_where() -> None:
@@ -160,7 +162,7 @@ def test_every_message_says_where() -> None:
     assert len(found) > 100
     for message in found:
         # Who raises these knows no place, who catches them does.
-        caught_elsewhere = message.maker in ("BadValue", "ValueError", "ArgumentTypeError", "Cancelled")
+        caught_elsewhere = message.maker in ("refuse", "BadValue", "ValueError", "ArgumentTypeError", "Cancelled")
         line_of_its_own = message.maker == "warn" and message.what.startswith("{}")
         assert message.where or caught_elsewhere or line_of_its_own or message.what in NOWHERE | {"{}"}, message
 
