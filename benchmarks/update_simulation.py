@@ -1,6 +1,6 @@
 """Replays updates of an image and tells how many bytes a client moves, by the way that its components are cut into layers.
 
-    python benchmarks/update_simulation.py [--series N] [--seed N] [--prior BUILDS] [--recut RATIO]
+    python benchmarks/update_simulation.py [--series N] [--seed N] [--prior BUILDS] [--worth RATIO]
 
 Two scenarios, made from a seed: `hidden rates`, 24 builds of 300 components in 40 layers, of which the last eight updates count;
 and `Debian`, one update of 730 packages (about 3 GB) in 120 layers in which 49 change. What is seen by nobody is how often each
@@ -44,7 +44,7 @@ class Series(NamedTuple):
 def main() -> None:
     options = _options()
     rates.PRIOR_BUILDS = options.prior
-    planning.WORTH_A_RECUT = options.recut
+    planning.WORTH_A_NEW_PLAN = options.worth
     for title, make in (("hidden rates", hidden_rates), ("Debian", debian)):
         series = [make(options.seed + number) for number in range(options.series)]
         print(f"\n{title}: {options.series} series\n\n| layers | bytes moved | worst series |\n|---|--:|--:|")
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--series", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prior", type=float, default=rates.PRIOR_BUILDS)
-    parser.add_argument("--recut", type=float, default=planning.WORTH_A_RECUT)
+    parser.add_argument("--worth", type=float, default=planning.WORTH_A_NEW_PLAN)
     return parser.parse_args()
 
 
