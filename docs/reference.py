@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from build_oci.config.keys import IMAGE_KEYS, PARENT_KEYS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import IMAGE_KEYS, PARENT_KEYS, SPLIT_KEYS, TOP_KEYS, Key, Kind
 
 INTRODUCTION = """\
 # Configuration
@@ -32,6 +32,8 @@ def _value(key: Key) -> str:
 def _default(key: Key) -> str:
     written = [choice for choice, meant in key.choices.items() if meant == key.default] if key.choices and key.default is not None else []
     default = written[0] if written else key.default
+    if isinstance(default, tuple) and default:
+        return ", ".join(f"`{each}`" for each in default)
     return "" if default in (None, {}, ()) else f"`{str(default).lower()}`"
 
 
@@ -53,6 +55,9 @@ def reference() -> str:
         "The parent's `config` is not inherited.\n",
         "## `parent`\n",
         _table(PARENT_KEYS),
+        "## `split`\n",
+        _table(SPLIT_KEYS),
+        "The page [Many layers](split.md) says more.\n",
         "## Environment\n",
         "| variable | meaning |\n|---|---|\n"
         "| `SOURCE_DATE_EPOCH` | the time of every file and of the image, in seconds since 1970 |\n"

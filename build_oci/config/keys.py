@@ -21,6 +21,7 @@ class Kind(StrEnum):
 
     STRING = "a string"
     PATH = "the path of a directory"
+    FILE = "the path of a file"
     BOOLEAN = "`true` or `false`"
     INTEGER = "a whole number"
     CHOICE = "a choice"
@@ -29,6 +30,8 @@ class Kind(StrEnum):
     ANYTHING = "anything"
     SECTION = "a mapping"
     SECTIONS = "a list of mappings"
+    SOURCES = "a list of sources"
+    GLOBS = "a mapping of names to lists of paths"
 
 
 class Key(NamedTuple):
@@ -50,6 +53,29 @@ PARENT_KEYS = (
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
     Key("recompress", Kind.BOOLEAN, "bring the parent's layers to `compression`; `false` carries them as they are", default=True),
 )
+# The sources of components that are one word, and those that say more.
+PLAIN_SOURCES = ("xattr", "packages")
+SOURCE_KEYS = (
+    Key("file", Kind.FILE, "a map of paths to components, relative to the current directory"),
+    Key("paths", Kind.GLOBS, "components with the paths, or globs, that each owns"),
+)
+SPLIT_KEYS = (
+    Key("max-layers", Kind.INTEGER, "most layers that the tree becomes", default=64, minimum=1, maximum=499),
+    Key(
+        "components",
+        Kind.SOURCES,
+        "who owns a file: `xattr`, `packages`, `file: PATH`, `paths: {NAME: [GLOB]}`; the first that claims it",
+        default=PLAIN_SOURCES,
+    ),
+    Key(
+        "unclaimed",
+        Kind.CHOICE,
+        "what to do about files that no source claims",
+        default="warn",
+        choices={word: word for word in ("warn", "error", "ignore")},
+    ),
+    Key("plan", Kind.FILE, "the file to write the plan of the layers to, relative to the current directory"),
+)
 IMAGE_KEYS = (
     Key("architecture", Kind.STRING, "the processor, as GOARCH names it", required=True),
     Key("os", Kind.STRING, "the operating system, as GOOS names it", required=True),
@@ -59,6 +85,7 @@ IMAGE_KEYS = (
     Key("author", Kind.STRING, "who made the image"),
     Key("comment", Kind.STRING, "what is said of it in the image's history"),
     Key("layer", Kind.PATH, "the directory to pack, relative to the current directory"),
+    Key("split", Kind.SECTION, "pack `layer` as many layers, by component", keys=SPLIT_KEYS),
     Key("parent", Kind.SECTION, "the image to build upon", keys=PARENT_KEYS),
     Key("config", Kind.ANYTHING, "passed through untouched into the image config"),
     Key("annotations", Kind.ANNOTATIONS, "annotations of the manifest", default={}),
@@ -83,7 +110,13 @@ TOP_KEYS = (
     Key("ref-name", Kind.STRING, "puts the images into an image index of their own, which `index.json` names so"),
     Key("images", Kind.SECTIONS, "the images to build", default=(), keys=IMAGE_KEYS),
 )
-SECTIONS = {"at the top of the document": TOP_KEYS, "of an image": IMAGE_KEYS, "of `parent`": PARENT_KEYS}
+SECTIONS = {
+    "at the top of the document": TOP_KEYS,
+    "of an image": IMAGE_KEYS,
+    "of `parent`": PARENT_KEYS,
+    "of `split`": SPLIT_KEYS,
+    "of an item of `components`": SOURCE_KEYS,
+}
 
 # What the Go toolchain knows (`go tool dist list`), which is what registries and clients compare with.
 ARCHITECTURES = "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm"

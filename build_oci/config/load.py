@@ -5,16 +5,38 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from build_oci.codec.table import DEFAULT_LEVELS, HIGHEST_LEVELS
 from build_oci.config.document import NULL, STRING_TAGS, BadValue, Document, Node, Pairs, Place, describe, is_list, is_mapping, join, shown
-from build_oci.config.keys import ARCHITECTURES, OTHER_NAMES, SECTIONS, SYSTEMS, TOP_KEYS, Compression, Key, Kind
+from build_oci.config.keys import (
+    ARCHITECTURES,
+    OTHER_NAMES,
+    PLAIN_SOURCES,
+    SECTIONS,
+    SOURCE_KEYS,
+    SYSTEMS,
+    TOP_KEYS,
+    Compression,
+    Key,
+    Kind,
+)
 from build_oci.errors import BuildOciError, ConfigError, UsageError
 from build_oci.oci.media_types import LAST_EPOCH, REF_NAME_KEY
 from build_oci.oci.runtime_config import config_findings
 
-__all__ = ["BuildConfig", "Compression", "ImageConfig", "ParentConfig", "check_paths", "load_config", "source_date_epoch"]
+__all__ = [
+    "BuildConfig",
+    "ComponentSource",
+    "Compression",
+    "ImageConfig",
+    "ParentConfig",
+    "SplitConfig",
+    "check_paths",
+    "load_config",
+    "source_date_epoch",
+]
 
 MIB = 1 << 20
 # How alike a stray key and a known one are (difflib's ratio) where it is a slip: `layr` 0.89, `imags` 0.91. What real documents carry
@@ -22,6 +44,8 @@ MIB = 1 << 20
 SLIP = 0.8
 REF_NAME = "[A-Za-z0-9]+([-._:@+/]+[A-Za-z0-9]+)*"
 NO_COMPRESSION = ("none", "off", "no", "plain", "uncompressed", "tar", "store", "stored")
+_SOURCES_HINT = "write `components: [{file: MAP}, xattr, packages, {paths: {kernel: [usr/lib/modules]}}]`"
+_GLOB = Key("", Kind.STRING, "a path below the root, or a glob such as `usr/share/fonts/**`", required=True)
 
 
 class ParentConfig(NamedTuple):
@@ -31,6 +55,26 @@ class ParentConfig(NamedTuple):
     number: int
     recompress: bool
     where: str
+
+
+class ComponentSource(NamedTuple):
+    """One item of `components`. kind: `xattr`, `packages`, `file` or `paths`; `path` is that of `file`, `paths` maps names to globs."""
+
+    kind: str
+    where: str
+    path: str = ""
+    paths: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+class SplitConfig(NamedTuple):
+    """How `layer` becomes many layers. unclaimed: `warn`, `error` or `ignore`; plan: the file to write the plan to."""
+
+    max_layers: int
+    components: tuple[ComponentSource, ...]
+    unclaimed: str
+    plan: str | None
+    where: str
+    plan_where: str
 
 
 class ImageConfig(NamedTuple):
@@ -49,6 +93,7 @@ class ImageConfig(NamedTuple):
     comment: str | None
     layer: str | None
     layer_where: str
+    split: SplitConfig | None
     parent: ParentConfig | None
     has_config: bool
     config: Any
@@ -122,7 +167,7 @@ class _Reader:
     def value(self, key: Key, node: Node, path: str) -> Any:
         """The value of KEY, or BadValue. What is wrong deeper inside the value is reported where it stands."""
         match key.kind:
-            case Kind.STRING | Kind.PATH:
+            case Kind.STRING | Kind.PATH | Kind.FILE:
                 return self.string(key, node)
             case Kind.BOOLEAN:
                 value = self.scalar(key.kind, node)
@@ -146,6 +191,12 @@ class _Reader:
                 return self.each(
                     node, path, lambda child, at: self.section(child, at, key.keys) if is_mapping(child) else _refuse(Kind.SECTION, child)
                 )
+            case Kind.SOURCES:
+                if not is_list(node):
+                    _refuse(key.kind, node, f"write it as `components: [{shown(node.value)}]`" if node.id == "scalar" else _SOURCES_HINT)
+                return self.each(node, path, self.source)
+            case Kind.GLOBS:
+                return self.globs(node, path) if is_mapping(node) else _refuse(key.kind, node, _SOURCES_HINT)
             case Kind.ANYTHING:
                 return self.document.plain(node, path)
 
@@ -165,9 +216,9 @@ class _Reader:
         value = self.scalar(Kind.STRING, node)
         if not isinstance(value, str):
             return _refuse(Kind.STRING, node, f'quote it: "{shown(node.value)}"')
-        if not value and (key.required or key.kind is Kind.PATH):
+        if not value and (key.required or key.kind in (Kind.PATH, Kind.FILE)):
             raise BadValue("is empty", f"it is {key.doc}")
-        if "\0" in value and key.kind is Kind.PATH:
+        if "\0" in value and key.kind in (Kind.PATH, Kind.FILE):
             raise BadValue("a path cannot hold a NUL character")
         return value
 
@@ -194,6 +245,53 @@ class _Reader:
         near = "disabled" if "disabled" in choices and str(value).lower() in NO_COMPRESSION else _nearest(str(value).lower(), choices)
         hint = f"did you mean `{near}`?" if near else _quotes_hint(value, ("true", "false") if True in key.choices else ())
         return _refuse(wanted, node, hint)
+
+    def source(self, node: Node, path: str) -> ComponentSource:
+        """One item of `components`."""
+        document = self.document
+        where = document.where(document.place(node, path))
+        wanted = "`xattr`, `packages`, `file: PATH` or `paths: {NAME: [GLOB]}`"
+        if node.id == "scalar":
+            value = self.scalar(wanted, node)
+            if value in PLAIN_SOURCES:
+                return ComponentSource(str(value), where)
+            near = _nearest(str(value).lower(), PLAIN_SOURCES)
+            hint = f"did you mean `{near}`?" if near else f"a map of components is `- file: {shown(value)}`"
+            return _refuse(wanted, node, _SOURCES_HINT if value in ("file", "paths") else hint)
+        if not is_mapping(node):
+            _refuse(wanted, node)
+        section = self.section(node, path, SOURCE_KEYS)
+        given = [name for name, value in section.values.items() if value is not None]
+        if len(given) != 1 and not document.has_problems:  # else the problem may be the one that is missing
+            what = "names two sources, `file` and `paths`" if given else f"names no source; it must be {wanted}"
+            raise BadValue(what, "write each as an item of its own" if given else "")
+        return ComponentSource(given[0] if given else "", where, section.values["file"] or "", section.values["paths"] or {})
+
+    def globs(self, node: Node, path: str) -> dict[str, tuple[str, ...]]:
+        """Components with the globs of each. What is wrong with one is reported where it stands."""
+        from build_oci.split.component import name_problem
+        from build_oci.split.sources.paths import pattern_problem
+
+        document = self.document
+
+        def glob(child: Node, _: str) -> str:
+            value = self.string(_GLOB, child)
+            if problem := pattern_problem(value):
+                raise BadValue(f"`{shown(value)}` {problem}")
+            return value
+
+        globs = {}
+        for name, (key_node, value_node) in document.pairs(node, path).items():
+            place = document.place(key_node, join(path, name))
+            if problem := name_problem(name):
+                document.problem(place, f"the component {problem}")
+            try:
+                if not is_list(value_node):
+                    _refuse(Kind.STRINGS, value_node, f"write it as `[{shown(value_node.value)}]`" if value_node.id == "scalar" else "")
+                globs[name] = self.each(value_node, place.path, glob)
+            except BadValue as bad:
+                document.problem(place, bad.what, bad.hint)
+        return globs
 
     def annotations(self, node: Node, path: str) -> dict[str, str]:
         document = self.document
@@ -321,6 +419,9 @@ def _image(document: Document, section: _Section) -> ImageConfig:
             place = places["config"]
             document.warn(place._replace(path=join(place.path, name)) if name else place, what)
     parent: _Section | None = values["parent"]
+    split: _Section | None = values["split"]
+    if split and values["layer"] is None:
+        document.warn(split.place, "has no effect: the image has no `layer` to split")
     return ImageConfig(
         where=document.where(section.place),
         architecture=values["architecture"],
@@ -332,11 +433,30 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         comment=values["comment"],
         layer=values["layer"],
         layer_where=document.where(places.get("layer", section.place)),
+        split=_split_config(document, split) if split else None,
         parent=_parent_config(parent.values, document.where(parent.places.get("image", parent.place))) if parent else None,
         has_config="config" in places,
         config=values["config"],
         annotations=dict(values["annotations"]),
         index_annotations=dict(values["index-annotations"]),
+    )
+
+
+def _split_config(document: Document, section: _Section) -> SplitConfig:
+    values = section.values
+    where = document.where(section.place)
+    # The default stands in the table as what would be written.
+    sources = tuple(ComponentSource(source, where) if isinstance(source, str) else source for source in values["components"])
+    for place, source in enumerate(sources):
+        if source.kind in PLAIN_SOURCES and source.kind in (other.kind for other in sources[:place]):
+            document.warn(section.places["components"], f"`{source.kind}` stands there twice")
+    return SplitConfig(
+        max_layers=values["max-layers"],
+        components=sources,
+        unclaimed=values["unclaimed"],
+        plan=values["plan"],
+        where=where,
+        plan_where=document.where(section.places.get("plan", section.place)),
     )
 
 
@@ -371,6 +491,10 @@ def check_paths(config: BuildConfig) -> None:
     for image in config.images:
         if image.layer is not None and (what := _unusable(image.layer)):
             problems.append(UsageError(what, where=image.layer_where, hint=_path_hint(image.layer)))
+        for source in image.split.components if image.split else ():
+            if source.kind == "file" and not os.path.isfile(source.path):
+                what = "is not a regular file" if os.path.exists(source.path) else "does not exist"
+                problems.append(UsageError(f"`{source.path}` {what}", where=source.where, hint=_path_hint(source.path)))
         if image.parent is None:
             continue
         parent = image.parent.image

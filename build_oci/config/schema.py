@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from build_oci.config.keys import ARCHITECTURES, SYSTEMS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import ARCHITECTURES, PLAIN_SOURCES, SOURCE_KEYS, SYSTEMS, TOP_KEYS, Key, Kind
 
 # What editors suggest; other names are a warning of the build, no error.
 _SUGGESTIONS = {"architecture": ARCHITECTURES.split(), "os": SYSTEMS.split()}
@@ -39,7 +39,7 @@ def _property(key: Key) -> dict[str, Any]:
     found |= _value(key)
     default = next((written for written, meant in key.choices.items() if meant == key.default), None) if key.choices else key.default
     if default not in (None, {}, ()):
-        found["default"] = default
+        found["default"] = list(default) if isinstance(default, tuple) else default
     return found
 
 
@@ -48,7 +48,7 @@ def _value(key: Key) -> dict[str, Any]:
         case Kind.STRING:
             found: dict[str, Any] = {"type": "string", "minLength": 1} if key.required else {"type": "string"}
             return found | ({"examples": _SUGGESTIONS[key.name]} if key.name in _SUGGESTIONS else {})
-        case Kind.PATH:
+        case Kind.PATH | Kind.FILE:
             return {"type": "string", "minLength": 1}
         case Kind.BOOLEAN:
             return {"type": "boolean"}
@@ -64,5 +64,11 @@ def _value(key: Key) -> dict[str, Any]:
             return _section(key.keys)
         case Kind.SECTIONS:
             return {"type": "array", "items": _section(key.keys)}
+        case Kind.SOURCES:
+            given = [_section((key._replace(required=True),)) for key in SOURCE_KEYS]
+            return {"type": "array", "items": {"anyOf": [{"enum": list(PLAIN_SOURCES)}, *given]}}
+        case Kind.GLOBS:
+            globs = {"type": "array", "items": {"type": "string", "minLength": 1}}
+            return {"type": "object", "propertyNames": {"minLength": 1}, "additionalProperties": globs}
         case Kind.ANYTHING:
             return {}

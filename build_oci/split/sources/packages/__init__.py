@@ -1,0 +1,83 @@
+"""The source `packages`: data bases of package managers that lie in the tree. Packages of one source package are one component.
+
+A data base is a module with a function `packages`; add it to _DATABASES. Nobody vouches for what lies in a tree: a data base that is cut,
+broken or hostile ends in one TreeError that names its file, within the memory of one record (at most 64 MiB) and the tree's index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import NamedTuple
+
+from build_oci.errors import TreeError
+from build_oci.split.component import NO_OWNER, name_problem, shown_name
+from build_oci.split.sources import Context, Owners, no_owners
+from build_oci.split.tree import TreeIndex
+
+_DATABASES = ("dpkg", "apk", "alpm", "rpm")
+_SHARED = NO_OWNER - 1
+
+
+class Package(NamedTuple):
+    """One installed package. paths: what it owns, relative to the root or absolute, directories included; read once, and lazily.
+
+    source: the name of its source package. interval: days between two releases, if that is known.
+    """
+
+    source: str
+    paths: Iterable[bytes]
+    interval: float | None = None
+
+
+Packages = Callable[[TreeIndex, Callable[[str], None]], Iterator[Package]]
+"""What a data base's module has: the packages that the tree holds, in an order that depends on nothing else. The second argument warns."""
+
+
+def claim(context: Context) -> Owners:
+    """Each entry goes to the first package that lists it; a directory only to a component that shares it with no other."""
+    tree, registry = context.tree, context.registry
+    owners = no_owners(context)
+    directories = tree.view.directories
+    index = tree.index
+    numbers: dict[str, int] = {}
+    for database in _DATABASES:
+        packages: Packages = import_module(f"{__name__}.{database}").packages
+        for package in packages(tree, registry.warn):
+            tree.check()
+            number = numbers.get(package.source, NO_OWNER)
+            if number == NO_OWNER or package.interval is not None:
+                number = numbers[package.source] = registry.number(package.source, "packages", package.interval)
+            for path in package.paths:
+                found = index.get(path)
+                if found is None:
+                    found = tree.find(path)
+                    if found is None:
+                        continue
+                owner = owners[found]
+                if owner == NO_OWNER:
+                    owners[found] = number
+                elif owner != number and directories[found]:
+                    owners[found] = _SHARED
+    for found, is_directory in enumerate(directories):
+        if is_directory and owners[found] == _SHARED:
+            owners[found] = NO_OWNER
+    return owners
+
+
+def source_name(tree: TreeIndex, path: bytes, raw: bytes) -> str:
+    """RAW, which stands in the data base PATH, as the name of a component. TreeError if it cannot be one."""
+    try:
+        name = raw.decode()
+        problem = name_problem(name)
+    except UnicodeDecodeError:
+        problem = "is not UTF-8"
+    if problem:
+        raise broken(tree, path, f"the name of a package, `{shown_name(raw)}`, {problem}")
+    return name
+
+
+def broken(tree: TreeIndex, path: bytes, what: str) -> TreeError:
+    """The error for a data base that says WHAT it should not."""
+    hint = "the package data base is damaged: repair it, or leave `packages` out of `split.components`"
+    return TreeError(what, where=tree.where(path), hint=hint)

@@ -1,0 +1,61 @@
+"""alpm (Arch Linux): a folder for each package with `desc` and `files`, in which a line `%KEY%` begins a list that an empty line ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from build_oci.split.sources.packages import Package, broken, source_name
+from build_oci.split.tree import TreeIndex
+
+DATABASES = (b"var/lib/pacman/local", b"usr/lib/pacman/local")
+_MOST_BYTES = 64 << 20
+
+
+def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
+    """The packages in the order of their folders' names; what lies in its folder belongs to a package as well."""
+    real = {tree.real_directory(path) for path in DATABASES} - {None}
+    for database in sorted(path for path in real if path is not None):
+        records: dict[bytes, list[bytes]] = {}
+        for path in tree.below(database):
+            folder, slash, _ = path[len(database) + 1 :].partition(b"/")
+            if slash:
+                records.setdefault(folder, []).append(path)
+        for folder, own in sorted(records.items()):
+            base = database + b"/" + folder
+            desc, files = base + b"/desc", base + b"/files"
+            if desc not in tree.index:
+                raise broken(tree, base, "the record of a package has no `desc`")
+            listed = _values(tree, files, b"%FILES%") if files in tree.index else iter(())
+            yield Package(_source(tree, desc), _both(own, listed))
+
+
+def _source(tree: TreeIndex, desc: bytes) -> str:
+    name = base = b""
+    key = b""
+    for line in tree.lines(desc, _MOST_BYTES):
+        if key == b"%NAME%" and not name:
+            name = line
+        elif key == b"%BASE%" and not base:
+            base = line
+        key = line if line.startswith(b"%") else b""
+    if not name:
+        raise broken(tree, desc, "has no `%NAME%`")
+    return source_name(tree, desc, base or name)
+
+
+def _values(tree: TreeIndex, path: bytes, wanted: bytes) -> Iterator[bytes]:
+    key = b""
+    for number, line in enumerate(tree.lines(path, _MOST_BYTES), 1):
+        if not line:
+            key = b""
+        elif not key:
+            if not (line.startswith(b"%") and line.endswith(b"%")):
+                raise broken(tree, path, f"line {number} belongs to no list")
+            key = line
+        elif key == wanted:
+            yield line
+
+
+def _both(own: list[bytes], listed: Iterator[bytes]) -> Iterator[bytes]:
+    yield from own
+    yield from listed

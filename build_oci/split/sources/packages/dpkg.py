@@ -1,0 +1,162 @@
+"""dpkg (Debian, Ubuntu): `status` names each package's source, `info/PACKAGE.list` has its paths.
+
+Distroless images keep a paragraph for each package in `status.d/PACKAGE`, and its paths in `status.d/PACKAGE.md5sums`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+
+from build_oci.split.component import interval_of_dates
+from build_oci.split.sources.packages import Package, broken, source_name
+from build_oci.split.tree import TreeIndex
+
+DATABASE = b"var/lib/dpkg"
+_MOST_STATUS = 256 << 20
+_MOST_LIST = 64 << 20
+# A changelog has its newest entries first, and a few of them are enough.
+_CHANGELOG_READ = 32 << 10
+_CHANGELOG_UNPACKED = 128 << 10
+_MOST_CHANGELOG = 1 << 30
+# ` -- Name <address>  Mon, 02 Jan 2023 10:11:12 +0100`, of which the day is enough.
+_TRAILER = re.compile(rb"^ -- .{0,400}?> {1,2}[A-Z][a-z]{2}, {1,2}(\d{1,2} [A-Z][a-z]{2} \d{4}) ", re.MULTILINE)
+_MD5SUM = re.compile(rb"[0-9a-fA-F]{32} [ *](.+)")
+_MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+
+
+def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
+    """The packages in the order of their names. Those of one source share the interval of the first that has a changelog."""
+    database = tree.real_directory(DATABASE)
+    if database is None:
+        return
+    below = tree.below(database)
+    intervals: dict[str, float | None] = {}
+
+    def package(name: bytes, source: str, paths: Iterable[bytes]) -> Package:
+        if intervals.get(source) is None:
+            intervals[source] = _interval(tree, name)
+        return Package(source, paths, intervals[source])
+
+    yield from _installed(tree, database, below, package)
+    yield from _distroless(tree, database + b"/status.d/", below, package)
+
+
+_Make = Callable[[bytes, str, Iterable[bytes]], Package]
+
+
+def _installed(tree: TreeIndex, database: bytes, below: list[bytes], package: _Make) -> Iterator[Package]:
+    info = database + b"/info/"
+    records: dict[bytes, list[bytes]] = {}  # by package, or package:architecture
+    for path in below:
+        if path.startswith(info):
+            records.setdefault(path[len(info) :].rpartition(b".")[0], []).append(path)
+    lists = sorted(name for name in records if name and info + name + b".list" in tree.index)
+    if not lists:
+        return
+    sources = _sources(tree, database + b"/status", {name.partition(b":")[0] for name in lists})
+    diverted = _diversions(tree, database + b"/diversions")
+    for full_name in lists:
+        name = full_name.partition(b":")[0]
+        path = info + full_name + b".list"
+        source = source_name(tree, path, sources.get(name, name))
+        yield package(name, source, _listed(tree, path, records[full_name], name, diverted))
+
+
+def _listed(tree: TreeIndex, path: bytes, own: list[bytes], name: bytes, diverted: dict[bytes, tuple[bytes, bytes]]) -> Iterator[bytes]:
+    yield from own
+    for line in tree.lines(path, _MOST_LIST):
+        if line in diverted and diverted[line][1] != name:
+            yield diverted[line][0]
+        else:
+            yield line[1:]
+
+
+def _sources(tree: TreeIndex, status: bytes, wanted: set[bytes]) -> dict[bytes, bytes]:
+    """The source package of each WANTED package that has another name than its source."""
+    sources: dict[bytes, bytes] = {}
+    if status not in tree.index:
+        return sources
+    package = b""
+    for number, line in enumerate(tree.lines(status, _MOST_STATUS), 1):
+        if not line:
+            package = b""
+        elif line[:8] == b"Package:":
+            package = line[8:].strip()
+        elif line[:7] == b"Source:":
+            if not package:
+                raise broken(tree, status, f"line {number} names the source of no package")
+            if package in wanted and (source := _first_word(line[7:])):
+                sources[package] = source
+        elif line[:1] not in b" \t" and b":" not in line:
+            raise broken(tree, status, f"line {number} is no field")
+    return sources
+
+
+def _first_word(value: bytes) -> bytes:
+    return value.split(None, 1)[0] if value.strip() else b""
+
+
+def _diversions(tree: TreeIndex, path: bytes) -> dict[bytes, tuple[bytes, bytes]]:
+    """Where a package's path really lies, and the package that keeps its own file there; three lines each."""
+    if path not in tree.index:
+        return {}
+    lines = list(tree.lines(path, 1 << 20))
+    if len(lines) % 3:
+        raise broken(tree, path, "has not three lines for each diversion: the file is cut")
+    return {lines[at]: (lines[at + 1][1:], lines[at + 2]) for at in range(0, len(lines), 3)}
+
+
+def _distroless(tree: TreeIndex, folder: bytes, below: list[bytes], package: _Make) -> Iterator[Package]:
+    suffix = b".md5sums"
+    for path in sorted(path for path in below if path.startswith(folder) and not path.endswith(suffix)):
+        if tree.view.directories[tree.index[path]]:
+            continue
+        name = source = b""
+        # Written by other tools than dpkg, some of which leave out the last line's end.
+        for line in tree.read(path, 1 << 20).split(b"\n"):
+            if line[:8] == b"Package:":
+                name = line[8:].strip()
+            elif line[:7] == b"Source:":
+                source = _first_word(line[7:])
+        if not name:
+            raise broken(tree, path, "names no package")
+        sums = path + suffix
+        listed = _summed(tree, sums) if sums in tree.index else iter(())
+        yield package(name, source_name(tree, path, source or name), [path, *([sums] if sums in tree.index else []), *listed])
+
+
+def _summed(tree: TreeIndex, path: bytes) -> Iterator[bytes]:
+    for number, line in enumerate(tree.read(path, 16 << 20).split(b"\n"), 1):
+        found = _MD5SUM.fullmatch(line)
+        if found:
+            yield found[1]
+        elif line:
+            raise broken(tree, path, f"line {number} is not a checksum and a path: the file is cut")
+
+
+def _interval(tree: TreeIndex, name: bytes) -> float | None:
+    """From the dates of the package's changelog, where the tree has it."""
+    for file in (b"changelog.Debian.gz", b"changelog.gz"):
+        index = tree.find(b"usr/share/doc/" + name + b"/" + file)
+        if index is None or not tree.view.sizes[index]:
+            continue
+        packed = tree.read(tree.paths[index], _MOST_CHANGELOG, most=_CHANGELOG_READ)
+        try:
+            text = zlib.decompressobj(wbits=31).decompress(packed, _CHANGELOG_UNPACKED)
+        except zlib.error:
+            continue  # a changelog is no part of the data base: it can only help
+        if (found := interval_of_dates(_dates(text))) is not None:
+            return found
+    return None
+
+
+def _dates(text: bytes) -> Iterator[int]:
+    for found in _TRAILER.finditer(text):
+        day, month, year = found[1].split()
+        try:
+            yield (datetime(int(year), _MONTHS[month], int(day)) - datetime(1970, 1, 1)).days * 86400
+        except (KeyError, ValueError):
+            continue

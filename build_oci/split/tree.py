@@ -1,0 +1,172 @@
+"""The tree that is split, as the sources of components see it: paths, sizes, links, attributes, and reading a file of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from build_oci.errors import TreeError, counted
+
+MOST_LINE = 1 << 16
+_MOST_LINKS = 40
+_MOST_REMEMBERED = 100_000  # directories: a data base may name any number of them
+_LINES_BETWEEN_CHECKS = 4096
+
+
+class TreeView(Protocol):
+    """One walked tree of n entries. The sequences have n elements each, in tar order: a directory stands before what is in it."""
+
+    @property
+    def root(self) -> str:
+        """The path of the tree, for messages."""
+
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """The path of each entry below the root, without a slash at either end; that of the root is empty."""
+
+    @property
+    def directories(self) -> Sequence[int]:
+        """1 for a directory, else 0."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of a regular file, else 0."""
+
+    @property
+    def links(self) -> Sequence[int]:
+        """0, or a number that all names of one file have in common and no other entry has."""
+
+    @property
+    def symlinks(self) -> Mapping[bytes, bytes]:
+        """The target of every symbolic link, by its path; those that lead to no directory may be missing."""
+
+    @property
+    def components(self) -> Mapping[int, bytes]:
+        """The extended attribute `user.component` of the entries that have it, by their index."""
+
+    @property
+    def intervals(self) -> Mapping[int, bytes]:
+        """The extended attribute `user.update-interval`, likewise."""
+
+    def open_file(self, path: bytes) -> int | None:
+        """As RootFiles.open_file."""
+
+
+class TreeIndex:
+    """A TreeView with look-up by path. `check` is called now and then, and raises to end the work."""
+
+    def __init__(self, view: TreeView, check: Callable[[], None] = lambda: None) -> None:
+        self.view = view
+        self.check = check
+        self.paths = view.paths
+        self.index = {path: index for index, path in enumerate(view.paths)}
+        self._real: dict[bytes, bytes | None] = {b"": b""}
+
+    def find(self, path: bytes) -> int | None:
+        """The index of the entry that PATH leads to, directory links on the way resolved inside the root; None where there is none."""
+        found = self.index.get(path)
+        if found is not None:
+            return found
+        path = path.strip(b"/")
+        directory, _, name = path.rpartition(b"/")
+        real = self.real_directory(directory)
+        if real is None:
+            return None
+        if name in (b"", b".", b".."):
+            real = self.real_directory(path)
+            return None if real is None else self.index.get(real)
+        return self.index.get(real + b"/" + name if real else name)
+
+    def real_directory(self, path: bytes) -> bytes | None:
+        """The path of the directory that PATH leads to; None where it leads to none."""
+        if path in self._real:
+            return self._real[path]
+        real = self._resolve(path)
+        if len(self._real) < _MOST_REMEMBERED:
+            self._real[path] = real
+        return real
+
+    def _resolve(self, path: bytes) -> bytes | None:
+        symlinks = self.view.symlinks
+        waiting = path.split(b"/")[::-1]
+        here = b""
+        links = 0
+        while waiting:
+            name = waiting.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                here = here.rpartition(b"/")[0]
+                continue
+            following = here + b"/" + name if here else name
+            found = self.index.get(following)
+            if found is None:
+                return None
+            if self.view.directories[found]:
+                here = following
+                continue
+            target = symlinks.get(following)
+            links += 1
+            if target is None or links > _MOST_LINKS:
+                return None
+            if target.startswith(b"/"):
+                here = b""
+            waiting += target.split(b"/")[::-1]
+        return here
+
+    def below(self, directory: bytes) -> list[bytes]:
+        """The paths of all that lies in DIRECTORY (directory links resolved), in tar order."""
+        real = self.real_directory(directory)
+        if real is None:
+            return []
+        prefix = real + b"/" if real else b""
+        return [path for path in self.paths if path.startswith(prefix)]
+
+    # -- reading files of the tree, which nobody vouches for
+
+    def where(self, path: bytes) -> str:
+        """PATH for a message."""
+        return os.path.join(self.view.root, os.fsdecode(path)) if path else self.view.root
+
+    def open(self, path: bytes, limit: int) -> int:
+        """A descriptor of the regular file PATH, which the caller closes. TreeError if it is none or has more than LIMIT bytes."""
+        try:
+            file = self.view.open_file(path)
+        except OSError as error:
+            raise TreeError(f"cannot be opened: {error.strerror}", where=self.where(path)) from error
+        if file is None:
+            raise TreeError("is not a regular file, so it cannot be read as a package data base", where=self.where(path))
+        size = os.fstat(file).st_size
+        if size > limit:
+            os.close(file)
+            raise TreeError(f"has {counted(size, 'byte')}; at most {limit:,} are read", where=self.where(path))
+        return file
+
+    def read(self, path: bytes, limit: int, *, most: int | None = None) -> bytes:
+        """The content of the file PATH, or its first MOST bytes. TreeError as `open`."""
+        with os.fdopen(self.open(path, limit), "rb") as file:
+            try:
+                return file.read(limit if most is None else most)
+            except OSError as error:
+                raise TreeError(f"cannot be read: {error.strerror}", where=self.where(path)) from error
+
+    def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
+        """The lines of the file PATH without their ends. TreeError for a line without end, which a file that was cut has, and as `open`."""
+        with os.fdopen(self.open(path, limit), "rb") as file:
+            number = 0
+            while line := _read_line(self, path, file.readline):
+                number += 1
+                if number % _LINES_BETWEEN_CHECKS == 0:
+                    self.check()
+                if not line.endswith(b"\n"):
+                    what = f"is longer than {MOST_LINE} bytes" if len(line) >= MOST_LINE else "has no end: the file is cut"
+                    raise TreeError(f"line {number} {what}", where=self.where(path))
+                yield line[:-1]
+
+
+def _read_line(tree: TreeIndex, path: bytes, readline: Callable[[int], bytes]) -> bytes:
+    try:
+        return readline(MOST_LINE)
+    except OSError as error:
+        raise TreeError(f"cannot be read: {error.strerror}", where=tree.where(path)) from error
