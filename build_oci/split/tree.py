@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import IO, Protocol
 
 from build_oci.errors import TreeError, counted
 
 MOST_LINE = 1 << 16
 _MOST_LINKS = 40
+_NO_NAMES = (b"", b".", b"..")
 _MOST_REMEMBERED = 100_000  # directories: a data base may name any number of them
-_LINES_BETWEEN_CHECKS = 4096
+_PIECE = 256 << 10
 
 
 class TreeView(Protocol):
@@ -70,10 +71,13 @@ class TreeIndex:
             return found
         path = path.strip(b"/")
         directory, _, name = path.rpartition(b"/")
-        real = self.real_directory(directory)
+        try:
+            real = self._real[directory]
+        except KeyError:
+            real = self.real_directory(directory)
         if real is None:
             return None
-        if name in (b"", b".", b".."):
+        if name in _NO_NAMES:
             real = self.real_directory(path)
             return None if real is None else self.index.get(real)
         return self.index.get(real + b"/" + name if real else name)
@@ -152,21 +156,23 @@ class TreeIndex:
                 raise TreeError(f"cannot be read: {error.strerror}", where=self.where(path)) from error
 
     def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
-        """The lines of the file PATH without their ends. TreeError for a line without end, which a file that was cut has, and as `open`."""
-        with os.fdopen(self.open(path, limit), "rb") as file:
+        """The lines of the file PATH without their ends. TreeError as `open`, and for a last line without end: a file that was cut."""
+        with os.fdopen(self.open(path, limit), "rb", buffering=0) as file:
             number = 0
-            while line := _read_line(self, path, file.readline):
-                number += 1
-                if number % _LINES_BETWEEN_CHECKS == 0:
-                    self.check()
-                if not line.endswith(b"\n"):
-                    what = f"is longer than {MOST_LINE} bytes" if len(line) >= MOST_LINE else "has no end: the file is cut"
-                    raise TreeError(f"line {number} {what}", where=self.where(path))
-                yield line[:-1]
+            rest = b""
+            while piece := self._piece(path, file):
+                self.check()
+                lines = (rest + piece).split(b"\n")
+                rest = lines.pop()
+                number += len(lines)
+                if len(rest) > MOST_LINE:
+                    raise TreeError(f"line {number + 1} is longer than {MOST_LINE} bytes", where=self.where(path))
+                yield from lines
+            if rest:
+                raise TreeError(f"line {number + 1} has no end: the file is cut", where=self.where(path))
 
-
-def _read_line(tree: TreeIndex, path: bytes, readline: Callable[[int], bytes]) -> bytes:
-    try:
-        return readline(MOST_LINE)
-    except OSError as error:
-        raise TreeError(f"cannot be read: {error.strerror}", where=tree.where(path)) from error
+    def _piece(self, path: bytes, file: IO[bytes]) -> bytes:
+        try:
+            return file.read(_PIECE)
+        except OSError as error:
+            raise TreeError(f"cannot be read: {error.strerror}", where=self.where(path)) from error

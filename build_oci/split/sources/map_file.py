@@ -14,7 +14,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from build_oci.errors import UsageError, counted
@@ -26,6 +27,7 @@ MOST_JSON = 64 << 20  # bytes
 MOST_VALUES = 3_000_000
 MOST_LINES_FORM = 512 << 20  # bytes
 _MOST_ABSENT = 100_000  # paths that the tree lacks, of which the owner is remembered
+_MARK = b"\xef\xbb\xbf"  # some editors begin UTF-8 with it
 _FORMS = "it is a JSON object of components, one with `schema` and `entries`, or lines of PATH, a tab and COMPONENT"
 _OBJECT = re.compile(rb"\s*\{\s*(?:[\"}]|\Z)")
 
@@ -43,15 +45,6 @@ class _Files(NamedTuple):
 
     files: Any
     interval: Any
-
-
-class _Claim(NamedTuple):
-    """One line or entry: `place` says which."""
-
-    place: str
-    path: bytes
-    component: str
-    interval: Any  # None: not given
 
 
 class _Duplicate(ValueError):
@@ -81,15 +74,19 @@ def _opened(path: str) -> BinaryIO:
     return os.fdopen(file, "rb")
 
 
+_Claimed = tuple[int, bytes, int]
+"""The number of a line or entry, a path, the number of its component."""
+
+
 class _Claims:
+    """The claims of one map file. `place` tells in words where the line or entry of a number stands; each form has its own."""
+
     def __init__(self, context: Context, path: str) -> None:
         self.context = context
         self.path = path
         self.source = f"file {path}"
         self.owners = no_owners(context)
-        self.absent: dict[bytes, int] = {}
-        self.absent_count = 0
-        self.first_absent = b""
+        self.place: Callable[[int], str] = str
         self.numbers: dict[tuple[str, Any], int] = {}
         self.encoding = "utf-8"
 
@@ -98,88 +95,98 @@ class _Claims:
         raise UsageError(what, where=f"{self.path}{between}{place}", hint=hint)
 
     def read(self, file: BinaryIO) -> Owners:
-        tree = self.context.tree
         try:
             size = os.fstat(file.fileno()).st_size
             head = file.read(MOST_LINE)
             file.seek(0)
-            is_json = _OBJECT.match(head.removeprefix(b"\xef\xbb\xbf")) or not head.strip()
+            is_json = _OBJECT.match(head.removeprefix(_MARK)) or not head.strip()
             limit = MOST_JSON if is_json else MOST_LINES_FORM
             if size > limit:
                 self.fail("", f"the map of components has {counted(size, 'byte')}; at most {limit:,} are read")
-            for number, claim in enumerate(self.json(file.read(limit)) if is_json else self.lines(file)):
-                if number % 4096 == 0:
-                    tree.check()
-                self.claim(claim)
+            self.apply(self.json(file.read(limit)) if is_json else self.lines(file))
         except OSError as error:
             self.fail("", f"the map of components cannot be read: {error.strerror}")
-        if self.absent_count:
-            count, first = self.absent_count, shown_name(self.first_absent)
-            what = f"names {counted(count, 'path')} that the tree lacks: `{first}`{', …' if count > 1 else ''}"
-            self.context.registry.warn(f"{self.path}: {what}")
         return self.owners
 
-    def claim(self, claim: _Claim) -> None:
-        number = self.number(claim)
-        index = self.context.tree.find(claim.path)
-        if index is None:
-            self.absent_count += 1
-            self.first_absent = self.first_absent or claim.path
-            name = claim.path.strip(b"/")
-            before = self.absent.get(name, number) if len(self.absent) >= _MOST_ABSENT else self.absent.setdefault(name, number)
-        else:
-            before = self.owners[index]
-            self.owners[index] = number
-        if before not in (number, NO_OWNER):
-            other = self.context.registry.name(before)
-            what = f"`{shown_name(claim.path)}` belongs to `{claim.component}` here, but to `{other}` before"
-            self.fail(claim.place, what, "remove one of the two")
+    def apply(self, claims: Iterator[_Claimed]) -> None:
+        """Write every claim into `owners`."""
+        tree, owners = self.context.tree, self.owners
+        get = tree.index.get
+        absent: dict[bytes, int] = {}
+        absent_count = 0
+        first_absent = b""
+        for count, (place, path, number) in enumerate(claims):
+            if count % 4096 == 0:
+                tree.check()
+            index = get(path[1:] if path[:1] == b"/" else path)
+            if index is None:
+                index = tree.find(path)
+            if index is None:
+                first_absent = first_absent or path
+                absent_count += 1
+                name = path.strip(b"/")
+                before = absent.get(name, number) if len(absent) >= _MOST_ABSENT else absent.setdefault(name, number)
+            else:
+                before = owners[index]
+                owners[index] = number
+            if before != number and before != NO_OWNER:
+                component, other = self.context.registry.name(number), self.context.registry.name(before)
+                what = f"`{shown_name(path)}` belongs to `{component}` here, but to `{other}` before"
+                self.fail(self.place(place), what, "remove one of the two")
+        if absent_count:
+            more = ", …" if absent_count > 1 else ""
+            what = f"names {counted(absent_count, 'path')} that the tree lacks: `{shown_name(first_absent)}`{more}"
+            self.context.registry.warn(f"{self.path}: {what}")
 
-    def number(self, claim: _Claim) -> int:
+    def number(self, place: int, component: str, interval: Any) -> int:
         """The number of the component, checked once for each name and interval that is written."""
-        key = (claim.component, claim.interval)
-        try:
-            known = self.numbers.get(key)
-        except TypeError:  # a list or an object is no key, and no interval
-            known = None
+        key = (component, interval)
+        known = self.numbers.get(key)
         if known is not None:
             return known
-        if problem := name_problem(claim.component):
-            self.fail(claim.place, f"the component `{shown_name(claim.component)}` {problem}")
+        if problem := name_problem(component):
+            self.fail(self.place(place), f"the component `{shown_name(component)}` {problem}")
         try:
-            interval = None if claim.interval is None else parse_interval(claim.interval)
+            days = None if interval is None else parse_interval(interval)
         except ValueError as error:
-            self.fail(claim.place, f"the interval `{shown_name(str(claim.interval))}` {error}")
-        number = self.context.registry.number(claim.component, self.source, interval)
-        self.numbers[key] = number
+            self.fail(self.place(place), f"the interval `{shown_name(str(interval))}` {error}")
+        number = self.numbers[key] = self.context.registry.number(component, self.source, days)
         return number
 
     # -- the forms
 
-    def lines(self, file: BinaryIO) -> Iterator[_Claim]:
+    def lines(self, file: BinaryIO) -> Iterator[_Claimed]:
         number = 0
+        numbers: dict[bytes, int] = {}  # by all that follows the path
         while line := file.readline(MOST_LINE):
             number += 1
             if len(line) >= MOST_LINE:
                 self.fail(str(number), f"the line is longer than {MOST_LINE} bytes", _FORMS)
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            line = line.removeprefix(_MARK) if number == 1 else line
             line = line.rstrip(b"\r\n")
             if not line or line.startswith(b"#"):
                 continue
-            path, *rest = line.split(b"\t")
-            if not rest or len(rest) > 2:
-                what = "has no tab between path and component" if not rest else "has more than path, component and interval"
-                self.fail(str(number), f"`{shown_name(line)}` {what}", f"this map is not understood: {_FORMS}" if number == 1 else "")
+            path, _, rest = line.partition(b"\t")
+            owner = numbers.get(rest)
+            if owner is None:
+                owner = numbers[rest] = self.rest_of_line(number, line, rest)
             if not path.strip(b"/"):
                 self.fail(str(number), "names no path")
-            try:
-                component, *interval = (part.decode() for part in rest)
-            except UnicodeDecodeError:
-                self.fail(str(number), f"`{shown_name(line)}`: the component is not UTF-8")
-            yield _Claim(str(number), path, component, interval[0] if interval and interval[0] else None)
+            yield number, path, owner
 
-    def json(self, data: bytes) -> Iterator[_Claim]:
-        data = data.removeprefix(b"\xef\xbb\xbf")
+    def rest_of_line(self, number: int, line: bytes, rest: bytes) -> int:
+        component, *interval = rest.split(b"\t")
+        if not rest or len(interval) > 1:
+            what = "has more than path, component and interval" if rest else "has no component behind a tab"
+            hint = f"this map is not understood: {_FORMS}" if number == 1 else ""
+            self.fail(str(number), f"`{shown_name(line)}` {what}", hint)
+        try:
+            return self.number(number, component.decode(), interval[0].decode() if interval and interval[0] else None)
+        except UnicodeDecodeError:
+            self.fail(str(number), f"`{shown_name(line)}`: the component is not UTF-8")
+
+    def json(self, data: bytes) -> Iterator[_Claimed]:
+        data = data.removeprefix(_MARK)
         if not data.strip():
             self.fail("", "the map of components is empty", _FORMS)
         if sum(data.count(sign) for sign in (b",", b"{", b"[")) > MOST_VALUES:
@@ -187,6 +194,7 @@ class _Claims:
         # One byte a character wherever that is possible, because a single wide one makes Python's string four times as large.
         codec, errors = ("utf-8", "surrogateescape") if b"\\u" in data else ("latin-1", "strict")
         text = data.decode(codec, errors)
+        self.encoding = codec
         del data
         try:
             document = json.loads(text, object_pairs_hook=_reduced)
@@ -199,73 +207,73 @@ class _Claims:
         except ValueError as error:  # a number of thousands of digits
             self.fail("", f"not valid JSON: {error}")
         del text
-        self.encoding = codec
         if not isinstance(document, dict):
             self.fail("", "the map of components is of no form that is known", _FORMS)
         if "schema" in document and not isinstance(document["schema"], _Files):
             return self.entries(document)
         return self.components(document)
 
-    def entries(self, document: dict[str, Any]) -> Iterator[_Claim]:
+    def entries(self, document: dict[str, Any]) -> Iterator[_Claimed]:
         if type(document["schema"]) is not int or document["schema"] != 3:
             self.fail("", f"the schema `{shown_name(str(document['schema']))}` is not known", "this version reads schema 3")
         entries = document.get("entries")
         if not isinstance(entries, list):
             self.fail("entries", "must be a list of objects")
-        for number, entry in enumerate(entries):
-            place = f"entries[{number}]"
+        self.place = "entries[{}]".format
+        for place, entry in enumerate(entries):
             if not isinstance(entry, _Entry):
-                self.fail(place, "must be an object with `path` and `component`")
-            if not isinstance(entry.component, str):
-                self.fail(place, "`component` must be a string")
-            yield _Claim(place, self.raw(place, entry.path), self.name(place, entry.component), self.interval(place, entry.interval))
+                self.fail(self.place(place), "must be an object with `path` and `component`")
+            path, component, interval = entry
+            yield place, self.raw(place, path), self.owner(place, component, interval)
 
-    def components(self, document: dict[str, Any]) -> Iterator[_Claim]:
-        for written, files in document.items():
-            name = self.name("", written)
-            place = shown_name(name)
+    def components(self, document: dict[str, Any]) -> Iterator[_Claimed]:
+        for name, files in document.items():
+            place = shown_name(name.encode(self.encoding, "surrogatepass"))
+            self.place = partial(_in_component, place, False)
             if not isinstance(files, _Files) or not isinstance(files.files, list):
                 self.fail(place, "must be an object with a list `files`", _FORMS)
-            interval = self.interval(place, files.interval)
-            # A component without files is checked as well.
-            self.number(_Claim(place, b"", name, interval))
+            owner = self.owner(0, name, files.interval)  # before its files, because it may have none
+            self.place = partial(_in_component, place, True)
             for number, path in enumerate(files.files):
-                place = f"{shown_name(name)}: files[{number}]"
-                yield _Claim(place, self.raw(place, path), name, interval)
+                yield number, self.raw(number, path), owner
 
-    def interval(self, place: str, value: Any) -> Any:
-        if isinstance(value, str | int | float) or value is None:
-            return value
-        return self.fail(place, "`interval` must be a number of days or a word such as `weekly`")
+    def owner(self, place: int, component: Any, interval: Any) -> int:
+        """The number of a component whose name and interval are values of JSON, of any type."""
+        if not isinstance(component, str):
+            self.fail(self.place(place), "`component` must be a string")
+        if interval is not None and not isinstance(interval, str | int | float):
+            self.fail(self.place(place), "`interval` must be a number of days or a word such as `weekly`")
+        if not component.isascii():
+            try:
+                component = component.encode(self.encoding, "surrogateescape").decode()
+            except UnicodeError:
+                name = shown_name(component.encode(self.encoding, "surrogatepass"))
+                self.fail(self.place(place), f"the component `{name}` is not UTF-8")
+        return self.number(place, component, interval)
 
-    def raw(self, place: str, text: Any) -> bytes:
+    def raw(self, place: int, text: Any) -> bytes:
         """The bytes of a path: those of the file, whatever they are; an escaped half surrogate is a byte, as Python writes it."""
         if not isinstance(text, str):
-            self.fail(place, "a path must be a string")
+            self.fail(self.place(place), "a path must be a string")
         try:
             path = text.encode(self.encoding, "surrogateescape")
         except UnicodeEncodeError:
-            self.fail(place, f"the path `{shown_name(text)}` holds half of a surrogate pair")
+            self.fail(self.place(place), f"the path `{shown_name(text)}` holds half of a surrogate pair")
         if not path.strip(b"/"):
-            self.fail(place, "names no path")
+            self.fail(self.place(place), "names no path")
         return path
 
-    def name(self, place: str, text: str) -> str:
-        try:
-            return text.encode(self.encoding, "surrogateescape").decode()
-        except UnicodeError:
-            self.fail(place, f"the component `{shown_name(text.encode(self.encoding, 'surrogatepass'))}` is not UTF-8")
+
+def _in_component(name: str, in_files: bool, number: int) -> str:
+    return f"{name}: files[{number}]" if in_files else name
 
 
 def _reduced(pairs: list[tuple[str, Any]]) -> Any:
     """An object of the JSON file as the smallest thing that holds all of it that is used."""
-    if len(pairs) > 1 and len({name for name, _ in pairs}) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _Duplicate(name)
-            seen.add(name)
     found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        raise _Duplicate(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
     if "files" in found and not isinstance(found["files"], _Files):
         return _Files(found["files"], found.get("interval"))
     if "path" in found and not isinstance(found["path"], _Files):

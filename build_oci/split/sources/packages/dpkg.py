@@ -68,7 +68,7 @@ def _installed(tree: TreeIndex, database: bytes, below: list[bytes], package: _M
 def _listed(tree: TreeIndex, path: bytes, own: list[bytes], name: bytes, diverted: dict[bytes, tuple[bytes, bytes]]) -> Iterator[bytes]:
     yield from own
     for line in tree.lines(path, _MOST_LIST):
-        if line in diverted and diverted[line][1] != name:
+        if diverted and line in diverted and diverted[line][1] != name:
             yield diverted[line][0]
         else:
             yield line[1:]
