@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from build_oci.config import ComponentSource, SplitConfig
+from build_oci.errors import BuildOciError
 from build_oci.split.component import NO_OWNER
 from build_oci.split.components import Ownership, find_owners
 from build_oci.split.root import RootFiles
@@ -132,9 +133,7 @@ def owners_of(view: TreeView, *sources: str | dict[str, list[str]] | Path, uncla
     assert set(found.owners) - {NO_OWNER} == set(range(len(found.components)))
     assert all(view.directories[index] for index, owner in enumerate(found.owners) if owner == NO_OWNER)
     named = {
-        os.fsdecode(path): found.components[owner].name
-        for path, owner in zip(view.paths, found.owners, strict=True)
-        if owner != NO_OWNER
+        os.fsdecode(path): found.components[owner].name for path, owner in zip(view.paths, found.owners, strict=True) if owner != NO_OWNER
     }
     return named, found
 
@@ -142,3 +141,13 @@ def owners_of(view: TreeView, *sources: str | dict[str, list[str]] | Path, uncla
 def intervals_of(found: Ownership) -> dict[str, float]:
     return {component.name: component.interval_days for component in found.components}
 
+
+def error_of(view: TreeView, *sources: str | dict[str, list[str]] | Path) -> BuildOciError | None:
+    """The error that SOURCES end in, a line and its hint; None where they do not. Any other exception passes through."""
+    try:
+        owners_of(view, *sources)
+    except BuildOciError as error:
+        lines = error.lines()
+        assert lines[0].isprintable(), lines
+        return error
+    return None

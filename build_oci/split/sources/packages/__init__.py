@@ -35,12 +35,13 @@ Packages = Callable[[TreeIndex, Callable[[str], None]], Iterator[Package]]
 
 
 def claim(context: Context) -> Owners:
-    """Each entry goes to the first package that lists it; a directory only to a component that shares it with no other."""
+    """Each entry goes to the first package that lists it; a directory, or a link to one, only to a component that alone lists it."""
     tree, registry = context.tree, context.registry
     owners = no_owners(context)
     directories = tree.view.directories
     index = tree.index
     numbers: dict[str, int] = {}
+    shared: list[int] = []
     for database in _DATABASES:
         packages: Packages = import_module(f"{__name__}.{database}").packages
         for package in packages(tree, registry.warn):
@@ -57,11 +58,11 @@ def claim(context: Context) -> Owners:
                 owner = owners[found]
                 if owner == NO_OWNER:
                     owners[found] = number
-                elif owner != number and directories[found]:
+                elif owner not in (number, _SHARED) and (directories[found] or tree.real_directory(tree.paths[found]) is not None):
                     owners[found] = _SHARED
-    for found, is_directory in enumerate(directories):
-        if is_directory and owners[found] == _SHARED:
-            owners[found] = NO_OWNER
+                    shared.append(found)
+    for found in shared:
+        owners[found] = NO_OWNER
     return owners
 
 

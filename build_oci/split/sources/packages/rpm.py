@@ -44,6 +44,7 @@ _WANTED = {
     DIR_NAMES: (_STRING_ARRAY,),
 }
 _STATE_REPLACED = 1
+SELECT = "SELECT hnum, blob FROM Packages ORDER BY hnum"
 
 
 def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
@@ -170,14 +171,13 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
     with _connected(tree, path) as connection:
         try:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_HEADER)
-            connection.text_factory = bytes
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             connection.set_progress_handler(checked, _STEPS)
             kinds = connection.execute("SELECT type FROM sqlite_master WHERE name = 'Packages'").fetchall()
-            if kinds != [(b"table",)]:  # a view could compute for ever
+            if kinds != [("table",)]:  # a view could compute for ever
                 raise broken(tree, path, "has no table `Packages`")
-            for number, blob in connection.execute("SELECT hnum, blob FROM Packages ORDER BY hnum"):
+            for number, blob in connection.execute(SELECT):
                 if type(number) is not int or not isinstance(blob, bytes):
                     raise broken(tree, path, "has a row in `Packages` that is no package")
                 yield number, blob
