@@ -27,6 +27,21 @@ GOOD: list[Any] = [
     {"compression": "zstd", "compression-level": 22},
     {"gzip": True, "mode": "oci", "hardlinks": "copy", "skip-xattrs": True, "prefetch-limit-mb": 1},
     {"gzip": "disabled", "annotations": {"a": "b"}},
+    {"images": [IMAGE | {"layer": "root", "split": {}}]},
+    {
+        "images": [
+            IMAGE
+            | {
+                "layer": "root",
+                "split": {
+                    "max-layers": 499,
+                    "components": ["xattr", "packages", {"file": "m"}, {"paths": {"a": ["usr/**"]}}],
+                    "unclaimed": "error",
+                    "plan": "p",
+                },
+            }
+        ]
+    },
     {"images": [IMAGE | {"parent": {"image": "base", "index": 2, "recompress": False}, "os.features": ["x"], "comment": ""}]},
 ]
 BAD: list[Any] = [
@@ -41,6 +56,23 @@ BAD: list[Any] = [
     {"images": [IMAGE | {"annotations": {"a": 1}}]},
     {"images": [IMAGE | {"parent": {}}]},
     {"images": [IMAGE | {"parent": {"image": "a", "index": -1}}]},
+    *(
+        {"images": [IMAGE | {"layer": "root", "split": split}]}
+        for split in (
+            120,
+            {"max-layers": 500},
+            {"unclaimed": "no"},
+            {"plan": ""},
+            {"components": "xattr"},
+            {"components": ["rpm"]},
+            {"components": [{}]},
+            {"components": [{"file": ""}]},
+            {"components": [{"file": "a", "paths": {}}]},
+            {"components": [{"paths": {"": ["a"]}}]},
+            {"components": [{"paths": {"a": [""]}}]},
+            {"components": [{"paths": {"a": "b"}}]},
+        )
+    ),
     {"compression": "xz"},
     {"compression": "gzip", "compression-level": 10},
     {"compression-level": 0},
