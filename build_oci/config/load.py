@@ -277,14 +277,14 @@ class _Reader:
         def glob(child: Node, _: str) -> str:
             value = self.string(_GLOB, child)
             if problem := pattern_problem(value):
-                raise BadValue(f"`{shown(value)}` {problem}")
+                raise BadValue(f"`{shown(value)}` {problem}", "it is a path below the root, or a glob such as `usr/share/fonts/**`")
             return value
 
         globs = {}
         for name, (key_node, value_node) in document.pairs(node, path).items():
             place = document.place(key_node, join(path, name))
             if problem := name_problem(name):
-                document.problem(place, f"the component {problem}")
+                document.problem(place, f"the component {problem}", "a name is one to 255 bytes that can be printed")
             try:
                 if not is_list(value_node):
                     _refuse(Kind.STRINGS, value_node, f"write it as `[{shown(value_node.value)}]`" if value_node.id == "scalar" else "")

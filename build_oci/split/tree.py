@@ -133,6 +133,14 @@ class TreeIndex:
         """PATH for a message."""
         return os.path.join(self.view.root, os.fsdecode(path)) if path else self.view.root
 
+    def broken(self, path: bytes, what: str) -> TreeError:
+        """The error for the file PATH of a package data base that is not as it must be."""
+        return TreeError(
+            what,
+            where=self.where(path),
+            hint="the package data base is damaged: repair it, or leave `packages` out of `split.components`",
+        )
+
     def open(self, path: bytes, limit: int) -> int:
         """A descriptor of the regular file PATH, which the caller closes. TreeError if it is none or has more than LIMIT bytes."""
         try:
@@ -140,11 +148,11 @@ class TreeIndex:
         except OSError as error:
             raise TreeError(f"cannot be opened: {error.strerror}", where=self.where(path)) from error
         if file is None:
-            raise TreeError("is not a regular file, so it cannot be read as a package data base", where=self.where(path))
+            raise self.broken(path, "is not a regular file")
         size = os.fstat(file).st_size
         if size > limit:
             os.close(file)
-            raise TreeError(f"has {counted(size, 'byte')}; at most {limit:,} are read", where=self.where(path))
+            raise self.broken(path, f"has {counted(size, 'byte')}; at most {limit:,} are read")
         return file
 
     def read(self, path: bytes, limit: int, *, most: int | None = None) -> bytes:
@@ -166,10 +174,10 @@ class TreeIndex:
                 rest = lines.pop()
                 number += len(lines)
                 if len(rest) > MOST_LINE:
-                    raise TreeError(f"line {number + 1} is longer than {MOST_LINE} bytes", where=self.where(path))
+                    raise self.broken(path, f"line {number + 1} is longer than {MOST_LINE} bytes")
                 yield from lines
             if rest:
-                raise TreeError(f"line {number + 1} has no end: the file is cut", where=self.where(path))
+                raise self.broken(path, f"line {number + 1} has no end: the file is cut")
 
     def _piece(self, path: bytes, file: IO[bytes]) -> bytes:
         try:

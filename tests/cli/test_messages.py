@@ -140,6 +140,7 @@ RUN_TIME = {
     ("cli/command.py", "cannot read the configuration: {}"),
     ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
     ("config/load.py", "must be {}, not {}"),  # _refuse: the kind of the value says it all where there is no hint
+    ("config/load.py", "`{}` {}"),  # _path_hint
     ("config/load.py", "{}"),  # _path_hint, and BadValue's own
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/layout.py", "cannot be written: {}"),  # by errno
@@ -148,6 +149,8 @@ RUN_TIME = {
     ("oci/untrusted.py", "has {} bytes, but its descriptor says {}"),
     ("oci/untrusted.py", "is damaged: its content has the digest {}:{}"),
     ("oci/untrusted.py", "is missing"),
+    ("split/sources/map_file.py", "the map of components cannot be opened: {}"),
+    ("split/sources/map_file.py", "{}"),  # _Claims.fail; its place is a line or an entry
     ("config/document.py", "not valid YAML: {}"),
     ("config/document.py", "{}"),
     ("split/plan_file.py", "{}"),  # _Refusal: its messages are held against this rule where they are made

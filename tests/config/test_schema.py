@@ -44,6 +44,20 @@ GOOD: list[Any] = [
     },
     {"images": [IMAGE | {"parent": {"image": "base", "index": 2, "recompress": False}, "os.features": ["x"], "comment": ""}]},
 ]
+BAD_SPLITS: list[Any] = [
+    120,
+    {"max-layers": 500},
+    {"unclaimed": "no"},
+    {"plan": ""},
+    {"components": "xattr"},
+    {"components": ["rpm"]},
+    {"components": [{}]},
+    {"components": [{"file": ""}]},
+    {"components": [{"file": "a", "paths": {}}]},
+    {"components": [{"paths": {"": ["a"]}}]},
+    {"components": [{"paths": {"a": [""]}}]},
+    {"components": [{"paths": {"a": "b"}}]},
+]
 BAD: list[Any] = [
     [],
     "text",
@@ -56,23 +70,7 @@ BAD: list[Any] = [
     {"images": [IMAGE | {"annotations": {"a": 1}}]},
     {"images": [IMAGE | {"parent": {}}]},
     {"images": [IMAGE | {"parent": {"image": "a", "index": -1}}]},
-    *(
-        {"images": [IMAGE | {"layer": "root", "split": split}]}
-        for split in (
-            120,
-            {"max-layers": 500},
-            {"unclaimed": "no"},
-            {"plan": ""},
-            {"components": "xattr"},
-            {"components": ["rpm"]},
-            {"components": [{}]},
-            {"components": [{"file": ""}]},
-            {"components": [{"file": "a", "paths": {}}]},
-            {"components": [{"paths": {"": ["a"]}}]},
-            {"components": [{"paths": {"a": [""]}}]},
-            {"components": [{"paths": {"a": "b"}}]},
-        )
-    ),
+    *({"images": [IMAGE | {"layer": "root", "split": split}]} for split in BAD_SPLITS),
     {"compression": "xz"},
     {"compression": "gzip", "compression-level": 10},
     {"compression-level": 0},

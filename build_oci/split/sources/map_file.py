@@ -70,7 +70,7 @@ def _opened(path: str) -> BinaryIO:
         ) from error
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise UsageError("the map of components is not a regular file", where=path)
+        raise UsageError("the map of components is not a regular file", where=path, hint="write the map to a file, and name that")
     return os.fdopen(file, "rb")
 
 
@@ -273,7 +273,10 @@ def _reduced(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        raise _Duplicate(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+        for name, _ in pairs:
+            if name in seen:
+                raise _Duplicate(name)
+            seen.add(name)
     if "files" in found and not isinstance(found["files"], _Files):
         return _Files(found["files"], found.get("interval"))
     if "path" in found and not isinstance(found["path"], _Files):

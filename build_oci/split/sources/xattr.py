@@ -51,8 +51,11 @@ def _interval(context: Context, index: int, value: bytes) -> float:
     try:
         return parse_interval(value.removesuffix(b"\0").decode("utf-8", "replace"))
     except ValueError as error:
-        where = context.tree.where(context.tree.paths[index])
-        raise TreeError(f"its attribute {INTERVAL}, `{shown_name(value)}`, {error}", where=where) from None
+        raise TreeError(
+            f"its attribute {INTERVAL}, `{shown_name(value)}`, {error}",
+            where=context.tree.where(context.tree.paths[index]),
+            hint="correct it, or leave `xattr` out of `split.components`",
+        ) from None
 
 
 def _read_idle_intervals(context: Context, owners: Owners) -> None:

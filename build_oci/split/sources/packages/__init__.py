@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import NamedTuple
 
-from build_oci.errors import TreeError
 from build_oci.split.component import NO_OWNER, name_problem, shown_name
 from build_oci.split.sources import Context, Owners, no_owners
 from build_oci.split.tree import TreeIndex
@@ -74,11 +73,5 @@ def source_name(tree: TreeIndex, path: bytes, raw: bytes) -> str:
     except UnicodeDecodeError:
         problem = "is not UTF-8"
     if problem:
-        raise broken(tree, path, f"the name of a package, `{shown_name(raw)}`, {problem}")
+        raise tree.broken(path, f"the name of a package, `{shown_name(raw)}`, {problem}")
     return name
-
-
-def broken(tree: TreeIndex, path: bytes, what: str) -> TreeError:
-    """The error for a data base that says WHAT it should not."""
-    hint = "the package data base is damaged: repair it, or leave `packages` out of `split.components`"
-    return TreeError(what, where=tree.where(path), hint=hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from build_oci.split.sources.packages import Package, broken, source_name
+from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
 
 DATABASES = (b"var/lib/pacman/local", b"usr/lib/pacman/local")
@@ -24,7 +24,7 @@ def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
             base = database + b"/" + folder
             desc, files = base + b"/desc", base + b"/files"
             if desc not in tree.index:
-                raise broken(tree, base, "the record of a package has no `desc`")
+                raise tree.broken(base, "the record of a package has no `desc`")
             listed = _values(tree, files, b"%FILES%") if files in tree.index else iter(())
             yield Package(_source(tree, desc), _both(own, listed))
 
@@ -39,7 +39,7 @@ def _source(tree: TreeIndex, desc: bytes) -> str:
             base = line
         key = line if line.startswith(b"%") else b""
     if not name:
-        raise broken(tree, desc, "has no `%NAME%`")
+        raise tree.broken(desc, "has no `%NAME%`")
     return source_name(tree, desc, base or name)
 
 
@@ -50,7 +50,7 @@ def _values(tree: TreeIndex, path: bytes, wanted: bytes) -> Iterator[bytes]:
             key = b""
         elif not key:
             if not (line.startswith(b"%") and line.endswith(b"%")):
-                raise broken(tree, path, f"line {number} belongs to no list")
+                raise tree.broken(path, f"line {number} belongs to no list")
             key = line
         elif key == wanted:
             yield line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from build_oci.split.sources.packages import Package, broken, source_name
+from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
 
 DATABASES = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
@@ -27,12 +27,12 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
             if name:
                 yield Package(source_name(tree, path, origin or name), [tree.paths[entry] for entry in files])
             elif files:
-                raise broken(tree, path, f"the package that ends in line {number} has no name")
+                raise tree.broken(path, f"the package that ends in line {number} has no name")
             name = origin = directory = b""
             files = {}
             continue
         if line[1:2] != b":":
-            raise broken(tree, path, f"line {number} is not of the form `X:value`")
+            raise tree.broken(path, f"line {number} is not of the form `X:value`")
         key, value = line[:1], line[2:]
         if key == b"P":
             name = value

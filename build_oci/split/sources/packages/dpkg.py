@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from build_oci.split.component import interval_of_dates
-from build_oci.split.sources.packages import Package, broken, source_name
+from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
 
 DATABASE = b"var/lib/dpkg"
@@ -87,11 +87,11 @@ def _sources(tree: TreeIndex, status: bytes, wanted: set[bytes]) -> dict[bytes, 
             package = line[8:].strip()
         elif line[:7] == b"Source:":
             if not package:
-                raise broken(tree, status, f"line {number} names the source of no package")
+                raise tree.broken(status, f"line {number} names the source of no package")
             if package in wanted and (source := _first_word(line[7:])):
                 sources[package] = source
         elif line[:1] not in b" \t" and b":" not in line:
-            raise broken(tree, status, f"line {number} is no field")
+            raise tree.broken(status, f"line {number} is no field")
     return sources
 
 
@@ -105,7 +105,7 @@ def _diversions(tree: TreeIndex, path: bytes) -> dict[bytes, tuple[bytes, bytes]
         return {}
     lines = list(tree.lines(path, 1 << 20))
     if len(lines) % 3:
-        raise broken(tree, path, "has not three lines for each diversion: the file is cut")
+        raise tree.broken(path, "has not three lines for each diversion: the file is cut")
     return {lines[at]: (lines[at + 1][1:], lines[at + 2]) for at in range(0, len(lines), 3)}
 
 
@@ -122,7 +122,7 @@ def _distroless(tree: TreeIndex, folder: bytes, below: list[bytes], package: _Ma
             elif line[:7] == b"Source:":
                 source = _first_word(line[7:])
         if not name:
-            raise broken(tree, path, "names no package")
+            raise tree.broken(path, "names no package")
         sums = path + suffix
         listed = _summed(tree, sums) if sums in tree.index else iter(())
         yield package(name, source_name(tree, path, source or name), [path, *([sums] if sums in tree.index else []), *listed])
@@ -134,7 +134,7 @@ def _summed(tree: TreeIndex, path: bytes) -> Iterator[bytes]:
         if found:
             yield found[1]
         elif line:
-            raise broken(tree, path, f"line {number} is not a checksum and a path: the file is cut")
+            raise tree.broken(path, f"line {number} is not a checksum and a path: the file is cut")
 
 
 def _interval(tree: TreeIndex, name: bytes) -> float | None:

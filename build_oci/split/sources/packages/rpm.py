@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from build_oci.errors import TreeError
 from build_oci.split.component import interval_of_dates
-from build_oci.split.sources.packages import Package, broken, source_name
+from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
             dates = header.numbers(CHANGELOG_TIME)
             paths = header.paths()
         except ValueError as error:
-            raise broken(tree, path, f"the package number {number} {error}") from None
+            raise tree.broken(path, f"the package number {number} {error}") from None
         yield Package(source_name(tree, path, source_of(source) or name), paths, interval_of_dates(dates))
 
 
@@ -154,7 +154,11 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
     try:
         import sqlite3
     except ImportError as error:  # some builds of Python leave it out
-        raise TreeError("cannot be read: this Python has no module sqlite3", where=tree.where(path)) from error
+        raise TreeError(
+            "cannot be read: this Python has no module sqlite3",
+            where=tree.where(path),
+            hint="use a Python that has it, or leave `packages` out of `split.components`",
+        ) from error
     checks = 0
     stopped: list[BaseException] = []
 
@@ -176,16 +180,16 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
             connection.set_progress_handler(checked, _STEPS)
             kinds = connection.execute("SELECT type FROM sqlite_master WHERE name = 'Packages'").fetchall()
             if kinds != [("table",)]:  # a view could compute for ever
-                raise broken(tree, path, "has no table `Packages`")
+                raise tree.broken(path, "has no table `Packages`")
             for number, blob in connection.execute(SELECT):
                 if type(number) is not int or not isinstance(blob, bytes):
-                    raise broken(tree, path, "has a row in `Packages` that is no package")
+                    raise tree.broken(path, "has a row in `Packages` that is no package")
                 yield number, blob
         except (sqlite3.Error, OverflowError, MemoryError) as error:
             if stopped:
                 raise stopped[0] from None
             what = "takes too long to read" if checks > _MOST_CHECKS else f"cannot be read: {error or 'there is not enough memory'}"
-            raise broken(tree, path, what) from error
+            raise tree.broken(path, what) from error
 
 
 @contextmanager
@@ -211,7 +215,7 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         try:
             connection = sqlite3.connect(name, uri=True, check_same_thread=False)
         except sqlite3.Error as error:
-            raise broken(tree, path, f"cannot be read: {error}") from error
+            raise tree.broken(path, f"cannot be read: {error}") from error
         stack.callback(connection.close)
         yield connection
 

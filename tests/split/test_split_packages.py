@@ -82,9 +82,9 @@ LISTS = {
 }
 
 
-def dpkg(lists: Mapping[str, str] = LISTS, status: str = STATUS, **more: bytes | str) -> DictTree:
+def dpkg(lists: Mapping[str, str] = LISTS, status: str = STATUS, more: Mapping[str, bytes | str] | None = None) -> DictTree:
     files = {f"var/lib/dpkg/info/{name}.list": text.encode() for name, text in lists.items()}
-    return DictTree({**FILES, **files, "var/lib/dpkg/status": status.encode(), **more})
+    return DictTree({**FILES, **files, "var/lib/dpkg/status": status.encode(), **(more or {})})
 
 
 def changelog(*days: int) -> bytes:
@@ -105,7 +105,7 @@ def test_dpkg() -> None:
 
 def test_dpkg_records_of_a_package_are_its_own() -> None:
     more: dict[str, bytes | str] = {"var/lib/dpkg/info/dash.postinst": b"x", "var/lib/dpkg/info/dash.x.md5sums": b"x"}
-    owners = claimed(dpkg(**more))
+    owners = claimed(dpkg(more=more))
     assert owners["var/lib/dpkg/info/dash.postinst"] == "dash"
     assert "var/lib/dpkg/info/dash.x.md5sums" not in owners
 
@@ -114,7 +114,7 @@ def test_dpkg_diversions() -> None:
     """A file that another package has diverted lies elsewhere; that package's own file is where it says."""
     lists = {"dash": "/usr/bin/sh\n", "other": "/usr/bin/sh\n"}
     more: dict[str, bytes | str] = {"usr/bin/sh.distrib": b"x", "var/lib/dpkg/diversions": b"/usr/bin/sh\n/usr/bin/sh.distrib\nother\n"}
-    owners = claimed(dpkg(lists, **more))
+    owners = claimed(dpkg(lists, more=more))
     assert (owners["usr/bin/sh"], owners["usr/bin/sh.distrib"]) == ("other", "dash")
 
 
@@ -132,22 +132,24 @@ def test_directories_go_to_the_only_component_that_lists_them() -> None:
 
 
 def test_dpkg_intervals() -> None:
-    view = dpkg(**{"usr/share/doc/python3/changelog.Debian.gz": changelog(19010, 19000, 18990)})
+    view = dpkg(more={"usr/share/doc/python3/changelog.Debian.gz": changelog(19010, 19000, 18990)})
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 10
-    view = dpkg(**{"usr/share/doc/libpython/changelog.gz": changelog(19014, 19000), "usr/share/doc/python3/changelog.gz": changelog(2, 1)})
+    view = dpkg(
+        more={"usr/share/doc/libpython/changelog.gz": changelog(19014, 19000), "usr/share/doc/python3/changelog.gz": changelog(2, 1)}
+    )
     intervals = intervals_of(owners_of(view, "packages")[1])
     assert (intervals["python3.11"], intervals["dash"]) == (14, 7)
 
 
 @pytest.mark.parametrize("content", [b"", b"plain", changelog(19010, 19000)[:40], gzip.compress(b" -- A <b>  Mon, 99 Xyz 2020 \n" * 9)])
 def test_a_changelog_can_only_help(content: bytes) -> None:
-    view = dpkg(**{"usr/share/doc/python3/changelog.gz": content})
+    view = dpkg(more={"usr/share/doc/python3/changelog.gz": content})
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 7
 
 
 def test_a_changelog_is_read_within_bounds() -> None:
     bomb = gzip.compress(b"\0" * (64 << 20))
-    view = dpkg(**{"usr/share/doc/python3/changelog.gz": bomb, "usr/share/doc/libpython/changelog.gz": "loop"})
+    view = dpkg(more={"usr/share/doc/python3/changelog.gz": bomb, "usr/share/doc/libpython/changelog.gz": "loop"})
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 7
 
 
@@ -166,7 +168,7 @@ def test_a_changelog_is_read_within_bounds() -> None:
     ],
 )
 def test_broken_dpkg(change: dict[str, bytes | str], where: str, what: str) -> None:
-    error = error_of(dpkg(**change), "packages")
+    error = error_of(dpkg(more=change), "packages")
     assert isinstance(error, TreeError)
     assert error.where == f"/tree/var/lib/dpkg/{where}"
     assert what in error.what
@@ -276,7 +278,7 @@ def test_broken_apk(content: bytes, what: str) -> None:
 # -- alpm
 
 
-def alpm(place: str = "var/lib/pacman/local", **more: bytes | str) -> DictTree:
+def alpm(place: str = "var/lib/pacman/local", more: Mapping[str, bytes] | None = None) -> DictTree:
     packages = {
         "dash-1-1": ("%NAME%\ndash\n\n%VERSION%\n1-1\n\n", "%FILES%\nusr/\nusr/bin/\nusr/bin/sh\n\n%BACKUP%\nsrv/nobody\t0123\n\n"),
         "libpython-1-1": ("%NAME%\nlibpython\n\n%BASE%\npython3.11\n\n", "%FILES%\nlib/libpython.so\n"),
@@ -285,7 +287,7 @@ def alpm(place: str = "var/lib/pacman/local", **more: bytes | str) -> DictTree:
     files: dict[str, bytes | str] = {f"{place}/ALPM_DB_VERSION": b"9\n"}
     for name, (desc, listed) in packages.items():
         files |= {f"{place}/{name}/desc": desc.encode(), f"{place}/{name}/files": listed.encode(), f"{place}/{name}/mtree": b"x"}
-    return DictTree({**FILES, **files, **more})
+    return DictTree({**FILES, **files, **(more or {})})
 
 
 @pytest.mark.parametrize("place", ["var/lib/pacman/local", "usr/lib/pacman/local"])
@@ -307,7 +309,7 @@ def test_alpm(place: str) -> None:
 )
 def test_broken_alpm(change: dict[str, bytes], where: str, what: str) -> None:
     place = "var/lib/pacman/local"
-    error = error_of(alpm(**{f"{place}/{name}": content for name, content in change.items()}), "packages")
+    error = error_of(alpm(more={f"{place}/{name}": content for name, content in change.items()}), "packages")
     assert error is not None
     assert error.where == f"/tree/{place}/{where}"
     assert what in error.what

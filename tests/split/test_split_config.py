@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from build_oci.config import ComponentSource, SplitConfig, check_paths, load_config
+from build_oci.config.load import ComponentSource, SplitConfig, check_paths, load_config
 from build_oci.errors import ConfigError
 
 IMAGE = {"architecture": "amd64", "os": "linux", "layer": "root"}
