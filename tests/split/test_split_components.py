@@ -21,6 +21,7 @@ from build_oci.split.components import find_owners
 from build_oci.split.root import RootFiles
 from build_oci.split.sources import map_file
 from build_oci.split.sources.paths import translate
+from build_oci.split.tree import TreeIndex
 
 DAY = 86400
 TREE = DictTree(
@@ -387,6 +388,7 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path) -> None:
         "up": "..",
         "a/b/up": "../../../../../../outside",
         "absolute": "/outside",
+        "a/b/absolute": "/outside",
         "real": str(tmp_path / "outside"),
         "loop": "loop",
         "ring": "ring2/x",
@@ -407,10 +409,15 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path) -> None:
         with os.fdopen(file, "rb") as opened:
             return opened.read()
 
+    tree = TreeIndex(DirectoryTree(root))
+    directories = {"up": "", "a/b/up": "outside", "a/b/absolute": "outside", "self/self/a": "a", "a/b/c": "a", "a/b/c/..": "", "a/b": "a/b"}
+    assert {path: os.fsdecode(tree.real_directory(os.fsencode(path)) or b"") for path in directories} == directories
+    assert [path for path in ("real", "loop", "ring", "ring/x", "link", "gone/..", "fifo") if tree.real_directory(path.encode())] == []
+    assert tree.paths[tree.find(b"/absolute/./file") or 0] == b"outside/file"
     before = len(os.listdir("/proc/self/fd"))
     inside = {"a/file": "inside", "./a//file": "inside", "self/self/a/file": "inside", "a/b/c/file": "inside", "a/b/../file": "inside"}
     assert {path: (read(path) or b"").decode() for path in inside} == inside
-    own = ["up/outside/file", "a/b/up/file", "absolute/file", "a/../../outside/file"]
+    own = ["up/outside/file", "a/b/absolute/file", "a/b/up/file", "absolute/file", "a/../../outside/file"]
     assert {read(path) for path in own} == {b"own"}
     nothing = ["", "..", "a", "gone", "gone/x", "a/file/x", "loop/x", "ring/x", "link", "fifo", "real/file", "up/secret", "a/.."]
     assert [path for path in nothing if read(path) is not None] == []

@@ -397,11 +397,17 @@ def test_rpm(rpm_root: MakeRoot, place: str) -> None:
     if place.startswith("usr/lib"):
         (root / "var" / "lib").mkdir(parents=True)
         (root / "var" / "lib" / "rpm").symlink_to("../../usr/lib/sysimage/rpm")
+    # As rpm leaves it: made for a write-ahead log, which closing it has emptied.
+    with sqlite3.connect(root / place / "rpmdb.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    os.utime(root / place, (1, 1))
     before = sorted(os.listdir(root / place))
     view = DirectoryTree(root)
     assert claimed(view) == EXPECTED
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 5
     assert sorted(os.listdir(root / place)) == before
+    assert os.stat(root / place).st_mtime == 1
 
 
 def test_rpm_write_ahead_log(rpm_root: MakeRoot) -> None:
@@ -458,6 +464,7 @@ NAMED = (rpm.NAME, string("a"))
         (header(NAMED, (rpm.BASE_NAMES, strings(["a"])), (rpm.DIR_INDEXES, numbers([7]))), "has file names without a directory"),
         (header(NAMED, (rpm.BASE_NAMES, strings(["a"]))), "has file names without a directory"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_broken_rpm_headers(rpm_root: MakeRoot, row: object, what: str) -> None:
     root = rpm_root([row])
@@ -472,6 +479,13 @@ def test_broken_rpm_headers(rpm_root: MakeRoot, row: object, what: str) -> None:
     [
         (["CREATE TABLE Other (x)"], "has no table `Packages`"),
         (["CREATE TABLE Packages (blob)"], "cannot be read: no such column: hnum"),
+        (
+            [
+                "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob)",
+                "INSERT INTO Packages (blob) VALUES (CAST(x'ff' AS TEXT))",
+            ],
+            "cannot be read: ",
+        ),
         (
             [
                 "CREATE VIEW Packages AS WITH RECURSIVE c(hnum, blob) AS (SELECT 1, x'' UNION ALL SELECT hnum + 1, x'' FROM c) "

@@ -185,7 +185,8 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
                 if type(number) is not int or not isinstance(blob, bytes):
                     raise tree.broken(path, "has a row in `Packages` that is no package")
                 yield number, blob
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        # What SQLite says of a damaged file may quote it, and then is not always text.
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError) as error:
             if stopped:
                 raise stopped[0] from None
             what = "takes too long to read" if checks > _MOST_CHECKS else f"cannot be read: {error or 'there is not enough memory'}"
