@@ -1,17 +1,20 @@
 """The lower file system, as the layers of a parent image tell of it (spec: against the parent, hostile input)."""
 
+from collections.abc import Callable
 from typing import TypedDict
 
 from typing_extensions import Buffer, disjoint_base
 
 class Member(TypedDict):
-    """One member of an archive. Of a hard link only the name and the target count."""
+    """One member of an archive. What the header of a hard link says of the file is compared with what the file's own says."""
 
     name: bytes
     """Without leading and closing slashes, empty and "." components; empty for the root."""
     target: bytes | None
     """Of a symbolic link as it stands, of a hard link like a name."""
     hard_link: bool
+    ambiguous: bool
+    """Clients may read it otherwise, so it never counts as equal to an entry of a tree."""
     mode: int
     """With the type bits; a regular file's for a hard link."""
     uid: int
@@ -30,9 +33,11 @@ class Scan:
 
     kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it; by default the fastest.
     memory_limit: bytes that the members may take.
+    trust: take a checksum record for the digest of a file, instead of computing it and refusing a record that says otherwise.
+    digest: compute that of the whole archive as well, at little cost.
     """
 
-    def __new__(cls, *, kernel: int | None = None, memory_limit: int = ...) -> Scan: ...
+    def __new__(cls, *, kernel: int | None = None, memory_limit: int = ..., trust: bool = False, digest: bool = False) -> Scan: ...
     def feed(self, data: Buffer) -> None:
         """The next bytes of the archive, as many as there are. Releases the GIL.
 
@@ -45,6 +50,10 @@ class Scan:
 
     def __len__(self) -> int:
         """Members so far."""
+
+    @property
+    def digest(self) -> bytes | None:
+        """The SHA-256, 32 bytes, of all that was fed; None where it was not asked for. Of a refused archive it means nothing."""
 
     @property
     def held(self) -> int:
@@ -64,8 +73,11 @@ class Lower:
     """
 
     def __new__(cls, *, memory_limit: int) -> Lower: ...
-    def apply(self, scan: Scan) -> None:
-        """Put the next layer, read to its end, on top. Releases the GIL. ValueError when it does not fit what is below, or the limit."""
+    def apply(self, scan: Scan, check: Callable[[], None] | None = None) -> None:
+        """Put the next layer, read to its end, on top. Releases the GIL. ValueError when it does not fit what is below, or the limit.
+
+        CHECK is called again and again and may raise to stop this; the table is of no use then.
+        """
 
     def capsule(self) -> object:
         """The native table for the other extensions, from the last `apply` on; valid as long as this object lives."""

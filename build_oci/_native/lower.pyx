@@ -26,6 +26,7 @@ cdef extern from "scanner.h" nogil:
     enum:
         MEMBER_DIGEST_KNOWN
         MEMBER_HARD_LINK
+        MEMBER_AMBIGUOUS
 
     ctypedef struct member:
         const char *name
@@ -39,12 +40,14 @@ cdef extern from "scanner.h" nogil:
     ctypedef struct scanner:
         pass
 
-    scanner *scanner_new(const sha256_kernel *, size_t memory_limit)
+    scanner *scanner_new(const sha256_kernel *, size_t memory_limit, int trust)
     int scanner_feed(scanner *, const uint8_t *data, size_t size)
     int scanner_finish(scanner *)
     const member *scanner_members(const scanner *, size_t *count)
     size_t scanner_held(const scanner *)
     const char *scanner_error(const scanner *)
+    void scanner_digest_archive(scanner *)
+    void scanner_archive_digest(const scanner *, uint8_t *digest)
     void scanner_free(scanner *)
 
 
@@ -52,15 +55,18 @@ cdef class Scan:
     """See lower.pyi."""
 
     cdef scanner *scanner
-    cdef bint finished
+    cdef bint finished, digesting
 
-    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31):
+    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False):
         cdef const sha256_kernel *chosen = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
-        self.scanner = scanner_new(chosen, memory_limit)
+        self.scanner = scanner_new(chosen, memory_limit, trust)
         if self.scanner == NULL:
             raise MemoryError
+        self.digesting = digest
+        if digest:
+            scanner_digest_archive(self.scanner)
 
     def __dealloc__(self):
         scanner_free(self.scanner)
@@ -94,6 +100,14 @@ cdef class Scan:
         return count
 
     @property
+    def digest(self):
+        cdef uint8_t digest[32]
+        if not self.digesting:
+            return None
+        scanner_archive_digest(self.scanner, digest)
+        return (<const char *>digest)[:32]
+
+    @property
     def held(self):
         return scanner_held(self.scanner)
 
@@ -111,6 +125,7 @@ cdef class Scan:
                 "name": m[i].name[:m[i].name_size],
                 "target": None if m[i].target == NULL else m[i].target[:m[i].target_size],
                 "hard_link": bool(m[i].flags & MEMBER_HARD_LINK),
+                "ambiguous": bool(m[i].flags & MEMBER_AMBIGUOUS),
                 "mode": m[i].mode, "uid": m[i].uid, "gid": m[i].gid, "size": m[i].size, "rdev": m[i].rdev,
                 "mtime_ns": int(m[i].mtime) * 1000000000 + m[i].mtime_ns,
                 "digest": (<const char *>m[i].digest)[:32] if m[i].flags & MEMBER_DIGEST_KNOWN else None,
@@ -128,8 +143,16 @@ cdef extern from "lower.h" nogil:
         const char *error
 
     lower *lower_new(size_t memory_limit)
-    int lower_apply(lower *, const member *members, size_t count)
+    void lower_begin(lower *)
+    int lower_hide(lower *, const member *members, size_t count)
+    int lower_place(lower *, const member *members, size_t count)
+    void lower_end(lower *)
     void lower_free(lower *)
+
+
+# Between two looks for cancellation.
+cdef enum:
+    MEMBERS_AT_ONCE = 16384
 
 
 cdef class Lower:
@@ -148,15 +171,25 @@ cdef class Lower:
         if self.lower != NULL:
             lower_free(self.lower)
 
-    def apply(self, Scan scan):
-        cdef size_t count = 0
+    def apply(self, Scan scan, check=None):
+        cdef size_t count = 0, at, size
         cdef const member *members = scanner_members(scan.scanner, &count)
-        cdef int end
+        cdef int status, placing
         self.scans.append(scan)
+        lower_begin(self.lower)
+        for placing in range(2):
+            at = 0
+            while at < count:
+                if check is not None:
+                    check()
+                size = min(<size_t>MEMBERS_AT_ONCE, count - at)
+                with nogil:
+                    status = lower_place(self.lower, members + at, size) if placing else lower_hide(self.lower, members + at, size)
+                if status:
+                    raise ValueError(self.lower.error.decode("utf-8", "backslashreplace"))
+                at += size
         with nogil:
-            end = lower_apply(self.lower, members, count)
-        if end:
-            raise ValueError(self.lower.error.decode("utf-8", "backslashreplace"))
+            lower_end(self.lower)
 
     def capsule(self):
         return PyCapsule_New(self.lower, "build_oci.lower", NULL)

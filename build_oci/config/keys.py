@@ -51,6 +51,7 @@ class Key(NamedTuple):
 PARENT_KEYS = (
     Key("image", Kind.PATH, "the OCI layout to build upon", required=True),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
+    Key("trust", Kind.BOOLEAN, "believe the checksum records in the parent's layers; `false` computes every digest", default=False),
     Key("recompress", Kind.BOOLEAN, "bring the parent's layers to `compression`; `false` carries them as they are", default=True),
 )
 # The sources of components that are one word, and those that say more.

@@ -54,6 +54,7 @@ class ParentConfig(NamedTuple):
     image: str
     number: int
     recompress: bool
+    trust: bool
     where: str
 
 
@@ -464,7 +465,7 @@ def _split_config(document: Document, section: _Section) -> SplitConfig:
 
 
 def _parent_config(values: dict[str, Any], where: str) -> ParentConfig:
-    return ParentConfig(image=values["image"], number=values["index"], recompress=values["recompress"], where=where)
+    return ParentConfig(image=values["image"], number=values["index"], recompress=values["recompress"], trust=values["trust"], where=where)
 
 
 def source_date_epoch(environ: Mapping[str, str]) -> int | None:

@@ -35,11 +35,15 @@ class ParentLayer(NamedTuple):
 
 
 class ParentImage(NamedTuple):
-    """What an image takes over from its parent. `lower` is there if any image of the build has a layer."""
+    """What an image takes over from its parent. `lower` is there if any image on top of it has a layer."""
 
     layers: tuple[ParentLayer, ...]
     history: tuple[Any, ...]
     lower: Lower | None
+
+
+def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
+    return os.path.realpath(parent.image), parent.number, parent.trust
 
 
 class _Gauge:
@@ -80,7 +84,7 @@ class Parents:
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
-        self._scan = any(image.layer is not None for image in config.images)
+        self._diffed = {_identity(image.parent) for image in config.images if image.layer is not None and image.parent is not None}
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
 
@@ -89,7 +93,7 @@ class Parents:
 
         Raises ParentError, OutputError, Cancelled.
         """
-        key = (os.path.realpath(parent.image), parent.number, parent.recompress, platform.architecture, platform.os, platform.variant)
+        key = (*_identity(parent), parent.recompress, platform.architecture, platform.os, platform.variant)
         with self._lock:
             lock, done = self._images.setdefault(key, (threading.Lock(), []))
         with lock:
@@ -100,7 +104,8 @@ class Parents:
     def _read(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.number, platform)
-        scans = Scans(len(manifest.layers)) if self._scan else None
+        # Only for a layer that is compared with it: checksums are computed on the way.
+        scans = Scans(manifest.diff_ids, trust=parent.trust) if _identity(parent) in self._diffed else None
         gauge = _Gauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
         # Each may be recompressed, by an encoder of its own.
@@ -125,12 +130,11 @@ class Parents:
         path = source.blob_path(descriptor.digest)
         codec = _codec(descriptor, str(path))
         target = str(self._config.compression) if recompress else codec
-        feed = partial(scans.feed, number) if scans else None
         with source.blob(descriptor) as blob:
             if target == codec:
                 self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
-                if feed:
-                    self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, [feed])
+                if scans:
+                    self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, scans, number)
                 else:
                     for _ in gauge.watch(blob):
                         pass
@@ -148,9 +152,7 @@ class Parents:
                         epoch=self._epoch,
                         memory=memory,
                     )
-                    self._read_archive(
-                        codec, gauge.watch(blob), blob.path, diff_id, [feed, compressed.write] if feed else [compressed.write]
-                    )
+                    self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, scans, number, compressed.write)
                     compressed.finish()
                     output.finish()
                 taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
@@ -160,11 +162,24 @@ class Parents:
         return ParentLayer(taken, diff_id)
 
     def _read_archive(
-        self, codec: str, blob: Iterable[bytes], path: Path, diff_id: str, readers: list[Callable[[bytes | memoryview], None]]
+        self,
+        codec: str,
+        blob: Iterable[bytes],
+        path: Path,
+        diff_id: str,
+        scans: Scans | None,
+        number: int,
+        write: Callable[[bytes | memoryview], None] | None = None,
     ) -> None:
-        """Unpack BLOB, which is the file PATH, to its end, let READERS have every piece of the archive, and check its diff_id."""
+        """Unpack BLOB, the file PATH, to its end and check its diff_id; scan NUMBER and WRITE get every piece of the archive."""
         algorithm, _, expected = diff_id.partition(":")
         digest = hashlib.new(algorithm)
+        scanned = scans is not None and scans.digest(number) is not None
+        # A scan hashes contents and archive in one pass, for little more than the archive's digest alone takes.
+        concurrently = partial(scans.feed, number) if scans and scanned else digest.update
+        others: list[Callable[[bytes | memoryview], None]] = [partial(scans.feed, number)] if scans and not scanned else []
+        if write is not None:
+            others.append(write)
         hashing: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
             for piece in decode(codec, _read_ahead(blob, beside), self._workers.windows):
@@ -172,12 +187,15 @@ class Parents:
                 # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
                 if hashing is not None:
                     hashing.result()
-                hashing = beside.submit(digest.update, piece)
-                for read in readers:
+                hashing = beside.submit(concurrently, piece)
+                for read in others:
                     read(piece)
-        if digest.hexdigest() != expected:
+            if hashing is not None:
+                hashing.result()
+        found = ((scans.digest(number) if scans and scanned else None) or digest.digest()).hex()
+        if found != expected:
             raise ParentError(
-                f"its archive has the digest {algorithm}:{digest.hexdigest()}, but the image's config says {diff_id}", where=str(path)
+                f"its archive has the digest {algorithm}:{found}, but the image's config says {diff_id}", where=str(path)
             )
 
 

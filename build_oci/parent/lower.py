@@ -19,16 +19,24 @@ _TABLE_LIMIT = 1 << 30
 class Scans:
     """What the layers of one parent hold; they share one limit of memory with the table that is made of them."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, diff_ids: list[str], *, trust: bool) -> None:
+        """TRUST believes checksum records in the archives."""
         from build_oci._native.lower import Scan
         from build_oci.layer.walk import sha256_kernel
 
-        self._scans = [Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT) for _ in range(layers)]
+        kernel = sha256_kernel()
+        self._scans = [
+            Scan(kernel=kernel, memory_limit=_TABLE_LIMIT, trust=trust, digest=diff_id.startswith("sha256:")) for diff_id in diff_ids
+        ]
 
     def feed(self, number: int, piece: bytes | memoryview) -> None:
         """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
         self._scans[number].feed(piece)
         self._left()
+
+    def digest(self, number: int) -> bytes | None:
+        """The SHA-256 of what was fed of archive NUMBER, where its diff_id is one."""
+        return self._scans[number].digest
 
     def finish(self, number: int) -> None:
         """That archive has ended. ValueError when it should not have."""
@@ -42,7 +50,7 @@ class Scans:
         for scan, where in zip(self._scans, wheres, strict=True):
             check()
             with named(where):
-                lower.apply(scan)
+                lower.apply(scan, check)
         return lower
 
     def _left(self) -> int:

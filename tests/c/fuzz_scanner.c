@@ -15,7 +15,7 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 
 static scanner *scan(const uint8_t *data, size_t size, unsigned seed)
 {
-    scanner *s = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY);
+    scanner *s = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
     if (!s)
         abort();
     for (size_t at = 0; at < size;) {
@@ -65,7 +65,7 @@ static void check(const member *m)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    scanner *whole = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY), *cut = scan(data, size, (unsigned)size);
+    scanner *whole = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0), *cut = scan(data, size, (unsigned)size);
     if (!whole)
         abort();
     scanner_feed(whole, data, size);

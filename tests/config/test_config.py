@@ -102,7 +102,7 @@ images:
   author: somebody
   comment: 2024-01-02
   layer: tree
-  parent: {image: base, index: 2, recompress: false}
+  parent: {image: base, index: 2, recompress: false, trust: true}
   config: {Cmd: [a]}
   annotations: {of: manifest}
   index-annotations: {of: descriptor}
@@ -121,7 +121,7 @@ images:
     )
     assert (image.annotations, image.index_annotations) == ({"of": "manifest"}, {"of": "descriptor"})
     assert image.parent is not None
-    assert (image.parent.image, image.parent.number, image.parent.recompress) == ("base", 2, False)
+    assert (image.parent.image, image.parent.number, image.parent.recompress, image.parent.trust) == ("base", 2, False, True)
     assert (image.layer_where, image.parent.where) == ("config.yaml:19: images[0].layer", "config.yaml:20: images[0].parent.image")
     assert config.warnings == ()
 

@@ -37,7 +37,7 @@ def header(name: bytes = b"f", kind: bytes = b"0", *, magic: bytes = USTAR, sign
 
 
 def extended(content: bytes, kind: bytes = b"x") -> bytes:
-    return header(b"@", kind, size=len(content)) + padded(content)
+    return header(b"././@PaxHeader", kind, size=len(content)) + padded(content)
 
 
 def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:

@@ -2,6 +2,8 @@
 
 #include "inodes.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,14 +28,29 @@ static int is_lower_directory(const lower_node *node)
     return node && (!node->inode->member || S_ISDIR(node->inode->member->mode));
 }
 
+/*
+ * Is a time of the parent the tree's, to the precision that the parent's writer had? A side without a fraction may have had one that was
+ * never written down. And a writer that keeps times as doubles (Python's tarfile) has rounded the file's time to the nearest one.
+ */
+static int same_time(int64_t mtime, uint32_t ns, const member *m)
+{
+    if (mtime == m->mtime && (ns == m->mtime_ns || !ns || !m->mtime_ns))
+        return 1;
+    if (!(m->flags & MEMBER_FLOAT_TIME) || !ns || mtime < m->mtime - 1 || mtime > m->mtime + 1)
+        return 0;
+    int exponent;
+    frexp((double)mtime, &exponent);
+    double step = ldexp(1e9, exponent - DBL_MANT_DIG); /* from one double to the next, in nanoseconds */
+    int64_t apart = (mtime - m->mtime) * 1000000000 + ns - m->mtime_ns;
+    return (double)(apart < 0 ? -apart : apart) <= step;
+}
+
 static int same_metadata(const diff *d, const entry *e, const member *m)
 {
     int64_t mtime = d->options->has_epoch ? d->options->epoch : e->mtime;
     uint32_t mtime_ns = d->options->has_epoch ? 0 : e->mtime_ns;
-    if (e->mode != m->mode || e->uid != m->uid || e->gid != m->gid || mtime != m->mtime)
-        return 0;
-    /* A side without a fraction may have had one that was never written down. */
-    if (mtime_ns && m->mtime_ns && mtime_ns != m->mtime_ns)
+    uint32_t mode_bits = S_ISLNK(e->mode) ? S_IFMT : S_IFMT | 07777; /* a symbolic link has no mode on Linux */
+    if ((e->mode ^ m->mode) & mode_bits || e->uid != m->uid || e->gid != m->gid || !same_time(mtime, mtime_ns, m))
         return 0;
     if (e->xattrs_size != m->xattrs_size || (e->xattrs_size && memcmp(e->xattrs, m->xattrs, e->xattrs_size)))
         return 0;
@@ -58,7 +75,7 @@ static void gather_names(diff *d)
         const lower_inode *inode = node ? node->inode : NULL;
         if (!inodes_first(&d->inodes, e))
             group->lower = inode;
-        if (!inode || group->lower != inode)
+        if (!inode || group->lower != inode || !lower_is_certain(node))
             group->differs = 1;
     }
 }
@@ -74,7 +91,7 @@ static int is_unchanged(const diff *d, const entry *e)
 {
     const lower_node *node = lower_of(e);
     const member *m = node ? node->inode->member : NULL;
-    if (!m || !same_metadata(d, e, m))
+    if (!m || !lower_is_certain(node) || !same_metadata(d, e, m))
         return 0;
     return !S_ISREG(e->mode) || (same_names(d, e) && !memcmp(e->digest, m->digest, sizeof e->digest));
 }
@@ -119,7 +136,7 @@ static entry *new_whiteout(diff *d, entry *directory, const lower_node *hidden)
     memcpy(name, ".wh.", 4);
     memcpy(name + 4, hidden->name, hidden->name_size);
     name[hidden->name_size + 4] = 0;
-    *w = (entry){.parent = directory, .name = name, .name_size = (uint16_t)(hidden->name_size + 4), .nlink = 1, .flags = ENTRY_WHITEOUT};
+    *w = (entry){.parent = directory, .name = name, .name_size = (uint16_t)(hidden->name_size + 4) /* at most 4 + NAME_MAX */, .nlink = 1, .flags = ENTRY_WHITEOUT};
     w->mode = S_IFREG | (m ? m->mode & 07777 : 0755);
     if (m) {
         w->uid = m->uid;

@@ -41,7 +41,7 @@ int is_zero(const uint8_t *data, size_t size)
 int block_checksum_holds(const uint8_t *block)
 {
     int64_t expected, plain = 8 * ' ', with_signs = 8 * ' '; /* the field itself counts as spaces */
-    if (number_field(block + 148, 8, &expected))
+    if (block[148] & 0x80 || number_field(block + 148, 8, &expected))
         return 0;
     for (size_t i = 0; i < BLOCK; i++) {
         if (i >= 148 && i < 156)
@@ -52,9 +52,27 @@ int block_checksum_holds(const uint8_t *block)
     return expected == plain || expected == with_signs;
 }
 
-int is_old_format(const uint8_t *block)
+static int is_gnu(const uint8_t *block)
 {
-    return memcmp(block + 257, "ustar", 5) != 0;
+    return !memcmp(block + 257, "ustar  ", 8);
+}
+
+int block_has_devices(const uint8_t *block)
+{
+    return is_gnu(block) || !memcmp(block + 257, "ustar", 6);
+}
+
+int block_prefix_misread(const uint8_t *block)
+{
+    enum { ACCESS = 345, CHANGE = 357, TIME_FIELD = 12 };
+    int64_t time;
+    if (!is_gnu(block) || !(number_field(block + ACCESS, TIME_FIELD, &time) || number_field(block + CHANGE, TIME_FIELD, &time)))
+        return 0;
+    size_t size = text_field(block + ACCESS, PREFIX_FIELD);
+    for (size_t i = 0; i < size; i++)
+        if (block[ACCESS + i] & 0x80)
+            return 0;
+    return size > 0;
 }
 
 size_t block_name(const uint8_t *block, uint8_t *out)

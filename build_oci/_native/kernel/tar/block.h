@@ -19,8 +19,11 @@ int is_zero(const uint8_t *data, size_t size);
 /* Does the header's checksum hold, be it counted with bytes or, as some old writers did, with signed characters? */
 int block_checksum_holds(const uint8_t *block);
 
-/* Is it a header from before POSIX: without a magic? */
-int is_old_format(const uint8_t *block);
+/* Does the header's format have device numbers: ustar or GNU, magic and version as they should be? */
+int block_has_devices(const uint8_t *block);
+
+/* Is it a GNU header in which Go takes the place of access and change times for a prefix, as it cannot be times but is text? */
+int block_prefix_misread(const uint8_t *block);
 
 /* The name in a header, prefix included, into OUT, which holds BLOCK_NAME bytes; its length. */
 size_t block_name(const uint8_t *block, uint8_t *out);

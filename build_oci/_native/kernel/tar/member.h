@@ -6,7 +6,9 @@
 
 enum {
     MEMBER_DIGEST_KNOWN = 1, /* of a regular file: `digest` holds the SHA-256 of its content */
-    MEMBER_HARD_LINK = 2,    /* a further name of `target`; what the header says of its metadata is not kept */
+    MEMBER_HARD_LINK = 2,    /* a further name of `target`; its metadata is what the link's own header says */
+    MEMBER_FLOAT_TIME = 8,   /* its mtime was rounded to a double before it was written, as far as the layer's other times tell */
+    MEMBER_AMBIGUOUS = 4,    /* clients may read it otherwise: it never counts as equal to an entry of the tree (see scanner.c) */
 };
 
 typedef struct member {

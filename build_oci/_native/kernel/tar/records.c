@@ -5,6 +5,7 @@
 
 static const char SCHILY[] = "SCHILY.xattr.";
 static const char LIBARCHIVE[] = "LIBARCHIVE.xattr.";
+static const size_t FIRST_SCHILY_RANK = SIZE_MAX / 2;
 static const char OLDER_DIGEST[] = "user.checksum.sha256";
 
 static const char *const keys[RECORD_KEYS] = {
@@ -75,12 +76,29 @@ static ptrdiff_t decode_base64(uint8_t *text, size_t size)
     return (ptrdiff_t)out;
 }
 
+/* An overlay obeys attributes of the upper directory that a client unpacks a layer into. Left out of what is compared, they still count. */
+static void see_overlay(records *r, span name)
+{
+    static const char *const prefixes[] = {"trusted.overlay.", "user.overlay."};
+    static const char *const hiding[] = {"opaque", "metacopy", "whiteout", "whiteouts"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        if (!starts(name, prefixes[i]))
+            continue;
+        span what = {name.at + strlen(prefixes[i]), name.size - strlen(prefixes[i])};
+        r->redirects = r->redirects || is(what, "redirect");
+        for (size_t j = 0; j < sizeof hiding / sizeof *hiding; j++)
+            r->ambiguous = r->ambiguous || is(what, hiding[j]);
+    }
+}
+
 static int add_xattr(records *r, span name, span value, int schily, const char **problem)
 {
     if (!name.size || memchr(name.at, 0, name.size)) {
         *problem = "an extended attribute has no proper name";
         return -1;
     }
+    if (schily)
+        see_overlay(r, name);
     if (belongs_to_host(name.at, name.size) || is(name, OLDER_DIGEST))
         return 0;
     if (r->xattrs_count == r->xattrs_capacity) {
@@ -93,7 +111,7 @@ static int add_xattr(records *r, span name, span value, int schily, const char *
     }
     r->xattrs[r->xattrs_count] = (record_xattr){
         .item = {.name = name.at, .name_size = (uint32_t)name.size, .value = value.at, .value_size = (uint32_t)value.size},
-        .rank = r->xattrs_count + (schily ? SIZE_MAX / 2 : 0),
+        .rank = r->xattrs_count + (schily ? FIRST_SCHILY_RANK : 0),
     };
     r->xattrs_count++;
     return 0;
@@ -179,6 +197,12 @@ int records_pack(records *r, arena *a, const uint8_t **packed, uint32_t *size)
             count--;
         items[count++] = *item;
     }
+    /* Go reads the SCHILY ones alone. */
+    for (size_t i = 0; i < r->xattrs_count; i++) {
+        int last = i + 1 == r->xattrs_count || r->xattrs[i + 1].item.name_size != r->xattrs[i].item.name_size ||
+                   memcmp(r->xattrs[i + 1].item.name, r->xattrs[i].item.name, r->xattrs[i].item.name_size);
+        r->ambiguous = r->ambiguous || (last && r->xattrs[i].rank < FIRST_SCHILY_RANK);
+    }
     int status = xattr_pack(a, items, count, packed, size);
     free(items);
     return status;
@@ -188,6 +212,7 @@ void records_clear(records *r)
 {
     memset(r->values, 0, sizeof r->values);
     r->xattrs_count = 0;
+    r->ambiguous = r->redirects = 0;
 }
 
 void records_free(records *r)

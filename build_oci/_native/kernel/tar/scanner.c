@@ -1,9 +1,27 @@
+/*
+ * The rule for archives that readers disagree about
+ *
+ * A file that equals the parent's is left out of the new layer, so the parent's archive must mean to us what it means to the clients that
+ * unpack it: umoci, and what is built upon containers/storage or moby (buildah, podman, docker). All of them read it with Go's archive/tar.
+ * A member that one of them may read otherwise than we do is
+ *
+ *   refused, where no client agrees with us, or the name itself is in question:
+ *     global pax records that count, or under a name of their own (containers/storage removes what has that name); a global header between
+ *     an extended header and its member; GNU long names that differ from a pax path or linkpath; a GNU header with text in the place of
+ *     ustar's prefix that Go reads as one; devices under a magic for which Go reads no device numbers; regular files whose name ends with
+ *     a slash; contiguous files; xattrs that redirect an overlay; checksum records that are not the content's
+ *   MEMBER_AMBIGUOUS, where the name is certain and the rest is not, so that it never counts as equal:
+ *     LIBARCHIVE.xattr records without the same name under SCHILY.xattr; xattrs by which an overlay hides what is below
+ *
+ * lower.c holds the other half: names and directories that depend on how a client applies a layer.
+ */
 #include "scanner.h"
 
 #include "block.h"
 #include "records.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +30,8 @@
 
 enum {
     NAME_LIMIT = 64 * 1024,
+    SYMLINK_LIMIT = PATH_MAX - 1, /* no file system holds a longer target */
+    WHITEOUT_LIMIT = NAME_MAX + 4, /* `.wh.` in front of the longest name: never a file on a disk */
     RECORDS_LIMIT = 4 * 1024 * 1024,
     ZEROS_LIMIT = 2 * BLOCK + 1024 * 1024, /* the end of the archive and what a writer may pad it with */
 };
@@ -41,11 +61,17 @@ struct scanner {
     size_t padding, filled;
     uint8_t block[BLOCK];
     extension extensions[EXTENSION_KINDS], *extension;
-    records records, globals, parsed; /* of the member; of all that follow, copied; scratch for the latter */
-    span name;                        /* of the member at hand, as it stands in the archive */
+    records records, globals; /* of the member; of a global header, which may hold none that count */
+    span name;                /* of the member at hand, as it stands in the archive */
     uint8_t joined[BLOCK_NAME];
-    int hashing;
+    size_t fine_times, float_times; /* with more digits than a double holds; with as many */
+    int trust;   /* believe checksum records */
+    int hashing; /* the content at hand */
+    int claims;  /* how many records say what its digest is */
+    uint8_t claimed[2][SHA256_DIGEST];
     sha256_context context;
+    int digesting; /* the whole archive */
+    sha256_context archive;
     int failed;
     char error[640];
 };
@@ -100,10 +126,10 @@ static int header_number(scanner *s, size_t at, size_t size, uint64_t most, cons
     return 0;
 }
 
-/* The record of the member, else the global one; empty where there is none or it was taken back. */
+/* The record of the member at hand; empty where there is none or it was taken back. */
 static span record_of(const scanner *s, record_key key)
 {
-    return s->records.values[key].at ? s->records.values[key] : s->globals.values[key];
+    return s->records.values[key];
 }
 
 /* The number WHAT of the member at hand: from its record, else from its header. */
@@ -123,6 +149,27 @@ static int member_time(scanner *s, member *m)
     return number_field(s->block + 136, 12, &m->mtime) ? refuse(s, "the mtime in the header is not a time") : 0;
 }
 
+enum { SINCE = 1 << 30, FLOAT_DIGIT = 100, SHORT_FRACTION = 100000 };
+
+/* Since 2004, a double holds a time to 7 digits behind the point, and hardly a file's time needs less than 5. */
+static void see_time(scanner *s, const member *m)
+{
+    if (m->mtime < SINCE || !m->mtime_ns)
+        return;
+    s->fine_times += m->mtime_ns % FLOAT_DIGIT != 0;
+    s->float_times += m->mtime_ns % FLOAT_DIGIT == 0 && m->mtime_ns % SHORT_FRACTION != 0;
+}
+
+/* Did the writer keep times as doubles? That is known only when all have been seen. */
+static void mark_float_times(scanner *s)
+{
+    if (s->fine_times || !s->float_times)
+        return;
+    for (size_t i = 0; i < s->count; i++)
+        if (s->members[i].mtime >= SINCE)
+            s->members[i].flags |= MEMBER_FLOAT_TIME;
+}
+
 /* RAW without leading and closing slashes, empty and "." components. */
 static int normalise(scanner *s, span raw, const char *what, const char **out, uint32_t *out_size)
 {
@@ -139,6 +186,9 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
             continue;
         if (length == 2 && part[0] == '.' && part[1] == '.')
             return refuse(s, "its %s has a component \"..\"", what);
+        int whiteout = at + length == raw.size && length >= 4 && !memcmp(part, ".wh.", 4);
+        if (length > (whiteout ? WHITEOUT_LIMIT : NAME_MAX))
+            return refuse(s, "its %s has a component of %zu bytes; no file system takes more than %d", what, length, NAME_MAX);
         if (used)
             to[used++] = '/';
         memcpy(to + used, part, length);
@@ -150,13 +200,25 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
     return 0;
 }
 
+/* TEXT from the record KEY or from what GNU wrote in front of the member, where there is either. Go takes GNU's of the two, POSIX pax's. */
+static int long_text(scanner *s, record_key key, extension_kind kind, const char *what, span *text)
+{
+    span record = record_of(s, key), gnu = {s->extensions[kind].text, s->extensions[kind].size};
+    int pending = s->extensions[kind].pending;
+    if (pending && record.size && (record.size != gnu.size || memcmp(record.at, gnu.at, gnu.size)))
+        return refuse(s, "a pax record and a GNU header give it different %ss, and readers disagree about which counts", what);
+    if (record.size)
+        *text = record;
+    else if (pending)
+        *text = gnu;
+    return 0;
+}
+
 static int member_target(scanner *s, member *m)
 {
-    span record = record_of(s, RECORD_LINKPATH), raw = {s->block + 157, text_field(s->block + 157, 100)};
-    if (record.size)
-        raw = record;
-    else if (s->extensions[LONG_TARGET].pending)
-        raw = (span){s->extensions[LONG_TARGET].text, s->extensions[LONG_TARGET].size};
+    span raw = {s->block + 157, text_field(s->block + 157, 100)};
+    if (long_text(s, RECORD_LINKPATH, LONG_TARGET, "target", &raw))
+        return -1;
     if (!raw.size)
         return refuse(s, "a link without a target");
     if (raw.size > NAME_LIMIT)
@@ -168,20 +230,20 @@ static int member_target(scanner *s, member *m)
     }
     if (memchr(raw.at, 0, raw.size))
         return refuse(s, "its link target holds a NUL byte");
+    if (raw.size > SYMLINK_LIMIT)
+        return refuse(s, "a link target of %zu bytes; no file system takes more than %d", raw.size, SYMLINK_LIMIT);
     m->target = arena_copy(&s->arena, raw.at, raw.size);
     m->target_size = (uint32_t)raw.size;
     return m->target ? 0 : exhausted(s);
 }
 
 /* The name as it stands in the archive. */
-static span raw_name(scanner *s)
+static int raw_name(scanner *s)
 {
-    span record = record_of(s, RECORD_PATH);
-    if (record.size)
-        return record;
-    if (s->extensions[LONG_NAME].pending)
-        return (span){s->extensions[LONG_NAME].text, s->extensions[LONG_NAME].size};
-    return (span){s->joined, block_name(s->block, s->joined)};
+    s->name = (span){s->joined, block_name(s->block, s->joined)};
+    if (block_prefix_misread(s->block) && !record_of(s, RECORD_PATH).size && !s->extensions[LONG_NAME].pending)
+        return refuse(s, "a GNU header with text where ustar has a prefix, which some readers put in front of the name");
+    return long_text(s, RECORD_PATH, LONG_NAME, "name", &s->name);
 }
 
 /* The type of the member at hand into its mode. */
@@ -192,9 +254,8 @@ static int member_type(scanner *s, member *m)
     switch (type) {
     case 0:
     case '0':
-    case '7':
-        /* Directories had no type of their own once. Where they have one, readers disagree about such a name. */
-        if (slash && type != '7' && (!type || is_old_format(s->block))) {
+        /* Directories had no type of their own once. Go takes such a name for a directory's only under the type NUL. */
+        if (slash && !type) {
             m->mode |= S_IFDIR;
             return m->size ? refuse(s, "a directory with content") : 0;
         }
@@ -206,6 +267,7 @@ static int member_type(scanner *s, member *m)
     case '4': m->mode |= S_IFBLK; break;
     case '5': m->mode |= S_IFDIR; break;
     case '6': m->mode |= S_IFIFO; break;
+    case '7': return refuse(s, "a contiguous file, which no container client unpacks");
     default: return refuse(s, "the member type \\x%02x (%s) is not understood", type, type_told(type));
     }
     /* No content follows, whatever the size says: it tells of the linked file, or of what a directory may hold. */
@@ -229,11 +291,42 @@ static int append(scanner *s, const member *m)
 
 static int body(scanner *, state kind, uint64_t size);
 
+/* What the records say of the content's digest, and whether it must be computed. */
+static void begin_digest(scanner *s, member *m)
+{
+    static const record_key keys[] = {RECORD_DIGEST, RECORD_OLDER_DIGEST};
+    s->claims = 0;
+    for (int i = 0; i < 2; i++) {
+        span record = record_of(s, keys[i]);
+        s->claims += parse_digest(record.at, record.size, s->claimed[s->claims]);
+    }
+    s->hashing = !s->trust || !s->claims;
+    if (s->hashing) {
+        sha256_init(&s->context);
+    } else {
+        memcpy(m->digest, s->claimed[0], sizeof m->digest);
+        m->flags |= MEMBER_DIGEST_KNOWN;
+    }
+}
+
+static int end_digest(scanner *s)
+{
+    member *m = s->members + s->count - 1;
+    sha256_final(s->kernel, &s->context, m->digest);
+    m->flags |= MEMBER_DIGEST_KNOWN;
+    s->hashing = 0;
+    for (int i = 0; i < s->claims; i++)
+        if (memcmp(m->digest, s->claimed[i], sizeof m->digest))
+            return refuse(s, "a lying record: its checksum record is not the digest of its content");
+    return 0;
+}
+
 static int begin_member(scanner *s)
 {
     member m = {.name = NULL};
     uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
-    s->name = raw_name(s);
+    if (raw_name(s))
+        return -1;
     if (!s->name.size)
         return refuse(s, "a member without a name");
     if (s->name.size > NAME_LIMIT)
@@ -252,21 +345,22 @@ static int begin_member(scanner *s)
     if ((m.flags & MEMBER_HARD_LINK || S_ISLNK(m.mode)) && member_target(s, &m))
         return -1;
     if (S_ISCHR(m.mode) || S_ISBLK(m.mode)) {
+        if (!block_has_devices(s->block))
+            return refuse(s, "a device in a header of a format without device numbers");
         if (header_number(s, 329, 8, UINT32_MAX, "device number", &rdev_major) ||
             header_number(s, 337, 8, UINT32_MAX, "device number", &rdev_minor))
             return -1;
         m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
     }
-    if (!(m.flags & MEMBER_HARD_LINK) && records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size))
+    if (records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size))
         return exhausted(s);
-    if (S_ISREG(m.mode) && !(m.flags & MEMBER_HARD_LINK)) {
-        span digest = record_of(s, RECORD_DIGEST), older = record_of(s, RECORD_OLDER_DIGEST);
-        if (parse_digest(digest.at, digest.size, m.digest) || parse_digest(older.at, older.size, m.digest))
-            m.flags |= MEMBER_DIGEST_KNOWN;
-        s->hashing = !(m.flags & MEMBER_DIGEST_KNOWN);
-        if (s->hashing)
-            sha256_init(&s->context);
-    }
+    if (s->records.redirects)
+        return refuse(s, "an extended attribute that lets an overlay show other files in its place");
+    if (s->records.ambiguous)
+        m.flags |= MEMBER_AMBIGUOUS;
+    if (S_ISREG(m.mode) && !(m.flags & MEMBER_HARD_LINK))
+        begin_digest(s, &m);
+    see_time(s, &m);
     if (append(s, &m))
         return -1;
     for (int i = 0; i < EXTENSION_KINDS; i++)
@@ -306,19 +400,33 @@ static int add_to_extension(scanner *s, const uint8_t *data, size_t size)
     return 0;
 }
 
+static int is_pending(const scanner *s)
+{
+    return s->extensions[LONG_NAME].pending || s->extensions[LONG_TARGET].pending || s->extensions[RECORDS].pending;
+}
+
+/* POSIX readers apply global records to all members that follow, Go's readers to none. Only such as nobody applies may pass: a comment. */
 static int end_globals(scanner *s)
 {
+    int counts = s->globals.xattrs_count || s->globals.ambiguous || s->globals.redirects;
     for (int i = 0; i < RECORD_KEYS; i++)
-        if (s->parsed.values[i].at) {
-            span value = s->parsed.values[i];
-            value.at = (uint8_t *)arena_copy(&s->arena, value.at, value.size);
-            if (!value.at)
-                return exhausted(s);
-            s->globals.values[i] = value;
-        }
-    if (s->parsed.xattrs_count)
-        return refuse(s, "extended attributes for all members (in a global header) are not understood");
-    return scanner_held(s) > s->memory_limit ? refuse_memory(s) : 0;
+        counts = counts || s->globals.values[i].at;
+    return counts ? refuse(s, "a global header with records that some readers apply to all members and others to none") : 0;
+}
+
+static int begin_globals(scanner *s)
+{
+    static const char *const names[] = {"pax_global_header", "@PaxHeader"};
+    s->name = (span){s->joined, block_name(s->block, s->joined)};
+    if (is_pending(s))
+        return refuse(s, "a global header between an extended header and its member");
+    span bare = s->name;
+    for (; bare.size > 2 && bare.at[0] == '.' && bare.at[1] == '/'; bare.at += 2)
+        bare.size -= 2;
+    for (int i = 0; i < 2 && !block_prefix_misread(s->block); i++)
+        if (bare.size == strlen(names[i]) && !memcmp(bare.at, names[i], bare.size))
+            return begin_extension(s, GLOBAL_RECORDS);
+    return refuse(s, "a global header of that name, for which some clients remove the file of that name");
 }
 
 static int end_extension(scanner *s)
@@ -334,8 +442,8 @@ static int end_extension(scanner *s)
     }
     int global = e == s->extensions + GLOBAL_RECORDS;
     const char *problem;
-    records_clear(&s->parsed);
-    if (records_parse(global ? &s->parsed : &s->records, e->text, e->size, &problem))
+    records_clear(&s->globals);
+    if (records_parse(global ? &s->globals : &s->records, e->text, e->size, &problem))
         return problem ? refuse(s, "%s", problem) : exhausted(s);
     e->pending = !global;
     return global ? end_globals(s) : 0;
@@ -348,10 +456,7 @@ static int end_body(scanner *s)
     if (s->state == EXTENSION) {
         status = end_extension(s);
     } else if (s->hashing) {
-        member *m = s->members + s->count - 1;
-        sha256_final(s->kernel, &s->context, m->digest);
-        m->flags |= MEMBER_DIGEST_KNOWN;
-        s->hashing = 0;
+        status = end_digest(s);
     }
     s->state = s->padding ? behind : HEADER;
     return status;
@@ -364,11 +469,6 @@ static int body(scanner *s, state kind, uint64_t size)
     s->left = size;
     s->padding = (size_t)(0 - size) & (BLOCK - 1);
     return size ? 0 : end_body(s);
-}
-
-static int is_pending(const scanner *s)
-{
-    return s->extensions[LONG_NAME].pending || s->extensions[LONG_TARGET].pending || s->extensions[RECORDS].pending;
 }
 
 static int header(scanner *s)
@@ -386,7 +486,7 @@ static int header(scanner *s)
     case 'L': return begin_extension(s, LONG_NAME);
     case 'K': return begin_extension(s, LONG_TARGET);
     case 'x': return begin_extension(s, RECORDS);
-    case 'g': return begin_extension(s, GLOBAL_RECORDS);
+    case 'g': return begin_globals(s);
     default: return begin_member(s);
     }
 }
@@ -406,12 +506,21 @@ static int end(scanner *s, const uint8_t *data, size_t size)
     return zeros < size ? refuse(s, "data after the end of the archive") : 0;
 }
 
+/* The content's digest and the archive's, side by side where both are wanted: two cost hardly more than one. */
+static void hash_content(scanner *s, const uint8_t *data, size_t size)
+{
+    if (s->hashing && s->digesting)
+        sha256_update_two(s->kernel, &s->context, data, size, &s->archive, data, size);
+    else if (s->hashing || s->digesting)
+        sha256_update(s->kernel, s->hashing ? &s->context : &s->archive, data, size);
+}
+
 static int content(scanner *s, const uint8_t *data, size_t size)
 {
     if (s->state == EXTENSION && add_to_extension(s, data, size))
         return -1;
-    if (s->hashing && s->state == CONTENT)
-        sha256_update(s->kernel, &s->context, data, size);
+    if (s->state == CONTENT)
+        hash_content(s, data, size);
     s->left -= size;
     return s->left ? 0 : end_body(s);
 }
@@ -425,6 +534,7 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
 {
     while (size && !s->failed) {
         size_t step = size;
+        int content_hashed = s->state == CONTENT;
         switch (s->state) {
         case HEADER:
             if (!s->filled)
@@ -455,6 +565,8 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
             end(s, data, step);
             break;
         }
+        if (s->digesting && !content_hashed)
+            sha256_update(s->kernel, &s->archive, data, step);
         data += step;
         size -= step;
     }
@@ -469,15 +581,19 @@ int scanner_finish(scanner *s)
     /* Some writers leave out the padding of their last member. */
     if (s->filled || (s->state != HEADER && s->state != PADDING && s->state != END))
         return refuse(s, "the archive is truncated");
-    return is_pending(s) ? refuse(s, "the archive is truncated: an extended header wants its member") : 0;
+    if (is_pending(s))
+        return refuse(s, "the archive is truncated: an extended header wants its member");
+    mark_float_times(s);
+    return 0;
 }
 
-scanner *scanner_new(const sha256_kernel *kernel, size_t memory_limit)
+scanner *scanner_new(const sha256_kernel *kernel, size_t memory_limit, int trust)
 {
     scanner *s = calloc(1, sizeof *s);
     if (s) {
         s->kernel = kernel;
         s->memory_limit = memory_limit;
+        s->trust = trust;
     }
     return s;
 }
@@ -493,6 +609,17 @@ const char *scanner_error(const scanner *s)
     return *s->error ? s->error : NULL;
 }
 
+void scanner_digest_archive(scanner *s)
+{
+    s->digesting = 1;
+    sha256_init(&s->archive);
+}
+
+void scanner_archive_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
+{
+    sha256_final(s->kernel, &s->archive, digest);
+}
+
 void scanner_free(scanner *s)
 {
     if (!s)
@@ -501,7 +628,7 @@ void scanner_free(scanner *s)
     for (int i = 0; i < EXTENSION_KINDS; i++)
         free(s->extensions[i].text);
     records_free(&s->records);
-    records_free(&s->parsed);
+    records_free(&s->globals);
     free(s->members);
     free(s);
 }

@@ -12,8 +12,11 @@
 
 typedef struct scanner scanner;
 
-/* At most about MEMORY_LIMIT bytes are held for members (up to 64 MiB more while one is read). NULL without memory. */
-scanner *scanner_new(const sha256_kernel *, size_t memory_limit);
+/*
+ * At most about MEMORY_LIMIT bytes are held for members (up to 64 MiB more while one is read). Every regular file is hashed, and a checksum
+ * record that says otherwise is refused; with TRUST a record counts as the digest instead. NULL without memory.
+ */
+scanner *scanner_new(const sha256_kernel *, size_t memory_limit, int trust);
 
 /* The next bytes of the archive. -1 when they are refused, and again at every later call; see scanner_error(). */
 int scanner_feed(scanner *, const uint8_t *data, size_t size);
@@ -30,6 +33,12 @@ size_t scanner_held(const scanner *);
 
 /* After a -1: "at byte OFFSET: 'NAME': WHAT" in ASCII, the name escaped and only where it is known; or NULL when memory is exhausted. */
 const char *scanner_error(const scanner *);
+
+/* Before the first byte: computes the SHA-256 of the whole archive as well, which costs little beside that of the contents. */
+void scanner_digest_archive(scanner *);
+
+/* That digest, of all bytes so far. */
+void scanner_archive_digest(const scanner *, uint8_t digest[SHA256_DIGEST]);
 
 void scanner_free(scanner *);
 
