@@ -194,9 +194,7 @@ class Parents:
                 hashing.result()
         found = ((scans.digest(number) if scans and scanned else None) or digest.digest()).hex()
         if found != expected:
-            raise ParentError(
-                f"its archive has the digest {algorithm}:{found}, but the image's config says {diff_id}", where=str(path)
-            )
+            raise ParentError(f"its archive has the digest {algorithm}:{found}, but the image's config says {diff_id}", where=str(path))
 
 
 def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:

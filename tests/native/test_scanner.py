@@ -202,7 +202,11 @@ def mixed_archive() -> bytes:
         + extended(b"n/" * 149 + b"nn\0", b"L")
         + header(magic=GNU, size=700)
         + padded(bytes(range(256)) * 2 + b"x" * 188)
-        + pax((b"path", b"dir/p"), (b"SCHILY.xattr.user.a", b"v"), (b"freedesktopsdk.checksum.sha256", hashlib.sha256(b"12345").hexdigest().encode()))
+        + pax(
+            (b"path", b"dir/p"),
+            (b"SCHILY.xattr.user.a", b"v"),
+            (b"freedesktopsdk.checksum.sha256", hashlib.sha256(b"12345").hexdigest().encode()),
+        )
         + header(size=5)
         + padded(b"12345")
         + header(b"h", b"1", link=b"dir/p")
@@ -342,7 +346,9 @@ def test_global_comments_pass() -> None:
 )
 def test_ambiguous(records: list[tuple[bytes, bytes]]) -> None:
     """Spec 4.4: members that clients may read otherwise are marked, and only they."""
-    found = scan(pax(*records) + header(b"a") + pax((b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.a", b"v")) + header(b"b") + END)
+    found = scan(
+        pax(*records) + header(b"a") + pax((b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.a", b"v")) + header(b"b") + END
+    )
     assert [member["ambiguous"] for member in found] == [True, False]
 
 
@@ -492,9 +498,18 @@ RELUCTANT = [
     *(
         (pax((key, value), kind=b"g") + header(), "a global header with records that some readers apply to all members and others to none")
         for key, value in (
-            (b"path", b"p"), (b"linkpath", b"p"), (b"uid", b"1"), (b"gid", b"1"), (b"size", b"1"), (b"mtime", b"1"), (b"uid", b""),
-            (b"freedesktopsdk.checksum.sha256", HEX), (b"SCHILY.xattr.user.checksum.sha256", HEX), (b"SCHILY.xattr.user.a", b"v"),
-            (b"LIBARCHIVE.xattr.user.a", b""), (b"SCHILY.xattr.trusted.overlay.opaque", b"y"),
+            (b"path", b"p"),
+            (b"linkpath", b"p"),
+            (b"uid", b"1"),
+            (b"gid", b"1"),
+            (b"size", b"1"),
+            (b"mtime", b"1"),
+            (b"uid", b""),
+            (b"freedesktopsdk.checksum.sha256", HEX),
+            (b"SCHILY.xattr.user.checksum.sha256", HEX),
+            (b"SCHILY.xattr.user.a", b"v"),
+            (b"LIBARCHIVE.xattr.user.a", b""),
+            (b"SCHILY.xattr.trusted.overlay.opaque", b"y"),
         )
     ),
     (pax((b"GNU.sparse.major", b"1"), kind=b"g"), "sparse files"),

@@ -93,7 +93,11 @@ CASES: dict[str, tuple[list[bytes], dict[str, bytes | str | None], set[str]]] = 
         {"p/d/f": GOOD},
         {"p/d", "p/d/f"},
     ),
-    "a directory without an entry": ([LOWER, file(b"usr/lib/bar")], {**MERGED, "usr/lib/gone": GOOD, "usr/lib/bar": GOOD}, {"usr", "usr/lib"}),
+    "a directory without an entry": (
+        [LOWER, file(b"usr/lib/bar")],
+        {**MERGED, "usr/lib/gone": GOOD, "usr/lib/bar": GOOD},
+        {"usr", "usr/lib"},
+    ),
     "a whiteout in a directory without an entry": ([LOWER, file(b"usr/lib/.wh.gone", b"")], MERGED, {"usr", "usr/lib"}),
     "libarchive's attributes alone": (
         [ROOT + pax((b"LIBARCHIVE.xattr.user.a", b"dg")) + file(b"f")],
@@ -179,7 +183,10 @@ def test_trust(tmp_path: Path) -> None:
         ([ROOT + file(b"d/.wh.", b"")], "a whiteout of nothing that has a name"),
         ([ROOT + file(b"d/.wh...", b"")], "a whiteout of nothing that has a name"),
         ([ROOT + folder(b"d") + link(b"d", b"x")], "twice, once as a directory"),
-        ([ROOT + link(b"lib", b"u"), folder(b"u"), link(b"u/x", b"a") + link(b"lib/x", b"b") + file(b"u/x/f")], "where another link may be"),
+        (
+            [ROOT + link(b"lib", b"u"), folder(b"u"), link(b"u/x", b"a") + link(b"lib/x", b"b") + file(b"u/x/f")],
+            "where another link may be",
+        ),
         (
             [ROOT + b"".join(link(b"l%d" % n, b"l%d/l%d" % (n + 1, n + 1)) for n in range(30)) + folder(b"l30"), file(b"l0/f")],
             "symbolic links of the layers below",

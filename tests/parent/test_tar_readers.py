@@ -100,7 +100,15 @@ def read_by_go(tarlist: Path, tars: list[bytes]) -> list[dict[str, Any]]:
 
 def as_ours(found: dict[str, Any]) -> dict[str, Any]:
     """A member that Go found, in the terms of Scan.members()."""
-    kinds = {"0": stat.S_IFREG, "1": stat.S_IFREG, "2": stat.S_IFLNK, "3": stat.S_IFCHR, "4": stat.S_IFBLK, "5": stat.S_IFDIR, "6": stat.S_IFIFO}
+    kinds = {
+        "0": stat.S_IFREG,
+        "1": stat.S_IFREG,
+        "2": stat.S_IFLNK,
+        "3": stat.S_IFCHR,
+        "4": stat.S_IFBLK,
+        "5": stat.S_IFDIR,
+        "6": stat.S_IFIFO,
+    }
     kind = found["Type"]
     name = oracles.normalised(os.fsdecode(base64.b64decode(found["Name"])))
     target = base64.b64decode(found["Target"])
