@@ -25,7 +25,7 @@ CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
 KERNELS: dict[str, list[str]] = {
     "memory": [],
     "deflate": ["join/deflate.c", "join/noise.c"],
-    "zstd": ["join/sequences.c", "join/frame.c"],
+    "zstd": ["join/zstd_sequences.c", "join/zstd_frame.c"],
     "sha256": SHA256,
     "lower": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", *SHA256],
     "diff": [*TREE, *CONTENT, "parent/lower.c", "parent/diff.c"],

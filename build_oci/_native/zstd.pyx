@@ -1,15 +1,15 @@
-"""zstd frames that were made apart, joined. See zstd.pyi for the interface and kernel/join/frame.h for the work."""
+"""zstd frames that were made apart, joined. See zstd.pyi for the interface and kernel/join/zstd_frame.h for the work."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free
 
-cdef extern from "sequences.h" nogil:
+cdef extern from "zstd_sequences.h" nogil:
     enum:
         ZSTD_BLOCK_MAX
 
-cdef extern from "frame.h" nogil:
+cdef extern from "zstd_frame.h" nogil:
     enum:
         FRAME_BLOCK_HEADER
 

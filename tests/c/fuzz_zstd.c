@@ -2,8 +2,8 @@
  * libFuzzer target of what makes a zstd frame go on: whatever the bytes, nothing is read outside them, and what comes out is blocks that are
  * whole, of which none is the last, and that need nothing more to go on.
  */
-#include "frame.h"
-#include "sequences.h"
+#include "zstd_frame.h"
+#include "zstd_sequences.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-#include "frame.h"
+#include "zstd_frame.h"
 
-#include "sequences.h"
+#include "zstd_sequences.h"
 
 #include <stdlib.h>
 #include <string.h>

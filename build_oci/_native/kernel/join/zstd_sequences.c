@@ -1,4 +1,4 @@
-#include "sequences.h"
+#include "zstd_sequences.h"
 
 #include <string.h>
 
