@@ -16,23 +16,23 @@ cdef extern from "deflate.h" nogil:
         const uint8_t *first, size_t first_size, deflate_shape *first_shape,
         const uint8_t *second, size_t second_size, deflate_shape *second_shape
     )
-    size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t *flush)
+    size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t *flush)
 
 cdef extern from "noise.h" nogil:
-    bint is_noise(const uint8_t *data, size_t size)
+    bint data_is_incompressible "is_incompressible"(const uint8_t *data, size_t size)
 
 
-def looks_packed(data):
+def is_incompressible(data):
     cdef Py_buffer view
     cdef bint found
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     with nogil:
-        found = is_noise(<const uint8_t *>view.buf, <size_t>view.len)
+        found = data_is_incompressible(<const uint8_t *>view.buf, <size_t>view.len)
     PyBuffer_Release(&view)
     return found
 
 
-def go_on(bytearray first not None, bytearray second=None):
+def make_joinable(bytearray first not None, bytearray second=None):
     cdef Py_buffer a, b
     cdef deflate_shape a_shape, b_shape
     cdef uint8_t a_flush[DEFLATE_FLUSH_ROOM]
@@ -49,8 +49,8 @@ def go_on(bytearray first not None, bytearray second=None):
         with nogil:
             failed = deflate_walk_two(<const uint8_t *>a.buf, a.len, &a_shape, <const uint8_t *>b.buf, b.len, &b_shape) != 0
             if not failed:
-                a_more = deflate_continue(<uint8_t *>a.buf, a.len, &a_shape, a_flush)
-                b_more = deflate_continue(<uint8_t *>b.buf, b.len, &b_shape, b_flush)
+                a_more = deflate_make_joinable(<uint8_t *>a.buf, a.len, &a_shape, a_flush)
+                b_more = deflate_make_joinable(<uint8_t *>b.buf, b.len, &b_shape, b_flush)
         PyBuffer_Release(&b)
     finally:
         PyBuffer_Release(&a)

@@ -1,6 +1,6 @@
 from typing_extensions import Buffer
 
-def continued(frame: Buffer, plain: Buffer, limit: int = ...) -> list[bytes | memoryview]:
+def make_joinable(frame: Buffer, plain: Buffer, limit: int = ...) -> list[bytes | memoryview]:
     """The blocks of FRAME, one whole zstd frame (RFC 8878) of PLAIN, in pieces that continue any other blocks of one longer frame.
 
     None of them is marked as the last, and none depends on what came before. FRAME has no checksum, tells no content size and names no

@@ -13,7 +13,7 @@ cdef extern from "zstd_frame.h" nogil:
     enum:
         FRAME_BLOCK_HEADER
 
-    ctypedef struct frame_continuation:
+    ctypedef struct joinable_frame:
         uint8_t *head
         size_t head_size
         size_t start "from"
@@ -21,23 +21,23 @@ cdef extern from "zstd_frame.h" nogil:
         uint8_t end[FRAME_BLOCK_HEADER]
 
     ctypedef enum frame_outcome:
-        FRAME_CONTINUED
+        FRAME_JOINABLE
         FRAME_MALFORMED
         FRAME_NO_MEMORY
 
-    frame_outcome frame_continue(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
-                                 frame_continuation *out)
+    frame_outcome frame_make_joinable(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
+                                      joinable_frame *out)
 
 
-def continued(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
+def make_joinable(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
     cdef Py_buffer view, data
-    cdef frame_continuation found
+    cdef joinable_frame found
     cdef frame_outcome outcome
     PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
     try:
         PyObject_GetBuffer(plain, &data, PyBUF_SIMPLE)
         with nogil:
-            outcome = frame_continue(
+            outcome = frame_make_joinable(
                 <const uint8_t *>view.buf, <size_t>view.len, <const uint8_t *>data.buf, <size_t>data.len,
                 min(limit, <size_t>ZSTD_BLOCK_MAX), &found
             )

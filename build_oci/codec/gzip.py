@@ -44,7 +44,7 @@ def _deflate_libdeflate(level: int, blocks: Sequence[memoryview]) -> list[bytear
     """BLOCKS, of which at most _BLOCKS_PER_TASK are given."""
     import deflate
 
-    from build_oci._native.deflate import go_on
+    from build_oci._native.deflate import make_joinable
     from build_oci._native.memory import check_room
 
     streams: list[bytearray] = []
@@ -52,7 +52,7 @@ def _deflate_libdeflate(level: int, blocks: Sequence[memoryview]) -> list[bytear
         check_room(_LIBDEFLATE_ROOM)
         streams.append(deflate.deflate_compress(block, _LIBDEFLATE_LEVELS[level]))
     if streams:
-        go_on(*streams)
+        make_joinable(*streams)
     return streams
 
 
@@ -66,7 +66,7 @@ def _deflate_stored(block: memoryview) -> bytes:
 
 def _deflate(level: int, blocks: Sequence[memoryview]) -> list[Piece]:
     """BLOCKS as raw deflate that does not look back, which anything can follow."""
-    from build_oci._native.deflate import looks_packed
+    from build_oci._native.deflate import is_incompressible
 
     if level <= _LAST_ISAL_LEVEL:
         return [_deflate_isal(level, block) for block in blocks]
@@ -75,7 +75,7 @@ def _deflate(level: int, blocks: Sequence[memoryview]) -> list[Piece]:
     for block in blocks:
         # Packages, archives and pictures would cost libdeflate as much time as anything else, for nothing. A seventh of a root file system
         # with its package caches; 10 % of the time of its build with gzip 5.
-        if looks_packed(block):
+        if is_incompressible(block):
             pieces += [*_deflate_libdeflate(level, waiting), _deflate_stored(block)]
             waiting = []
         else:

@@ -53,7 +53,7 @@ class _BlockEncoder(Blocks[Pieces]):
         super().__init__(sink, pool, _BLOCK_SIZE, max(1, min(workers + 3, memory // needs)), _frame_header(_WINDOW_LOG))
 
     def _pack(self, block: memoryview) -> Pieces:
-        from build_oci._native.zstd import continued
+        from build_oci._native.zstd import make_joinable
 
         try:
             compressor = self._compressors.pop()
@@ -63,7 +63,7 @@ class _BlockEncoder(Blocks[Pieces]):
             compressor = zstandard.ZstdCompressor(compression_params=self._parameters)
         frame = compressor.compress(block)
         self._compressors.append(compressor)
-        return continued(frame, block)
+        return make_joinable(frame, block)
 
     def _taken(self, packed: Pieces) -> Pieces:
         return packed

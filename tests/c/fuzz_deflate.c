@@ -54,7 +54,7 @@ static int alone(const uint8_t *data, size_t size, deflate_shape *shape)
     if (end)
         abort();
     uint8_t *longer = copied(data, size, DEFLATE_FLUSH_ROOM + sizeof empty), flush[DEFLATE_FLUSH_ROOM];
-    size_t more = deflate_continue(longer, size, shape, flush), used = size + more;
+    size_t more = deflate_make_joinable(longer, size, shape, flush), used = size + more;
     memcpy(longer + size, flush, more);
     memcpy(longer + used, empty, sizeof empty);
     if (bytes < 1 << 20) {

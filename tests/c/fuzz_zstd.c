@@ -39,8 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *plain = calloc(1, plain_size + 1);
     if (!plain)
         abort();
-    frame_continuation c;
-    if (frame_continue(frame, frame_size, plain, plain_size, limit, &c) == FRAME_CONTINUED) {
+    joinable_frame c;
+    if (frame_make_joinable(frame, frame_size, plain, plain_size, limit, &c) == FRAME_JOINABLE) {
         if (c.from > frame_size || c.last > frame_size || c.from > c.last)
             abort();
         size_t made_size = c.head_size + (frame_size - c.from);

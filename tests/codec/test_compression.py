@@ -181,8 +181,8 @@ def test_whole_blocks(codec: str) -> None:
 
 def test_blocks_of_a_frame_that_cannot_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are stored as they are, and those around them are none the worse."""
-    real = zstd.continued
-    monkeypatch.setattr(zstd, "continued", lambda frame, block: real(frame, block, 0))
+    real = zstd.make_joinable
+    monkeypatch.setattr(zstd, "make_joinable", lambda frame, block: real(frame, block, 0))
     data = corpus(5 * MIB) * 5
     packed = compress("zstd", data)
     assert plain_of_one_frame(packed) == data
@@ -200,7 +200,7 @@ def test_gzip_of_what_is_packed_already(level: int, monkeypatch: pytest.MonkeyPa
     cases = (noise + text + noise[:5] + text, seldom, repeated, noise[:1], text[:BLOCK] + noise + noise)
     packed = [compress("gzip", data, level) for data in cases]
     assert noise[:0xFFFF] in packed[0]
-    monkeypatch.setattr(deflate, "looks_packed", lambda block: False)
+    monkeypatch.setattr(deflate, "is_incompressible", lambda block: False)
     for data, made in zip(cases, packed, strict=True):
         assert plain_of_one_member(made) == data
         assert len(made) <= len(compress("gzip", data, level)) * 1.02 + 20

@@ -8,7 +8,7 @@ import fuzz
 import places
 import pytest
 
-from build_oci._native.deflate import go_on
+from build_oci._native.deflate import make_joinable
 from build_oci._native.lower import Scan
 from build_oci.config.load import BuildConfig
 
@@ -54,4 +54,4 @@ def test_stream(path: Path) -> None:
     data = path.read_bytes()
     at = 2 + int.from_bytes(data[:2], "little")
     with pytest.raises(ValueError, match="not a whole deflate stream"):
-        go_on(bytearray(data[2:at]), bytearray(data[at:]))
+        make_joinable(bytearray(data[2:at]), bytearray(data[at:]))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_oci._native.deflate import go_on, looks_packed
+from build_oci._native.deflate import is_incompressible, make_joinable
 from build_oci._native.memory import check_room, room
 
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
@@ -36,7 +36,7 @@ def inflated(stream: bytes) -> bytes:
 def continued(*streams: bytes | bytearray) -> bytes:
     """STREAMS, one or two, made to go on, one after the other."""
     changed = [bytearray(stream) for stream in streams]
-    go_on(*changed)
+    make_joinable(*changed)
     return b"".join(changed)
 
 
@@ -134,13 +134,13 @@ def test_no_stream() -> None:
         for streams in ([bad], [bad, stream], [stream, bad]):
             changed = [bytearray(one) for one in streams]
             with pytest.raises(ValueError, match="not a whole deflate stream"):
-                go_on(*changed)
+                make_joinable(*changed)
             assert changed == streams  # as they were
     with pytest.raises(ValueError, match="cannot follow itself"):
-        go_on(changed[0], changed[0])
+        make_joinable(changed[0], changed[0])
     for wrong in (b"bytes", "text", None):
         with pytest.raises(TypeError):
-            go_on(wrong)  # type: ignore[arg-type]
+            make_joinable(wrong)  # type: ignore[arg-type]
 
 
 @given(st.binary(max_size=300), st.integers(0, 1 << 20), st.integers(0, 9), st.sampled_from(STRATEGIES), st.booleans())
@@ -173,7 +173,7 @@ def saved(data: bytes) -> float:
     return 1 - len(zlib.compress(data, 9)) / len(data)
 
 
-def test_what_looks_packed_is_not_made_smaller() -> None:
+def test_incompressible_data_is_not_made_smaller() -> None:
     """Nothing that shrinks by more than two percent looks so; noise, and what is compressed already, does."""
     rng = random.Random(6)
     size = 1 << 20
@@ -186,7 +186,7 @@ def test_what_looks_packed_is_not_made_smaller() -> None:
         "a few repeats": b"".join(rng.randbytes(9990) + b"repeated!!" for _ in range(100)),
     }
     for name, data in packed.items():
-        assert looks_packed(data), name
+        assert is_incompressible(data), name
         assert saved(data) < 0.02, name
     others = {
         "zeros": bytes(size),
@@ -200,12 +200,12 @@ def test_what_looks_packed_is_not_made_smaller() -> None:
         "a run with noise": bytes(100_000) + noise[:900_000],
     }
     for name, data in others.items():
-        assert not looks_packed(data), name
+        assert not is_incompressible(data), name
         assert saved(data) > 0.01, name
 
 
-def test_looks_packed_at_any_size() -> None:
+def test_is_incompressible_at_any_size() -> None:
     noise = random.Random(8).randbytes(200_000)
     for size in (*range(70), 16 << 10, 65_535, 65_536, 65_537, 200_000):
-        assert looks_packed(noise[:size])
-        assert not looks_packed(noise[: size // 2] + bytes(size // 2 + 10))
+        assert is_incompressible(noise[:size])
+        assert not is_incompressible(noise[: size // 2] + bytes(size // 2 + 10))

@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_oci._native.zstd import continued
+from build_oci._native.zstd import make_joinable
 
 HEADER = b"\x28\xb5\x2f\xfd\x00" + bytes([27 - 10 << 3])
 LAST_EMPTY = b"\x01\0\0"
@@ -34,7 +34,7 @@ def plain(stream: bytes) -> bytes:
 
 def joined(*frames: bytes, limit: int = BLOCK) -> bytes:
     """Without its frame header each of FRAMES, made to go on."""
-    return HEADER + b"".join(piece for one in frames for piece in continued(one, plain(one), limit)) + LAST_EMPTY
+    return HEADER + b"".join(piece for one in frames for piece in make_joinable(one, plain(one), limit)) + LAST_EMPTY
 
 
 def words(rng: random.Random, size: int, kinds: int = 60) -> bytes:
@@ -101,7 +101,7 @@ def test_what_is_not_affected_stays_as_it_is() -> None:
     """Only the first blocks are written anew; the rest is a view of the frame."""
     data = words(random.Random(1), 3_000_000, 4000)
     made = frame(data)
-    pieces = continued(made, data)
+    pieces = make_joinable(made, data)
     views = [piece for piece in pieces if isinstance(piece, memoryview)]
     assert all(view.obj is made for view in views)
     assert sum(map(len, views)) > len(made) * 0.8
@@ -144,11 +144,11 @@ def test_a_block_that_would_be_too_large() -> None:
     """One that must be written anew, and reaches the limit, holds its bytes as they are."""
     data = periods(random.Random(2), 20_000)
     made = frame(data)
-    anew = continued(made, data)
+    anew = make_joinable(made, data)
     assert len(anew) == 1
     size = len(anew[0]) - 3  # of the one block
-    assert continued(made, data, size + 1) == anew
-    assert continued(made, data, size) == [(len(data) << 3).to_bytes(3, "little") + data]
+    assert make_joinable(made, data, size + 1) == anew
+    assert make_joinable(made, data, size) == [(len(data) << 3).to_bytes(3, "little") + data]
 
 
 @pytest.mark.parametrize("level", [3, 9, 19])
@@ -192,7 +192,7 @@ def test_literals_without_a_tree() -> None:
 def test_refuses_frames_that_tell_more(more: dict[str, bool]) -> None:
     chosen = zstandard.ZstdCompressionParameters.from_level(3, **{"write_checksum": False, "write_content_size": False} | more)
     with pytest.raises(ValueError, match="not a zstd frame of that data without"):
-        continued(zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100), b"data" * 100)
+        make_joinable(zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100), b"data" * 100)
 
 
 def test_refuses_what_is_cut() -> None:
@@ -201,7 +201,7 @@ def test_refuses_what_is_cut() -> None:
     wrong = [(made[:end], data) for end in range(len(made))] + [(made + b"\0", data), (made, data[:-1]), (made, data + b"\0"), (made, b"")]
     for one, stands_for in wrong:
         with pytest.raises(ValueError, match="not a zstd frame"):
-            continued(one, stands_for)
+            make_joinable(one, stands_for)
 
 
 def test_survives_damage() -> None:
@@ -215,7 +215,7 @@ def test_survives_damage() -> None:
             for _ in range(rng.randrange(1, 4)):
                 damaged[rng.randrange(5, len(damaged))] = rng.randrange(256)
             try:
-                pieces = continued(bytes(damaged), data, rng.choice((0, 300, BLOCK)))
+                pieces = make_joinable(bytes(damaged), data, rng.choice((0, 300, BLOCK)))
             except ValueError:
                 continue
             assert b"".join(pieces)

@@ -1,34 +1,81 @@
+/*
+ * Finds the last block of a deflate stream (RFC 1951), and lets another stream follow it.
+ *
+ * Problem. libdeflate compresses a buffer into one whole stream, whose last block is marked as the
+ * last. To concatenate streams that were compressed separately, that mark must go, and the stream
+ * must end on a whole byte. Deflate blocks carry no lengths, so the only way to the last block is
+ * through all the symbols before it.
+ *
+ * Picture. A stream is a row of blocks; positions count bits, the lowest bit of a byte first:
+ *
+ *     |0|type| codes | symbols ... end |0|type| ... end |1|type| codes | symbols ... end | padding
+ *                                                        ^ last_block                     ^ end
+ *
+ *     make joinable: that bit becomes 0, and an empty stored block follows `end`:
+ *     000, zeros to a whole byte, 00 00 ff ff
+ *
+ * The walk decodes Huffman codes only to know how many bits they take. It copies no bytes and
+ * follows no distance. That takes a fifth of the time of zlib's inflate: 1.5 ms for 1 MiB of shared
+ * libraries that libdeflate compresses in 20 ms (level 4 of it, one core of an EPYC).
+ *
+ * Each table look-up needs the bits that the look-up before it consumed. So a core waits most of
+ * the time, and two streams are walked in turns: 1.5 ms a MiB instead of 2.3.
+ *
+ * A table entry has 16 bits. With 2 x 2,048 entries a stream, the tables of two streams take 16 KiB
+ * and stay in the first-level cache:
+ *
+ *     bit 15       SPECIAL   the fast loop stops here; one of NONE, FAR, END, LONGER
+ *     bit 11       DISTANCE  a length was read: the next code is a distance; the bit, added to the
+ *                            index, leads to the table of distances, 1 << 11 entries further on
+ *     bit 10       LONGER    with SPECIAL: the code has more than 11 bits
+ *     bit  9       END       with SPECIAL: the end of the block
+ *     bit  8       FAR       with SPECIAL: a distance of more than FAST_DISTANCE_BITS
+ *     bits 7 to 0  bits that the code takes, with the extra bits behind it
+ *
+ * Invariants.
+ * - Reader: `bits` holds `held` bits, and above them zeros or bits that the next refill reads
+ *   again. `beyond` counts the bits after the end of the data, which read as zeros. So position()
+ *   is exact, and a stream that is cut off shows by a position beyond its size.
+ * - Fast loop: it runs only while 8 bytes can be read from `next`. It keeps a copy of its state
+ *   from before each round, and returns to that copy when a round met a SPECIAL entry. So
+ *   slow_step() sees every special entry, and only there the walk can fail or leave a block.
+ * - Every step consumes at least one bit, or fails. So the walk ends.
+ *
+ * Distances that lead before the start of the data are not looked at: a decoder of the joined
+ * stream has the same history as one of the stream alone, or more.
+ */
 #include "deflate.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum {
     LONGEST_CODE = 15,
     LITERALS = 288, /* symbols for literals and match lengths */
     DISTANCES = 32,
-    TABLE_BITS = 11, /* of a code that is found with one look into a table */
-    LENGTH_BITS = 7, /* the codes of code lengths are no longer than that */
+    TABLE_BITS = 11,  /* of a code that one look-up finds */
+    LENGTH_BITS = 7,  /* of the longest code of a code length */
 };
 
-/* What a code stands for, in half a word, so that the tables of two streams stay in a core's nearest cache: how many bits it takes with the
-   extra bits behind it, and what comes next. */
-typedef uint16_t entry;
+/* What a code means; the bits are laid out above. */
+typedef uint16_t table_entry;
 #define BITS(e) ((e) & 0xff)
 enum {
-    DISTANCE = 1 << TABLE_BITS, /* a distance comes next, whose table begins so many entries further on */
-    SPECIAL = 1 << 15,          /* not for the quick loop: one of these */
-    FAR = SPECIAL | 1 << 8,     /* more bits than it counts on */
+    DISTANCE = 1 << TABLE_BITS,
+    SPECIAL = 1 << 15,
+    FAR = SPECIAL | 1 << 8,
     END = SPECIAL | 1 << 9,
-    LONGER = SPECIAL | 1 << 10, /* the code is longer than the table knows */
-    NONE = SPECIAL,             /* no such code */
+    LONGER = SPECIAL | 1 << 10,
+    NONE = SPECIAL, /* no such code */
 };
 
-/* The quick loop looks three times into what it has read at once, at least 56 bits. No length takes more than 11 bits and 5 extra ones; of
-   two distances with a symbol between them each may take so many. */
-enum { QUICK_LOOKS = 3, NEAR_BITS = 20 };
-_Static_assert(2 * NEAR_BITS + TABLE_BITS + 5 <= 56 && NEAR_BITS + 2 * (TABLE_BITS + 5) <= 56, "whichever comes first");
+/* After one refill (at least 56 bits) the fast loop decodes 3 symbols without a check. A literal or
+   length takes at most 11 bits and 5 extra ones, a distance FAST_DISTANCE_BITS. Worst cases:
+   distance, length, distance = 20 + 16 + 20; length, distance, length = 16 + 20 + 16. */
+enum { FAST_SYMBOLS = 3, FAST_DISTANCE_BITS = 20 };
+_Static_assert(2 * FAST_DISTANCE_BITS + TABLE_BITS + 5 <= 56 && FAST_DISTANCE_BITS + 2 * (TABLE_BITS + 5) <= 56, "whichever comes first");
 
-/* What a walk bit by bit needs of a Huffman code. */
+/* A Huffman code in the form that long_code() reads bit by bit. */
 typedef struct {
     uint16_t count[LONGEST_CODE + 1];
     uint16_t symbols[LITERALS]; /* in the order of their codes */
@@ -37,8 +84,8 @@ typedef struct {
 typedef struct {
     const uint8_t *next, *end;
     uint64_t bits;
-    unsigned held;   /* bits that may be looked at; behind the end of the data they are zeros */
-    uint64_t beyond; /* of them, bits that were never there */
+    unsigned held;   /* bits that may be used; after the end of the data they are zeros */
+    uint64_t beyond; /* how many bits after the end of the data were counted into `held` */
 } reader;
 
 static inline uint64_t word_at(const uint8_t *from)
@@ -70,6 +117,7 @@ static inline void refill(reader *in)
 
 static inline uint32_t take(reader *in, unsigned count)
 {
+    assert(count <= in->held);
     uint32_t value = (uint32_t)(in->bits & (((uint64_t)1 << count) - 1));
     in->bits >>= count;
     in->held -= count;
@@ -81,42 +129,42 @@ static uint64_t position(const reader *in, const uint8_t *data)
     return (uint64_t)(in->next - data) * 8 + in->beyond - in->held;
 }
 
-/* What the symbol means whose code is LENGTH bits long. */
-typedef entry (*meaning)(unsigned symbol, unsigned length);
+/* Returns the table entry of SYMBOL, whose code has LENGTH bits. */
+typedef table_entry (*meaning)(unsigned symbol, unsigned length);
 
-static entry literal_meaning(unsigned symbol, unsigned length)
+static table_entry literal_meaning(unsigned symbol, unsigned length)
 {
     static const uint8_t extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
 
     if (symbol < 256)
-        return (entry)length;
+        return (table_entry)length;
     if (symbol == 256)
-        return (entry)(END | length);
+        return (table_entry)(END | length);
     if (symbol > 285)
         return NONE;
-    return (entry)(DISTANCE | (length + extra[symbol - 257]));
+    return (table_entry)(DISTANCE | (length + extra[symbol - 257]));
 }
 
-static entry distance_meaning(unsigned symbol, unsigned length)
+static table_entry distance_meaning(unsigned symbol, unsigned length)
 {
     unsigned bits = length + (symbol < 4 ? 0 : symbol / 2 - 1);
 
     if (symbol > 29)
         return NONE;
-    return (entry)(bits > NEAR_BITS ? FAR | bits : bits);
+    return (table_entry)(bits > FAST_DISTANCE_BITS ? FAR | bits : bits);
 }
 
-/* The symbol itself stands in the place of what comes next. */
-static entry length_meaning(unsigned symbol, unsigned length)
+/* Code lengths are read by read_codes() alone: bits 15 to 8 hold the symbol. */
+static table_entry length_meaning(unsigned symbol, unsigned length)
 {
-    return (entry)(symbol << 8 | length);
+    return (table_entry)(symbol << 8 | length);
 }
 
-/* The code whose SYMBOLS symbols have codes of LENGTHS bits (3.2.2), and its table. Returns -1 if there are more codes than can be told apart.
-
-   A code of n bits stands at every index whose lowest n bits it is, its first bit being the lowest. So the table grows with the codes: at n
-   bits it is what it was before, twice. */
-static int make_code(code *made, entry *table, const uint8_t *lengths, unsigned symbols, unsigned table_bits, meaning mean)
+/* Makes the code whose SYMBOLS symbols have codes of LENGTHS bits (3.2.2), and its table. Returns
+   -1 if the lengths are oversubscribed: they ask for more codes than exist. A code of n bits stands
+   at every index whose lowest n bits it is; its first bit is the lowest. So the table doubles with
+   each length: for n bits it is the table of n - 1 bits twice, with the new codes put in. */
+static int make_code(code *made, table_entry *table, const uint8_t *lengths, unsigned symbols, unsigned table_bits, meaning mean)
 {
     uint16_t offsets[LONGEST_CODE + 2] = {0};
     unsigned symbol, length, at = 0, size = 1, next = 0;
@@ -147,18 +195,19 @@ static int make_code(code *made, entry *table, const uint8_t *lengths, unsigned 
 
             table[next & (size - 1)] = length <= table_bits ? mean(made->symbols[at], length) : LONGER;
             at++;
-            while (next & highest) /* one more, its highest bit being the lowest */
+            while (next & highest) /* adds one to a number whose bits are reversed */
                 highest >>= 1;
             next = (next & (highest - 1)) | highest;
             if (!highest)
-                next = 0; /* that was the last there can be */
+                next = 0; /* that was the last possible code */
         }
     }
     return 0;
 }
 
-/* What a code stands for that is too long for the table, read bit by bit; NONE if there is none. */
-static entry long_code(const code *from, uint64_t bits, meaning mean)
+/* Returns the entry of a code that is too long for the table, read bit by bit; NONE if there is no
+   such code. */
+static table_entry long_code(const code *from, uint64_t bits, meaning mean)
 {
     int value = 0, first = 0, index = 0;
 
@@ -173,14 +222,14 @@ static entry long_code(const code *from, uint64_t bits, meaning mean)
     return NONE;
 }
 
-/* Where the reading of one stream has come to. */
+/* The walk over one stream. */
 typedef struct {
     reader in;
     const uint8_t *data;
     size_t bytes;
-    int last;
-    entry before;                  /* what was read last: does a distance come next? */
-    entry table[2 << TABLE_BITS]; /* first that of literals and lengths */
+    int last;             /* this block is the last */
+    table_entry previous; /* its bit DISTANCE says which table decodes the next code */
+    table_entry table[2 << TABLE_BITS]; /* of literals and lengths, then of distances */
     code literals, distances;
     deflate_shape *shape;
 } walker;
@@ -206,7 +255,7 @@ static int fixed_codes(walker *walk)
     return make_codes(walk, lengths, LITERALS, DISTANCES);
 }
 
-/* The codes that stand before a block (3.2.7). */
+/* Reads the codes at the start of a block (3.2.7). */
 static int read_codes(walker *walk)
 {
     static const uint8_t order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
@@ -227,7 +276,7 @@ static int read_codes(walker *walk)
     memset(lengths, 0, sizeof lengths);
     while (at < literals + distances) {
         unsigned symbol, repeat = 1, value;
-        entry found;
+        table_entry found;
 
         refill(in);
         found = walk->table[in->bits & ((1 << LENGTH_BITS) - 1)];
@@ -253,13 +302,13 @@ static int skip_stored(reader *in)
 {
     uint32_t length, complement;
 
-    take(in, in->held & 7); /* to a whole byte: what is held ends with one */
+    take(in, in->held & 7); /* to a whole byte: the held bits end with one */
     refill(in);
     length = take(in, 16);
     complement = take(in, 16);
     if (in->beyond > in->held || (length ^ complement) != 0xffff)
         return -1;
-    /* What is held are whole bytes; give them back. */
+    /* The held bits are whole bytes; give them back. */
     in->next -= (in->held - in->beyond) / 8;
     in->bits = in->held = 0;
     in->beyond = 0;
@@ -275,11 +324,12 @@ static void start(walker *walk, const uint8_t *data, size_t size, deflate_shape 
     walk->data = data;
     walk->bytes = size;
     walk->last = 0;
-    walk->before = 0;
+    walk->previous = 0;
     walk->shape = shape;
 }
 
-/* Reads up to the first symbol of the next block that has symbols. Returns 1 if there is one, 0 if the stream has ended, -1 if it is bad. */
+/* Reads to the first symbol of the next block that has symbols. Returns 1 if there is one, 0 at the
+   end of the stream, -1 if it is malformed. */
 static int next_block(walker *walk)
 {
     reader *in = &walk->in;
@@ -305,12 +355,13 @@ static int next_block(walker *walk)
     return (walk->shape->end + 7) / 8 == walk->bytes ? 0 : -1;
 }
 
-/* Reads one symbol or distance of whatever kind. Returns 1 within the block, else what next_block() says of the block after it. */
-static int step(walker *walk)
+/* Reads one symbol or distance of any kind. Returns 1 within the block, -1 if it is malformed,
+   after its end the result of next_block(). */
+static int slow_step(walker *walk)
 {
     reader *in = &walk->in;
-    int distance = walk->before & DISTANCE;
-    entry found;
+    int distance = walk->previous & DISTANCE;
+    table_entry found;
 
     refill(in);
     if (in->beyond > 64)
@@ -321,119 +372,121 @@ static int step(walker *walk)
     if (found == NONE)
         return -1;
     take(in, BITS(found));
-    walk->before = found;
+    walk->previous = found;
     if ((found & END) == END)
         return position(in, walk->data) > (uint64_t)walk->bytes * 8 ? -1 : next_block(walk);
     return 1;
 }
 
-/* What the quick loop keeps of a walker, in registers. */
+/* The part of a walker that the fast loop keeps in registers. */
 typedef struct {
     const uint8_t *next;
-    uint64_t bits, held, before;
-} quick;
+    uint64_t bits, held, previous;
+} fast_reader;
 
-static inline quick quicken(const walker *walk)
+static inline fast_reader fast_load(const walker *walk)
 {
-    return (quick){walk->in.next, walk->in.bits, walk->in.held, walk->before};
+    return (fast_reader){walk->in.next, walk->in.bits, walk->in.held, walk->previous};
 }
 
-static inline void settle(walker *walk, const quick *from)
+static inline void fast_store(walker *walk, const fast_reader *from)
 {
     walk->in.next = from->next;
     walk->in.bits = from->bits;
     walk->in.held = (unsigned)from->held;
-    walk->before = (entry)from->before;
+    walk->previous = (table_entry)from->previous;
 }
 
-static inline void quick_refill(quick *at)
+static inline void fast_refill(fast_reader *at)
 {
     at->bits |= word_at(at->next) << at->held;
     at->next += (63 - at->held) >> 3;
     at->held |= 56;
 }
 
-/* Which table is next is reckoned, not asked: a wrong guess would cost more than the work. Returns whether what was read is special. */
-static inline uint64_t quick_look(quick *at, const entry *table)
+/* Reads one symbol and returns its entry. The table is chosen by arithmetic, not by a branch,
+   because a mispredicted branch would cost more than the symbol. */
+static inline uint64_t fast_symbol(fast_reader *at, const table_entry *table)
 {
-    uint64_t found = table[(at->bits & (DISTANCE - 1)) | (at->before & DISTANCE)];
+    uint64_t found = table[(at->bits & (DISTANCE - 1)) | (at->previous & DISTANCE)];
     at->bits >>= BITS(found);
     at->held -= BITS(found);
-    at->before = found;
+    at->previous = found;
     return found;
 }
 
-static int is_quick(const walker *walk)
+static int fast_loop_fits(const walker *walk)
 {
     return walk->bytes >= 8 && !walk->in.beyond;
 }
 
-/* Reads two streams side by side, up to where one of them has something special next or comes to its last bytes: each look into a table
-   waits for the one before it, and while one stream waits the other goes on. */
-static void step_both(walker *one, walker *two)
+/* Reads two streams in turns, until a round meets a special entry or the last bytes of a stream. */
+static void fast_both(walker *one, walker *two)
 {
-    quick first = quicken(one), second = quicken(two), first_was = first, second_was = second;
+    fast_reader first = fast_load(one), second = fast_load(two), first_was = first, second_was = second;
 
-    if (!is_quick(one) || !is_quick(two))
+    if (!fast_loop_fits(one) || !fast_loop_fits(two))
         return;
     const uint8_t *first_end = one->in.end - 8, *second_end = two->in.end - 8;
     while (first.next <= first_end && second.next <= second_end) {
         uint64_t special = 0;
 
-        quick_refill(&first);
-        quick_refill(&second);
+        fast_refill(&first);
+        fast_refill(&second);
         first_was = first;
         second_was = second;
-        for (int i = 0; i < QUICK_LOOKS; i++)
-            special |= quick_look(&first, one->table) | quick_look(&second, two->table);
+        for (int i = 0; i < FAST_SYMBOLS; i++)
+            special |= fast_symbol(&first, one->table) | fast_symbol(&second, two->table);
         if (__builtin_expect(special & SPECIAL, 0)) {
             first = first_was;
             second = second_was;
             break;
         }
+        assert(first.held < 64 && second.held < 64); /* no round takes more bits than were held */
     }
-    settle(one, &first);
-    settle(two, &second);
+    fast_store(one, &first);
+    fast_store(two, &second);
 }
 
 /* The same with one stream. */
-static void step_alone(walker *walk)
+static void fast_alone(walker *walk)
 {
-    quick at = quicken(walk), was = at;
+    fast_reader at = fast_load(walk), was = at;
 
-    if (!is_quick(walk))
+    if (!fast_loop_fits(walk))
         return;
     const uint8_t *end = walk->in.end - 8;
     while (at.next <= end) {
         uint64_t special = 0;
 
-        quick_refill(&at);
+        fast_refill(&at);
         was = at;
-        for (int i = 0; i < QUICK_LOOKS; i++)
-            special |= quick_look(&at, walk->table);
+        for (int i = 0; i < FAST_SYMBOLS; i++)
+            special |= fast_symbol(&at, walk->table);
         if (__builtin_expect(special & SPECIAL, 0)) {
             at = was;
             break;
         }
+        assert(at.held < 64);
     }
-    settle(walk, &at);
+    fast_store(walk, &at);
 }
 
-/* Beyond what the quick loop did not do. */
-static int steps(walker *walk)
+/* Reads on where the fast loop stopped: as many symbols as one of its rounds. */
+static int slow_steps(walker *walk)
 {
     int more = 1;
 
-    for (int i = 0; i < QUICK_LOOKS && more > 0; i++)
-        more = step(walk);
+    for (int i = 0; i < FAST_SYMBOLS && more > 0; i++)
+        more = slow_step(walk);
     return more;
 }
 
 static int finish(walker *walk, int more)
 {
     while (more > 0) {
-        step_alone(walk);
-        more = steps(walk);
+        fast_alone(walk);
+        more = slow_steps(walk);
     }
     return more;
 }
@@ -449,19 +502,21 @@ int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *fir
     more = next_block(&one);
     other = next_block(&two);
     while (more > 0 && other > 0) {
-        step_both(&one, &two);
-        more = steps(&one);
-        other = steps(&two);
+        fast_both(&one, &two);
+        more = slow_steps(&one);
+        other = slow_steps(&two);
     }
     return finish(&one, more) | finish(&two, other);
 }
 
-size_t deflate_continue(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t flush[DEFLATE_FLUSH_ROOM])
+size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t flush[DEFLATE_FLUSH_ROOM])
 {
-    unsigned used = (unsigned)(shape->end & 7); /* of the last byte; 0: all */
-    /* The header of the stored block is three zeros, then zeros up to a whole byte: what pads the last byte does if they fit. */
+    unsigned used = (unsigned)(shape->end & 7); /* bits of the last byte; 0: all eight */
+    /* A stored block begins with three zero bits and zeros to a whole byte. The padding of the last
+       byte serves, if three bits fit. */
     size_t whole = used == 0 || used > 5;
 
+    assert((shape->end + 7) / 8 == size && shape->last_block + 3 <= shape->end);
     data[shape->last_block / 8] &= (uint8_t) ~(1u << (shape->last_block & 7));
     if (used != 0)
         data[size - 1] &= (uint8_t)((1u << used) - 1);

@@ -3,12 +3,12 @@
 #include <string.h>
 
 enum {
-    PIECE = 64 * 1024,  /* a code of its own for less than that does not pay */
-    SHORTEST_PIECE = 4 * 1024, /* in less, chance alone makes some values more frequent */
+    PIECE = 64 * 1024,  /* for less, a Huffman code of its own does not pay */
+    SHORTEST_PIECE = 4 * 1024, /* in less, some values are more frequent by chance */
     WINDOW = 32 * 1024, /* as far as deflate looks back */
-    MATCH = 4,          /* a shorter one hardly pays, and noise has many */
-    HASH_BITS = 14,     /* 64 KiB: the table stays in a core's own cache */
-    LOG_BITS = 12,      /* of a logarithm behind the point */
+    MATCH = 4,          /* shorter ones hardly pay, and random data has many */
+    HASH_BITS = 14,     /* 64 KiB: the table fits into the second-level cache */
+    LOG_BITS = 12,      /* fractional bits of a logarithm */
 };
 
 static uint32_t load(const uint8_t *from)
@@ -21,11 +21,12 @@ static uint32_t load(const uint8_t *from)
     return word;
 }
 
-/* The logarithm of VALUE to the base of 2, bit by bit: each is what squaring brings over 2. */
+/* The binary logarithm of VALUE. Each fractional bit says whether squaring the mantissa reaches
+   2. */
 static uint32_t logarithm(uint32_t value)
 {
     unsigned whole = 31 - (unsigned)__builtin_clz(value);
-    uint64_t x = (uint64_t)value << (31 - whole); /* from 1 to 2, in units of 2 ^ -31 */
+    uint64_t x = (uint64_t)value << (31 - whole); /* the mantissa, from 1 to 2, in units of 2 ^ -31 */
     uint32_t log = whole;
     for (int i = 0; i < LOG_BITS; i++) {
         x = x * x >> 31;
@@ -35,10 +36,10 @@ static uint32_t logarithm(uint32_t value)
     return log;
 }
 
-/* Bytes that the best code for the single bytes of DATA saves. */
+/* Bytes that an ideal order-0 code saves of DATA. */
 static size_t saved_by_code(const uint8_t *data, size_t size)
 {
-    uint32_t counts[4][256] = {{0}}; /* four, so that equal bytes need not wait for each other */
+    uint32_t counts[4][256] = {{0}}; /* four counters, so that equal bytes in a row do not wait for each other */
     size_t i = 0;
     for (; i + 4 <= size; i += 4) {
         counts[0][data[i]]++;
@@ -58,9 +59,9 @@ static size_t saved_by_code(const uint8_t *data, size_t size)
     return size > bits / 8 ? size - (size_t)(bits / 8) : 0;
 }
 
-int is_noise(const uint8_t *data, size_t size)
+int is_incompressible(const uint8_t *data, size_t size)
 {
-    uint32_t last[1 << HASH_BITS] = {0}; /* where each hash was seen last */
+    uint32_t last[1 << HASH_BITS] = {0}; /* position at which each hash was seen last */
     size_t saved = 0, allowed = size * NOISE_PERCENT / 100, at = 0;
     for (size_t piece = 0; piece < size; piece += PIECE) {
         size_t end = size - piece < PIECE ? size : piece + PIECE;
@@ -70,7 +71,7 @@ int is_noise(const uint8_t *data, size_t size)
             uint32_t word = load(data + at), hash = word * 2654435761u >> (32 - HASH_BITS);
             size_t seen = last[hash];
             last[hash] = (uint32_t)at;
-            /* First what hardly ever holds, so that the CPU guesses right. */
+            /* The condition that nearly always holds is first, for branch prediction. */
             if (load(data + seen) != word || seen >= at || at - seen > WINDOW) {
                 at++;
                 continue;
