@@ -11,6 +11,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from places import REPOSITORY
 
 from build_oci._native.zstd import make_joinable
 
@@ -95,6 +96,25 @@ def test_without_it_a_reader_goes_wrong() -> None:
         wrong = True
     assert wrong
     assert plain(joined(*frames)) == b"".join(parts)
+
+
+def test_example_of_the_documentation() -> None:
+    """The two frames that docs/internals/joining.md takes apart."""
+    page = (REPOSITORY / "docs" / "internals" / "joining.md").read_text()
+    first, second = b"container-" * 3, b"total" + b"." * 27
+    frames = ["28 b5 2f fd 00 00 85 00 00 50 63 6f 6e 74 61 69 6e 65 72 2d 01 00 a5 0b 12"]
+    frames += ["28 b5 2f fd 00 00 65 00 00 30 74 6f 74 61 6c 2e 01 00 36 28 02"]
+    changed = ["84 00 00 50 63 6f 6e 74 61 69 6e 65 72 2d 01 00 a5 0b 12", "64 00 00 30 74 6f 74 61 6c 2e 01 00 d8 ae 08"]
+    assert all(text in " ".join(page.split()) for text in (*frames, *changed))
+    whole = b""
+    for one, data, expected in zip(frames, (first, second), changed, strict=True):
+        assert plain(bytes.fromhex(one)) == data
+        whole += b"".join(make_joinable(bytes.fromhex(one), data))
+        assert whole.endswith(bytes.fromhex(expected))
+    header = bytes.fromhex("28 b5 2f fd 00 68")
+    assert plain(header + whole + LAST_EMPTY) == first + second
+    unchanged = whole.replace(bytes.fromhex("d8 ae 08"), bytes.fromhex("36 28 02"))
+    assert plain(header + unchanged + LAST_EMPTY) == first + b"total.ner-total.ner-total.ner-to"
 
 
 def test_what_is_not_affected_stays_as_it_is() -> None:
