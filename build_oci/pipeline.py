@@ -77,7 +77,7 @@ def build(
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
         numbered = list(enumerate(config.images))
         images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
-        layout.commit(_index(layout, config, [image.descriptor for image in images]), begin=threads.check)
+        layout.commit(_index(layout, config, [image.descriptor for image in images]), check=threads.check)
     return BuildResult(os.fspath(output), tuple(images))
 
 

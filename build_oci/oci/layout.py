@@ -1,7 +1,8 @@
 """An OCI image layout on disk, written so that a reader sees the former image or the new one and nothing in between.
 
-Everything is written to a hidden directory inside the output first, which its build holds locked; `commit` renames the blobs to their
-digests and `index.json` last. A build that was killed leaves that directory unlocked, and the next one clears it away.
+Everything is written to a hidden directory inside the output first (see `hidden`). `commit` flushes the files to the disk, renames the
+blobs to their digests, flushes the directories that name them, and renames `index.json` last: an index that is there after a power loss
+names blobs that are whole.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -17,20 +19,25 @@ from typing import TYPE_CHECKING
 from build_oci._native.sha256 import Sha256
 from build_oci.errors import OutputError
 from build_oci.oci.documents import LAYOUT, Descriptor
+from build_oci.oci.durable import WRITE_OUT, flush_directory, flush_files, start_write_out
+from build_oci.oci.hidden import HiddenDirectory
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_PREFIX = ".build-oci-"
 # <linux/fs.h>: let a file share the data of another.
 _FICLONE = 0x40049409
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+DOCUMENTS = ("oci-layout", "index.json")  # in the order in which they are put in place
 _ELSEWHERE = "write elsewhere with --output"
+_OTHER_FILE_SYSTEM = "blobs is on another file system: let all of the layout be on one, for example by a symbolic link to the whole of it"
 _HINTS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"free some space, or {_ELSEWHERE}"),
     **dict.fromkeys((errno.EROFS, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM), _ELSEWHERE),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), f"a file is in the way: remove it, or {_ELSEWHERE}"),
+    errno.EXDEV: _OTHER_FILE_SYSTEM,
     errno.EISDIR: f"a directory is in the way: remove it, or {_ELSEWHERE}",
 }
 
@@ -49,43 +56,48 @@ def _upper_folders(path: str) -> list[str]:
     return folders[::-1]
 
 
-def _remove(folder: str) -> None:
-    """Remove FOLDER with what is in it: files only, for it is one that a build made."""
-    for name in os.listdir(folder):
-        os.unlink(os.path.join(folder, name))
-    os.rmdir(folder)
-
-
-def _copy_content(source: int, target: int) -> None:
+def _copy_content(source: int, target: int, check: Callable[[], None], *, sync: bool) -> None:
     with suppress(OSError):
         fcntl.ioctl(target, _FICLONE, source)
         return
     size = os.fstat(source).st_size
     copied = 0
-    with suppress(OSError):  # file systems that do not know the call, or of different kinds
-        while copied < size and (step := os.copy_file_range(source, target, size - copied, copied, copied)):
-            copied += step
-    os.lseek(target, copied, os.SEEK_SET)
+    in_kernel = True  # until it turns out that the file systems do not know the call, or are of different kinds
     while copied < size:
-        step = os.sendfile(target, source, copied, size - copied)
-        if not step:
+        check()
+        step = min(size - copied, WRITE_OUT)
+        try:
+            done = os.copy_file_range(source, target, step, copied, copied) if in_kernel else os.sendfile(target, source, copied, step)
+        except OSError:
+            if not in_kernel:
+                raise
+            done = 0
+        if not done and not in_kernel:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        copied += step
+        if not done:
+            in_kernel = False
+            os.lseek(target, copied, os.SEEK_SET)
+        if sync:
+            start_write_out(target, copied, done)
+        copied += done
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    """May a file of this STATUS be a blob of ours as it is: nobody else can change it, and everybody can read it?"""
+    return status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) in (0o644, 0o444)
 
 
 class Blob:
     """A blob that is being written; its digest and size stand once it is finished."""
 
-    def __init__(self, layout: Layout, path: str) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._path = path
+        self._name = layout.temporary()
         self._hash = Sha256()  # not hashlib's, whose import takes 4 ms of every build
+        self._begun = 0  # bytes that the kernel was asked to write out
         self.size = 0
         self.digest = ""
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-        except OSError as error:
-            raise output_error(error, layout.path) from None
+        self._fd = layout.create(self._name)
 
     def __enter__(self) -> Blob:
         return self
@@ -93,8 +105,7 @@ class Blob:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
         if not self.digest:
-            with suppress(OSError):
-                os.unlink(self._path)
+            self._layout.discard(self._name)
 
     def write(self, data: Buffer) -> None:
         """Append DATA."""
@@ -111,43 +122,41 @@ class Blob:
         except OSError as error:
             raise output_error(error, self._layout.path) from None
         self.size += len(view)
+        if self._layout.sync and self.size - self._begun >= WRITE_OUT:
+            start_write_out(self._fd, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     def finish(self, hexadecimal: str | None = None) -> None:
         """Nothing more comes; the blob takes part in the next commit. HEXADECIMAL is its SHA-256 if it was appended."""
         self._close()
         hexadecimal = hexadecimal or self._hash.digest().hex()
         self.digest = f"sha256:{hexadecimal}"
-        self._layout.add(self._path, "sha256", hexadecimal)
+        self._layout.add(self._name, self.digest)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            try:
-                os.close(fd)
-            except OSError as error:  # a full quota may show only here
-                raise output_error(error, self._layout.path) from None
+            self._layout.close(fd)
 
 
 class Layout:
-    """The layout in the directory `output`, which is made if it is missing. Use it as a context: leaving it without `commit` undoes all."""
+    """The layout in the directory `output`, which is made if it is missing. Use it as a context: leaving it without `commit` undoes all.
 
-    def __init__(self, output: str | os.PathLike[str]) -> None:
+    sync: have everything on the disk before `commit` returns; without, a power loss soon after may leave an index whose blobs are empty.
+    """
+
+    def __init__(self, output: str | os.PathLike[str], *, sync: bool = True) -> None:
         self.path = os.fspath(output)
+        self.sync = sync
         self._made: list[str] = []
-        self._pending: dict[str, str] = {}
-        self._lock = -1
+        self._pending: dict[str, str] = {}  # name in the hidden directory -> digest
+        self._hidden: HiddenDirectory | None = None
         self._serial = iter(range(1 << 62))
 
     def __enter__(self) -> Layout:
         try:
-            # With the folders of the blobs: what stands in the way there is better known before an hour's work than after it.
-            for folder in (*_upper_folders(self.path), self.path, self._final("blobs"), self._final("blobs", "sha256")):
-                self._make(folder)
-            for document in (self._final("oci-layout"), self._final("index.json")):
-                if os.path.isdir(document):
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), document)
-            self._clear_stale()
-            self._work = self._open_work()
+            self._hidden = self._prepare()
+            self._hidden.clear_stale()
         except OSError as error:
             self._undo()
             raise output_error(error, error.filename or self.path) from None
@@ -161,26 +170,44 @@ class Layout:
 
     def blob(self) -> Blob:
         """A new blob; safe to call from several threads."""
-        return Blob(self, self.temporary())
+        return Blob(self)
 
     def temporary(self) -> str:
-        """A path in the hidden directory that nobody else has; safe to call from several threads."""
-        return os.path.join(self._work, str(next(self._serial)))
+        """A name in the hidden directory that nobody else has; safe to call from several threads."""
+        return str(next(self._serial))
 
-    def add(self, path: str, algorithm: str, hexadecimal: str) -> None:
-        """Let the file PATH, made under a `temporary` path, become the blob of that digest at the next commit."""
-        self._pending[path] = self._final("blobs", algorithm, hexadecimal)
-
-    def copy(self, source: int, temporary: str) -> None:
-        """Make the file TEMPORARY from the open file SOURCE, sharing its data where the file system can, else within the kernel."""
+    def create(self, name: str) -> int:
+        """A descriptor of the new file NAME in the hidden directory, for writing. Raises OutputError."""
         try:
-            target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-            try:
-                _copy_content(source, target)
-            finally:
-                os.close(target)
+            return os.open(name, _NEW_FILE, _FILE_MODE, dir_fd=self._work)
         except OSError as error:
             raise output_error(error, self.path) from None
+
+    def discard(self, name: str) -> None:
+        """Remove the file NAME from the hidden directory, if it is there."""
+        with suppress(OSError):
+            os.unlink(name, dir_fd=self._work)
+
+    def add(self, name: str, digest: str) -> None:
+        """Let the file NAME of the hidden directory become the blob DIGEST at the next commit."""
+        self._pending[name] = digest
+
+    def carry(self, source: int, path: str | os.PathLike[str], digest: str, check: Callable[[], None] = lambda: None) -> None:
+        """Let the open file SOURCE, which is at PATH and was verified, be the blob DIGEST too.
+
+        As a hard link, if nobody else can change the file; else as a copy of the mode 0644 that shares its data where the file system can,
+        made in the kernel. Raises OutputError, and what CHECK raises, called meanwhile.
+        """
+        name = self.temporary()
+        if not self._link(source, path, name):
+            target = self.create(name)
+            try:
+                _copy_content(source, target, check, sync=self.sync)
+            except OSError as error:
+                raise output_error(error, self.path) from None
+            finally:
+                self.close(target)
+        self.add(name, digest)
 
     def add_document(self, media_type: str, document: bytes) -> Descriptor:
         """Store a JSON document as a blob."""
@@ -189,30 +216,86 @@ class Layout:
             blob.finish()
         return Descriptor(media_type, blob.digest, blob.size)
 
-    def commit(self, index: bytes, *, begin: Callable[[], None] = lambda: None) -> None:
-        """Make everything visible, INDEX last. Raises OutputError, and what BEGIN raises.
+    def commit(self, index: bytes, *, check: Callable[[], None] = lambda: None) -> None:
+        """Make everything visible, INDEX last. Raises OutputError, and what CHECK raises.
 
-        begin: called when all is written and nothing is visible yet: the last chance to stop. Where it is the disk that fails after that,
-            the former index stays, and blobs that nobody refers to may stay too: by then another build may count on them.
+        check: called until all is written, and a last time before anything is visible: the last chance to stop. Where it is the disk that
+            fails after that, the former index stays, and blobs that nobody refers to may stay too: by then another build may count on them.
         """
         path = self.path
         try:
-            for name, document in (("oci-layout", LAYOUT), ("index.json", index)):
-                fd = os.open(os.path.join(self._work, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-                with open(fd, "wb") as file:
-                    file.write(document)
-            for path in dict.fromkeys(os.path.dirname(final) for final in self._pending.values()):
+            self._write_documents(index)
+            folders = dict.fromkeys(os.path.dirname(self._blob_path(digest)) for digest in self._pending.values())
+            for path in folders:
                 self._make(os.path.dirname(path))  # a build that made it may have failed meanwhile and taken it away
                 self._make(path)
-            begin()
-            for temporary, path in self._pending.items():
-                os.replace(temporary, path)
-            for name in ("oci-layout", "index.json"):
+            path = self.path
+            if self.sync:
+                flush_files([*self._pending, *DOCUMENTS], self._work, check)
+            check()
+            for name, digest in self._pending.items():
+                path = self._blob_path(digest)
+                os.replace(name, path, src_dir_fd=self._work)
+            self._flush_directories(*folders, *(os.path.dirname(folder) for folder in (*folders, *self._made)))
+            for name in DOCUMENTS:
                 path = self._final(name)
-                os.replace(os.path.join(self._work, name), path)
+                os.replace(name, path, src_dir_fd=self._work)
         except OSError as error:
             raise output_error(error, path) from None
         self._made.clear()
+        with suppress(OSError):  # the new index is there; after a power loss it may be the former one, which is whole as well
+            self._flush_directories(self.path)
+
+    @property
+    def _work(self) -> int:
+        """The hidden directory."""
+        assert self._hidden is not None
+        return self._hidden.fd
+
+    def _prepare(self) -> HiddenDirectory:
+        # With the folders of the blobs: what stands in the way there is better known before an hour's work than after it.
+        for folder in (*_upper_folders(self.path), self.path, self._final("blobs"), self._final("blobs", "sha256")):
+            self._make(folder)
+        for document in map(self._final, DOCUMENTS):
+            if os.path.isdir(document):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), document)
+        blobs = self._final("blobs", "sha256")
+        if os.stat(blobs).st_dev != os.stat(self.path).st_dev:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), blobs)
+        return HiddenDirectory(self.path)
+
+    def _write_documents(self, index: bytes) -> None:
+        for name, document in zip(DOCUMENTS, (LAYOUT, index), strict=True):
+            with open(os.open(name, _NEW_FILE, _FILE_MODE, dir_fd=self._work), "wb") as file:
+                file.write(document)
+
+    def _link(self, source: int, path: str | os.PathLike[str], name: str) -> bool:
+        """Make the file at PATH, which is open as SOURCE, NAME in the hidden directory too, if that does no harm. Is it there?"""
+        with suppress(OSError):
+            verified = os.fstat(source)
+            if not _is_ours_alone(verified):
+                return False
+            os.link(path, name, dst_dir_fd=self._work, follow_symlinks=False)
+            linked = os.stat(name, dir_fd=self._work, follow_symlinks=False)
+            if (linked.st_dev, linked.st_ino) == (verified.st_dev, verified.st_ino):
+                return True
+            self.discard(name)
+        return False
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor that `create` gave. Raises OutputError."""
+        try:
+            os.close(fd)
+        except OSError as error:  # a full quota may show only here
+            raise output_error(error, self.path) from None
+
+    def _flush_directories(self, *paths: str) -> None:
+        if self.sync:
+            for path in dict.fromkeys(paths):
+                flush_directory(path or ".")
+
+    def _blob_path(self, digest: str) -> str:
+        return self._final("blobs", *digest.split(":"))
 
     def _final(self, *names: str) -> str:
         return os.path.join(self.path, *names)
@@ -229,41 +312,11 @@ class Layout:
         else:
             self._made.append(folder)
 
-    def _open_work(self) -> str:
-        while True:
-            work = self._final(f"{_PREFIX}{os.urandom(8).hex()}")
-            os.mkdir(work, _FOLDER_MODE)
-            self._made.append(work)
-            with suppress(FileNotFoundError):  # taken for a stale one before we had the lock
-                self._lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
-                os.stat(work)
-                return work
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
-
-    def _clear_stale(self) -> None:
-        """Remove what builds that were killed have left: their directories, no longer locked."""
-        for name in os.listdir(self.path):
-            if not name.startswith(_PREFIX):
-                continue
-            with suppress(OSError):
-                fd = os.open(self._final(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(self._final(name))
-                finally:
-                    os.close(fd)
-
     def _undo(self) -> None:
         """Remove the hidden directory, and every folder that was made for a build that did not come to its end."""
-        if self._lock >= 0:
-            with suppress(OSError):
-                _remove(self._work)
-            with suppress(OSError):  # nothing was written through it, and the image may be complete
-                os.close(self._lock)
-            self._lock = -1
+        if self._hidden is not None:
+            self._hidden.remove()
+            self._hidden = None
         for folder in reversed(self._made):
             with suppress(OSError):
                 os.rmdir(folder)

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -138,7 +137,7 @@ class Parents:
                 else:
                     for _ in gauge.watch(blob):
                         pass
-                _carry(blob.fd, path, self._layout, descriptor.digest)
+                self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
                 taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
             else:
                 self._explain(f"{path}: recompressed from {codec} to {target}")
@@ -211,18 +210,3 @@ def _codec(descriptor: ReadDescriptor, where: str) -> str:
     if codec is None:
         raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
     return codec
-
-
-def _carry(fd: int, path: Path, layout: Layout, digest: str) -> None:
-    """Let the open, verified blob FD be a blob of LAYOUT too: as a hard link, a reflink, or a copy made by the kernel."""
-    temporary = layout.temporary()
-    with suppress(OSError):
-        os.link(path, temporary)
-        linked, verified = os.lstat(temporary), os.fstat(fd)
-        # Others must be able to read what we write, and a symbolic link is no blob.
-        if (linked.st_dev, linked.st_ino) == (verified.st_dev, verified.st_ino) and linked.st_mode & 0o444 == 0o444:
-            layout.add(temporary, *digest.split(":"))
-            return
-        os.unlink(temporary)
-    layout.copy(fd, temporary)
-    layout.add(temporary, *digest.split(":"))

@@ -148,6 +148,17 @@ WRAP(int, rename, (const char *from, const char *to), (const char *, const char 
      return happens("rename", AT_FDCWD, to) ? -1 : real(from, to);)
 WRAP(int, link, (const char *from, const char *to), (const char *, const char *),
      return happens("link", AT_FDCWD, to) ? -1 : real(from, to);)
+WRAP(int, renameat, (int at, const char *from, int to_at, const char *to), (int, const char *, int, const char *),
+     return happens("rename", to_at, to) ? -1 : real(at, from, to_at, to);)
+WRAP(int, linkat, (int at, const char *from, int to_at, const char *to, int flags), (int, const char *, int, const char *, int),
+     return happens("link", to_at, to) ? -1 : real(at, from, to_at, to, flags);)
+WRAP(int, mkdirat, (int at, const char *name, mode_t mode), (int, const char *, mode_t),
+     return happens("mkdir", at, name) ? -1 : real(at, name, mode);)
+WRAP(int, unlinkat, (int at, const char *name, int flags), (int, const char *, int),
+     return happens(flags ? "rmdir" : "unlink", at, name) ? -1 : real(at, name, flags);)
+WRAP(int, rmdir, (const char *name), (const char *), return happens("rmdir", AT_FDCWD, name) ? -1 : real(name);)
+WRAP(int, flock, (int fd, int operation), (int, int), return happens("flock", fd, NULL) ? -1 : real(fd, operation);)
+WRAP(int, fsync, (int fd), (int), return happens("fsync", fd, NULL) ? -1 : real(fd);)
 WRAP(int, mkdir, (const char *name, mode_t mode), (const char *, mode_t), return happens("mkdir", AT_FDCWD, name) ? -1 : real(name, mode);)
 WRAP(int, close, (int fd), (int), int fails = happens("close", fd, NULL), error = errno; int end = real(fd);
      if (fails) errno = error; return fails ? -1 : end;)

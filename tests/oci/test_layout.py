@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import clients
 import pytest
 
 from build_oci.errors import OutputError
@@ -49,27 +52,16 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     assert (tmp_path / "index.json").read_bytes() == b"{}"
 
 
-def test_leftovers_of_the_dead_are_cleared_and_the_living_left_alone(tmp_path: Path) -> None:
-    """Spec 3: "the next build clears what a SIGKILL left"; another build at work is no leftover."""
-    for name in ("dead", "alive"):
-        (tmp_path / f".build-oci-{name}").mkdir()
-        (tmp_path / f".build-oci-{name}" / "0").write_text("")
+def test_a_build_at_work_is_no_leftover(tmp_path: Path) -> None:
+    """Another build may be writing to the same output."""
     (tmp_path / "blobs" / "sha256").mkdir(parents=True)
     (tmp_path / "blobs" / "sha256" / "other").write_text("somebody's")
-    lock = os.open(tmp_path / ".build-oci-alive", os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with Layout(tmp_path) as layout:
-        layout.commit(b"{}")
-    os.close(lock)
-    assert files(tmp_path) == [
-        ".build-oci-alive",
-        ".build-oci-alive/0",
-        "blobs",
-        "blobs/sha256",
-        "blobs/sha256/other",
-        "index.json",
-        "oci-layout",
-    ]
+    with Layout(tmp_path) as alive:
+        write(tmp_path)
+        (hidden,) = tmp_path.glob(".build-oci-*")
+        alive.commit(b"[]")
+    assert hidden.name not in os.listdir(tmp_path)
+    assert (tmp_path / "blobs" / "sha256" / "other").read_text() == "somebody's"
 
 
 def write(output: Path) -> None:
@@ -96,11 +88,157 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     assert files(tmp_path) == before
 
 
-def test_a_copy_is_the_same(tmp_path: Path) -> None:
-    """Spec 5: blobs of a parent are copied in the kernel where they cannot be linked."""
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(3 << 20))
-    with Layout(tmp_path / "output") as layout, source.open("rb") as file:
-        copy = layout.temporary()
-        layout.copy(file.fileno(), copy)
-        assert Path(copy).read_bytes() == source.read_bytes()
+def carried(parent: Path, output: Path) -> Path:
+    """The blob at PARENT, carried into the layout OUTPUT."""
+    digest = f"sha256:{hashlib.sha256(parent.read_bytes()).hexdigest()}"
+    with Layout(output) as layout, parent.open("rb") as file:
+        layout.carry(file.fileno(), parent, digest)
+        layout.commit(b"{}")
+    return output / "blobs" / digest.replace(":", "/")
+
+
+@pytest.mark.parametrize(("mode", "linked"), [(0o644, True), (0o444, True), (0o600, False), (0o666, False), (0o4777, False)])
+def test_a_carried_blob_is_the_same(tmp_path: Path, mode: int, linked: bool) -> None:
+    """Spec 3, 5: readable by everyone, shared with the parent only where nobody else can change it."""
+    parent = tmp_path / "parent"
+    parent.write_bytes(os.urandom(3 << 20))
+    parent.chmod(mode)
+    blob = carried(parent, tmp_path / "output")
+    assert blob.read_bytes() == parent.read_bytes()
+    assert blob.stat().st_mode & 0o7777 == (mode if linked else 0o644)
+    assert blob.samefile(parent) == linked
+
+
+def test_a_blob_of_somebody_else_is_copied(tmp_path: Path) -> None:
+    """Its owner could change it later."""
+    clients.need_root()
+    parent = tmp_path / "parent"
+    parent.write_bytes(b"content")
+    os.chown(parent, 65534, 65534)
+    blob = carried(parent, tmp_path / "output")
+    assert not blob.samefile(parent)
+    assert (blob.stat().st_uid, blob.read_bytes()) == (0, b"content")
+
+
+# ---- what killed builds have left
+
+HIDDEN = ".build-oci-0123456789abcdef"
+
+
+def leftover(
+    folder: Path, name: str = HIDDEN, content: tuple[str, ...] = ("0", "17", "index.json", "oci-layout"), mode: int = 0o700
+) -> Path:
+    path = folder / name
+    path.mkdir(mode)
+    for file in content:
+        (path / file).write_text("")
+    return path
+
+
+def test_leftovers_are_cleared(tmp_path: Path) -> None:
+    """Spec 3: "the next build clears what a SIGKILL left"."""
+    leftover(tmp_path)
+    write(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["blobs", "index.json", "oci-layout"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode"),
+    [
+        (".build-oci-config", (), 0o700),
+        (".build-oci-0123456789ABCDEF", ("0",), 0o700),
+        (".build-oci-0123456789abcde", ("0",), 0o700),
+        (".build-oci-0123456789abcdef0", ("0",), 0o700),
+        (".build-oci-0123456789abcdef\n", ("0",), 0o700),
+        (HIDDEN + "-unlocked", ("0",), 0o700),
+        (HIDDEN, ("0", "dakota.yaml"), 0o700),
+        (HIDDEN, ("0", "1.yaml"), 0o700),
+        (HIDDEN, ("0",), 0o755),
+    ],
+)
+def test_what_looks_like_a_leftover_is_left_alone(tmp_path: Path, name: str, content: tuple[str, ...], mode: int) -> None:
+    """Spec 6: "Nothing that we did not make is removed"."""
+    leftover(tmp_path, name, content, mode)
+    before = files(tmp_path)
+    write(tmp_path)
+    assert set(before) <= set(files(tmp_path))
+
+
+def test_a_leftover_with_a_directory_inside_stays_whole(tmp_path: Path) -> None:
+    (leftover(tmp_path) / "18").mkdir()
+    before = files(tmp_path)
+    write(tmp_path)
+    after = files(tmp_path)
+    assert f"{HIDDEN}/18" in after
+    assert set(before) - set(after) <= {f"{HIDDEN}/{name}" for name in ("0", "17", "index.json", "oci-layout")}
+
+
+def test_a_symbolic_link_is_no_leftover(tmp_path: Path) -> None:
+    elsewhere = leftover(tmp_path, "elsewhere")
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / HIDDEN).symlink_to(elsewhere)
+    write(output)
+    assert (output / HIDDEN).is_symlink()
+    assert len(os.listdir(elsewhere)) == 4
+
+
+def test_a_leftover_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    clients.need_root()
+    path = leftover(tmp_path)
+    os.chown(path, 65534, 65534)
+    write(tmp_path)
+    assert len(os.listdir(path)) == 4
+
+
+def test_hidden_directory_is_private(tmp_path: Path) -> None:
+    with Layout(tmp_path):
+        (hidden,) = tmp_path.glob(".build-oci-*")
+        assert hidden.stat().st_mode & 0o7777 == 0o700
+
+
+def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spec 6: a signal acts within half a second everywhere. The lock is asked for again on a directory of another name."""
+    seen: list[int] = []
+    lock = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        assert operation & fcntl.LOCK_NB
+        seen.append(os.fstat(fd).st_ino)
+        if len(seen) < 4:
+            raise BlockingIOError(errno.EAGAIN, "held by another")
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path)
+    assert len(seen) == 4
+    assert sorted(os.listdir(tmp_path)) == ["blobs", "index.json", "oci-layout"]
+
+
+def test_a_lock_that_others_always_hold_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise BlockingIOError(errno.EAGAIN, "held by another")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OutputError, match="cannot be written: Resource temporarily unavailable"):
+        write(tmp_path)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EIO, errno.ENOTSUP, errno.EINVAL, errno.EBADF])
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """The build goes on. Its directory has a name that no other build takes for a leftover, should locks work for that one."""
+    lock = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    leftover(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Layout(tmp_path) as layout:
+        layout.add_document("application/x", b"{}")
+        monkeypatch.setattr(fcntl, "flock", lock)
+        write(tmp_path)
+        layout.commit(b"[]")
+    assert (tmp_path / "index.json").read_bytes() == b"[]"
+    assert sorted(os.listdir(tmp_path)) == ["blobs", "index.json", "oci-layout"]
