@@ -8,7 +8,6 @@ names blobs that are whole.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -21,12 +20,11 @@ from build_oci.errors import OutputError
 from build_oci.oci.documents import LAYOUT, Descriptor
 from build_oci.oci.durable import WRITE_OUT, flush_directory, flush_files, start_write_out
 from build_oci.oci.hidden import HiddenDirectory
+from build_oci.oci.transfer import clone_or_copy
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# <linux/fs.h>: let a file share the data of another.
-_FICLONE = 0x40049409
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,32 +52,6 @@ def _upper_folders(path: str) -> list[str]:
     while (upper := os.path.dirname(path)) not in ("", path):
         folders.append(path := upper)
     return folders[::-1]
-
-
-def _copy_content(source: int, target: int, check: Callable[[], None], *, sync: bool) -> None:
-    with suppress(OSError):
-        fcntl.ioctl(target, _FICLONE, source)
-        return
-    size = os.fstat(source).st_size
-    copied = 0
-    in_kernel = True  # until it turns out that the file systems do not know the call, or are of different kinds
-    while copied < size:
-        check()
-        step = min(size - copied, WRITE_OUT)
-        try:
-            done = os.copy_file_range(source, target, step, copied, copied) if in_kernel else os.sendfile(target, source, copied, step)
-        except OSError:
-            if not in_kernel:
-                raise
-            done = 0
-        if not done and not in_kernel:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if not done:
-            in_kernel = False
-            os.lseek(target, copied, os.SEEK_SET)
-        if sync:
-            start_write_out(target, copied, done)
-        copied += done
 
 
 def _is_ours_alone(status: os.stat_result) -> bool:
@@ -168,6 +140,11 @@ class Layout:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._undo()
 
+    @property
+    def folder(self) -> str:
+        """The directory that the hidden directory is made in."""
+        return self.path
+
     def blob(self) -> Blob:
         """A new blob; safe to call from several threads."""
         return Blob(self)
@@ -202,7 +179,7 @@ class Layout:
         if not self._link(source, path, name):
             target = self.create(name)
             try:
-                _copy_content(source, target, check, sync=self.sync)
+                clone_or_copy(source, target, check, sync=self.sync)
             except OSError as error:
                 raise output_error(error, self.path) from None
             finally:

@@ -1,0 +1,112 @@
+"""Bytes on their way out: from file to file within the kernel, and to descriptors behind which somebody else reads."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from build_oci.oci.durable import WRITE_OUT, start_write_out
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# <linux/fs.h>: let a file share the data of another.
+_FICLONE = 0x40049409
+_STEP = 8 << 20  # bytes between two looks at whether to stop
+# A pipe that polls as writable takes so many bytes without waiting (PIPE_BUF).
+_PIPE_STEP = 4096
+_LOOK_ABOUT = 100  # milliseconds
+
+
+def clone_or_copy(source: int, target: int, check: Callable[[], None], *, sync: bool) -> None:
+    """Fill the new file TARGET with the content of the file SOURCE, sharing its data where the file system can. Raises OSError."""
+    with suppress(OSError):
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    copy_file(source, target, 0, check, sync=sync)
+
+
+def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, sync: bool) -> int:
+    """Copy all of the file SOURCE to the offset AT of the file TARGET; the size in bytes. Raises OSError, and what CHECK raises.
+
+    sync: begin to write it to the disk meanwhile.
+    """
+    size = os.fstat(source).st_size
+    copied = begun = 0
+    in_kernel = True  # until it turns out that the file systems do not know the call, or are of different kinds
+    while copied < size:
+        check()
+        step = min(size - copied, _STEP)
+        try:
+            done = os.copy_file_range(source, target, step, copied, at + copied) if in_kernel else os.sendfile(target, source, copied, step)
+        except OSError:
+            if not in_kernel:
+                raise
+            done = 0
+        if not done and not in_kernel:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if not done:
+            in_kernel = False
+            os.lseek(target, at + copied, os.SEEK_SET)
+        copied += done
+        if sync and copied - begun >= WRITE_OUT:
+            start_write_out(target, at + begun, copied - begun)
+            begun = copied
+    return size
+
+
+class Stream:
+    """Writes to the open descriptor `fd`. Calls `check` ten times a second while nobody reads; what it raises ends the writing."""
+
+    def __init__(self, fd: int, check: Callable[[], None]) -> None:
+        self._fd = fd
+        self._check = check
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+    def write(self, data: Buffer) -> None:
+        """Write all of DATA. Raises OSError."""
+        view = memoryview(data).cast("B")
+        while len(view):
+            self._wait()
+            with suppress(BlockingIOError):
+                view = view[os.write(self._fd, view[: _PIPE_STEP if self._is_pipe else _STEP]) :]
+
+    def copy(self, source: int) -> int:
+        """Write all of the file SOURCE; its size in bytes. Raises OSError."""
+        size = os.fstat(source).st_size
+        copied = 0
+        while copied < size:
+            self._wait()
+            try:
+                done = self._copy_some(source, copied, min(size - copied, _STEP))
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBADF):  # a descriptor that takes bytes from user space only
+                    raise
+                data = os.pread(source, min(size - copied, 1 << 20), copied)
+                self.write(data)
+                done = len(data)
+            if not done:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            copied += done
+        return size
+
+    def _copy_some(self, source: int, offset: int, size: int) -> int:
+        if self._is_pipe:
+            return os.splice(source, self._fd, size, offset_src=offset, flags=os.SPLICE_F_NONBLOCK)
+        return os.sendfile(self._fd, source, offset, size)
+
+    def _wait(self) -> None:
+        """Wait until a write would not."""
+        self._check()
+        while not self._poll.poll(_LOOK_ABOUT):
+            self._check()
