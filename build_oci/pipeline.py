@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from build_oci.codec.table import block_size, least_memory
@@ -12,6 +12,7 @@ from build_oci.config.load import BuildConfig, check_paths
 from build_oci.errors import UsageError
 from build_oci.image import BuiltImage, Context, build_image
 from build_oci.oci import documents as oci
+from build_oci.oci.archive import open_output
 from build_oci.oci.layout import Layout
 from build_oci.oci.media_types import LAST_EPOCH, MEDIA_TYPE_INDEX, REF_NAME_KEY
 from build_oci.progress import Listener, ignore
@@ -24,9 +25,13 @@ _AMPLE = 256 << 20  # bytes of prefetch-limit-mb, with which the promise of memo
 
 
 class BuildResult(NamedTuple):
-    """The layout that was written, and its images in the order of the configuration."""
+    """The layout that was written, and its images in the order of the configuration.
+
+    digest: what `index.json` names if that is one thing, else of `index.json` itself.
+    """
 
     output: str
+    digest: str
     images: tuple[BuiltImage, ...]
 
 
@@ -40,12 +45,17 @@ def build(
     started: Callable[[Callable[[], None]], None] = lambda _: None,
     on_progress: Listener = ignore,
     explain: Callable[[str], None] = lambda _: None,
+    sync: bool = True,
+    prune: bool = False,
 ) -> BuildResult:
-    """Build every image of CONFIG into the layout OUTPUT with so many WORKERS (threads; None: the CPUs that this process may use).
+    """Build every image of CONFIG into the layout OUTPUT (a directory, `oci:DIRECTORY`, `oci-archive:FILE`, `oci-archive:-`).
+
+    workers: threads; None: as many as there are CPUs that this process may use.
 
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
     warn: called, from any thread, with each warning. explain: the same with a line on each decision: codec, kernel, what becomes of layers.
     on_progress: called, from any thread and some hundred times a second, with how far each image is; what it raises ends the build.
+    sync: wait until the disk has all blobs before the index names them. prune: then remove the blobs that the new index does not reach.
     started: called before the output is touched, with a function that makes the build end with Cancelled; any thread may call it, and so
         may a signal handler: an exception out of one, in the midst of making or removing something, would leave it behind. Once the first
         file is being renamed to its place it has no effect any more: the build ends, and successfully.
@@ -56,7 +66,8 @@ def build(
     _check_arguments(config, workers, epoch)
     workers = usable_cpus() if workers is None else workers
     check_paths(config)
-    _refuse_output_in_layer(config, output)
+    made = open_output(output, sync=sync)
+    _refuse_output_in_layer(config, made.folder)
     created = int(time.time()) if epoch is None else epoch
     block = block_size(config.compression, config.level)
     at_once = min(IMAGES_AT_ONCE, len(config.images))
@@ -68,7 +79,7 @@ def build(
         one_heap(32 << 20 if workers <= 4 and config.prefetch_limit >= _AMPLE else 4 << 20)
     started(threads.cancel)
     _explain_settings(config, workers, explain)
-    with Layout(output) as layout, threads:
+    with made as layout, threads:
         parents = None
         if any(image.parent for image in config.images):
             from build_oci.parent.layers import Parents
@@ -77,8 +88,21 @@ def build(
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
         numbered = list(enumerate(config.images))
         images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
-        layout.commit(_index(layout, config, [image.descriptor for image in images]), check=threads.check)
-    return BuildResult(os.fspath(output), tuple(images))
+        listed, annotations = _listed(layout, config, [image.descriptor for image in images])
+        index = oci.index(listed, annotations)
+        layout.commit(index, check=threads.check)
+        if prune:
+            layout.prune(warn, explain)
+    digest = listed[0].digest if len(listed) == 1 else _digest(index)
+    return BuildResult(os.fspath(output), digest, tuple(images))
+
+
+def _digest(document: bytes) -> str:
+    from build_oci._native.sha256 import Sha256
+
+    content = Sha256()
+    content.update(document)
+    return f"sha256:{content.digest().hex()}"
 
 
 def _check_arguments(config: object, workers: object, epoch: object) -> None:
@@ -91,13 +115,12 @@ def _check_arguments(config: object, workers: object, epoch: object) -> None:
         raise UsageError(f"{workers!r} is no number of threads", where="workers")
 
 
-def _index(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -> bytes:
-    """What `index.json` holds: the images, or with `ref-name` the one index that holds them, so that a client copies all by one name."""
-    index = oci.index(images, config.annotations)
+def _listed(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -> tuple[list[oci.Descriptor], Mapping[str, str]]:
+    """What `index.json` lists, and its annotations: IMAGES, or with `ref-name` one index of them, so that a client copies all by one name."""
     if config.ref_name is None:
-        return index
-    descriptor = layout.add_document(MEDIA_TYPE_INDEX, index)
-    return oci.index([descriptor._replace(annotations={REF_NAME_KEY: config.ref_name})], {})
+        return images, config.annotations
+    index = layout.add_document(MEDIA_TYPE_INDEX, oci.index(images, config.annotations))
+    return [index._replace(annotations={REF_NAME_KEY: config.ref_name})], {}
 
 
 def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str], None]) -> None:
@@ -116,5 +139,5 @@ def _refuse_output_in_layer(config: BuildConfig, output: str | os.PathLike[str])
     for image in config.images:
         if image.layer is not None and os.path.commonpath((path, layer := os.path.realpath(image.layer))) == layer:
             raise UsageError(
-                f"the output {output} lies inside this directory", where=image.layer_where, hint="write elsewhere with --output"
+                f"the output {os.fspath(output)} lies inside this directory", where=image.layer_where, hint="write elsewhere with --output"
             )

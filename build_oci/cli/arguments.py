@@ -12,6 +12,11 @@ from build_oci.version import __version__
 MAX_WORKERS = 1024
 SHELLS = ("bash", "zsh", "fish")
 
+_OUTPUT = (
+    "write the layout there (default: the current directory); oci-archive:FILE writes it as one archive, oci-archive:- to standard output"
+)
+_NO_SYNC = "do not wait until the disk has everything: quicker, but after a power loss the index may name empty blobs"
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -24,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
         _, _, first = message.partition("unrecognized arguments: ")
         first = first.partition(" ")[0].partition("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
-        near = get_close_matches(first, known if first.startswith("-") else ["verify"], n=1) if first else []
+        near = get_close_matches(first, known if first.startswith("-") else ["verify", "merge"], n=1) if first else []
         if near:
             return f"did you mean `{near[0]}`?"
         if first and os.path.isfile(first):
@@ -58,20 +63,23 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         formatter_class=_formatter,
         prog="build-oci",
-        usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]",
+        usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]\n       build-oci merge LAYOUT... -o OUT",
         description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
         allow_abbrev=False,
     )
     add = made.add_argument
     add("-j", "--workers", metavar="N", type=_count, help="worker threads (default: the CPUs this process may use)")
     add("-f", "--file", metavar="FILE", type=_path, default="-", help="read the configuration there; - is standard input (the default)")
-    add("-o", "--output", metavar="DIR", type=_path, default=".", help="write the layout there (default: the current directory)")
+    add("-o", "--output", metavar="DIR", type=_path, default=".", help=_OUTPUT)
     add("--check", action="store_true", help="validate the configuration and look at every path it names; build nothing")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
     volume.add_argument("-v", "--verbose", action="store_true", help="say what is decided and why, and a summary line for each image")
     add("--metrics", metavar="FILE", type=_path, help="write sizes, counts and times there, as JSON")
+    add("--digestfile", metavar="FILE", type=_path, help="write the digest of the index, or of the one manifest, there and nothing else")
+    add("--prune", action="store_true", help="afterwards remove the blobs of the output that its index does not reach")
+    add("--no-sync", action="store_true", help=_NO_SYNC)
     add("--schema", action="store_true", help="print the JSON Schema of the configuration, for editors")
     add("--version", action="version", version=f"build-oci {__version__}")
     add("--print-completion", metavar="SHELL", choices=SHELLS, help=f"print the completion of options for a shell: {', '.join(SHELLS)}")
@@ -91,6 +99,25 @@ def verify_parser() -> argparse.ArgumentParser:
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="mismatches only")
     volume.add_argument("-v", "--verbose", action="store_true", help="what is odd but allowed, too, and what was looked at")
+    return made
+
+
+def merge_parser() -> argparse.ArgumentParser:
+    """What may stand behind `merge`."""
+    made = _Parser(
+        formatter_class=_formatter,
+        prog="build-oci merge",
+        description="Writes one layout with the images of several, for example one for each architecture.",
+        allow_abbrev=False,
+    )
+    made.add_argument("layouts", metavar="LAYOUT", nargs="+", type=_path, help="a layout, written by any builder")
+    made.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help=_OUTPUT)
+    made.add_argument("-j", "--workers", metavar="N", type=_count, help="blobs to read at once (default: the CPUs this process may use)")
+    made.add_argument("--digestfile", metavar="FILE", type=_path, help="write the digest of the index there and nothing else")
+    made.add_argument("--no-sync", action="store_true", help=_NO_SYNC)
+    volume = made.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
+    volume.add_argument("-v", "--verbose", action="store_true", help="a summary line, even where standard error is no terminal")
     return made
 
 

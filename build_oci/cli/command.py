@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from build_oci.cli.arguments import completion, parser, verify_parser
+from build_oci.cli.arguments import completion, merge_parser, parser, verify_parser
 from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str], signals: Signals) -> int:
     if argv[:1] == ["verify"]:
         return _verify(verify_parser().parse_args(argv[1:]))
+    if argv[:1] == ["merge"]:
+        return _merge(merge_parser().parse_args(argv[1:]), signals)
     options = parser().parse_args(argv)
     if options.schema:
         import json
@@ -77,10 +79,7 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
     for warning in config.warnings:
         warn(warning)
     talks = options.verbose or (is_terminal(sys.stderr) and not options.quiet)
-    if options.metrics:
-        from build_oci.cli.metrics import check_writable
-
-        check_writable(options.metrics)
+    _check_files(options)
     if options.check:
         check_paths(config)
         if talks:
@@ -118,9 +117,38 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if found.mismatches else 0
 
 
+def _check_files(options: argparse.Namespace) -> None:
+    from build_oci.oci.output_files import check_writable
+
+    for option in ("metrics", "digestfile"):
+        if path := getattr(options, option, None):
+            check_writable(path, f"--{option}")
+
+
+def _merge(options: argparse.Namespace, signals: Signals) -> int:
+    from build_oci.merge import merge
+    from build_oci.oci.output_files import write_file
+
+    _check_files(options)
+    merged = merge(
+        options.layouts,
+        options.output,
+        workers=options.workers,
+        sync=not options.no_sync,
+        warn=_warner(options, say),
+        started=signals.cancel_by,
+    )
+    if options.digestfile:
+        write_file(options.digestfile, merged.digest.encode(), "--digestfile", signals.check)
+    if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
+        say(f"build-oci: {merged.digest}: {counted(merged.images, 'image')}, {counted(merged.blobs, 'blob')}, {merged.size / 1e6:,.1f} MB")
+    return 0
+
+
 def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: Signals) -> None:
     from build_oci.cli.bars import reporter
-    from build_oci.cli.metrics import metrics, summary, write_metrics
+    from build_oci.cli.metrics import as_json, metrics, summary
+    from build_oci.oci.output_files import write_file
     from build_oci.pipeline import build
     from build_oci.progress import ignore
     from build_oci.work.cpus import usable_cpus
@@ -146,12 +174,17 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
             started=signals.cancel_by,
             on_progress=reports or ignore,
             explain=explain,
+            sync=not options.no_sync,
+            prune=options.prune,
         )
     finally:
         if reports:
             reports.close()
     if options.metrics:
-        write_metrics(options.metrics, metrics(config, result, workers=workers, seconds=time.monotonic() - started))
+        document = metrics(config, result, workers=workers, seconds=time.monotonic() - started)
+        write_file(options.metrics, as_json(document), "--metrics", signals.check)
+    if options.digestfile:
+        write_file(options.digestfile, result.digest.encode(), "--digestfile", signals.check)
     if talks:
         for image in result.images:
             say(summary(image))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
-from build_oci.errors import OutputError, counted
+from build_oci.errors import counted
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
@@ -51,26 +50,6 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
     }
 
 
-def check_writable(path: str) -> None:
-    """Raises OutputError if no file can be written at PATH: better known before an hour's work than after it."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError("no file can be written here", where=path, hint="name a file in a directory that exists with --metrics")
-
-
-def write_metrics(path: str, document: dict[str, Any]) -> None:
-    """Write DOCUMENT to PATH, whole or not at all. Raises OutputError."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
-                file.write("\n")
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        hint = "the image itself is built; name a file elsewhere with --metrics"
-        raise OutputError(f"cannot be written: {error.strerror}", where=path, hint=hint) from None
+def as_json(document: dict[str, Any]) -> bytes:
+    """DOCUMENT as a file holds it."""
+    return json.dumps(document, indent=1).encode() + b"\n"

@@ -32,6 +32,11 @@ class Signals:
         """From now on call CANCEL rather than raise."""
         self._cancel = cancel
 
+    def check(self) -> None:
+        """Raise Stopped once a signal has asked to stop."""
+        if self.caught:
+            raise Stopped
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if not self.caught:
             self.caught = number

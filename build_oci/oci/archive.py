@@ -96,6 +96,9 @@ class Archive(Layout):
         except OSError as error:
             raise output_error(error, self._where) from None
 
+    def prune(self, warn: Callable[[str], None], explain: Callable[[str], None]) -> None:
+        """There is nothing to do: an archive holds what its index reaches."""
+
     def _followed(self) -> Target:
         if self._target is None:
             try:

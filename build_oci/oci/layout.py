@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from build_oci._native.sha256 import Sha256
-from build_oci.errors import OutputError
+from build_oci.errors import OutputError, ParentError, counted
 from build_oci.oci.documents import LAYOUT, Descriptor
 from build_oci.oci.durable import WRITE_OUT, flush_directory, flush_files, start_write_out
 from build_oci.oci.hidden import HiddenDirectory
@@ -222,6 +222,20 @@ class Layout:
         self._made.clear()
         with suppress(OSError):  # the new index is there; after a power loss it may be the former one, which is whole as well
             self._flush_directories(self.path)
+
+    def prune(self, warn: Callable[[str], None], explain: Callable[[str], None]) -> None:
+        """Remove the blobs that the index does not reach; to be called after `commit`. WARN is told where that cannot be done."""
+        from build_oci.oci.prune import prune
+
+        assert self._hidden is not None
+        try:
+            removed = prune(self.path, self._hidden.others_at_work)
+        except ParentError as error:
+            warn(f"nothing was pruned: {error}")
+        except OSError as error:
+            warn(f"{error.filename or self.path}: cannot be pruned: {error.strerror}")
+        else:
+            explain(f"{self.path}: {counted(removed.blobs, 'blob')} pruned, {removed.size / 1e6:,.1f} MB")
 
     @property
     def _work(self) -> int:
