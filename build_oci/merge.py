@@ -23,6 +23,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _MOST_READERS = 8  # threads: beyond that, the file system is the limit
 _PLATFORM = ("os", "architecture", "variant", "os.version", "os.features")
 # Layers that their distributor keeps to himself may be missing.
+_LEAVE_OUT = "leave this layout out, or build it again"
 _ELSEWHERE = ("nondistributable", "foreign")
 
 
@@ -159,7 +160,9 @@ class _Merging:
             self._add_annotations(annotations, document, where)
             for entry in self._entries(part.source, document, where):
                 if self._is_index(entry):
-                    raise ParentError("is an index within an index of an index, which cannot be merged", where=entry.where)
+                    raise ParentError(
+                        "is an index within an index, which cannot be merged with another", where=entry.where, hint=_LEAVE_OUT
+                    )
                 self._take_image(entry, name)
                 manifests.append(entry.kept)
         written = self._layout.add_document(MEDIA_TYPE_INDEX, _index(manifests, annotations))
@@ -189,7 +192,7 @@ class _Merging:
         document = source.document(entry.descriptor)
         where = str(source.blob_path(entry.descriptor.digest))
         if (document.get("mediaType") or entry.descriptor.media_type or MEDIA_TYPE_MANIFEST) not in MANIFESTS:
-            raise ParentError("is no image manifest", where=where)
+            raise ParentError("is no manifest of an image", where=where, hint=_LEAVE_OUT)
         config = parse_descriptor(document.get("config"), f"{where}: config")
         layers = parse_descriptors(document, "layers", where)
         platform = entry.descriptor.platform
@@ -225,7 +228,9 @@ class _Merging:
         former = self._blobs.setdefault(descriptor.digest, _Blob(source, descriptor))
         if former.descriptor.size != descriptor.size:
             where = str(source.blob_path(descriptor.digest))
-            raise ParentError(f"is said to have {descriptor.size} bytes, and elsewhere {former.descriptor.size}", where=where)
+            raise ParentError(
+                f"is said to have {descriptor.size} bytes, and elsewhere {former.descriptor.size}", where=where, hint=_LEAVE_OUT
+            )
 
     def _add_annotations(self, annotations: dict[str, str], document: dict[str, Any], where: str) -> None:
         """Add the annotations of the index DOCUMENT; of two values the first one stays, with a warning."""

@@ -231,7 +231,7 @@ class Layout:
         try:
             removed = prune(self.path, self._hidden.others_at_work)
         except ParentError as error:
-            warn(f"nothing was pruned: {error}")
+            warn(f"{error}; nothing was pruned")
         except OSError as error:
             warn(f"{error.filename or self.path}: cannot be pruned: {error.strerror}")
         else:

@@ -34,7 +34,7 @@ def prune(layout: str, others_at_work: Callable[[], bool], check: Callable[[], N
     # In this order: what another build adds from here on is not in the list, and what it adds anew is another file.
     there = list(_blobs(layout))
     if others_at_work():
-        raise ParentError("another build is writing to this layout", where=layout)
+        raise ParentError("another build is writing to this layout", where=layout, hint="let the next build prune it")
     reached = _reached(Source(Path(layout)), check)
     removed = Pruned(0, 0)
     for algorithm in _NAMES:

@@ -144,7 +144,6 @@ RUN_TIME = {
     ("config/load.py", "{}"),  # _path_hint, and BadValue's own
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/layout.py", "cannot be written: {}"),  # by errno
-    ("cli/metrics.py", "cannot be written: {}"),
     ("parent/manifest.py", "holds no image for {}/{}, only for: {}"),
     ("oci/untrusted.py", "has {} bytes, but its descriptor says {}"),
     ("oci/untrusted.py", "is damaged: its content has the digest {}:{}"),

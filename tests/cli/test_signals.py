@@ -52,7 +52,7 @@ def unignored() -> None:
 
 @pytest.mark.parametrize(
     ("module", "images"),
-    [("layout", 1), ("layout", 3), ("workers", 1), ("workers", 3), ("pipeline", 1), ("pipeline", 3), ("layer/pack", 1)],
+    [("oci/layout", 1), ("oci/hidden", 3), ("work/crew", 1), ("work/crew", 3), ("pipeline", 1), ("pipeline", 3), ("layer/pack", 1)],
 )
 def test_signal_at_any_line(module: str, images: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A signal that arrives at whatever line of a module: either it stopped the build and left nothing, or it came too late."""
