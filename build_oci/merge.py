@@ -23,7 +23,6 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _MOST_READERS = 8  # threads: beyond that, the file system is the limit
 _PLATFORM = ("os", "architecture", "variant", "os.version", "os.features")
 # Layers that their distributor keeps to himself may be missing.
-_LEAVE_OUT = "leave this layout out, or build it again"
 _ELSEWHERE = ("nondistributable", "foreign")
 
 
@@ -160,9 +159,7 @@ class _Merging:
             self._add_annotations(annotations, document, where)
             for entry in self._entries(part.source, document, where):
                 if self._is_index(entry):
-                    raise ParentError(
-                        "is an index within an index, which cannot be merged with another", where=entry.where, hint=_LEAVE_OUT
-                    )
+                    raise ParentError("is an index within an index, and cannot be merged", where=entry.where, hint="leave this layout out")
                 self._take_image(entry, name)
                 manifests.append(entry.kept)
         written = self._layout.add_document(MEDIA_TYPE_INDEX, _index(manifests, annotations))
@@ -192,7 +189,7 @@ class _Merging:
         document = source.document(entry.descriptor)
         where = str(source.blob_path(entry.descriptor.digest))
         if (document.get("mediaType") or entry.descriptor.media_type or MEDIA_TYPE_MANIFEST) not in MANIFESTS:
-            raise ParentError("is no manifest of an image", where=where, hint=_LEAVE_OUT)
+            raise ParentError("is no manifest of an image", where=where, hint="leave this layout out")
         config = parse_descriptor(document.get("config"), f"{where}: config")
         layers = parse_descriptors(document, "layers", where)
         platform = entry.descriptor.platform
@@ -229,7 +226,7 @@ class _Merging:
         if former.descriptor.size != descriptor.size:
             where = str(source.blob_path(descriptor.digest))
             raise ParentError(
-                f"is said to have {descriptor.size} bytes, and elsewhere {former.descriptor.size}", where=where, hint=_LEAVE_OUT
+                f"has {descriptor.size} bytes here, {former.descriptor.size} elsewhere", where=where, hint="leave this layout out"
             )
 
     def _add_annotations(self, annotations: dict[str, str], document: dict[str, Any], where: str) -> None:

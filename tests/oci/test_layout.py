@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import clients
@@ -86,6 +87,50 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     assert caught.value.where == str(blocked)
     assert "in the way" in caught.value.hint
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_the_disk_has_the_blobs_before_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
+    """Spec 6: "an index that is there after a power loss names blobs that are whole"."""
+    done: list[str] = []
+    flush, rename = os.fsync, os.replace
+
+    def fsync(fd: int) -> None:
+        done.append("flush " + Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+        flush(fd)
+
+    def replace(source: str, target: str, **more: int) -> None:
+        done.append("rename " + Path(target).name)
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    with Layout(tmp_path / "output", sync=sync) as layout:
+        first, second = (layout.add_document("a/b", content)[1].removeprefix("sha256:") for content in (b"1", b"2"))
+        layout.commit(b"{}")
+    renames = [f"rename {first}", f"rename {second}", "rename oci-layout", "rename index.json"]
+    assert [step for step in done if step.startswith("rename")] == renames
+    if not sync:
+        assert done == renames
+        return
+    blobs, index = done.index(renames[0]), done.index(renames[-1])
+    assert sorted(done[:blobs]) == ["flush 0", "flush 1", "flush index.json", "flush oci-layout"]
+    assert {"flush sha256", "flush blobs", "flush output", f"flush {tmp_path.name}"} == set(done[done.index(renames[1]) + 1 : index - 1])
+    assert done[index + 1 :] == ["flush output"]
+
+
+def test_blobs_on_another_file_system(tmp_path: Path) -> None:
+    """Known at the start, not after an hour's work."""
+    device = tmp_path.stat().st_dev
+    others = [folder for folder in map(Path, ("/dev/shm", "/tmp", "/var/tmp")) if folder.is_dir() and folder.stat().st_dev != device]
+    if not others:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=others[0]) as elsewhere:
+        (tmp_path / "blobs").symlink_to(elsewhere)
+        with pytest.raises(OutputError, match="Invalid cross-device link") as caught, Layout(tmp_path):
+            pass
+        assert "another file system" in caught.value.hint
+    assert os.listdir(tmp_path) == ["blobs"]
 
 
 def carried(parent: Path, output: Path) -> Path:
