@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.errors import ParentError, UsageError, printable
 from build_oci.oci.archive import open_output
 from build_oci.oci.documents import to_json
-from build_oci.oci.media_types import INDEXES, MANIFESTS, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST
+from build_oci.oci.media_types import INDEXES, MANIFESTS, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, REF_NAME_KEY
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
@@ -19,7 +19,6 @@ from build_oci.work.crew import Crew
 if TYPE_CHECKING:
     from build_oci.oci.layout import Layout
 
-REF_NAME = "org.opencontainers.image.ref.name"
 _MOST_READERS = 8  # threads: beyond that, the file system is the limit
 _PLATFORM = ("os", "architecture", "variant", "os.version", "os.features")
 # Layers that their distributor keeps to himself may be missing.
@@ -104,7 +103,7 @@ class _Merging:
         nested: dict[str, list[_Entry]] = {}
         manifests: list[dict[str, Any]] = []
         for entry in entries:
-            name = entry.descriptor.annotations.get(REF_NAME, "")
+            name = entry.descriptor.annotations.get(REF_NAME_KEY, "")
             if not self._is_index(entry):
                 self._take_image(entry, name)
                 manifests.append(entry.kept)

@@ -116,7 +116,7 @@ def _check_arguments(config: object, workers: object, epoch: object) -> None:
 
 
 def _listed(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -> tuple[list[oci.Descriptor], Mapping[str, str]]:
-    """What `index.json` lists, and its annotations: IMAGES, or with `ref-name` one index of them, so that a client copies all by one name."""
+    """What `index.json` lists, and its annotations: IMAGES, or with `ref-name` one index of them, which a client copies by its name."""
     if config.ref_name is None:
         return images, config.annotations
     index = layout.add_document(MEDIA_TYPE_INDEX, oci.index(images, config.annotations))

@@ -153,3 +153,11 @@ def test_digestfile(tmp_path: Path, images: int) -> None:
     manifest = clients.index_of(tmp_path / "output")["manifests"][0]["digest"]
     index = "sha256:" + hashlib.sha256((tmp_path / "output" / "index.json").read_bytes()).hexdigest()
     assert (tmp_path / "digest").read_text() == (manifest if images == 1 else index)
+
+
+def test_digestfile_of_a_named_index(tmp_path: Path) -> None:
+    """With `ref-name`: of the index that a client copies by this name."""
+    config = {"ref-name": "app", "images": [IMAGE]}
+    clients.run_build(config, tmp_path / "output", args=["--digestfile", str(tmp_path / "digest")], cwd=tmp_path)
+    (named,) = clients.index_of(tmp_path / "output")["manifests"]
+    assert (named["annotations"], named["digest"]) == ({"org.opencontainers.image.ref.name": "app"}, (tmp_path / "digest").read_text())
