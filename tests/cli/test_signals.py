@@ -60,6 +60,7 @@ def test_signal_at_any_line(module: str, images: int, tmp_path: Path, capsys: py
     root.mkdir()
     (root / "large").write_bytes(os.urandom(BIG))
     config = clients.layer_config(root, compression="disabled")
+    del config["images"][0]["index-annotations"]
     config["images"] *= images
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     for line in itertools.count(1, 7):
