@@ -98,7 +98,7 @@ def _warner(options: argparse.Namespace, speak: Callable[[str], None]) -> Callab
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from build_oci.verify.documents import Verifier
+    from build_oci.verify.verifier import verify
     from build_oci.work.cpus import usable_cpus
 
     def problem(text: str) -> None:
@@ -108,8 +108,7 @@ def _verify(options: argparse.Namespace) -> int:
         if options.verbose:
             say(f"build-oci: note: {text}")
 
-    found = Verifier(options.layout, workers=options.workers or usable_cpus(), problem=problem, note=note)
-    found.run()
+    found = verify(options.layout, workers=options.workers or usable_cpus(), problem=problem, note=note)
     if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
         what = counted(found.mismatches, "mismatch") if found.mismatches else "nothing is wrong"
         counts = ", ".join(map(counted, (found.images, found.layers, found.entries), ("image", "layer", "entry")))

@@ -42,6 +42,10 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def is_there(self) -> bool:
+        """Is there any of a layout: one of the names that each has?"""
+        return any(os.path.lexists(self.path / name) for name in ("index.json", "oci-layout", "blobs"))
+
     def index(self) -> dict[str, Any]:
         """The document `index.json`. Raises ParentError."""
         path = self.path / "index.json"
@@ -163,12 +167,17 @@ def parse_descriptors(document: dict[str, Any], key: str, where: str) -> list[Re
     return [parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)]
 
 
+def is_digest(text: str) -> bool:
+    """Is TEXT a digest of a kind that is known, and so no path?"""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
     """ITEM as a descriptor. Raises ParentError, also for a digest that is none: it is going to be part of a path."""
     if not isinstance(item, dict):
         raise ParentError("is no descriptor", where=where)
     digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not is_digest(digest):
         raise ParentError(f"“{str(digest)[:200]}” is no digest (sha256 or sha512 and its hexadecimal digits)", where=where)
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise ParentError(f"“{str(size)[:40]}” is no size", where=where)

@@ -1,0 +1,93 @@
+"""The blobs of a layout: are they what their names and descriptors say?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from build_oci.errors import ParentError
+from build_oci.oci.untrusted import ReadDescriptor, Source, is_digest, opened
+from build_oci.verify.findings import Findings
+
+
+class Blobs:
+    """Looks at the blobs of one layout, each of them once. `size` counts the bytes read of those that are no layers."""
+
+    def __init__(self, source: Source, findings: Findings, check: Callable[[], None]) -> None:
+        """CHECK may raise to stop reading."""
+        self.size = 0
+        self._source = source
+        self._findings = findings
+        self._check = check
+        self._sizes: dict[str, int | None] = {}  # of the blobs that are referred to; None: there is none that can be read
+        self._right: dict[str, bool] = {}  # those read to their end that are no layers: are they what their names say?
+
+    def is_missing(self, digest: str) -> bool:
+        """Is there no such blob? What may be missing is not told."""
+        if os.path.lexists(self._source.blob_path(digest)):
+            return False
+        self._sizes.setdefault(digest, None)
+        return True
+
+    def fitted(self, descriptor: ReadDescriptor) -> ReadDescriptor | None:
+        """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another; None if there is no such file."""
+        if descriptor.digest not in self._sizes:
+            self._sizes[descriptor.digest] = None
+            with self._findings.caught(), opened(self._source.blob_path(descriptor.digest)) as fd:
+                self._sizes[descriptor.digest] = os.fstat(fd).st_size
+        size = self._sizes[descriptor.digest]
+        if size is None:
+            return None
+        if size != descriptor.size:
+            where = self._source.blob_path(descriptor.digest)
+            self._findings.problem(where, f"has {size} bytes, but its descriptor says {descriptor.size}")
+        return descriptor._replace(size=size)
+
+    def is_right(self, descriptor: ReadDescriptor) -> bool:
+        """Is the blob what DESCRIPTOR says? Read once."""
+        fitted = self.fitted(descriptor)
+        if fitted is None:
+            return False
+        if fitted.digest not in self._right:
+            self._right[fitted.digest] = False
+            with self._findings.caught(), self._source.blob(fitted) as blob:
+                for piece in blob:
+                    self._check()
+                    self.size += len(piece)
+                self._right[fitted.digest] = True
+        return self._right[fitted.digest]
+
+    def document(self, descriptor: ReadDescriptor, *, quietly: bool = False) -> dict[str, Any] | None:
+        """The JSON object in a blob. None where it is damaged or none; QUIETLY, the latter is no mismatch but an empty object."""
+        fitted = self.fitted(descriptor)
+        if fitted is None:
+            return None
+        if quietly and not self.is_right(fitted):
+            return None
+        try:
+            return self._source.document(fitted)
+        except ParentError as error:
+            if quietly:
+                return {}
+            self._findings.refused(str(error))
+            return None
+
+    def unreferenced(self) -> None:
+        """What lies in the folders of the blobs and nothing refers to: it must be what its name says all the same."""
+        for algorithm in ("sha256", "sha512"):
+            folder = self._source.path / "blobs" / algorithm
+            with suppress(OSError):
+                for name in sorted(os.listdir(folder)):
+                    if (digest := f"{algorithm}:{name}") not in self._sizes:
+                        self._findings.note(folder / name, "is referred to by nothing")
+                        if is_digest(digest):
+                            self._look_at(digest)
+
+    def _look_at(self, digest: str) -> None:
+        path = self._source.blob_path(digest)
+        with self._findings.caught():
+            with opened(path) as fd:
+                size = os.fstat(fd).st_size
+            self.is_right(ReadDescriptor("", digest, size, {}, {}))

@@ -1,0 +1,211 @@
+"""The layers of the images: their blobs, their archives, and what their names mean on top of each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_oci.codec.table import decode, sniff_codec
+from build_oci.errors import ParentError
+from build_oci.oci.media_types import CODECS
+from build_oci.oci.untrusted import ReadDescriptor, Source
+from build_oci.verify.blobs import Blobs
+from build_oci.verify.documents import CheckedImage
+from build_oci.verify.findings import Findings, shown
+from build_oci.verify.names import ENTRY_COST, Tree
+from build_oci.work.crew import Crew
+
+if TYPE_CHECKING:
+    from build_oci._native.lower import Scan
+    from build_oci.work.pool import Task
+
+# For the members of all archives that are held at once, beside 400 bytes for each: hostile ones may have attributes and long names.
+_SCANS_SLACK = 64 << 20
+_MOST_SCAN = 1 << 30  # of one archive: 2.5 million members
+_SCANS_KEPT = 128 << 20  # of those that have been looked at, for other images that have the same layers
+
+
+class Archive:
+    """What comes of reading one layer; `scan` is None where the archive was refused, which is one of `problems`."""
+
+    def __init__(self, algorithm: str) -> None:
+        """ALGORITHM: of the diff_id."""
+        from build_oci._native.lower import Scan
+
+        self.done: Task[None]
+        self.users = 0  # that still wait for it
+        self.scan: Scan | None = Scan(memory_limit=_MOST_SCAN)
+        self.codec = ""
+        self.diff_id = ""  # empty where the stream does not come to its end
+        self.ended = False  # by end-of-archive blocks
+        self.size = 0
+        self.problems: list[str] = []
+        self._algorithm = algorithm
+        self._content = hashlib.new(algorithm)
+        self._tail = b""
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory."""
+        scan = self.scan
+        return scan.held if scan is not None else 0
+
+    def feed(self, piece: bytes | memoryview) -> None:
+        """The next bytes of the archive."""
+        self._content.update(piece)
+        self.size += len(piece)
+        self._tail = (self._tail + bytes(piece[-1024:]))[-1024:]
+        if self.scan is not None:
+            try:
+                self.scan.feed(piece)
+            except ValueError as error:
+                self.refuse(str(error))
+
+    def finish(self) -> None:
+        """There are no more bytes. ValueError where there should be."""
+        self.diff_id = f"{self._algorithm}:{self._content.hexdigest()}"
+        self.ended = len(self._tail) == 1024 and not self._tail.strip(b"\0")
+        if self.scan is not None:
+            self.scan.finish()
+
+    def refuse(self, what: str) -> None:
+        """Nothing is said of the names in it; its digest may still be right."""
+        self.scan = None
+        self.problems.append(what)
+
+    def damaged(self, what: str) -> None:
+        """The blob is not what its digest says: what it holds is nobody's word."""
+        self.scan, self.codec, self.diff_id, self.problems = None, "", "", [what]
+
+
+class Layers:
+    """Reads the layers of images, several at once. `count`, `entries` and `size` (bytes of archives) are those of different layers."""
+
+    def __init__(self, source: Source, blobs: Blobs, findings: Findings, crew: Crew) -> None:
+        self.count = self.entries = self.size = 0
+        self._source = source
+        self._blobs = blobs
+        self._findings = findings
+        self._crew = crew
+        self._archives: dict[tuple[str, str], Archive] = {}
+        self._counted: set[str] = set()
+
+    def look_at(self, images: Iterable[CheckedImage]) -> None:
+        """Look at the layers of IMAGES, each on top of those below."""
+        tree = Tree()
+        for image, number, archive in self._read_ahead(images):
+            if number == 0:
+                tree = Tree()
+            layer = image.layers[number]
+            if layer is None or archive is None:
+                tree.incomplete = True
+                continue
+            path = self._source.blob_path(layer.digest)
+            archive.done.result()
+            archive.users -= 1
+            if layer.digest not in self._counted:
+                self._counted.add(layer.digest)
+                self.count += 1
+                self.size += archive.size
+                self.entries += len(archive.scan) if archive.scan else 0
+            self._archive(layer, archive, path)
+            if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
+                where = f"{image.where}: rootfs.diff_ids[{number}]"
+                self._findings.problem(path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}")
+            if archive.scan is None:
+                tree.incomplete = True
+            else:
+                for finding in tree.apply(archive.scan, self._crew.check):
+                    self._findings.tell(path, finding)
+            self._forget()
+
+    def _archive(self, layer: ReadDescriptor, archive: Archive, path: Path) -> None:
+        """What is wrong with the blob of LAYER and its archive alone."""
+        codec = CODECS[layer.media_type]
+        if archive.codec and archive.codec != codec:
+            content = "is not compressed" if archive.codec == "disabled" else f"is compressed with {archive.codec}"
+            self._findings.problem(path, f"{content}, but its media type is {layer.media_type}")
+        for problem in archive.problems:
+            if not (archive.codec == "disabled" != codec and problem.startswith("at byte 0:")):  # said in the line above
+                self._findings.problem(path, problem)
+        if archive.scan is not None and not archive.ended:
+            self._findings.note(path, "has no end-of-archive blocks")
+
+    def _read_ahead(self, images: Iterable[CheckedImage]) -> Iterator[tuple[CheckedImage, int, Archive | None]]:
+        """The layers of all images, each with what comes of reading it; the readers are kept busy with the next ones."""
+        waiting: deque[tuple[CheckedImage, int, Archive | None]] = deque()
+        for image in images:
+            for number, layer in enumerate(image.layers):
+                waiting.append((image, number, self._reading(layer, image.diff_ids[number]) if layer else None))
+                if len(waiting) > self._crew.count:
+                    yield waiting.popleft()
+        yield from waiting
+
+    def _reading(self, layer: ReadDescriptor, diff_id: str | None) -> Archive | None:
+        """LAYER as it is being read by a thread; None where there is nothing that can be read as an archive."""
+        path = self._source.blob_path(layer.digest)
+        if layer.media_type not in CODECS:
+            if layer.media_type.endswith("+encrypted"):
+                self._findings.note(path, "is encrypted")
+            else:
+                self._findings.problem(path, f"{shown(layer.media_type)} is no media type of a layer")
+            self._blobs.is_right(layer)
+            return None
+        if ("nondistributable" in layer.media_type or "foreign" in layer.media_type) and self._blobs.is_missing(layer.digest):
+            self._findings.note(path, "is missing, as layers that may not be distributed are")
+            return None
+        fitted = self._blobs.fitted(layer)
+        if fitted is None:
+            return None
+        algorithm = diff_id.partition(":")[0] if diff_id else "sha256"
+        key = (layer.digest, algorithm)
+        archive = self._archives.get(key)
+        if archive is None:
+            archive = self._archives[key] = Archive(algorithm)
+            archive.done = self._crew.pool.submit(self._read, fitted, archive)
+        archive.users += 1
+        return archive
+
+    def _read(self, layer: ReadDescriptor, archive: Archive) -> None:
+        """In a thread of the pool: fill ARCHIVE."""
+        pieces = self._pieces(layer)
+        try:
+            start = next(pieces, b"")
+            archive.codec = sniff_codec(start)
+            try:
+                for piece in decode(archive.codec, chain((start,), pieces) if start else (), self._crew.windows):
+                    archive.feed(piece)
+                    if archive.scan is not None and self._is_too_much():
+                        archive.refuse("the members of the layers that are read need more memory than so many may have")
+                archive.finish()
+            except ValueError as error:
+                archive.refuse(str(error))
+                for _ in pieces:  # is the blob at least what its name says?
+                    pass
+        except ParentError as error:
+            archive.damaged(error.what)
+
+    def _pieces(self, layer: ReadDescriptor) -> Iterator[bytes]:
+        with self._source.blob(layer) as blob:
+            for piece in blob:
+                self._crew.check()
+                yield piece
+
+    def _is_too_much(self) -> bool:
+        archives = list(self._archives.copy().values())
+        members = sum(len(scan) for archive in archives if (scan := archive.scan) is not None)
+        return sum(archive.held for archive in archives) > _SCANS_SLACK + ENTRY_COST * members
+
+    def _forget(self) -> None:
+        """Let go of the oldest archives that nobody waits for, so that those to come find room."""
+        held = sum(archive.held for archive in self._archives.values())
+        for key, archive in list(self._archives.items()):
+            if held <= _SCANS_KEPT:
+                break
+            if not archive.users:
+                held -= archive.held
+                del self._archives[key]

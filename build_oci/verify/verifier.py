@@ -1,0 +1,49 @@
+"""Everything that an image layout says of itself, recomputed: for the layouts of any builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from build_oci.errors import UsageError
+from build_oci.oci.untrusted import Source
+from build_oci.verify.blobs import Blobs
+from build_oci.verify.documents import Documents
+from build_oci.verify.findings import Findings
+from build_oci.verify.layers import Layers
+from build_oci.work.crew import Crew
+
+_MOST_READERS = 8  # threads: beyond that, the file system is the limit, and memory grows
+
+
+class Verified(NamedTuple):
+    """What was looked at, and how many mismatches there are. size: bytes of the blobs that are no layers and of the layers' archives."""
+
+    mismatches: int
+    images: int
+    layers: int
+    entries: int
+    size: int
+
+
+def verify(path: str, *, workers: int, problem: Callable[[str], None], note: Callable[[str], None]) -> Verified:
+    """Look at everything in the layout in the directory PATH. UsageError where there is none.
+
+    workers: layers that are read at once. problem, note: called with a line `WHERE: WHAT` for what is wrong, and for what is odd but
+    allowed.
+    """
+    source = Source(Path(path))
+    if not source.path.is_dir():
+        raise UsageError("is no directory", where=path, hint="name the directory that holds index.json")
+    if not source.is_there():
+        raise UsageError("there is no OCI layout here: index.json is missing", where=path, hint="name one: build-oci verify DIR")
+    findings = Findings(problem, note)
+    with Crew(min(workers, _MOST_READERS), 1 << 20) as crew:
+        blobs = Blobs(source, findings, crew.check)
+        documents = Documents(source, blobs, findings)
+        documents.layout_file()
+        layers = Layers(source, blobs, findings, crew)
+        layers.look_at(documents.read())
+        blobs.unreferenced()
+    return Verified(findings.mismatches, documents.images, layers.count, layers.entries, blobs.size + layers.size)
