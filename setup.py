@@ -18,7 +18,7 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 LIMITED_API = "0x030B0000"
 
 SHA256 = ["sha256/sha256.c", "sha256/sha256_avx.c", "sha256/sha256_x86.c", "sha256/sha256_arm.c"]
-TREE = ["arena.c", "tree/tree.c"]
+TREE = ["arena.c", "tree/fingerprint.c", "tree/tree.c"]
 CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
 
 # The kernels each extension is made of, besides its own .pyx.

@@ -17,6 +17,7 @@ cdef extern from "tree.h" nogil:
         PROBLEM_NONE
         PROBLEM_SYSTEM
         PROBLEM_CHANGED
+        PROBLEM_LENGTH
         PROBLEM_XATTR_NAME
         PROBLEM_TYPE
         PROBLEM_SOCKET
@@ -52,7 +53,7 @@ cdef inline tuple told(const problem *p):
     if p.name != NULL:
         path = path + b"/" + p.name if path else <bytes>p.name
     kind = {
-        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_XATTR_NAME: "xattr-name",
+        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_LENGTH: "length", PROBLEM_XATTR_NAME: "xattr-name",
         PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
     }[p.kind]
     return kind, p.error, (<bytes>p.call).decode("ascii") if p.call != NULL else "", path

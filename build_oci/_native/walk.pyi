@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from typing_extensions import disjoint_base
 
-Kind: TypeAlias = Literal["cancelled", "system", "changed", "xattr-name", "type", "socket", "whiteout-name"]
+Kind: TypeAlias = Literal["cancelled", "system", "changed", "length", "xattr-name", "type", "socket", "whiteout-name"]
 Problem: TypeAlias = tuple[Kind, int, str, bytes]
 """What went wrong, the errno where a call failed, the name of that call, the path below the root (empty: the root itself)."""
 

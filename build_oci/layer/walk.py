@@ -81,6 +81,9 @@ def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ())
         return Cancelled("the build was stopped")
     if kind == "changed":
         what, hint = "changed while it was being read", "nothing may write to the tree during a build"
+    elif kind == "length":
+        what = "its content is not as long as the size that the file system tells"
+        hint = "files of /proc and /sys are like that: keep them out of the tree, with `exclude` for instance"
     elif kind == "xattr-name":
         what, hint = "has an extended attribute with “=” in its name, which no tar can hold", "remove it, or set skip-xattrs: true"
     elif kind == "type":

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int failed(problem *out, problem_kind kind, const entry *at, const char *call)
@@ -12,15 +13,14 @@ static int failed(problem *out, problem_kind kind, const entry *at, const char *
 
 void reader_begin(reader *r, const tree *t)
 {
-    *r = (reader){.tree = t, .fd = -1};
+    *r = (reader){.tree = t};
 }
 
 void reader_end(reader *r)
 {
-    if (r->fd >= 0)
-        close(r->fd);
-    r->fd = -1;
-    r->directory = NULL;
+    if (r->at.directory)
+        close(r->at.fd);
+    r->at.directory = NULL;
 }
 
 int content_unchanged(int fd, const entry *e, problem *out)
@@ -37,34 +37,46 @@ int content_unchanged(int fd, const entry *e, problem *out)
 
 int reader_open(reader *r, const entry *e, problem *out)
 {
-    if (r->directory != e->parent) {
+    if (r->at.directory != e->parent) {
+        int fd = tree_open_directory(r->tree, e->parent, &r->at, out);
         reader_end(r);
-        r->fd = tree_open_directory(r->tree, e->parent, out);
-        if (r->fd < 0)
+        if (fd < 0)
             return -1;
-        r->directory = e->parent;
+        r->at = (open_directory){.directory = e->parent, .fd = fd};
     }
     /* O_NONBLOCK: a FIFO that has taken the file's place must not stop us; it has no effect on a regular file. */
-    int fd = openat(r->fd, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int fd = openat(r->at.fd, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
         return failed(out, errno == ENOENT || errno == ELOOP || errno == ENXIO ? PROBLEM_CHANGED : PROBLEM_SYSTEM, e, "open");
-    if (content_unchanged(fd, e, out)) {
-        close(fd);
-        return -1;
-    }
     return fd;
+}
+
+/* Reading failed or came to another end than it should: because of a change, if there was one, else of KIND. */
+static int misread(int fd, problem_kind kind, const entry *e, problem *out)
+{
+    int error = errno;
+    if (content_unchanged(fd, e, out))
+        return -1;
+    errno = error;
+    return failed(out, kind, e, "read");
 }
 
 int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t size, problem *out)
 {
-    while (size) {
-        ssize_t got = pread(fd, into, size, (off_t)offset);
+    /* The end is asked for together with what stands before it: a byte more than the size says. */
+    int last = offset + size == e->size;
+    while (size || last) {
+        uint8_t beyond;
+        struct iovec parts[2] = {{into, size}, {&beyond, 1}};
+        ssize_t got = preadv(fd, parts, last ? 2 : 1, (off_t)offset);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return failed(out, PROBLEM_SYSTEM, e, "read");
-        if (!got)
-            return failed(out, PROBLEM_CHANGED, e, "read");
+            return misread(fd, PROBLEM_SYSTEM, e, out);
+        if ((size_t)got > size || (!got && size))
+            return misread(fd, PROBLEM_LENGTH, e, out);
+        if ((size_t)got == size)
+            return 0;
         into += got;
         offset += (uint64_t)got;
         size -= (size_t)got;

@@ -50,11 +50,29 @@ typedef struct lane {
     entry *file; /* NULL when there is no more work */
     int fd;
     uint64_t offset; /* of what is read next */
+    uint64_t fingerprint; /* of the slice that it lies in, up to there */
     uint8_t *piece, *at;
     size_t room; /* bytes of the piece */
     size_t left; /* bytes of the piece, from `at` on, that are not hashed yet */
     sha256_context context;
 } lane;
+
+/* Fingerprints the SIZE bytes that were read at the lane's offset; 0 if a slice that ends there was packed with other bytes. */
+static int compare_slices(lane *l, const tree *t, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        uint64_t offset = l->offset + done, left = t->slice_size - offset % t->slice_size;
+        size_t part = left < size - done ? (size_t)left : size - done;
+        l->fingerprint = fingerprint_add(&t->key, l->fingerprint, l->piece + done, part);
+        done += part;
+        if (part == left || offset + part == l->file->size) {
+            if (!tree_same_slice(t, l->file, offset, l->fingerprint))
+                return 0;
+            l->fingerprint = 0;
+        }
+    }
+    return 1;
+}
 
 /* Lets an idle lane take the next file, and a lane without data the next piece. A file that has come to its end is settled. */
 static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const **next, entry *const *end, problem *out)
@@ -75,7 +93,7 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
             if (*next == end)
                 return 0;
             l->file = *(*next)++;
-            l->offset = 0;
+            l->offset = l->fingerprint = 0;
             sha256_init(&l->context);
             if ((l->fd = reader_open(r, l->file, out)) < 0)
                 return -1;
@@ -86,6 +104,10 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
         size_t size = rest < l->room ? (size_t)rest : l->room;
         if (content_read(l->fd, l->file, l->offset, l->piece, size, out))
             return -1;
+        if (l->file->fingerprints && !compare_slices(l, r->tree, size)) {
+            *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = l->file};
+            return -1;
+        }
         l->at = l->piece;
         l->left = size;
         l->offset += size;
@@ -231,6 +253,7 @@ digests *digests_new(tree *t, const sha256_kernel *kernel)
             d->others[d->others_count++] = e;
         else
             d->files[d->files_count++] = e;
+        failed = !e->link && e->size > t->slice_size && tree_take_fingerprints(t, e);
     }
     free(order);
     inodes_end(&inodes);
@@ -258,6 +281,7 @@ void digests_finish(digests *d)
     for (size_t i = 0; i < d->others_count; i++) {
         entry *e = d->others[i];
         memcpy(e->digest, e->link->digest, sizeof e->digest);
+        e->fingerprints = e->link->fingerprints;
         e->flags |= ENTRY_DIGEST_KNOWN;
         e->link = NULL;
     }

@@ -46,11 +46,15 @@ static segment *add_segment(plan *p, segment_kind kind, size_t first, uint64_t s
 
 static int add_large(plan *p, size_t member, uint64_t headers, uint64_t segment_size)
 {
-    const entry *e = p->members[member];
+    entry *e = p->members[member];
     segment *header = add_segment(p, SEGMENT_HEADER, member, headers);
     if (!header)
         return -1;
-    header->offset = e->flags & ENTRY_DIGEST_KNOWN ? 0 : e->size;
+    if (!(e->flags & ENTRY_BELIEVED) && !(e->flags & ENTRY_DIGEST_KNOWN && e->fingerprints)) {
+        if (!e->fingerprints && tree_take_fingerprints(p->tree, e))
+            return -1;
+        header->offset = e->size;
+    }
     for (uint64_t offset = 0; offset < e->size; offset += segment_size) {
         uint64_t left = e->size - offset;
         segment *slice = add_segment(p, SEGMENT_SLICE, member, left > segment_size ? segment_size : padded(left));
@@ -110,6 +114,11 @@ plan *plan_new(tree *t, const header_options *options, const sha256_kernel *kern
             if (!(p->members[i]->flags & ENTRY_UNCHANGED))
                 p->members[kept++] = p->members[i];
         p->members_count = kept;
+        /* Fingerprints of slices of another size are of no use. */
+        for (size_t i = 0; i < kept && t->slice_size != segment_size; i++)
+            if (S_ISREG(p->members[i]->mode))
+                p->members[i]->fingerprints = NULL;
+        t->slice_size = segment_size;
     }
     if (!p->members || find_links(p, preserve_links) || cut(p, segment_size)) {
         plan_free(p);
@@ -148,6 +157,7 @@ typedef struct pending {
     sha256_job jobs[PENDING_FILES];
     entry *members[PENDING_FILES];
     uint8_t *headers[PENDING_FILES];
+    uint8_t digests[PENDING_FILES][SHA256_DIGEST];
     size_t count, bytes;
 } pending;
 
@@ -162,9 +172,15 @@ static int settle(const plan *p, pending *w, problem *out)
     qsort(w->jobs, w->count, sizeof *w->jobs, longer_first); /* so that both lanes end together */
     sha256_many(p->kernel, w->jobs, w->count);
     for (size_t i = 0; i < w->count; i++) {
-        w->members[i]->flags |= ENTRY_DIGEST_KNOWN;
-        if (header_write(w->members[i], &p->options, w->headers[i]))
-            return no_memory(out, w->members[i]);
+        entry *e = w->members[i];
+        if (e->flags & ENTRY_DIGEST_KNOWN && memcmp(e->digest, w->digests[i], sizeof e->digest)) {
+            *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
+            return -1;
+        }
+        memcpy(e->digest, w->digests[i], sizeof e->digest);
+        e->flags |= ENTRY_DIGEST_KNOWN;
+        if (header_write(e, &p->options, w->headers[i]))
+            return no_memory(out, e);
     }
     w->count = w->bytes = 0;
     return 0;
@@ -189,8 +205,8 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
         int is_file = S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT);
         if (is_file && (end = content_read_whole(&r, e, into, out)))
             break;
-        if (is_file && !(e->flags & ENTRY_DIGEST_KNOWN)) {
-            waiting.jobs[waiting.count] = (sha256_job){.data = into, .size = (size_t)e->size, .digest = e->digest};
+        if (is_file && !(e->flags & ENTRY_BELIEVED)) {
+            waiting.jobs[waiting.count] = (sha256_job){.data = into, .size = (size_t)e->size, .digest = waiting.digests[waiting.count]};
             waiting.members[waiting.count] = e;
             waiting.headers[waiting.count++] = headers;
             waiting.bytes += (size_t)e->size;
@@ -219,6 +235,10 @@ static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
     int end = fd < 0 ? -1 : content_read(fd, e, s->offset, into, size, out);
     if (!end)
         end = content_unchanged(fd, e, out);
+    if (!end && !(e->flags & ENTRY_BELIEVED) && !tree_same_slice(p->tree, e, s->offset, fingerprint_add(&p->tree->key, 0, into, size))) {
+        *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
+        end = -1;
+    }
     memset(into + size, 0, (size_t)(s->size - size));
     if (fd >= 0)
         close(fd);

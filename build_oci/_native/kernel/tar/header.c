@@ -241,7 +241,7 @@ static void write_headers(const entry *e, const header_options *options, sink *s
     u.device = e->rdev;
     if (is_link) {
         u.target_size = archive_name(e->link, target);
-    } else if (e->target) {
+    } else if (S_ISLNK(e->mode)) {
         u.target = (const uint8_t *)e->target;
         u.target_size = e->target_size;
     }

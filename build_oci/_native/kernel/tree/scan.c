@@ -268,7 +268,7 @@ static void set_prefix(const scan *s, scan_worker *w, const entry *directory)
 static int read_directory(scan *s, scan_worker *w, entry *directory)
 {
     problem trouble;
-    int fd = tree_open_directory(&s->tree, directory, &trouble);
+    int fd = tree_open_directory(&s->tree, directory, NULL, &trouble);
     if (fd < 0)
         return report(s, trouble.kind, trouble.call, trouble.error, directory, NULL);
     DIR *stream = fdopendir(fd);
@@ -337,6 +337,8 @@ scan *scan_new(const char *root_path, unsigned flags)
     pthread_cond_init(&s->wake, NULL);
     s->flags = flags;
     s->tree.root.name = "";
+    s->tree.slice_size = 1 << 20;
+    fingerprint_key_make(&s->tree.key);
     s->tree.root_path = strdup(root_path);
     s->waiting = malloc(16 * sizeof *s->waiting);
     s->waiting_capacity = 16;

@@ -155,37 +155,70 @@ static int failed(problem *out, const entry *at, const char *call)
     return -1;
 }
 
-static int open_stepwise(const tree *t, const entry *directory)
+int tree_take_fingerprints(tree *t, entry *e)
 {
-    /* Only for paths that the kernel refuses whole: one call a level. */
-    size_t depth = 0;
-    for (const entry *at = directory; at->parent; at = at->parent)
-        depth++;
-    const entry **steps = malloc((depth + 1) * sizeof *steps);
-    if (!steps)
+    size_t slices = (size_t)((e->size + t->slice_size - 1) / t->slice_size);
+    e->fingerprints = arena_take(&t->arena, slices * sizeof *e->fingerprints);
+    for (size_t i = 0; e->fingerprints && i < slices; i++)
+        atomic_init(&e->fingerprints[i], 0);
+    return e->fingerprints ? 0 : -1;
+}
+
+int tree_same_slice(const tree *t, const entry *e, uint64_t offset, uint64_t fingerprint)
+{
+    uint64_t other = 0, value = fingerprint + 1; /* 0 stands for an empty slot */
+    return atomic_compare_exchange_strong(&e->fingerprints[offset / t->slice_size], &other, value) || other == value;
+}
+
+/*
+ * For paths that the kernel refuses whole: from NEAR or from the root, in pieces of whole components. A symbolic link in the middle of a
+ * piece would be followed; the caller compares what is reached with the entry.
+ */
+static int open_in_pieces(const tree *t, const entry *directory, const open_directory *near)
+{
+    const entry *start = directory;
+    size_t size = 0;
+    while (start->parent && !(near && start == near->directory)) {
+        size += start->name_size + (size_t)1;
+        start = start->parent;
+    }
+    char *path = malloc(size + 1);
+    if (!path)
         return -1;
-    for (const entry *at = directory; at->parent; at = at->parent)
-        steps[--depth] = at;
-    size_t levels = 0;
-    for (const entry *at = directory; at->parent; at = at->parent)
-        levels++;
-    int fd = open(*t->root_path ? t->root_path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    for (size_t i = 0; fd >= 0 && i < levels; i++) {
-        int below = openat(fd, steps[i]->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char *at = path + size;
+    for (const entry *e = directory; e != start; e = e->parent) {
+        *--at = 0;
+        at -= e->name_size;
+        memcpy(at, e->name, e->name_size);
+    }
+    /* Every component ends with a NUL now; those of one piece are joined by slashes. */
+    int fd = start->parent ? fcntl(near->fd, F_DUPFD_CLOEXEC, 0) : open(*t->root_path ? t->root_path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (at = path; fd >= 0 && at < path + size;) {
+        char *piece = at;
+        at += strlen(at) + 1;
+        while (at < path + size && (size_t)(at - piece) + strlen(at) + 1 < PATH_MAX) {
+            at[-1] = '/';
+            at += strlen(at) + 1;
+        }
+        int below = openat(fd, piece, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         int error = errno;
         close(fd);
         errno = error;
         fd = below;
     }
-    free(steps);
+    free(path);
     return fd;
 }
 
-int tree_open_directory(const tree *t, const entry *directory, problem *out)
+int tree_open_directory(const tree *t, const entry *directory, const open_directory *near, problem *out)
 {
     int fd;
-    size_t root = strlen(t->root_path), below = entry_path(directory, NULL);
-    if (root + 1 + below < PATH_MAX) {
+    size_t root = strlen(t->root_path);
+    if (near && !near->directory)
+        near = NULL;
+    if (near && directory->parent == near->directory) {
+        fd = openat(near->fd, directory->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    } else if (root + 1 + entry_path(directory, NULL) < PATH_MAX) {
         char path[PATH_MAX];
         memcpy(path, t->root_path, root);
         path[root] = '/';
@@ -193,7 +226,7 @@ int tree_open_directory(const tree *t, const entry *directory, problem *out)
         /* The root may be named by a symbolic link: its closing slash lets the kernel follow that one. */
         fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     } else {
-        fd = open_stepwise(t, directory);
+        fd = open_in_pieces(t, directory, near);
     }
     if (fd < 0) {
         if (errno == ELOOP || errno == ENOTDIR || (errno == ENOENT && directory->parent)) {

@@ -9,9 +9,11 @@
 #define BUILD_OCI_TREE_H
 
 #include "arena.h"
+#include "fingerprint.h"
 
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -19,6 +21,7 @@ enum {
     ENTRY_DIGEST_KNOWN = 1, /* `digest` holds the SHA-256 of the content */
     ENTRY_UNCHANGED = 2,    /* the parent image has it: not emitted */
     ENTRY_WHITEOUT = 4,     /* made by the diff: an empty file that hides a name of the parent */
+    ENTRY_BELIEVED = 8,     /* `digest` comes from the attribute user.checksum.sha256, not from the content */
 };
 
 typedef struct entry entry;
@@ -26,7 +29,11 @@ typedef struct entry entry;
 struct entry {
     entry *parent;    /* the directory it stands in; NULL for the root */
     const char *name; /* base name, NUL-terminated; "" for the root */
-    const char *target;    /* of a symbolic link, NUL-terminated; else NULL */
+    union {
+        const char *target; /* of a symbolic link, NUL-terminated */
+        /* of a regular file: a slot for each slice of a large one, or NULL: see tree_take_fingerprints() */
+        _Atomic uint64_t *fingerprints;
+    };
     const uint8_t *xattrs; /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
     entry *children;       /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
     union {
@@ -72,6 +79,7 @@ typedef enum problem_kind {
     PROBLEM_NONE = 0,
     PROBLEM_SYSTEM,     /* a call failed: `error` is the errno, `call` its name */
     PROBLEM_CHANGED,    /* the file is no longer what the walk saw */
+    PROBLEM_LENGTH,     /* the content is longer or shorter than the size says, though nothing changed */
     PROBLEM_XATTR_NAME, /* an attribute's name contains '=' */
     PROBLEM_TYPE,       /* a type that no tar can hold */
     PROBLEM_SOCKET,     /* skipped: a warning */
@@ -90,7 +98,9 @@ typedef struct problem {
 typedef struct tree {
     char *root_path; /* without a closing slash, NUL-terminated; "" for / itself */
     entry root;
-    arena arena; /* for what the diff adds */
+    arena arena; /* for what the diff and the plan add */
+    uint64_t slice_size; /* bytes of a large file that one fingerprint stands for; larger files are read twice: hashed, then packed */
+    fingerprint_key key;
 } tree;
 
 /* The path of ENTRY below the root, without a leading slash, into OUT if not NULL; the length without the NUL. */
@@ -100,10 +110,27 @@ size_t entry_path(const entry *, char *out);
 entry **tree_order(tree *, size_t *count);
 
 /*
- * A descriptor of the directory, whatever the length of its path, that is the very directory the walk saw, reached without following a
- * symbolic link below the root. -1 with OUT filled on failure.
+ * A file that is larger than a slice is read twice, hashed first and packed later. Whoever comes to a slice first leaves its fingerprint,
+ * whoever comes second compares: so the digest is that of the bytes that are packed. Gives E the slots for that, all empty. -1 without
+ * memory. One thread at a time.
  */
-int tree_open_directory(const tree *, const entry *directory, problem *out);
+int tree_take_fingerprints(tree *, entry *e);
+
+/* Leaves or compares the FINGERPRINT of the slice that starts at OFFSET or around it. 0 if it differs from what the other reading saw. */
+int tree_same_slice(const tree *, const entry *e, uint64_t offset, uint64_t fingerprint);
+
+/* A directory that is open, so that those below it can be opened without a walk from the root; all zero: none. */
+typedef struct open_directory {
+    const entry *directory; /* NULL: none */
+    int fd;                 /* the owner closes it */
+} open_directory;
+
+/*
+ * A descriptor of the directory, whatever the length of its path, that is the very directory the walk saw (device and inode). One call
+ * where NEAR (may be NULL) is its parent or its path is shorter than PATH_MAX; else a call for each PATH_MAX bytes below NEAR, if that is
+ * above it, or below the root. -1 with OUT filled on failure.
+ */
+int tree_open_directory(const tree *, const entry *directory, const open_directory *near, problem *out);
 
 /* Is this what the walk saw there? Compares device, inode and type. */
 int entry_is(const entry *, const struct stat *);
