@@ -30,7 +30,7 @@ def _value(key: Key) -> str:
 
 
 def _default(key: Key) -> str:
-    written = [choice for choice, meant in key.choices.items() if meant == key.default] if key.choices and key.default is not None else []
+    written = [choice for choice, meant in key.choices.items() if meant == key.default] if key.choices else []
     default = written[0] if written else key.default
     if isinstance(default, tuple) and default:
         return ", ".join(f"`{each}`" for each in default)
@@ -51,6 +51,10 @@ def reference() -> str:
         "`compression` and `gzip` together must agree.\n",
         "## An image\n",
         _table(IMAGE_KEYS),
+        "A pattern of `exclude` starts at the root of the tree, with a slash or without. `*` and `?` stand for any characters and for one, "
+        "`[a-z]` and `[!a-z]` for one of a set or out of it, a component `**` for any number of directories, none included; a backslash "
+        "takes such a meaning away. An excluded directory is not read. A pattern that matches nothing is a warning. To the rest of the build "
+        "an excluded name is not in the tree: if the parent has it, the layer hides it.\n",
         "`config` may hold anything: `Cmd`, `Env`, `Labels` and so on, or keys that no one knows yet. "
         "The parent's `config` is not inherited.\n",
         "## `parent`\n",

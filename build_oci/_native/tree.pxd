@@ -33,6 +33,7 @@ cdef extern from "tree.h" nogil:
 
     ctypedef struct tree:
         char *root_path
+        entry root
 
     size_t entry_path(const entry *, char *out)
     entry **tree_order(tree *, size_t *count)

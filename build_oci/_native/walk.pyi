@@ -1,5 +1,6 @@
 """The parallel walk of a root file system (spec: the layer, extended attributes)."""
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from typing_extensions import disjoint_base
@@ -14,10 +15,21 @@ class Tree:
 
     root: path of the directory; a symbolic link to one is followed, none inside it ever is.
     skip_xattrs: read no extended attributes at all.
-    trust_checksums: believe `user.checksum.sha256` (64 lower-case hexadecimal digits).
+    trust_checksums: believe `user.checksum.sha256` (64 lower-case hexadecimal digits): everywhere (True), nowhere (False), on FUSE (None).
+        On FUSE it is asked for by name where it is not listed, also with skip_xattrs.
+    owner: user and group of every entry, in place of their own.
+    exclude: patterns as kernel/tree/exclude.h describes them, no slash at either end; what one matches is left out with all below it.
     """
 
-    def __new__(cls, root: bytes, *, skip_xattrs: bool = False, trust_checksums: bool = True) -> Tree: ...
+    def __new__(
+        cls,
+        root: bytes,
+        *,
+        skip_xattrs: bool = False,
+        trust_checksums: bool | None = None,
+        owner: tuple[int, int] | None = None,
+        exclude: Iterable[bytes] = (),
+    ) -> Tree: ...
     def run(self) -> None:
         """Read directories until none is left; call it from as many threads as shall work, once each. Releases the GIL.
 
@@ -35,6 +47,21 @@ class Tree:
 
     def paths(self) -> list[bytes]:
         """Every path in tar order: a directory, its files sorted by name, its subdirectories. Only after every `run` has returned."""
+
+    def unused(self) -> list[int]:
+        """Which patterns of `exclude` matched nothing, by number. Only after every `run` has returned."""
+
+    @property
+    def digests_believed(self) -> int:
+        """How many files have the digest that their attribute tells."""
+
+    @property
+    def sole_owner(self) -> int | None:
+        """The user whom every entry belongs to on disk; None if there are several. Only after every `run` has returned."""
+
+    @property
+    def mode(self) -> int:
+        """The permission bits of the root."""
 
     def capsule(self) -> object:
         """The native table for the other extensions; valid as long as this object lives."""

@@ -26,6 +26,8 @@ class Kind(StrEnum):
     INTEGER = "a whole number"
     CHOICE = "a choice"
     STRINGS = "a list of strings"
+    PATTERNS = "a list of paths or globs"
+    OWNER = "`UID:GID`"
     ANNOTATIONS = "a mapping of strings to strings"
     ANYTHING = "anything"
     SECTION = "a mapping"
@@ -87,6 +89,8 @@ IMAGE_KEYS = (
     Key("comment", Kind.STRING, "what is said of it in the image's history"),
     Key("layer", Kind.PATH, "the directory to pack, relative to the current directory"),
     Key("split", Kind.SECTION, "pack `layer` as many layers, by component", keys=SPLIT_KEYS),
+    Key("exclude", Kind.PATTERNS, "what to leave out of `layer`, from its root: `/dir`, `/dir/` (what is in it), `**/*.pyc`", default=()),
+    Key("owner", Kind.OWNER, "user and group of every entry of `layer`, whoever owns it on disk"),
     Key("parent", Kind.SECTION, "the image to build upon", keys=PARENT_KEYS),
     Key("config", Kind.ANYTHING, "passed through untouched into the image config"),
     Key("annotations", Kind.ANNOTATIONS, "annotations of the manifest", default={}),
@@ -102,7 +106,12 @@ TOP_KEYS = (
     ),
     Key("compression-level", Kind.INTEGER, "zstd 1 to 22 (default 3), gzip 1 to 9 (default 5)", minimum=1, maximum=22),
     Key("skip-xattrs", Kind.BOOLEAN, "read no extended attributes at all", default=False),
-    Key("trust-checksum-xattrs", Kind.BOOLEAN, "believe `user.checksum.sha256` instead of hashing the file", default=True),
+    Key(
+        "trust-checksum-xattrs",
+        Kind.CHOICE,
+        "believe `user.checksum.sha256` instead of hashing the file: on FUSE, where it goes at the first write, everywhere, or nowhere",
+        choices={"auto": None, True: True, False: False},
+    ),
     Key("hardlinks", Kind.CHOICE, "`copy` makes every name a file of its own", default=True, choices={"preserve": True, "copy": False}),
     # The maximum keeps the bytes within 63 bits.
     Key("prefetch-limit-mb", Kind.INTEGER, "most MiB of file data in memory at once", default=512, minimum=1, maximum=(1 << 43) - 1),

@@ -22,6 +22,7 @@ from build_oci.config.keys import (
     Key,
     Kind,
 )
+from build_oci.config.patterns import compile_pattern
 from build_oci.errors import BuildOciError, ConfigError, UsageError
 from build_oci.oci.media_types import LAST_EPOCH, REF_NAME_KEY
 from build_oci.oci.runtime_config import config_findings
@@ -81,7 +82,8 @@ class SplitConfig(NamedTuple):
 class ImageConfig(NamedTuple):
     """One image to build. `where` is for errors: `config.yaml:12: images[0]`; `layer_where` that of its `layer`.
 
-    `config` is JSON-able and passed through untouched; `has_config` tells an absent one from `null`.
+    `config` is JSON-able and passed through untouched; `has_config` tells an absent one from `null`. `exclude` holds patterns as they were
+    written, each of which compile_pattern takes; `owner` is user and group.
     """
 
     where: str
@@ -100,6 +102,9 @@ class ImageConfig(NamedTuple):
     config: Any
     annotations: Mapping[str, str]
     index_annotations: Mapping[str, str]
+    exclude: tuple[str, ...] = ()
+    exclude_where: str = ""
+    owner: tuple[int, int] | None = None
 
 
 class BuildConfig(NamedTuple):
@@ -108,7 +113,7 @@ class BuildConfig(NamedTuple):
     compression: Compression
     level: int | None
     skip_xattrs: bool
-    trust_checksum_xattrs: bool
+    trust_checksum_xattrs: bool | None  # None: on FUSE
     preserve_hardlinks: bool
     prefetch_limit: int
     annotations: Mapping[str, str]
@@ -177,10 +182,13 @@ class _Reader:
                 return self.integer(key, node)
             case Kind.CHOICE:
                 return self.choice(key, node)
-            case Kind.STRINGS:
+            case Kind.STRINGS | Kind.PATTERNS:
                 if not is_list(node):
                     _refuse(key.kind, node, f"write it as `{key.name}: [{shown(node.value)}]`" if node.id == "scalar" else "")
-                return self.each(node, path, lambda child, _: self.string(key, child))
+                read = self.pattern if key.kind is Kind.PATTERNS else self.string
+                return self.each(node, path, lambda child, _: read(key, child))
+            case Kind.OWNER:
+                return self.owner(node)
             case Kind.ANNOTATIONS:
                 return self.annotations(node, path) if is_mapping(node) else _refuse(key.kind, node)
             case Kind.SECTION:
@@ -222,6 +230,25 @@ class _Reader:
         if "\0" in value and key.kind in (Kind.PATH, Kind.FILE):
             raise BadValue("a path cannot hold a NUL character")
         return value
+
+    def pattern(self, key: Key, node: Node) -> str:
+        value = self.string(key, node)
+        try:
+            compile_pattern(value)
+        except ValueError as error:
+            raise BadValue(str(error)) from None
+        return value
+
+    def owner(self, node: Node) -> tuple[int, int]:
+        # As it is written: to YAML 1.1, 10:20 is a number to the base of 60.
+        found = re.fullmatch("([0-9]{1,10}):([0-9]{1,10})", node.value) if node.id == "scalar" else None
+        if not found:
+            return _refuse("`UID:GID`, two numbers", node)
+        uid, gid = int(found[1]), int(found[2])
+        # The highest number means “unchanged” to chown.
+        if max(uid, gid) >= (1 << 32) - 1:
+            raise BadValue(f"must be two numbers up to {(1 << 32) - 2}")
+        return uid, gid
 
     def integer(self, key: Key, node: Node) -> int:
         bounds = f"{key.minimum} or more" if key.maximum is None else f"from {key.minimum} to {key.maximum}"
@@ -419,6 +446,9 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         for name, what in config_findings(values["config"]):
             place = places["config"]
             document.warn(place._replace(path=join(place.path, name)) if name else place, what)
+    for name in ("exclude", "owner"):
+        if name in places and "layer" not in places:
+            document.warn(places[name], "has no effect: there is no `layer`")
     parent: _Section | None = values["parent"]
     split: _Section | None = values["split"]
     if split and values["layer"] is None:
@@ -440,6 +470,9 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         config=values["config"],
         annotations=dict(values["annotations"]),
         index_annotations=dict(values["index-annotations"]),
+        exclude=values["exclude"],
+        exclude_where=document.where(places.get("exclude", section.place)),
+        owner=values["owner"],
     )
 
 

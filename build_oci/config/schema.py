@@ -56,7 +56,9 @@ def _value(key: Key) -> dict[str, Any]:
             return {"type": "integer", "minimum": key.minimum} | ({} if key.maximum is None else {"maximum": key.maximum})
         case Kind.CHOICE:
             return {"enum": list(key.choices)}
-        case Kind.STRINGS:
+        case Kind.OWNER:
+            return {"type": "string", "pattern": "^[0-9]{1,10}:[0-9]{1,10}$"}
+        case Kind.STRINGS | Kind.PATTERNS:
             return {"type": "array", "items": {"type": "string"}}
         case Kind.ANNOTATIONS:
             return {"type": "object", "additionalProperties": {"type": "string"}}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from build_oci._native.walk import Tree
+from build_oci.config.patterns import compile_pattern
 from build_oci.errors import BuildOciError, Cancelled, TreeError, UsageError
 
 if TYPE_CHECKING:
@@ -42,15 +43,27 @@ def read_tree(
     workers: Crew,
     *,
     skip_xattrs: bool,
-    trust_checksum_xattrs: bool,
+    trust_checksum_xattrs: bool | None,
     warn: Callable[[str], None],
     meanwhile: Callable[[], None] = lambda: None,
+    exclude: Sequence[str] = (),
+    exclude_where: str = "exclude",
+    owner: tuple[int, int] | None = None,
 ) -> Tree:
     """Walk the directory `layer`, and call MEANWHILE once while that goes on.
 
+    trust_checksum_xattrs: None believes them on FUSE. exclude: patterns that compile_pattern takes; exclude_where is for the warning about
+    those that match nothing. owner: user and group of every entry, in place of their own.
+
     Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning.
     """
-    tree = Tree(os.fsencode(layer), skip_xattrs=skip_xattrs, trust_checksums=trust_checksum_xattrs)
+    tree = Tree(
+        os.fsencode(layer),
+        skip_xattrs=skip_xattrs,
+        trust_checksums=trust_checksum_xattrs,
+        owner=owner,
+        exclude=[compile_pattern(pattern) for pattern in exclude],
+    )
     workers.run_on_all(tree.run, tree.stop, meanwhile)
     problems = tree.problems()
     for warned, what in _WARNINGS.items():
@@ -60,6 +73,12 @@ def read_tree(
     errors = [problem for problem in problems if problem[0] not in _WARNINGS]
     if errors:
         raise problem_error(layer, errors[0], others=[path for _, _, _, path in errors[1:]])
+    for number in tree.unused():
+        warn(f"{exclude_where}: `{exclude[number]}` matches nothing; a pattern starts at the root of the tree, `**/NAME` is for any depth")
+    if owner is None and tree.sole_owner is not None and tree.sole_owner == os.geteuid() != 0:
+        warn(f"{layer}: all of it belongs to user {tree.sole_owner}, who runs this build, and will in the image; `owner: 0:0` changes that")
+    if tree.mode & 0o1002 == 0o002:
+        warn(f"{layer}: everyone may write to it (mode {tree.mode:04o}), and will to the root of the image")
     return tree
 
 

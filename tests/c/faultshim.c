@@ -23,6 +23,7 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -120,6 +121,9 @@ static int happens(const char *call, int at, const char *name)
 #define PREAD(symbol) \
     WRAP(ssize_t, symbol, (int fd, void *into, size_t size, off_t offset), (int, void *, size_t, off_t), \
          return happens("read", fd, NULL) ? -1 : real(fd, into, size, offset);)
+#define PREADV(symbol) \
+    WRAP(ssize_t, symbol, (int fd, const struct iovec *into, int count, off_t offset), (int, const struct iovec *, int, off_t), \
+         return happens("read", fd, NULL) ? -1 : real(fd, into, count, offset);)
 #define READDIR(symbol) \
     WRAP(void *, symbol, (DIR *stream), (DIR *), return happens("readdir", dirfd(stream), NULL) ? NULL : real(stream);)
 #define FSTATAT(symbol) \
@@ -135,6 +139,8 @@ OPENAT(openat)
 OPENAT(openat64)
 PREAD(pread)
 PREAD(pread64)
+PREADV(preadv)
+PREADV(preadv64)
 READDIR(readdir)
 READDIR(readdir64)
 FSTATAT(fstatat)

@@ -75,7 +75,7 @@ int main(int count, char **arguments)
     if (count != 2)
         return 2;
     for (int round = 0; round < 10; round++) {
-        scan *s = scan_new(arguments[1], 0);
+        scan *s = scan_new(arguments[1], &(scan_options){0});
         if (!s)
             return 1;
         on_all(walk, NULL, s);
@@ -96,7 +96,7 @@ int main(int count, char **arguments)
         printf("%zu entries, %zu segments\n", atomic_load(&s->entries), packed->segments_count);
         plan_free(packed);
         scan_free(s);
-        s = scan_new(arguments[1], 0);
+        s = scan_new(arguments[1], &(scan_options){0});
         if (!s)
             return 1;
         on_all(walk, stop, s);

@@ -121,6 +121,19 @@ static int has_child(const entry *directory, const char *name, size_t size)
     return 0;
 }
 
+/*
+ * The tree's own names .wh.NAME go into the layer as they are, so clients read them as whiteouts: does one hide NAME? Then what the parent
+ * has of it is as good as gone: it needs no whiteout from us, which would be a second member of that name, and counts as unchanged no more.
+ */
+static int is_hidden_by_tree(const entry *directory, const char *name, size_t size)
+{
+    char whiteout[4 + NAME_MAX] = ".wh.";
+    if (!(directory->flags & ENTRY_WHITEOUT_NAMES) || size > NAME_MAX)
+        return 0;
+    memcpy(whiteout + 4, name, size);
+    return has_child(directory, whiteout, size + 4) || has_child(directory, ".wh..wh..opq", 12);
+}
+
 static int by_name(const void *left, const void *right)
 {
     return strcmp((*(entry *const *)left)->name, (*(entry *const *)right)->name);
@@ -156,7 +169,7 @@ static int add_whiteouts(diff *d, entry *directory)
     size_t count = 0, capacity = 0;
     entry **found = NULL;
     for (const lower_node *child = node->child; child; child = child->next) {
-        if (has_child(directory, child->name, child->name_size))
+        if (has_child(directory, child->name, child->name_size) || is_hidden_by_tree(directory, child->name, child->name_size))
             continue;
         if (count == capacity) {
             capacity = capacity ? 2 * capacity : 16;
@@ -213,7 +226,9 @@ int diff_mark(tree *t, const lower *l, const header_options *options, int preser
         for (size_t i = 1; i < d.count; i++) {
             entry *e = d.order[i];
             const lower_node *directory = lower_of(e->parent);
-            e->lower = is_lower_directory(directory) ? lower_find(l, directory, e->name, e->name_size) : NULL;
+            e->lower = is_lower_directory(directory) && !is_hidden_by_tree(e->parent, e->name, e->name_size)
+                           ? lower_find(l, directory, e->name, e->name_size)
+                           : NULL;
         }
         gather_names(&d);
         end = mark(&d);

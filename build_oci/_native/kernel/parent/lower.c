@@ -350,6 +350,22 @@ static int is_whiteout(const char *name, size_t size)
     return size >= WHITEOUT_SIZE && !memcmp(name, WHITEOUT, WHITEOUT_SIZE);
 }
 
+/* Is a part of PATH, below which nothing can be, there and no directory? */
+static int is_blocked(const lower *l, const char *path, size_t size)
+{
+    const lower_node *node = &l->root;
+    const char *end = path + size;
+    while (node && path < end) {
+        const char *slash = memchr(path, '/', (size_t)(end - path));
+        size_t length = slash ? (size_t)(slash - path) : (size_t)(end - path);
+        node = lower_find(l, node, path, length);
+        if (node && !is_directory(node))
+            return 1;
+        path += length + 1;
+    }
+    return 0;
+}
+
 /* The whiteout M. At first it removes what the layers below have; met AGAIN among the members of its layer, it puts in doubt what stands
  * before it. Where a symbolic link leads, either way, is only put in doubt. */
 static int hide(lower *l, const member *m, const char *name, size_t directory_size, int again)
@@ -360,7 +376,8 @@ static int hide(lower *l, const member *m, const char *name, size_t directory_si
     size -= WHITEOUT_SIZE;
     if (!size || (size == 1 && *name == '.') || (size == 2 && name[0] == '.' && name[1] == '.'))
         return fail(l, "a whiteout of nothing that has a name, for which clients remove the directory", m);
-    if (find_places(l, m, directory_size, 0))
+    /* containers/storage makes the directory of a whiteout where it is missing (umoci does not): so it may be in the image. */
+    if (find_places(l, m, directory_size, !is_blocked(l, m->name, directory_size)))
         return -1;
     for (size_t i = 0; i < l->places_count; i++) {
         lower_node *directory = l->places[i].directory;

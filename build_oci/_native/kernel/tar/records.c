@@ -245,9 +245,6 @@ int parse_time(span text, int64_t *seconds, uint32_t *nanoseconds)
     size_t size = text.size - (size_t)negative;
     const uint8_t *point = memchr(start, '.', size);
     uint64_t whole, fraction = 0;
-    /* One less than the lowest number there is, so that a fraction can be rounded down from there. */
-    if (parse_decimal((span){start, point ? (size_t)(point - start) : size}, INT64_MAX, &whole))
-        return -1;
     if (point) {
         size_t digits = size - (size_t)(point - start) - 1;
         for (size_t i = 0; i < digits; i++)
@@ -256,8 +253,11 @@ int parse_time(span text, int64_t *seconds, uint32_t *nanoseconds)
         for (size_t i = 0; i < 9; i++)
             fraction = 10 * fraction + (i < digits ? (uint64_t)(point[1 + i] - '0') : 0);
     }
-    int below = negative && fraction;
-    *seconds = negative ? -(int64_t)whole - below : (int64_t)whole;
+    uint64_t below = negative && fraction;
+    /* The lowest number has no positive counterpart; a fraction is rounded down from one above it. */
+    if (parse_decimal((span){start, point ? (size_t)(point - start) : size}, INT64_MAX + (uint64_t)(negative && !fraction), &whole))
+        return -1;
+    *seconds = (int64_t)(negative ? 0 - whole - below : whole);
     *nanoseconds = (uint32_t)(below ? 1000000000u - fraction : fraction);
     return 0;
 }

@@ -7,10 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+static const char CHECKSUM[] = "user.checksum.sha256";
+
 enum {
+    FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
     LIST_MAX = 64 * 1024,  /* XATTR_LIST_MAX of the kernel */
     VALUE_MAX = 64 * 1024, /* XATTR_SIZE_MAX of the kernel */
     PROBLEMS_MAX = 100,    /* after so many the walk stops */
@@ -25,6 +29,12 @@ struct scan_worker {
     size_t attributes_capacity;
     uint8_t *values; /* of these attributes, one after the other */
     size_t values_capacity;
+    exclude_stepper stepper;
+    DIR *stream; /* of the directory that was read last; it may be the parent of the next */
+    open_directory last;
+    scan_device device; /* asked for last; a device number of 0 is looked up like any other */
+    int device_known;
+    int read_by_path; /* were attributes of the directory at hand read by their path? */
     size_t prefix_size; /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
     char path[PATH_MAX];
     char list[LIST_MAX + 1];
@@ -85,53 +95,121 @@ static int reserve(scan_worker *w, size_t count, size_t used)
     return 1;
 }
 
-/* The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where NAME is NULL. */
-static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory, const char *name)
+/* Is the file PATH on a FUSE file system? Asked once for each device. */
+static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
 {
-    ssize_t listed = llistxattr(path, w->list, LIST_MAX);
-    if (listed < 0) {
+    if (w->device_known && w->device.dev == e->dev)
+        return w->device.is_fuse;
+    int is_fuse = -1;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; is_fuse < 0 && i < s->devices_count; i++)
+        if (s->devices[i].dev == e->dev)
+            is_fuse = s->devices[i].is_fuse;
+    if (is_fuse < 0) {
+        struct statfs fs;
+        is_fuse = !statfs(path, &fs) && (uint32_t)fs.f_type == FUSE_MAGIC;
+        scan_device *more = realloc(s->devices, (s->devices_count + 1) * sizeof *more);
+        if (more) {
+            s->devices = more;
+            s->devices[s->devices_count++] = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    w->device = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
+    w->device_known = 1;
+    return is_fuse;
+}
+
+/* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum among them? -1: stop; 1: reported. */
+static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed, size_t *count, const entry *directory,
+                     const char *name)
+{
+    size_t used = 0;
+    ssize_t size = llistxattr(path, w->list, LIST_MAX);
+    if (size < 0) {
         if (errno == ENOTSUP || errno == ENOSYS)
             return 0;
-        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr", errno, directory, name);
+        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr", errno, directory, name) ? -1 : 1;
     }
-    w->list[listed] = 0;
-    size_t count = 0, used = 0;
-    for (const char *attribute = w->list; attribute < w->list + listed; attribute += strlen(attribute) + 1) {
+    w->list[size] = 0;
+    for (const char *attribute = w->list; attribute < w->list + size; attribute += strlen(attribute) + 1) {
         if (!*attribute || belongs_to_host(attribute, strlen(attribute)))
             continue;
-        int checksum = !strcmp(attribute, "user.checksum.sha256");
-        if (checksum && !(S_ISREG(e->mode) && s->flags & SCAN_TRUST_CHECKSUMS))
+        int checksum = !strcmp(attribute, CHECKSUM);
+        *listed |= checksum;
+        if (checksum && !believe)
             continue;
         if (strchr(attribute, '='))
-            return report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name);
-        if (!reserve(w, count, used))
+            return report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
+        if (!reserve(w, *count, used))
             return exhausted(s);
-        ssize_t size = lgetxattr(path, attribute, w->values + used, VALUE_MAX);
-        if (size < 0) {
+        ssize_t got = lgetxattr(path, attribute, w->values + used, VALUE_MAX);
+        if (got < 0) {
             int vanished = errno == ENODATA || errno == ENOENT;
-            return report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno, directory, name);
+            return report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno, directory, name) ? -1 : 1;
         }
         if (checksum) {
-            if (parse_digest(w->values + used, (size_t)size, e->digest))
-                e->flags |= ENTRY_DIGEST_KNOWN;
+            if (parse_digest(w->values + used, (size_t)got, e->digest))
+                e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
             continue;
         }
-        w->attributes[count++] = (xattr){
-            .name = (const uint8_t *)attribute, .name_size = (uint32_t)strlen(attribute), .value_size = (uint32_t)size};
-        used += (size_t)size;
+        w->attributes[(*count)++] = (xattr){
+            .name = (const uint8_t *)attribute, .name_size = (uint32_t)strlen(attribute), .value_size = (uint32_t)got};
+        used += (size_t)got;
     }
     /* Only now do the values stay where they are. */
     used = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < *count; i++) {
         w->attributes[i].value = w->values + used;
         used += w->attributes[i].value_size;
+    }
+    return 0;
+}
+
+/*
+ * The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where NAME is NULL.
+ *
+ * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would let another file's attributes in. Where
+ * something was taken, the path must therefore still lead to E; where nothing was, read_directory() looks at the directory once.
+ */
+static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory, const char *name)
+{
+    const unsigned trust = SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE;
+    int skip = (s->options.flags & SCAN_SKIP_XATTRS) != 0;
+    int fuse = S_ISREG(e->mode) && s->options.flags & trust && is_on_fuse(s, w, e, path);
+    int believe = fuse || (S_ISREG(e->mode) && s->options.flags & SCAN_TRUST_CHECKSUMS);
+    int listed = 0;
+    size_t count = 0;
+    if (skip && !fuse)
+        return 0;
+    w->read_by_path = 1;
+    if (!skip) {
+        int end = read_list(s, w, e, path, believe, &listed, &count, directory, name);
+        if (end)
+            return end < 0 ? -1 : 0;
+    }
+    if (fuse && !listed) {
+        /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the file is hashed. */
+        uint8_t value[65];
+        ssize_t got = lgetxattr(path, CHECKSUM, value, sizeof value);
+        if (got > 0 && parse_digest(value, (size_t)got, e->digest))
+            e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
+    }
+    if (e->flags & ENTRY_BELIEVED)
+        atomic_fetch_add_explicit(&s->believed, 1, memory_order_relaxed);
+    if (count || e->flags & ENTRY_BELIEVED) {
+        struct stat st;
+        if (lstat(path, &st))
+            return report(s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lstat", errno, directory, name);
+        if (!entry_is(e, &st))
+            return report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
     }
     if (xattr_pack(&w->arena, w->attributes, count, &e->xattrs, &e->xattrs_size))
         return exhausted(s);
     return 0;
 }
 
-static void take_stat(entry *e, const struct stat *st)
+static void take_stat(scan *s, entry *e, const struct stat *st)
 {
     e->dev = (uint64_t)st->st_dev;
     e->ino = (uint64_t)st->st_ino;
@@ -140,15 +218,23 @@ static void take_stat(entry *e, const struct stat *st)
     e->mtime = (int64_t)st->st_mtim.tv_sec;
     e->mtime_ns = (uint32_t)st->st_mtim.tv_nsec;
     e->mode = (uint32_t)st->st_mode;
-    e->uid = (uint32_t)st->st_uid;
-    e->gid = (uint32_t)st->st_gid;
+    e->uid = s->options.flags & SCAN_OWNER ? s->options.uid : (uint32_t)st->st_uid;
+    e->gid = s->options.flags & SCAN_OWNER ? s->options.gid : (uint32_t)st->st_gid;
     e->nlink = (uint32_t)st->st_nlink;
+    if ((uint32_t)st->st_uid != s->root_uid)
+        atomic_store_explicit(&s->owners_differ, 1, memory_order_relaxed);
 }
 
-/* Adds NAME to w->found, or reports why not. -1: stop. */
+/* Adds NAME to w->found, unless it is left out, or reports why not. -1: stop. */
 static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char *name)
 {
     struct stat st;
+    const exclude_places *places = s->exclusion ? directory->excluded : NULL, *below = NULL;
+    if (places) {
+        int excluded = exclude_step(s->exclusion, &w->stepper, places, name, strlen(name));
+        if (excluded)
+            return excluded < 0 ? exhausted(s) : 0;
+    }
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
         return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno, directory, name);
     if (S_ISSOCK(st.st_mode))
@@ -156,8 +242,11 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
     if (!(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode) || S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ||
           S_ISFIFO(st.st_mode)))
         return report(s, PROBLEM_TYPE, "fstatat", 0, directory, name);
-    if (!strncmp(name, ".wh.", 4) && report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
-        return -1;
+    if (!strncmp(name, ".wh.", 4)) {
+        directory->flags |= ENTRY_WHITEOUT_NAMES;
+        if (report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
+            return -1;
+    }
     if (w->found_count == w->found_capacity) {
         size_t capacity = w->found_capacity ? 2 * w->found_capacity : 256;
         entry *more = realloc(w->found, capacity * sizeof *more);
@@ -168,7 +257,14 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
     }
     entry *e = &w->found[w->found_count];
     *e = (entry){.parent = directory};
-    take_stat(e, &st);
+    take_stat(s, e, &st);
+    if (places && S_ISDIR(e->mode)) {
+        int failed = 0;
+        below = exclude_keep(&w->stepper, &w->arena, places, &failed);
+        if (failed)
+            return exhausted(s);
+    }
+    e->excluded = below;
     e->name_size = (uint16_t)strlen(name);
     if (!(e->name = arena_copy(&w->arena, name, e->name_size)))
         return exhausted(s);
@@ -182,7 +278,7 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
         if (!(e->target = arena_copy(&w->arena, w->target, (size_t)size)))
             return exhausted(s);
     }
-    if (!(s->flags & SCAN_SKIP_XATTRS)) {
+    if (!(s->options.flags & SCAN_SKIP_XATTRS) || s->options.flags & (SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE)) {
         /* Where the kernel refuses the path whole, the same file by way of its open directory. */
         char by_descriptor[sizeof "/proc/self/fd/" + 16 + NAME_MAX + 1];
         const char *path = w->path;
@@ -209,15 +305,45 @@ static int in_order(const void *left, const void *right)
     return strcmp(a->name, b->name);
 }
 
+/*
+ * Network file systems may list a name twice: once in w->found, which is sorted, is enough. A name that stands for two things has changed
+ * in between.
+ */
+static int drop_repeated(scan *s, scan_worker *w, entry *directory)
+{
+    size_t kept = 0, files = 0;
+    for (size_t i = 0; i < w->found_count; i++) {
+        const entry *e = &w->found[i], *former = kept ? &w->found[kept - 1] : NULL;
+        if (!former || S_ISDIR(former->mode) != S_ISDIR(e->mode) || strcmp(former->name, e->name))
+            w->found[kept++] = *e;
+        else if ((former->ino != e->ino || former->dev != e->dev || former->mode != e->mode) &&
+                 report(s, PROBLEM_CHANGED, "readdir", 0, directory, e->name))
+            return -1;
+    }
+    w->found_count = kept;
+    while (files < kept && !S_ISDIR(w->found[files].mode))
+        files++;
+    for (size_t i = 0, j = files; i < files && j < kept;) {
+        int order = strcmp(w->found[i].name, w->found[j].name);
+        if (!order && report(s, PROBLEM_CHANGED, "readdir", 0, directory, w->found[i].name))
+            return -1;
+        i += order <= 0;
+        j += order >= 0;
+    }
+    return 0;
+}
+
 /* Gives w->found to DIRECTORY, sorted, and its subdirectories to the other threads. */
 static int adopt(scan *s, scan_worker *w, entry *directory)
 {
-    size_t count = w->found_count;
-    if (!count)
+    if (!w->found_count)
         return 0;
-    if (count > UINT32_MAX)
+    if (w->found_count > UINT32_MAX)
         return exhausted(s);
-    qsort(w->found, count, sizeof *w->found, in_order);
+    qsort(w->found, w->found_count, sizeof *w->found, in_order);
+    if (drop_repeated(s, w, directory))
+        return -1;
+    size_t count = w->found_count;
     entry *children = arena_take(&w->arena, count * sizeof *children);
     if (!children)
         return exhausted(s);
@@ -265,10 +391,31 @@ static void set_prefix(const scan *s, scan_worker *w, const entry *directory)
         w->path[w->prefix_size++] = '/';
 }
 
+static void close_last(scan_worker *w)
+{
+    if (w->stream)
+        closedir(w->stream);
+    w->stream = NULL;
+    w->last.directory = NULL;
+}
+
+/* Does the path by which attributes were read still lead to DIRECTORY? */
+static int look_at_prefix(scan *s, scan_worker *w, entry *directory)
+{
+    struct stat st;
+    if (!w->read_by_path || !w->prefix_size)
+        return 0;
+    w->path[w->prefix_size] = 0;
+    if (!lstat(w->path, &st) && entry_is(directory, &st))
+        return 0;
+    return report(s, PROBLEM_CHANGED, "lstat", 0, directory, NULL);
+}
+
 static int read_directory(scan *s, scan_worker *w, entry *directory)
 {
     problem trouble;
-    int fd = tree_open_directory(&s->tree, directory, NULL, &trouble);
+    int fd = tree_open_directory(&s->tree, directory, &w->last, &trouble);
+    close_last(w);
     if (fd < 0)
         return report(s, trouble.kind, trouble.call, trouble.error, directory, NULL);
     DIR *stream = fdopendir(fd);
@@ -277,10 +424,13 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
         close(fd);
         return report(s, PROBLEM_SYSTEM, "fdopendir", error, directory, NULL);
     }
+    w->stream = stream;
+    w->last = (open_directory){.directory = directory, .fd = fd};
     set_prefix(s, w, directory);
     w->found_count = 0;
+    w->read_by_path = 0;
     int end = 0;
-    for (;;) {
+    while (!atomic_load_explicit(&s->stopped, memory_order_relaxed)) {
         errno = 0;
         struct dirent *item = readdir(stream);
         if (!item) {
@@ -297,7 +447,8 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
     struct stat st;
     if (!end && !fstat(fd, &st) && !st.st_nlink && directory->nlink)
         end = report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
-    closedir(stream);
+    if (!end)
+        end = look_at_prefix(s, w, directory);
     return end ? end : adopt(s, w, directory);
 }
 
@@ -320,29 +471,34 @@ static int read_root(scan *s)
     else if (!S_ISDIR(st.st_mode))
         end = report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
     else {
-        take_stat(&s->tree.root, &st);
-        if (!(s->flags & SCAN_SKIP_XATTRS))
+        s->root_uid = (uint32_t)st.st_uid;
+        take_stat(s, &s->tree.root, &st);
+        s->tree.root.excluded = s->exclusion ? s->exclusion->start : NULL;
+        if (!(s->options.flags & SCAN_SKIP_XATTRS))
             end = read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
     }
     free(path);
     return end;
 }
 
-scan *scan_new(const char *root_path, unsigned flags)
+scan *scan_new(const char *root_path, const scan_options *options)
 {
     scan *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
-    s->flags = flags;
+    s->options = *options;
+    s->options.excluded = NULL; /* the caller's */
     s->tree.root.name = "";
     s->tree.slice_size = 1 << 20;
     fingerprint_key_make(&s->tree.key);
     s->tree.root_path = strdup(root_path);
     s->waiting = malloc(16 * sizeof *s->waiting);
     s->waiting_capacity = 16;
-    if (!s->tree.root_path || !s->waiting || read_root(s)) {
+    if (options->excluded_count)
+        s->exclusion = exclusion_new(options->excluded, options->excluded_count);
+    if (!s->tree.root_path || !s->waiting || (options->excluded_count && !s->exclusion) || read_root(s)) {
         scan_free(s);
         errno = ENOMEM;
         return NULL;
@@ -380,6 +536,8 @@ int scan_run(scan *s)
     }
     int end = s->exhausted ? -1 : 0;
     pthread_mutex_unlock(&s->lock);
+    close_last(w);
+    exclude_stepper_end(&w->stepper);
     free(w->found);
     free(w->attributes);
     free(w->values);
@@ -415,8 +573,10 @@ void scan_free(scan *s)
         free(w);
     }
     arena_release(&s->tree.arena);
+    exclusion_free(s->exclusion);
     free(s->tree.root_path);
     free(s->waiting);
+    free(s->devices);
     pthread_cond_destroy(&s->wake);
     pthread_mutex_destroy(&s->lock);
     free(s);

@@ -1,12 +1,13 @@
 /*
  * The parallel walk of a root file system: several threads, started by the caller, take directories from one stack.
  *
- * Every look at a file goes through the C library (fstatat, readlinkat, llistxattr, lgetxattr), dynamically linked, so that the
+ * Every look at a file goes through the C library (fstatat, lstat, readlinkat, llistxattr, lgetxattr), dynamically linked, so that the
  * LD_PRELOAD shims under which images are built (fakeroot, fakecap) see it.
  */
 #ifndef BUILD_OCI_SCAN_H
 #define BUILD_OCI_SCAN_H
 
+#include "exclude.h"
 #include "tree.h"
 
 #include <stdatomic.h>
@@ -14,28 +15,48 @@
 enum {
     SCAN_SKIP_XATTRS = 1,     /* read no extended attributes at all */
     SCAN_TRUST_CHECKSUMS = 2, /* user.checksum.sha256 is the digest of the file */
+    SCAN_TRUST_ON_FUSE = 4,   /* it is where the file system is FUSE */
+    SCAN_OWNER = 8,           /* every entry belongs to `uid` and `gid` */
 };
+
+typedef struct scan_options {
+    unsigned flags;
+    uint32_t uid, gid;
+    const char *const *excluded; /* patterns, see exclude.h; copied */
+    size_t excluded_count;
+} scan_options;
+
+/* What statfs said of one device. */
+typedef struct scan_device {
+    uint64_t dev;
+    int is_fuse;
+} scan_device;
 
 typedef struct scan_worker scan_worker;
 
 typedef struct scan {
     tree tree;
-    unsigned flags;
+    scan_options options;
+    exclusion *exclusion; /* NULL: nothing is left out */
     pthread_mutex_t lock; /* guards all below but the counters */
     pthread_cond_t wake;
     entry **waiting; /* directories that nobody has read yet */
     size_t waiting_count, waiting_capacity;
     unsigned busy; /* threads that read a directory and may find more */
-    int stopped;
+    atomic_int stopped; /* written under the lock, read without as well */
     int exhausted; /* of memory */
     problem *problems;
     size_t problems_count;
     scan_worker *workers; /* their arenas live as long as the tree */
-    atomic_size_t entries;
+    scan_device *devices;
+    size_t devices_count;
+    uint32_t root_uid; /* of the root on disk */
+    atomic_int owners_differ; /* not all entries belong to it */
+    atomic_size_t entries, believed; /* files whose digest is the attribute's */
 } scan;
 
 /* ROOT_PATH is copied. NULL with errno set. */
-scan *scan_new(const char *root_path, unsigned flags);
+scan *scan_new(const char *root_path, const scan_options *options);
 
 /* Takes directories until none is left or the walk is stopped; called once by each thread. -1 when memory is exhausted. */
 int scan_run(scan *);

@@ -21,6 +21,7 @@ enum {
     ENTRY_DIGEST_KNOWN = 1, /* `digest` holds the SHA-256 of the content */
     ENTRY_UNCHANGED = 2,    /* the parent image has it: not emitted */
     ENTRY_WHITEOUT = 4,     /* made by the diff: an empty file that hides a name of the parent */
+    ENTRY_WHITEOUT_NAMES = 16, /* a directory: a name in it begins with .wh. */
     ENTRY_BELIEVED = 8,     /* `digest` comes from the attribute user.checksum.sha256, not from the content */
 };
 
@@ -43,6 +44,7 @@ struct entry {
     union {
         entry *next;       /* of a whiteout: the next one in the same directory */
         const void *lower; /* of any other entry, while the diff works: what the parent image has of that name */
+        const void *excluded; /* of a directory, while the walk works: the places in patterns that it has reached (exclude.h) */
     };
     uint64_t dev, ino, size, rdev;
     int64_t mtime; /* whole seconds, rounded down */
