@@ -27,6 +27,7 @@ class BuiltImage(NamedTuple):
 
     descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
     and as archives. files: regular files written. unchanged, whiteouts: entries left to the parent, and names of it hidden.
+    digests_believed: files of the tree that were not hashed, because their attribute was believed.
     stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `pack`, those that there were; `parent` runs beside `walk` and `hash`.
     """
 
@@ -38,6 +39,7 @@ class BuiltImage(NamedTuple):
     whiteouts: int
     seconds: float
     stages: Mapping[str, float]
+    digests_believed: int = 0
 
     @property
     def digest(self) -> str:
@@ -76,6 +78,7 @@ _Tell = Callable[[Stage, int, int | None], None]
 
 class _Counts(NamedTuple):
     files: int = 0
+    believed: int = 0
     unchanged: int = 0
     whiteouts: int = 0
 
@@ -91,13 +94,13 @@ def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltI
     counts = _Counts()
     if image.parent is None or context.parents is None:
         if image.layer is not None:
-            layer, counts = _write_layer(context, image.layer, _read_tree(context, image.layer, tell, stages), tell, stages)
+            layer, counts = _write_layer(context, image.layer, _read_tree(context, image, image.layer, tell, stages), tell, stages)
     elif image.layer is None:
         with _timed(stages, "parent"):
             parent = context.parents.image(image.parent, platform, partial(tell, "parent"))
     else:
         read_parent = partial(context.parents.image, image.parent, platform, partial(tell, "parent"))
-        parent, layer, counts = _build_upon(context, read_parent, image.layer, tell, stages)
+        parent, layer, counts = _build_upon(context, read_parent, image, image.layer, tell, stages)
     descriptor = _write_documents(context, image, platform, parent, layer)
     tell("done", 1, 1)
     return BuiltImage(
@@ -109,18 +112,19 @@ def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltI
         whiteouts=counts.whiteouts,
         seconds=time.monotonic() - started,
         stages=stages,
+        digests_believed=counts.believed,
     )
 
 
 def _build_upon(
-    context: Context, read_parent: Callable[[], ParentImage], path: str, tell: _Tell, stages: dict[str, float]
+    context: Context, read_parent: Callable[[], ParentImage], image: ImageConfig, path: str, tell: _Tell, stages: dict[str, float]
 ) -> tuple[ParentImage, Layer, _Counts]:
     """The parent, and the layer of what the directory PATH changes on top of it; both are read side by side."""
     from build_oci._native.diff import mark_unchanged
     from build_oci.layer.digest import digest_files
 
     with context.workers.beside(_timed(stages, "parent")(read_parent)) as reading:
-        tree = _read_tree(context, path, tell, stages)
+        tree = _read_tree(context, image, path, tell, stages)
         with _timed(stages, "hash"):
             digest_files(tree, path, context.workers, partial(tell, "hash"))
         parent = reading.result()
@@ -132,7 +136,7 @@ def _build_upon(
     return parent, layer, counts._replace(unchanged=unchanged, whiteouts=whiteouts)
 
 
-def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float]) -> Tree:
+def _read_tree(context: Context, image: ImageConfig, path: str, tell: _Tell, stages: dict[str, float]) -> Tree:
     from build_oci.layer.walk import read_tree
 
     config = context.config
@@ -145,6 +149,9 @@ def _read_tree(context: Context, path: str, tell: _Tell, stages: dict[str, float
             trust_checksum_xattrs=config.trust_checksum_xattrs,
             warn=context.warn,
             meanwhile=partial(_import_the_rest, config.compression),
+            exclude=image.exclude,
+            exclude_where=image.exclude_where,
+            owner=image.owner,
         )
     tell("walk", len(tree), len(tree))
     return tree
@@ -173,7 +180,7 @@ def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: d
             epoch=context.epoch,
             written=lambda size: tell("pack", size, plan.archive_size),
         )
-    return layer, _Counts(files=plan.files)
+    return layer, _Counts(files=plan.files, believed=tree.digests_believed)
 
 
 def _write_documents(

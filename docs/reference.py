@@ -53,8 +53,8 @@ def reference() -> str:
         _table(IMAGE_KEYS),
         "A pattern of `exclude` starts at the root of the tree, with a slash or without. `*` and `?` stand for any characters and for one, "
         "`[a-z]` and `[!a-z]` for one of a set or out of it, a component `**` for any number of directories, none included; a backslash "
-        "takes such a meaning away. An excluded directory is not read. A pattern that matches nothing is a warning. To the rest of the build "
-        "an excluded name is not in the tree: if the parent has it, the layer hides it.\n",
+        "takes such a meaning away. An excluded directory is not read. A pattern that matches nothing is a warning. To the rest of the "
+        "build an excluded name is not in the tree: if the parent has it, the layer hides it.\n",
         "`config` may hold anything: `Cmd`, `Env`, `Labels` and so on, or keys that no one knows yet. "
         "The parent's `config` is not inherited.\n",
         "## `parent`\n",

@@ -40,6 +40,7 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
                 "layerSize": image.layers_size,
                 "uncompressedSize": image.uncompressed_size,
                 "files": image.files,
+                "digestsBelieved": image.digests_believed,
                 "unchanged": image.unchanged,
                 "whiteouts": image.whiteouts,
                 "seconds": round(image.seconds, 6),
