@@ -1,0 +1,216 @@
+"""File systems that lie, repeat themselves or are exchanged (spec 4.2, 6): one clear error or the right layer, never less."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import clients
+import pytest
+from faults import fault, quoted, run, unharmed, upon
+
+SOURCE = Path(__file__).with_name("oddfs.c")
+CHANGED = "changed while it was being read\nhint: nothing may write to the tree during a build\n"
+LENGTH = "its content is not as long as the size that the file system tells\n"
+
+
+@functools.cache
+def _compiled() -> tuple[tempfile.TemporaryDirectory[str], str]:
+    folder = tempfile.TemporaryDirectory()
+    command = [clients.need("cc"), "-shared", "-fPIC", "-O1", "-o", f"{folder.name}/oddfs.so", str(SOURCE), "-ldl"]
+    return folder, subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+def odd(**settings: str | Path) -> dict[str, str]:
+    """The environment in which the file system is odd; the running test is skipped without a compiler."""
+    folder, reason = _compiled()
+    if reason:
+        pytest.skip(f"the compiler makes no library: {reason[:200]}")
+    return {"LD_PRELOAD": f"{folder.name}/oddfs.so", **{f"ODD_{name}": str(value) for name, value in settings.items()}}
+
+
+def inode(path: Path) -> int:
+    return path.lstat().st_ino
+
+
+def members(layout: Path) -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(clients.layer_tars(layout)[-1])) as archive:
+        return archive.getmembers()
+
+
+def recorded(layout: Path, name: str) -> str:
+    (member,) = [member for member in members(layout) if member.name == name]
+    return member.pax_headers["freedesktopsdk.checksum.sha256"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "d" / "deeper").mkdir(parents=True)
+    for name in ("a", "d/b", "d/deeper/c"):
+        (root / name).write_text(name)
+    return root
+
+
+def test_names_listed_twice_are_packed_once(root: Path, tmp_path: Path) -> None:
+    """Spec 6: network file systems list a name twice; directories too, with all that they hold."""
+    (root / ".wh.x").write_text("")
+    config = clients.layer_config(root, compression="disabled")
+    plain, repeated = run(config, tmp_path / "plain"), run(config, tmp_path / "odd", **odd(TWICE="a/d/b/deeper/.wh.x"))
+    assert plain == repeated
+    assert clients.layer_tars(tmp_path / "plain") == clients.layer_tars(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("on_parent", [False, True], ids=["alone", "on-parent"])
+@pytest.mark.parametrize(("real", "told"), [(37, 0), (37, 4096), (37, 36), (37, 38), (3 << 20, 0), (3 << 20, 5), (3 << 20, (3 << 20) + 1),
+                                            (3 << 20, (3 << 20) - 1)])  # fmt: skip
+def test_sizes_that_lie(real: int, told: int, on_parent: bool, root: Path, tmp_path: Path, output: Path) -> None:
+    """Spec 6: a file as of /proc or /sys is never cut, filled up or stored as empty without a word."""
+    path = root / "d" / "b"
+    path.write_bytes(b"x" * real)
+    config = clients.layer_config(root)
+    if on_parent:
+        assert run(clients.layer_config(root / "d" / "deeper"), tmp_path / "parent") == (0, "")
+        config = upon(config, tmp_path / "parent")
+    with unharmed(output):
+        status, said = run(config, output, **odd(SIZE=f"{inode(path)}={told}"))
+    assert status == 1
+    assert said.startswith(f"build-oci: error: {path}: {LENGTH}")
+
+
+def test_proc_is_refused(tmp_path: Path, output: Path) -> None:
+    """The real thing: files of /proc say that they are empty."""
+    layer = Path("/proc/sys/kernel/random")
+    if not (layer / "boot_id").exists():
+        pytest.skip("no /proc/sys here")
+    with unharmed(output):
+        status, said = run(clients.layer_config(layer), output)
+    assert status == 1
+    assert f"{layer}/" in said
+
+
+REWRITE = (
+    "import os, sys; p = sys.argv[1]; s = os.stat(p); f = open(p, 'r+b'); f.seek(-1, 2); b = f.read(1); f.seek(-1, 2);"
+    "f.write(bytes([b[0] ^ 1])); f.close(); os.utime(p, ns=(s.st_atime_ns, s.st_mtime_ns))"
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "opened", "on_parent"),
+    [(9000, 2, True), ((1 << 20) + 5, 2, False), ((1 << 20) + 5, 2, True), ((4 << 20) + 1, 4, False), ((4 << 20) + 1, 4, True)],
+)
+def test_what_is_packed_is_what_was_hashed(size: int, opened: int, on_parent: bool, root: Path, tmp_path: Path, output: Path) -> None:
+    """Spec 4.1: a write through a mapping moves neither size nor time, so the contents are compared; the last byte too."""
+    path = root / "d" / "b"
+    path.write_bytes(os.urandom(size))
+    config = clients.layer_config(root, compression="disabled")
+    if on_parent:
+        assert run(clients.layer_config(root / "d" / "deeper"), tmp_path / "parent") == (0, "")
+        config = upon(config, tmp_path / "parent")
+    happened = tmp_path / "happened"
+    with unharmed(output):
+        do = quoted(sys.executable, "-c", REWRITE, path)
+        status, said = run(config, output, "-j1", **fault("open", path, opened, do=do, happened=happened))
+    assert happened.exists()
+    assert (status, said) == (1, f"build-oci: error: {path}: {CHANGED}")
+
+
+# ---- user.checksum.sha256
+
+
+def told(root: Path, *names: str) -> tuple[dict[str, str], str]:
+    """A table of digests for these files, and the digest, which is not that of their content."""
+    digest = hashlib.sha256(b"something else").hexdigest()
+    return {"DIGEST": ";".join(f"{inode(root / name)}={digest}" for name in names)}, digest
+
+
+@pytest.mark.parametrize("skip", [False, True], ids=["", "skip-xattrs"])
+@pytest.mark.parametrize(("trust", "believed"), [("auto", True), (True, True), (False, False)])
+def test_fuse_is_asked_by_name(trust: str | bool, believed: bool, skip: bool, root: Path, tmp_path: Path) -> None:
+    """Spec 4.2: BuildStream's file system answers by name and lists nothing, whatever `skip-xattrs` says; statfs once a device."""
+    table, digest = told(root, "a", "d/b")
+    config = clients.layer_config(root, **{"trust-checksum-xattrs": trust, "skip-xattrs": skip})
+    metrics = tmp_path / "metrics"
+    status, said = run(config, tmp_path / "out", "--metrics", str(metrics), **odd(FUSE=tmp_path / "asked", **table))
+    assert (status, said) == (0, "")
+    assert (recorded(tmp_path / "out", "./a") == digest) == believed
+    assert recorded(tmp_path / "out", "d/deeper/c") == hashlib.sha256(b"d/deeper/c").hexdigest()
+    assert json.loads(metrics.read_text())["images"][0]["digestsBelieved"] == 2 * believed
+    if believed:
+        assert (tmp_path / "asked").read_text() == "statfs\n"
+
+
+@pytest.mark.parametrize(("trust", "believed"), [("auto", False), (True, True), (False, False)])
+def test_elsewhere_a_listed_checksum_may_be_stale(trust: str | bool, believed: bool, root: Path, tmp_path: Path) -> None:
+    """Spec 2: outside FUSE nothing drops the attribute at a write, so `auto` hashes."""
+    digest = hashlib.sha256(b"before an edit").hexdigest()
+    try:
+        os.setxattr(root / "a", "user.checksum.sha256", digest.encode())
+    except OSError:
+        pytest.skip("no user attributes here")
+    assert run(clients.layer_config(root, **{"trust-checksum-xattrs": trust}), tmp_path / "out") == (0, "")
+    assert (recorded(tmp_path / "out", "./a") == digest) == believed
+    for member in members(tmp_path / "out"):
+        assert not any("checksum" in name for name in member.pax_headers if name.startswith("SCHILY"))
+
+
+# ---- paths
+
+
+def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) -> None:
+    """Spec 2: "the tree inside never is followed": a directory that is exchanged for a link lets no attribute of another file in."""
+    outside, away = tmp_path / "outside", tmp_path / "away"
+    outside.mkdir()
+    (outside / "b").write_text("foreign")
+    try:
+        os.setxattr(outside / "b", "user.foreign", b"yes")
+    except OSError:
+        pytest.skip("no user attributes here")
+    do = f"[ -e {away} ] || {{ mv {root}/d {away} && ln -s {outside} {root}/d; }}"
+    with unharmed(output):
+        status, said = run(clients.layer_config(root), output, **odd(SWAP="/d/b", DO=do))
+    assert status == 1
+    assert "changed while it was being read" in said
+
+
+def test_attributes_missed_because_of_a_link(root: Path, tmp_path: Path, output: Path) -> None:
+    """The other way round: the foreign file has none, and the tree's would be lost."""
+    outside, away = tmp_path / "outside", tmp_path / "away"
+    outside.mkdir()
+    (outside / "c").write_text("foreign")
+    do = f"[ -e {away} ] || {{ mv {root}/d/deeper {away} && ln -s {outside} {root}/d/deeper; }}"
+    with unharmed(output):
+        status, said = run(clients.layer_config(root), output, **odd(SWAP="/deeper/c", DO=do))
+    assert (status, said) == (1, f"build-oci: error: {root}/d/deeper: {CHANGED}")
+
+
+def test_depth(tmp_path: Path) -> None:
+    """Far below PATH_MAX: all is there, in order, and opened from its parent. The longest path is the archive's own business."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    count = 1500
+    for level in range(count):
+        os.mkdir("directory", dir_fd=descriptor)
+        below = os.open("directory", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+        if level % 100 == 99:
+            file = os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor)
+            os.write(file, str(level).encode())
+            os.close(file)
+    os.close(descriptor)
+    try:
+        output = tmp_path.with_name(tmp_path.name + "-out")
+        assert run(clients.layer_config(tmp_path, compression="disabled"), output, "-j2") == (0, "")
+        found = members(output)
+        assert len(found) == 1 + count + count // 100
+        assert [member.size for member in found if member.isfile()] == [len(str(level)) for level in range(99, count, 100)]
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "directory"], check=True)
