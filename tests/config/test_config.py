@@ -74,7 +74,7 @@ def test_defaults() -> None:
     config = load(IMAGE)
     (image,) = config.images
     assert (config.compression, config.level, config.prefetch_limit) == ("zstd", 3, 512 << 20)
-    assert (config.skip_xattrs, config.trust_checksum_xattrs, config.preserve_hardlinks) == (False, True, True)
+    assert (config.skip_xattrs, config.trust_checksum_xattrs, config.preserve_hardlinks) == (False, None, True)
     assert (config.annotations, config.warnings) == ({}, ())
     assert (image.variant, image.os_version, image.os_features, image.author, image.comment, image.layer) == (None,) * 6
     assert (image.parent, image.has_config, image.config, image.annotations, image.index_annotations) == (None, False, None, {}, {})

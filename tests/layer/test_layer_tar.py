@@ -162,17 +162,18 @@ def test_attributes_that_describe_the_build_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "options", "believed"),
     [
-        (b"0" * 64, {}, True),
+        (b"0" * 64, {"trust_checksum_xattrs": True}, True),
+        (b"0" * 64, {}, False),
         (b"0" * 64, {"trust_checksum_xattrs": False}, False),
-        (b"0" * 64, {"skip_xattrs": True}, False),
-        (b"A" * 64, {}, False),
-        (b"0" * 63, {}, False),
-        (b"0" * 64 + b"\n", {}, False),
-        (b"0" * 64 + b"\0", {}, False),
+        (b"0" * 64, {"trust_checksum_xattrs": True, "skip_xattrs": True}, False),
+        (b"A" * 64, {"trust_checksum_xattrs": True}, False),
+        (b"0" * 63, {"trust_checksum_xattrs": True}, False),
+        (b"0" * 64 + b"\n", {"trust_checksum_xattrs": True}, False),
+        (b"0" * 64 + b"\0", {"trust_checksum_xattrs": True}, False),
     ],
 )
 def test_checksum_attribute(tmp_path: Path, value: bytes, options: dict[str, Any], believed: bool) -> None:
-    """Spec 2: `trust-checksum-xattrs` believes 64 lower-case hexadecimal digits; anything else is hashed."""
+    """Spec 2: `trust-checksum-xattrs` `true` believes 64 lower-case hexadecimal digits; anything else is hashed."""
     file = tmp_path / "file"
     file.touch()
     os.setxattr(file, "user.checksum.sha256", value)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import oracles
 import pytest
@@ -17,7 +18,7 @@ import trees
 from build_oci._native.walk import Tree
 
 
-def walk(root: Path, threads: int = 3, **options: bool) -> Tree:
+def walk(root: Path, threads: int = 3, **options: Any) -> Tree:
     tree = Tree(os.fsencode(root), **options)
     workers = [threading.Thread(target=tree.run) for _ in range(threads)]
     for worker in workers:

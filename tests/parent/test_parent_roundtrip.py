@@ -411,11 +411,11 @@ def test_digest_of_the_tree_is_believed(tmp_path: Path) -> None:
     tree.mkdir()
     (tree / "file").write_text("1")
     os.setxattr(tree / "file", "user.checksum.sha256", b"0" * 64)
-    parent = built(tmp_path / "parent", image_of(tree))
-    assert top_layer(built(tmp_path / "same", image_of(tree, parent, trust=True))) == ["."]
+    parent = built(tmp_path / "parent", image_of(tree), trust_checksum_xattrs=True)
+    assert top_layer(built(tmp_path / "same", image_of(tree, parent, trust=True), trust_checksum_xattrs=True)) == ["."]
     assert top_layer(built(tmp_path / "hashed", image_of(tree, parent, trust=True), trust_checksum_xattrs=False)) == [".", "./file"]
     os.setxattr(tree / "file", "user.checksum.sha256", b"1" * 64)
-    assert top_layer(built(tmp_path / "other", image_of(tree, parent, trust=True))) == [".", "./file"]
+    assert top_layer(built(tmp_path / "other", image_of(tree, parent, trust=True), trust_checksum_xattrs=True)) == [".", "./file"]
 
 
 def test_symlink_that_points_elsewhere(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def write_expected_tar(
     *,
     epoch: int | None = None,
     skip_xattrs: bool = False,
-    trust_checksum_xattrs: bool = True,
+    trust_checksum_xattrs: bool = False,
     hardlinks: str = "preserve",
 ) -> None:
     """Write the layer of ROOT without a parent to OUT, by spec 4.1-4.3; the options are those of the configuration."""
@@ -158,7 +158,7 @@ def expected_tar(
     *,
     epoch: int | None = None,
     skip_xattrs: bool = False,
-    trust_checksum_xattrs: bool = True,
+    trust_checksum_xattrs: bool = False,
     hardlinks: str = "preserve",
 ) -> bytes:
     """The same as bytes, for trees that fit."""
