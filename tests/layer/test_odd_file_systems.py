@@ -16,8 +16,9 @@ from pathlib import Path
 import clients
 import pytest
 from faults import fault, quoted, run, unharmed, upon
+from places import C_SOURCES
 
-SOURCE = Path(__file__).with_name("oddfs.c")
+SOURCE = C_SOURCES / "oddfs.c"
 CHANGED = "changed while it was being read\nhint: nothing may write to the tree during a build\n"
 LENGTH = "its content is not as long as the size that the file system tells\n"
 
