@@ -170,15 +170,19 @@ def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) 
     """Spec 2: "the tree inside never is followed": a directory that is exchanged for a link lets no attribute of another file in."""
     outside, away = tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
-    (outside / "b").write_text("foreign")
+    # A link, which is never opened: no later look at it tells.
+    (root / "links").mkdir()
+    (root / "links" / "s").symlink_to("nowhere")
+    (outside / "s").write_text("foreign")
     try:
-        os.setxattr(outside / "b", "user.foreign", b"yes")
+        os.setxattr(outside / "s", "user.foreign", b"yes")
     except OSError:
         pytest.skip("no user attributes here")
-    do = f"[ -e {away} ] || {{ mv {root}/d {away} && ln -s {outside} {root}/d; }}"
+    do = f"[ -e {away} ] || {{ mv {root}/links {away} && ln -s {outside} {root}/links; }}"
     with unharmed(output):
-        status, said = run(clients.layer_config(root), output, **odd(SWAP="/d/b", DO=do))
+        status, said = run(clients.layer_config(root), output, **odd(SWAP="/links/s", DO=do))
     assert status == 1
+    assert said.startswith(f"build-oci: error: {root}/links")
     assert "changed while it was being read" in said
 
 
@@ -186,11 +190,13 @@ def test_attributes_missed_because_of_a_link(root: Path, tmp_path: Path, output:
     """The other way round: the foreign file has none, and the tree's would be lost."""
     outside, away = tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
-    (outside / "c").write_text("foreign")
-    do = f"[ -e {away} ] || {{ mv {root}/d/deeper {away} && ln -s {outside} {root}/d/deeper; }}"
+    (root / "links").mkdir()
+    (root / "links" / "s").symlink_to("nowhere")
+    (outside / "s").write_text("foreign")
+    do = f"[ -e {away} ] || {{ mv {root}/links {away} && ln -s {outside} {root}/links; }}"
     with unharmed(output):
-        status, said = run(clients.layer_config(root), output, **odd(SWAP="/deeper/c", DO=do))
-    assert (status, said) == (1, f"build-oci: error: {root}/d/deeper: {CHANGED}")
+        status, said = run(clients.layer_config(root), output, **odd(SWAP="/links/s", DO=do))
+    assert (status, said) == (1, f"build-oci: error: {root}/links: {CHANGED}")
 
 
 def test_depth(tmp_path: Path) -> None:
