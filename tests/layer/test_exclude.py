@@ -14,6 +14,7 @@ import clients
 import pytest
 from faults import run, upon
 
+from build_oci import build
 from build_oci._native.walk import Tree
 from build_oci.config.load import load_config
 from build_oci.config.patterns import compile_pattern
@@ -212,3 +213,21 @@ def test_warning_of_a_root_that_all_may_write(tmp_path: Path) -> None:
         status, said = run(clients.layer_config(root), tmp_path / f"out-{mode}")
         assert status == 0
         assert ("everyone may write" in said) == warned
+
+
+@pytest.mark.parametrize(("owner", "warned"), [(None, True), ("0:0", False)])
+def test_warning_of_one_owner(owner: str | None, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything belongs to who builds, and that is not root: hardly what an image should say."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "f").write_text("f")
+    user = os.geteuid() or 1234
+    if os.geteuid() == 0:
+        for path in (root, root / "f"):
+            os.chown(path, user, user)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    extra = f", owner: {owner}" if owner else ""
+    config = load_config(f"images:\n- {{architecture: amd64, os: linux, layer: {root}{extra}}}\n")
+    heard: list[str] = []
+    build(config, output=tmp_path / "out", warn=heard.append)
+    assert [f"all of it belongs to user {user}" in line for line in heard] == [True] * warned
