@@ -88,7 +88,7 @@ def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltI
     started = time.monotonic()
     stages: dict[str, float] = {}
     tell = partial(context.tell, number)
-    platform = oci.Platform(image.architecture, image.os, os_version=image.os_version, os_features=image.os_features, variant=image.variant)
+    platform = image.platform
     parent: ParentImage | None = None
     layer: Layer | None = None
     counts = _Counts()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from build_oci.check import check_output
 from build_oci.codec.table import block_size, least_memory
 from build_oci.config.load import BuildConfig, check_paths
 from build_oci.errors import UsageError
@@ -67,7 +68,7 @@ def build(
     workers = usable_cpus() if workers is None else workers
     check_paths(config)
     made = open_output(output, sync=sync)
-    _refuse_output_in_layer(config, made.folder)
+    check_output(config, made.folder)
     created = int(time.time()) if epoch is None else epoch
     block = block_size(config.compression, config.level)
     at_once = min(IMAGES_AT_ONCE, len(config.images))
@@ -84,7 +85,7 @@ def build(
         if any(image.parent for image in config.images):
             from build_oci.parent.layers import Parents
 
-            parents = Parents(config, layout, threads, epoch=epoch, explain=explain)
+            parents = Parents(config, layout, threads, epoch=epoch, warn=warn, explain=explain)
         context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
         numbered = list(enumerate(config.images))
         images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
@@ -131,13 +132,3 @@ def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str]
 
         text += f", SHA-256 of files by {os.environ.get('BUILD_OCI_SHA256') or kernels()[-1]}"
     explain(text)
-
-
-def _refuse_output_in_layer(config: BuildConfig, output: str | os.PathLike[str]) -> None:
-    """A layout inside a tree would become part of the very layer that is being written to it."""
-    path = os.path.realpath(output)
-    for image in config.images:
-        if image.layer is not None and os.path.commonpath((path, layer := os.path.realpath(image.layer))) == layer:
-            raise UsageError(
-                f"the output {os.fspath(output)} lies inside this directory", where=image.layer_where, hint="write elsewhere with --output"
-            )

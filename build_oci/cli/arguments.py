@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 from build_oci.errors import UsageError
@@ -11,6 +12,7 @@ from build_oci.version import __version__
 
 MAX_WORKERS = 1024
 SHELLS = ("bash", "zsh", "fish")
+SUBCOMMANDS = ("verify", "merge")
 
 _OUTPUT = (
     "write the layout there (default: the current directory); oci-archive:FILE writes it as one archive, oci-archive:- to standard output"
@@ -29,12 +31,22 @@ class _Parser(argparse.ArgumentParser):
         _, _, first = message.partition("unrecognized arguments: ")
         first = first.partition(" ")[0].partition("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
-        near = get_close_matches(first, known if first.startswith("-") else ["verify", "merge"], n=1) if first else []
+        near = get_close_matches(first, known if first.startswith("-") else list(SUBCOMMANDS), n=1) if first else []
         if near:
             return f"did you mean `{near[0]}`?"
         if first and os.path.isfile(first):
             return f"a configuration is named with -f: `{self.prog} -f {first}`"
         return f"`{self.prog} --help` lists the options"
+
+
+def subcommand(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The sub-command that ARGV names and its arguments: `verify` and its like come first, or behind -j, -q and -v. Else "" and all."""
+    at = 0
+    while at < len(argv) and (argv[at] in ("-q", "-v", "--quiet", "--verbose") or argv[at].startswith(("-j", "--workers"))):
+        at += 2 if argv[at] in ("-j", "--workers") else 1
+    if at < len(argv) and argv[at] in SUBCOMMANDS:
+        return argv[at], [*argv[:at], *argv[at + 1 :]]
+    return "", list(argv)
 
 
 def _count(text: str) -> int:
@@ -72,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     add("-f", "--file", metavar="FILE", type=_path, default="-", help="read the configuration there; - is standard input (the default)")
     add("-o", "--output", metavar="DIR", type=_path, default=".", help=_OUTPUT)
     add("--check", action="store_true", help="validate the configuration and look at every path it names; build nothing")
+    add("--strict", action="store_true", help="take every warning for an error")
     add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from build_oci.cli.arguments import completion, merge_parser, parser, verify_parser
+from build_oci.cli.arguments import completion, merge_parser, parser, subcommand, verify_parser
 from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
@@ -49,11 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str], signals: Signals) -> int:
-    if argv[:1] == ["verify"]:
-        return _verify(verify_parser().parse_args(argv[1:]))
-    if argv[:1] == ["merge"]:
-        return _merge(merge_parser().parse_args(argv[1:]), signals)
-    options = parser().parse_args(argv)
+    command, arguments = subcommand(argv)
+    if command == "verify":
+        return _verify(verify_parser().parse_args(arguments))
+    if command == "merge":
+        return _merge(merge_parser().parse_args(arguments), signals)
+    options = parser().parse_args(arguments)
     if options.schema:
         import json
 
@@ -76,12 +77,19 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         for warning in error.warnings:
             warn(warning)
         raise
+    if options.strict and config.warnings:
+        raise ConfigError([UsageError(warning, hint=_STRICT) for warning in config.warnings])
     for warning in config.warnings:
         warn(warning)
     talks = options.verbose or (is_terminal(sys.stderr) and not options.quiet)
     _check_files(options)
     if options.check:
+        from build_oci.check import check_output, check_parents
+        from build_oci.oci.archive import open_output
+
         check_paths(config)
+        check_parents(config)
+        check_output(config, open_output(options.output).folder)
         if talks:
             say(f"build-oci: nothing is wrong with {source}: {counted(len(config.images), 'image')}")
         return 0
@@ -89,8 +97,13 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
     return 0
 
 
+_STRICT = "this is a warning, which --strict makes an error"
+
+
 def _warner(options: argparse.Namespace, speak: Callable[[str], None]) -> Callable[[str], None]:
     def warn(text: str) -> None:
+        if getattr(options, "strict", False):
+            raise BuildOciError(text, hint=_STRICT)
         if not options.quiet:
             speak(f"build-oci: warning: {printable(text)}")
 
@@ -154,7 +167,7 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
 
     workers = options.workers or usable_cpus()
     started = time.monotonic()
-    names = [f"{image.os}/{image.architecture}" for image in config.images]
+    names = [printable("/".join(filter(None, (image.os, image.architecture, image.variant)))) for image in config.images]
     bars = is_terminal(sys.stderr) and not options.quiet
     reports = reporter(options.progress, names, say, terminal=bars)
     speak = reports.say if reports else say

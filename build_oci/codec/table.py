@@ -88,9 +88,17 @@ def decode(codec: str, chunks: Iterable[bytes], windows: Budget | None = None) -
     raise ValueError(f"unknown compression {codec!r}")
 
 
+SNIFFED = 512  # bytes at the start of a layer that tell its codec
+
+
+def is_archive(start: bytes) -> bool:
+    """Does START begin a plain tar archive: by the magic of its first header, or as an empty one?"""
+    return start[257:262] == b"ustar" or (len(start) >= SNIFFED and not start[:SNIFFED].strip(b"\0"))
+
+
 def sniff_codec(start: bytes) -> str:
     """The compression of a layer that begins with START: "zstd", "gzip", "disabled"."""
-    if start[257:262] == b"ustar":
+    if is_archive(start):
         return "disabled"  # whatever its first name is
     if start.startswith(gzip.MAGIC):
         return "gzip"

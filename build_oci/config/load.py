@@ -24,6 +24,7 @@ from build_oci.config.keys import (
 )
 from build_oci.config.patterns import compile_pattern
 from build_oci.errors import BuildOciError, ConfigError, UsageError
+from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import LAST_EPOCH, REF_NAME_KEY
 from build_oci.oci.runtime_config import config_findings
 
@@ -105,6 +106,10 @@ class ImageConfig(NamedTuple):
     exclude: tuple[str, ...] = ()
     exclude_where: str = ""
     owner: tuple[int, int] | None = None
+
+    @property
+    def platform(self) -> Platform:
+        return Platform(self.architecture, self.os, os_version=self.os_version, os_features=self.os_features, variant=self.variant)
 
 
 class BuildConfig(NamedTuple):
@@ -229,7 +234,7 @@ class _Reader:
             raise BadValue("is empty", f"it is {key.doc}")
         if "\0" in value and key.kind in (Kind.PATH, Kind.FILE):
             raise BadValue("a path cannot hold a NUL character")
-        return value
+        return native_path(value) if key.kind in (Kind.PATH, Kind.FILE) else value
 
     def pattern(self, key: Key, node: Node) -> str:
         value = self.string(key, node)
@@ -339,6 +344,11 @@ class _Reader:
             except BadValue as bad:
                 document.problem(place, bad.what, bad.hint)
         return annotations
+
+
+def native_path(path: str) -> str:
+    """PATH, a text of the document, as this process names files: on disk names are UTF-8, whatever the locale is."""
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
 
 
 def _refuse(wanted: str, node: Node, hint: str = "") -> NoReturn:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.codec.table import decode, encoder, least_memory
+from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from build_oci.config.load import BuildConfig, ParentConfig
     from build_oci.oci.layout import Layout
     from build_oci.work.crew import Crew
+
+
+_CONTENT = {"zstd": "compressed with zstd", "gzip": "compressed with gzip", "disabled": "a plain archive"}
 
 
 class ParentLayer(NamedTuple):
@@ -75,9 +78,11 @@ class Parents:
         workers: Crew,
         *,
         epoch: int | None,
+        warn: Callable[[str], None],
         explain: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """EXPLAIN is called, from any thread, with a line on what becomes of each layer."""
+        """WARN and EXPLAIN are called, from any thread: with each warning, and with a line on what becomes of each layer."""
+        self._warn = warn
         self._explain = explain
         self._config = config
         self._layout = layout
@@ -103,6 +108,7 @@ class Parents:
     def _read(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.number, platform)
+        self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
         scans = Scans(manifest.diff_ids, trust=parent.trust) if _identity(parent) in self._diffed else None
         gauge = _Gauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
@@ -121,15 +127,34 @@ class Parents:
             lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], self._workers.check)
         return ParentImage(tuple(layers), tuple(manifest.history), lower)
 
+    def _compare_platforms(self, manifest: ReadManifest, platform: Platform, parent: ParentConfig) -> None:
+        """A parent made for another platform is taken: data and scripts run anywhere. But mostly it is a mistake."""
+        for key, wanted in (("architecture", platform.architecture), ("os", platform.os)):
+            found = manifest.config.get(key)
+            if isinstance(found, str) and found and found != wanted:
+                self._warn(f"{parent.where}: this parent has the {key} “{found[:100]}”, and the image “{wanted}”")
+
+    def _codec(self, fd: int, descriptor: ReadDescriptor, where: str) -> str:
+        """The codec of the blob FD. Clients go by its first bytes, and some tools write another media type than they should."""
+        codec = CODECS.get(descriptor.media_type)
+        if codec is None:
+            raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
+        start = os.pread(fd, SNIFFED, 0)
+        found = sniff_codec(start)
+        if found == codec or (found == "disabled" and not is_archive(start)):
+            return codec
+        self._warn(f"{where}: its media type is {descriptor.media_type}, but it is {_CONTENT[found]}: read as what it is")
+        return found
+
     def _take_layer(
         self, source: Source, manifest: ReadManifest, number: int, scans: Scans | None, gauge: _Gauge, *, recompress: bool, memory: int
     ) -> ParentLayer:
         """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and scan its archive on the way."""
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
-        codec = _codec(descriptor, str(path))
-        target = str(self._config.compression) if recompress else codec
         with source.blob(descriptor) as blob:
+            codec = self._codec(blob.fd, descriptor, str(path))
+            target = str(self._config.compression) if recompress else codec
             if target == codec:
                 self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
                 if scans:
@@ -203,10 +228,3 @@ def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
     while (piece := fetched.result()) is not None:
         fetched = executor.submit(next, iterator, None)
         yield piece
-
-
-def _codec(descriptor: ReadDescriptor, where: str) -> str:
-    codec = CODECS.get(descriptor.media_type)
-    if codec is None:
-        raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
-    return codec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError, counted
@@ -10,7 +11,7 @@ from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
 NESTING = 8  # of indexes; one inside another is what tools write
-_MOST_CONFIGS_READ = 100  # of images in one index whose descriptors tell no platform
+_MOST_DOCUMENTS_READ = 1000  # of indexes and images whose descriptors tell no platform
 
 
 class ReadManifest(NamedTuple):
@@ -35,14 +36,11 @@ def read_manifest(source: Source, number: int, platform: Platform) -> ReadManife
         )
     descriptor = manifests[number]
     document = source.document(descriptor)
-    for _ in range(NESTING):
-        where = str(source.blob_path(descriptor.digest))
-        if not _is_index(descriptor, document):
-            break
-        descriptor = _for_platform(source, parse_descriptors(document, "manifests", where), platform, where)
+    where = str(source.blob_path(descriptor.digest))
+    if _is_index(descriptor, document):
+        descriptor = _ForPlatform(source, platform).choose(document, where)
         document = source.document(descriptor)
-    else:
-        raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
+        where = str(source.blob_path(descriptor.digest))
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
         raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint="parent.index chooses another one")
@@ -57,37 +55,77 @@ def _is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
     )
 
 
-def _for_platform(source: Source, manifests: list[ReadDescriptor], platform: Platform, where: str) -> ReadDescriptor:
-    """The one of MANIFESTS that PLATFORM needs. A descriptor need not tell a platform: then the image's config does."""
-    unsaid = [one for one in manifests if not one.platform][:_MOST_CONFIGS_READ]
-    manifests = [one._replace(platform=_platform_inside(source, one)) if one in unsaid else one for one in manifests]
-    fitting = [
-        one
-        for one in manifests
-        if one.platform.get("os") == platform.os
-        and one.platform.get("architecture") == platform.architecture
-        and (platform.variant is None or one.platform.get("variant") in (None, platform.variant))
-    ]
-    if not fitting:
-        hint = "architecture and os of the image choose among these; parent.image can be another layout"
-        there = ", ".join(sorted({f"{one.platform.get('os', '?')}/{one.platform.get('architecture', '?')}" for one in manifests}))
-        raise ParentError(
-            f"holds no image for {platform.os}/{platform.architecture}, only for: {there[:500] or 'nothing'}", where=where, hint=hint
+class _ForPlatform:
+    """Looks in an index, and in the indexes inside it, for the manifest that a platform needs.
+
+    A descriptor need not tell a platform: then the config of the image does, or what the inner index holds.
+    """
+
+    def __init__(self, source: Source, platform: Platform) -> None:
+        self._source = source
+        self._platform = platform
+        self._documents_left = _MOST_DOCUMENTS_READ
+        self._seen: set[str] = set()  # platforms, for the error
+
+    def choose(self, index: dict[str, Any], where: str) -> ReadDescriptor:
+        """The descriptor of the manifest. ParentError where INDEX, which is the document WHERE, has none that fits."""
+        fitting = self._fitting(index, where, 1)
+        if not fitting:
+            wanted = f"{self._platform.os}/{self._platform.architecture}"
+            hint = "architecture and os of the image choose among these; parent.image can be another layout"
+            there = ", ".join(sorted(self._seen))
+            raise ParentError(f"holds no image for {wanted}, only for: {there[:500] or 'nothing'}", where=where, hint=hint)
+        exact = [one for one in fitting if one.platform.get("variant") == self._platform.variant]
+        return (exact or fitting)[0]
+
+    def _fitting(self, index: dict[str, Any], where: str, depth: int) -> list[ReadDescriptor]:
+        if depth > NESTING:
+            raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
+        found = []
+        for descriptor in parse_descriptors(index, "manifests", where):
+            if descriptor.platform and descriptor.media_type not in INDEXES:
+                found += [descriptor] if self._fits(descriptor.platform) else []
+            elif not descriptor.platform or self._fits(descriptor.platform):
+                found += self._look_inside(descriptor, depth)
+        return found
+
+    def _look_inside(self, descriptor: ReadDescriptor, depth: int) -> list[ReadDescriptor]:
+        self._documents_left -= 1
+        if self._documents_left < 0:
+            return []
+        document = self._source.document(descriptor)
+        if _is_index(descriptor, document):
+            return self._fitting(document, str(self._source.blob_path(descriptor.digest)), depth + 1)
+        found = descriptor._replace(platform=_platform_inside(self._source, descriptor, document))
+        return [found] if self._fits(found.platform) else []
+
+    def _fits(self, platform: dict[str, Any]) -> bool:
+        self._seen.add(f"{platform.get('os', '?')}/{platform.get('architecture', '?')}")
+        wanted = self._platform
+        return (
+            platform.get("os") == wanted.os
+            and platform.get("architecture") == wanted.architecture
+            and (wanted.variant is None or platform.get("variant") in (None, wanted.variant))
         )
-    exact = [one for one in fitting if one.platform.get("variant") == platform.variant]
-    return (exact or fitting)[0]
 
 
-def _platform_inside(source: Source, descriptor: ReadDescriptor) -> dict[str, Any]:
-    """The platform that the config of the image DESCRIPTOR says; nothing where it is no image."""
-    document = source.document(descriptor)
-    if _is_index(descriptor, document) or not isinstance(document.get("config"), dict):
+def _platform_inside(source: Source, descriptor: ReadDescriptor, document: dict[str, Any]) -> dict[str, Any]:
+    """The platform that the config of the image with the manifest DOCUMENT says; nothing where it is no image."""
+    if not isinstance(document.get("config"), dict):
         return {}
     config = parse_descriptor(document["config"], f"{source.blob_path(descriptor.digest)}: config")
     if config.media_type not in CONFIGS:
         return {}
     content = source.document(config)
     return {key: content[key] for key in ("os", "architecture", "variant") if isinstance(content.get(key), str)}
+
+
+def check_parent(image: str, number: int, platform: Platform) -> None:
+    """Look whether image NUMBER of the layout IMAGE could be a parent: all of its documents, and that its layers are there. ParentError."""
+    source = Source(Path(image))
+    for layer in read_manifest(source, number, platform).layers:
+        with source.blob(layer):
+            pass
 
 
 def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -> ReadManifest:

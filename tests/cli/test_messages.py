@@ -116,6 +116,7 @@ NO_WAY_OUT = {
         must be a whole number from 1 to {}, not `{}`
         the path is empty
         a path cannot hold a NUL character
+        must be two numbers up to {}
         nested more than {} levels deep
         an alias stands inside what it is an alias of
         not valid YAML: {}

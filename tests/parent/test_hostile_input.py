@@ -135,3 +135,17 @@ def test_nested_index_without_platforms(tmp_path: Path) -> None:
         assert read_manifest(Source(layout.path), 0, Platform(architecture, "linux")).layers[0].size == len(archive)
     with pytest.raises(ParentError, match="linux/amd64, linux/arm64"):
         read_manifest(Source(layout.path), 0, Platform("s390x", "linux"))
+
+
+def test_an_index_two_levels_down(tmp_path: Path) -> None:
+    layout = layouts.Layout(tmp_path / "layout")
+    arm = layouts.image(
+        layout, [layouts.FIRST], config=layouts.set_to("architecture", "arm64"), descriptor=layouts.set_to("platform.architecture", "arm64")
+    )
+    amd = layouts.image(layout, [layouts.SECOND])
+
+    def index(*manifests: dict[str, Any]) -> dict[str, Any]:
+        return layout.document({"schemaVersion": 2, "mediaType": layouts.INDEX, "manifests": list(manifests)}, layouts.INDEX)
+
+    layout.index(index(arm, index(arm, amd)))
+    assert read_manifest(Source(layout.path), 0, AMD64).layers[0].size == len(layouts.SECOND)

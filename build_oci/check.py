@@ -1,0 +1,30 @@
+"""What can be known of a build before it begins: for `--check`, and for the build itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from build_oci.errors import UsageError
+
+if TYPE_CHECKING:
+    from build_oci.config.load import BuildConfig
+
+
+def check_parents(config: BuildConfig) -> None:
+    """Look whether every parent that CONFIG names could be one, without reading its layers. Raises ParentError."""
+    from build_oci.parent.manifest import check_parent
+
+    for image in config.images:
+        if image.parent is not None:
+            check_parent(image.parent.image, image.parent.number, image.platform)
+
+
+def check_output(config: BuildConfig, output: str | os.PathLike[str]) -> None:
+    """A layout inside a tree would become part of the very layer that is being written to it."""
+    path = os.path.realpath(output)
+    for image in config.images:
+        if image.layer is not None and os.path.commonpath((path, layer := os.path.realpath(image.layer))) == layer:
+            raise UsageError(
+                f"the output {os.fspath(output)} lies inside this directory", where=image.layer_where, hint="write elsewhere with --output"
+            )
