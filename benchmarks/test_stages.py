@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from build_oci._native.diff import Digests, mark_unchanged
 from build_oci._native.lower import Lower, Scan
 from build_oci._native.sha256 import kernel_id
-from build_oci._native.tar import Plan
+from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
 
 pytest_plugins = ("rootfs",)
@@ -38,7 +38,7 @@ def walked(path: Path, workers: int = 1) -> Tree:
 
 
 def archive(path: Path) -> bytes:
-    plan = Plan(walked(path), epoch=None, kernel=KERNEL, segment_size=1 << 20)
+    plan = Plan(Partition(walked(path)), epoch=None, kernel=KERNEL, segment_size=1 << 20)
     out = bytearray()
     for segment in range(len(plan)):
         if plan.to_digest(segment):

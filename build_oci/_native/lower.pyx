@@ -4,6 +4,8 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from build_oci._native.tree cimport xattr, xattr_next
+
 
 cdef extern from "sha256.h" nogil:
     ctypedef struct sha256_kernel:
@@ -11,15 +13,6 @@ cdef extern from "sha256.h" nogil:
 
     const sha256_kernel *sha256_kernel_at(int id)
     int sha256_kernel_best()
-
-
-cdef extern from "tree.h" nogil:
-    ctypedef struct xattr:
-        const uint8_t *name
-        const uint8_t *value
-        uint32_t name_size, value_size
-
-    int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out)
 
 
 cdef extern from "scanner.h" nogil:

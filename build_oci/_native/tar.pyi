@@ -1,21 +1,49 @@
-"""Tar segments of a walked tree, in any order, from many threads (spec: tar, hard links)."""
+"""The layers of a walked tree, and their tar segments, in any order, from many threads (spec: tar, hard links, layers)."""
 
 from typing_extensions import Buffer, disjoint_base
 
 from build_oci._native.walk import Problem, Tree
 
+OWNER_NOBODY = 0xFFFFFFFF
+"""Stands among the owners of a Partition for an entry that nobody owns."""
+
+@disjoint_base
+class Partition:
+    """The entries of a walked tree, dealt out to layers.
+
+    tree: a walked tree without errors; it must not be walked again. Of two partitions of one tree only the later may be used.
+    owners: for each entry, in the order of `Tree.paths`, the number of its layer, below `layers`, or OWNER_NOBODY, as 32-bit unsigned
+    integers of this machine. None: everything lies in layer 0.
+    directories_last: one more layer follows, which holds every emitted directory as it is; in the others the time of directories is 0,
+    unless there is an epoch.
+    preserve_hardlinks: later names of one inode become links to the first that is emitted, and lie in its layer; else each is a file.
+
+    A layer holds its entries, and before them the directories that lead to them. The owner of a directory counts only where it leads to
+    nothing emitted; with `directories_last` such a one is only in the last layer. What nobody owns, and all whiteouts, lie in the first
+    layer that holds anything. Entries that the parent has are left out; the root is in a layer in any case.
+
+    Raises ValueError where the owners do not fit, MemoryError.
+    """
+
+    def __new__(
+        cls, tree: Tree, owners: Buffer | None = None, layers: int = 1, *, directories_last: bool = False, preserve_hardlinks: bool = True
+    ) -> Partition: ...
+    def __len__(self) -> int:
+        """The number of layers, empty ones included, and that of the directories, if there is one."""
+
+    def members(self, layer: int) -> int:
+        """How many entries `layer` has; 0 where nothing of it is emitted."""
+
 @disjoint_base
 class Plan:
-    """What a tree emits, in tar order, cut into segments that can be filled independently of each other.
+    """What one layer of a partition holds, in tar order, cut into segments that can be filled independently of each other.
 
-    tree: a walked tree without errors; it must not be walked again.
     epoch: the mtime of every entry in seconds, or None for the files' own.
     kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it.
     segment_size: bytes, a multiple of 512; a file larger than that is cut into slices. It has no effect on the archive's bytes.
-    preserve_hardlinks: later names of one inode become links to the first that is emitted; else each is a file.
     """
 
-    def __new__(cls, tree: Tree, *, epoch: int | None, kernel: int, segment_size: int, preserve_hardlinks: bool = True) -> Plan: ...
+    def __new__(cls, partition: Partition, layer: int = 0, *, epoch: int | None, kernel: int, segment_size: int) -> Plan: ...
     def __len__(self) -> int:
         """The number of segments; the last one is the end of the archive."""
 

@@ -1,7 +1,7 @@
-"""Tar segments of a walked tree: a thin face of kernel/pack/pack.c."""
+"""The layers of a walked tree and their tar segments: a thin face of kernel/pack/partition.c and kernel/pack/pack.c."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from build_oci._native.tree cimport problem, told
@@ -13,6 +13,17 @@ cdef extern from "sha256.h" nogil:
         pass
 
     const sha256_kernel *sha256_kernel_at(int id)
+
+
+cdef extern from "partition.h" nogil:
+    ctypedef struct partition:
+        size_t *starts
+        size_t layers_count
+
+    partition *partition_new(
+        _tree *, const uint32_t *owners, size_t count, size_t layers, int directories_last, int preserve_links, const char **problem
+    )
+    void partition_free(partition *)
 
 
 cdef extern from "pack.h" nogil:
@@ -36,20 +47,65 @@ cdef extern from "pack.h" nogil:
         uint64_t archive_size, files, bytes
         int cancelled
 
-    plan *plan_new(_tree *, const header_options *, const sha256_kernel *, uint64_t segment_size, int preserve_links)
+    plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *, uint64_t segment_size)
     int plan_digest(plan *, const size_t *indexes, size_t count, problem *out)
     int plan_fill(plan *, size_t index, uint8_t *into, problem *out)
     void plan_free(plan *)
+
+
+OWNER_NOBODY = 0xFFFFFFFF
+
+
+cdef class Partition:
+    """See tar.pyi."""
+
+    cdef partition *partition
+    cdef object tree
+
+    def __cinit__(
+        self, tree, owners=None, size_t layers=1, *, bint directories_last=False, bint preserve_hardlinks=True
+    ):
+        self.tree = tree
+        if not layers or layers > 1 << 16:
+            raise ValueError("there must be from 1 to 65,536 layers")
+        cdef const uint32_t[::1] numbers = owners
+        cdef const uint32_t *first = NULL
+        cdef size_t count = 0
+        if owners is not None:
+            count = numbers.shape[0]
+            if not count:
+                raise ValueError("there are not as many owners as entries")
+            first = &numbers[0]
+        cdef const char *trouble = NULL
+        cdef _tree *native = <_tree *>PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
+        with nogil:
+            self.partition = partition_new(native, first, count, layers, directories_last, preserve_hardlinks, &trouble)
+        if self.partition == NULL:
+            if trouble == NULL:
+                raise MemoryError
+            raise ValueError((<bytes>trouble).decode("ascii"))
+
+    def __dealloc__(self):
+        if self.partition != NULL:
+            partition_free(self.partition)
+
+    def __len__(self):
+        return self.partition.layers_count
+
+    def members(self, size_t layer):
+        if layer >= self.partition.layers_count:
+            raise IndexError(layer)
+        return self.partition.starts[layer + 1] - self.partition.starts[layer]
 
 
 cdef class Plan:
     """See tar.pyi."""
 
     cdef plan *plan
-    cdef object tree
+    cdef Partition partition
 
-    def __cinit__(self, tree, *, epoch, int kernel, uint64_t segment_size, bint preserve_hardlinks=True):
-        self.tree = tree
+    def __cinit__(self, Partition partition, size_t layer=0, *, epoch, int kernel, uint64_t segment_size):
+        self.partition = partition
         cdef header_options options
         options.has_epoch = epoch is not None
         options.epoch = 0 if epoch is None else epoch
@@ -58,9 +114,10 @@ cdef class Plan:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
         if not segment_size or segment_size % 512:
             raise ValueError("segment_size must be a multiple of 512")
-        cdef void *native = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
+        if layer >= partition.partition.layers_count:
+            raise IndexError(layer)
         with nogil:
-            self.plan = plan_new(<_tree *>native, &options, chosen, segment_size, preserve_hardlinks)
+            self.plan = plan_new(partition.partition, layer, &options, chosen, segment_size)
         if self.plan == NULL:
             raise MemoryError
 

@@ -5,11 +5,27 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "tree.h" nogil:
+    ctypedef struct xattr:
+        const uint8_t *name
+        const uint8_t *value
+        uint32_t name_size, value_size
+
+    int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out)
+
+    enum:
+        ENTRY_UNCHANGED
+        ENTRY_WHITEOUT
+
     ctypedef struct entry:
         entry *parent
         const char *name
+        const char *target
+        const uint8_t *instructions
+        size_t number
         uint64_t size
         uint32_t mode
+        uint32_t instructions_size
+        uint16_t target_size
         uint16_t name_size
         uint16_t flags
 

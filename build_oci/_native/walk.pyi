@@ -1,13 +1,31 @@
 """The parallel walk of a root file system (spec: the layer, extended attributes)."""
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from typing_extensions import disjoint_base
 
 Kind: TypeAlias = Literal["cancelled", "system", "changed", "length", "xattr-name", "type", "socket", "whiteout-name"]
 Problem: TypeAlias = tuple[Kind, int, str, bytes]
 """What went wrong, the errno where a call failed, the name of that call, the path below the root (empty: the root itself)."""
+
+class Listing(NamedTuple):
+    """Every entry of a tree, numbered in tar order, for those who decide which layer it belongs to."""
+
+    paths: list[bytes]
+    """Below the root, without a slash at either end; that of the root is empty."""
+    directories: bytes
+    """1 for a directory, else 0."""
+    sizes: memoryview[int]
+    """Bytes of a regular file, else 0."""
+    links: memoryview[int]
+    """0, or a number that all names of one regular file have in common and no other entry has."""
+    symlinks: dict[bytes, bytes]
+    """The target of every symbolic link by its path."""
+    components: dict[int, bytes]
+    """The attribute `user.component` by the number of the entry; empty unless the walk takes instructions."""
+    intervals: dict[int, bytes]
+    """The attribute `user.update-interval`, likewise."""
 
 @disjoint_base
 class Tree:
@@ -19,6 +37,7 @@ class Tree:
         On FUSE it is asked for by name where it is not listed, also with skip_xattrs.
     owner: user and group of every entry, in place of their own.
     exclude: patterns as kernel/tree/exclude.h describes them, no slash at either end; what one matches is left out with all below it.
+    take_instructions: `user.component` and `user.update-interval` are for `listing`, and not for the layer.
     """
 
     def __new__(
@@ -29,6 +48,7 @@ class Tree:
         trust_checksums: bool | None = None,
         owner: tuple[int, int] | None = None,
         exclude: Iterable[bytes] = (),
+        take_instructions: bool = False,
     ) -> Tree: ...
     def run(self) -> None:
         """Read directories until none is left; call it from as many threads as shall work, once each. Releases the GIL.
@@ -47,6 +67,12 @@ class Tree:
 
     def paths(self) -> list[bytes]:
         """Every path in tar order: a directory, its files sorted by name, its subdirectories. Only after every `run` has returned."""
+
+    def listing(self) -> Listing:
+        """What is known of every entry, in the order of `paths`. Only after every `run` has returned."""
+
+    def emitted(self) -> bytes:
+        """A byte for each entry in the order of `paths`: 0 where `mark_unchanged` has found that the parent has it, else 1."""
 
     def unused(self) -> list[int]:
         """Which patterns of `exclude` matched nothing, by number. Only after every `run` has returned."""

@@ -1,10 +1,31 @@
 """The parallel walk of a root file system: a thin face of kernel/tree/scan.c."""
 
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from build_oci._native.tree cimport entry, path_of, problem, told, tree, tree_order
+from typing import NamedTuple
+
+from build_oci._native.tree cimport ENTRY_UNCHANGED, ENTRY_WHITEOUT, entry, path_of, problem, told, tree, tree_order, xattr, xattr_next
+
+
+cdef extern from "sys/stat.h" nogil:
+    bint S_ISDIR(uint32_t mode)
+    bint S_ISLNK(uint32_t mode)
+
+
+cdef extern from "inodes.h" nogil:
+    ctypedef struct inode_table:
+        pass
+
+    ctypedef struct inode_group:
+        pass
+
+    inode_group *inodes_group(const inode_table *, const entry *e)
+    int inodes_begin(inode_table *, entry **entries, size_t count)
+    entry *inodes_first(const inode_table *, entry *e)
+    void inodes_end(inode_table *)
 
 
 cdef extern from "scan.h" nogil:
@@ -13,6 +34,7 @@ cdef extern from "scan.h" nogil:
         SCAN_TRUST_CHECKSUMS
         SCAN_TRUST_ON_FUSE
         SCAN_OWNER
+        SCAN_TAKE_INSTRUCTIONS
 
     ctypedef struct scan_options:
         unsigned flags
@@ -37,13 +59,36 @@ cdef extern from "scan.h" nogil:
     void scan_free(scan *)
 
 
+class Listing(NamedTuple):
+    """See walk.pyi."""
+
+    paths: list
+    directories: bytes
+    sizes: memoryview
+    links: memoryview
+    symlinks: dict
+    components: dict
+    intervals: dict
+
+
+cdef _take_instructions(const entry *e, size_t number, dict components, dict intervals):
+    cdef xattr item
+    cdef size_t at = 0
+    while xattr_next(e.instructions, e.instructions_size, &at, &item):
+        value = (<const char *>item.value)[:item.value_size]
+        if (<const char *>item.name)[:item.name_size] == b"user.component":
+            components[number] = value
+        else:
+            intervals[number] = value
+
+
 cdef class Tree:
     """See walk.pyi."""
 
     cdef scan *scan
     cdef size_t patterns
 
-    def __cinit__(self, bytes root, *, bint skip_xattrs=False, trust_checksums=None, owner=None, exclude=()):
+    def __cinit__(self, bytes root, *, bint skip_xattrs=False, trust_checksums=None, owner=None, exclude=(), bint take_instructions=False):
         cdef scan_options options
         cdef size_t i
         options.flags = SCAN_SKIP_XATTRS if skip_xattrs else 0
@@ -51,6 +96,8 @@ cdef class Tree:
             options.flags |= SCAN_TRUST_ON_FUSE
         elif trust_checksums:
             options.flags |= SCAN_TRUST_CHECKSUMS
+        if take_instructions:
+            options.flags |= SCAN_TAKE_INSTRUCTIONS
         if owner is not None:
             options.flags |= SCAN_OWNER
             options.uid, options.gid = owner
@@ -99,13 +146,74 @@ cdef class Tree:
         # A name that was listed twice is told once.
         return sorted(set(found), key=lambda item: (item[3], item[0]))
 
-    def paths(self):
-        cdef size_t count = 0
-        cdef entry **order = tree_order(&self.scan.tree, &count)
+    cdef entry **_walked(self, size_t *count) except NULL:
+        """All entries of the walk, without whiteouts, in tar order. The caller frees them."""
+        cdef size_t total = 0, i
+        cdef entry **order = tree_order(&self.scan.tree, &total)
         if order == NULL:
             raise MemoryError
+        count[0] = 0
+        for i in range(total):
+            if not order[i].flags & ENTRY_WHITEOUT:
+                order[count[0]] = order[i]
+                count[0] += 1
+        return order
+
+    def paths(self):
+        cdef size_t count, i
+        cdef entry **order = self._walked(&count)
         try:
             return [path_of(order[i]) for i in range(count)]
+        finally:
+            free(order)
+
+    def listing(self):
+        cdef size_t count, i
+        cdef entry **order = self._walked(&count)
+        cdef inode_table inodes
+        cdef entry *first
+        cdef bint begun = False
+        try:
+            paths = []
+            directories = PyBytes_FromStringAndSize(NULL, count)
+            sizes = PyBytes_FromStringAndSize(NULL, count * sizeof(uint64_t))
+            links = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
+            symlinks = {}
+            components = {}
+            intervals = {}
+            if inodes_begin(&inodes, order, count):
+                raise MemoryError
+            begun = True
+            for i in range(count):
+                order[i].number = i
+                path = path_of(order[i])
+                paths.append(path)
+                PyBytes_AsString(directories)[i] = S_ISDIR(order[i].mode)
+                (<uint64_t *>PyBytes_AsString(sizes))[i] = order[i].size
+                first = inodes_first(&inodes, order[i])
+                if first == NULL and inodes_group(&inodes, order[i]) != NULL:
+                    first = order[i]
+                (<uint32_t *>PyBytes_AsString(links))[i] = 0 if first == NULL else <uint32_t>(first.number + 1)
+                if S_ISLNK(order[i].mode):
+                    symlinks[path] = order[i].target[:order[i].target_size]
+                if order[i].instructions_size:
+                    _take_instructions(order[i], i, components, intervals)
+            return Listing(
+                paths, directories, memoryview(sizes).cast("Q"), memoryview(links).cast("I"), symlinks, components, intervals
+            )
+        finally:
+            if begun:
+                inodes_end(&inodes)
+            free(order)
+
+    def emitted(self):
+        cdef size_t count, i
+        cdef entry **order = self._walked(&count)
+        try:
+            flags = PyBytes_FromStringAndSize(NULL, count)
+            for i in range(count):
+                PyBytes_AsString(flags)[i] = not order[i].flags & ENTRY_UNCHANGED
+            return flags
         finally:
             free(order)
 

@@ -49,11 +49,13 @@ def read_tree(
     exclude: Sequence[str] = (),
     exclude_where: str = "exclude",
     owner: tuple[int, int] | None = None,
+    take_instructions: bool = False,
 ) -> Tree:
     """Walk the directory `layer`, and call MEANWHILE once while that goes on.
 
     trust_checksum_xattrs: None believes them on FUSE. exclude: patterns that compile_pattern takes; exclude_where is for the warning about
-    those that match nothing. owner: user and group of every entry, in place of their own.
+    those that match nothing. owner: user and group of every entry, in place of their own. take_instructions: `user.component` and
+    `user.update-interval` say how to divide the tree, and are not written.
 
     Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning.
     """
@@ -63,6 +65,7 @@ def read_tree(
         trust_checksums=trust_checksum_xattrs,
         owner=owner,
         exclude=[compile_pattern(pattern) for pattern in exclude],
+        take_instructions=take_instructions,
     )
     workers.run_on_all(tree.run, tree.stop, meanwhile)
     problems = tree.problems()

@@ -89,12 +89,17 @@ int main(int count, char **arguments)
             digests_finish(hashed);
             digests_free(hashed);
         }
-        packed = plan_new(&s->tree, &(header_options){0}, kernel, 1 << 16, 1);
+        const char *trouble;
+        partition *layers = partition_new(&s->tree, NULL, 0, 1, 0, 1, &trouble);
+        if (!layers)
+            return 1;
+        packed = plan_new(layers, 0, &(header_options){0}, kernel, 1 << 16);
         if (!packed)
             return 1;
         on_all(pack, NULL, NULL);
         printf("%zu entries, %zu segments\n", atomic_load(&s->entries), packed->segments_count);
         plan_free(packed);
+        partition_free(layers);
         scan_free(s);
         s = scan_new(arguments[1], &(scan_options){0});
         if (!s)

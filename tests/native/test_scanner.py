@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from build_oci._native.lower import Scan
 from build_oci._native.sha256 import kernel_id
-from build_oci._native.tar import Plan
+from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
 
 pytestmark = pytest.mark.slow
@@ -153,7 +153,7 @@ def test_own_layers(items: list[trees.Item]) -> None:
         trees.materialise(items, directory)
         tree = Tree(os.fsencode(directory), trust_checksums=False)
         tree.run()
-        plan = Plan(tree, epoch=None, kernel=kernel_id("auto"), segment_size=1 << 30)
+        plan = Plan(Partition(tree), epoch=None, kernel=kernel_id("auto"), segment_size=1 << 30)
         tar = bytearray()
         for index in range(len(plan)):
             piece = bytearray(plan.size(index))

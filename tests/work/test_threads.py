@@ -19,7 +19,7 @@ from test_parent_roundtrip import built, image_of
 from build_oci._native.diff import Digests, mark_unchanged
 from build_oci._native.lower import Lower, Scan
 from build_oci._native.sha256 import kernel_id
-from build_oci._native.tar import Plan
+from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
 
 KERNEL = kernel_id("auto")
@@ -95,7 +95,7 @@ def test_diffs_upon_one_lower(root: Path) -> None:
             assert digests.hash(batch) is None
         digests.finish()
         unchanged, whiteouts = mark_unchanged(tree, lower, epoch=None)
-        plan = Plan(tree, epoch=None, kernel=KERNEL, segment_size=1 << 20)
+        plan = Plan(Partition(tree), epoch=None, kernel=KERNEL, segment_size=1 << 20)
         return unchanged, whiteouts, packed(plan, 1)
 
     first, *others = at_once(6, work)
@@ -123,7 +123,7 @@ def test_packing(root: Path) -> None:
     """Spec 4.1, from eight threads that take segments of one plan."""
     expected = oracles.expected_tar(root, trust_checksum_xattrs=False)
     for _ in range(5):
-        plan = Plan(walked(root), epoch=None, kernel=KERNEL, segment_size=1 << 14)
+        plan = Plan(Partition(walked(root)), epoch=None, kernel=KERNEL, segment_size=1 << 14)
         assert len(plan) > 8
         assert packed(plan, 8) == expected
 

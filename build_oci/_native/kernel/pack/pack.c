@@ -1,7 +1,6 @@
 #include "pack.h"
 
 #include "digest.h"
-#include "inodes.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,19 +13,6 @@ enum {
     PENDING_FILES = 256,
     MEMBERS_MAX = 1 << 14, /* of one batch */
 };
-
-/* Later names of an inode become links to the first that is emitted. */
-static int find_links(plan *p, int preserve)
-{
-    inode_table inodes = {0};
-    if (preserve && inodes_begin(&inodes, p->members, p->members_count))
-        return -1;
-    for (size_t i = 0; i < p->members_count; i++)
-        if (S_ISREG(p->members[i]->mode))
-            p->members[i]->link = inodes_first(&inodes, p->members[i]);
-    inodes_end(&inodes);
-    return 0;
-}
 
 static segment *add_segment(plan *p, segment_kind kind, size_t first, uint64_t size)
 {
@@ -99,28 +85,30 @@ static int cut(plan *p, uint64_t segment_size)
     return add_segment(p, SEGMENT_END, p->members_count, END_OF_ARCHIVE) ? 0 : -1;
 }
 
-plan *plan_new(tree *t, const header_options *options, const sha256_kernel *kernel, uint64_t segment_size, int preserve_links)
+/* Fingerprints of slices of another size are of no use. */
+static void drop_fingerprints(const partition *layers, uint64_t segment_size)
+{
+    if (layers->tree->slice_size == segment_size)
+        return;
+    for (size_t i = 0; i < layers->starts[layers->layers_count]; i++)
+        if (S_ISREG(layers->members[i]->mode))
+            layers->members[i]->fingerprints = NULL;
+    layers->tree->slice_size = segment_size;
+}
+
+plan *plan_new(const partition *layers, size_t layer, const header_options *options, const sha256_kernel *kernel, uint64_t segment_size)
 {
     plan *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    p->tree = t;
+    p->tree = layers->tree;
     p->options = *options;
+    p->options.directories_at_zero = layers->directories_last && layer + 1 < layers->layers_count;
     p->kernel = kernel;
-    p->members = tree_order(t, &p->members_count);
-    if (p->members) {
-        size_t kept = 0;
-        for (size_t i = 0; i < p->members_count; i++)
-            if (!(p->members[i]->flags & ENTRY_UNCHANGED))
-                p->members[kept++] = p->members[i];
-        p->members_count = kept;
-        /* Fingerprints of slices of another size are of no use. */
-        for (size_t i = 0; i < kept && t->slice_size != segment_size; i++)
-            if (S_ISREG(p->members[i]->mode))
-                p->members[i]->fingerprints = NULL;
-        t->slice_size = segment_size;
-    }
-    if (!p->members || find_links(p, preserve_links) || cut(p, segment_size)) {
+    p->members = layers->members + layers->starts[layer];
+    p->members_count = layers->starts[layer + 1] - layers->starts[layer];
+    drop_fingerprints(layers, segment_size);
+    if (cut(p, segment_size)) {
         plan_free(p);
         return NULL;
     }
@@ -129,7 +117,6 @@ plan *plan_new(tree *t, const header_options *options, const sha256_kernel *kern
 
 void plan_free(plan *p)
 {
-    free(p->members);
     free(p->segments);
     free(p);
 }

@@ -15,6 +15,7 @@
 
 #include "content.h"
 #include "header.h"
+#include "partition.h"
 #include "sha256.h"
 
 #include <stdatomic.h>
@@ -38,7 +39,7 @@ typedef struct plan {
     tree *tree;
     header_options options;
     const sha256_kernel *kernel;
-    entry **members; /* what is emitted, in tar order */
+    entry *const *members; /* of the layer, in tar order; they belong to the partition */
     size_t members_count;
     segment *segments;
     size_t segments_count, segments_capacity;
@@ -48,10 +49,10 @@ typedef struct plan {
 } plan;
 
 /*
- * A plan for what TREE emits, cut into segments of about SEGMENT_SIZE bytes. With PRESERVE_LINKS, files of one inode become hard links to
- * the first of them that is emitted. NULL without memory.
+ * A plan for LAYER of a partition, which must live as long, cut into segments of about SEGMENT_SIZE bytes. With `directories_last`, the
+ * layers below the last have directories of time 0 unless OPTIONS have an epoch. NULL without memory.
  */
-plan *plan_new(tree *, const header_options *, const sha256_kernel *, uint64_t segment_size, int preserve_links);
+plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *, uint64_t segment_size);
 
 /* Hashes the large files that COUNT segments of the kind SEGMENT_HEADER stand for, two at a time. -1 with OUT filled. */
 int plan_digest(plan *, const size_t *indexes, size_t count, problem *out);

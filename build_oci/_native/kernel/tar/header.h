@@ -12,6 +12,7 @@ enum { TAR_BLOCK = 512 };
 typedef struct header_options {
     int has_epoch;
     int64_t epoch; /* the mtime of every entry, where there is one */
+    int directories_at_zero; /* where there is none: is the mtime of every directory 0? */
 } header_options;
 
 /* How many bytes the headers of ENTRY take: a multiple of TAR_BLOCK. The same before and after its digest is known. 0 without memory. */

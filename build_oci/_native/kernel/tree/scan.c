@@ -95,6 +95,23 @@ static int reserve(scan_worker *w, size_t count, size_t used)
     return 1;
 }
 
+/* Gives the first COUNT of w->attributes to E. */
+static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
+{
+    xattr taken[2]; /* a name is listed once; a third one stays an attribute like others */
+    size_t taken_count = 0, kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 && is_instruction(&w->attributes[i]))
+            taken[taken_count++] = w->attributes[i];
+        else
+            w->attributes[kept++] = w->attributes[i];
+    }
+    if (xattr_pack(&w->arena, w->attributes, kept, &e->xattrs, &e->xattrs_size) ||
+        xattr_pack(&w->arena, taken, taken_count, &e->instructions, &e->instructions_size))
+        return exhausted(s);
+    return 0;
+}
+
 /* Is the file PATH on a FUSE file system? Asked once for each device. */
 static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
 {
@@ -204,9 +221,7 @@ static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, cons
         if (!entry_is(e, &st))
             return report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
     }
-    if (xattr_pack(&w->arena, w->attributes, count, &e->xattrs, &e->xattrs_size))
-        return exhausted(s);
-    return 0;
+    return pack_xattrs(s, w, e, count);
 }
 
 static void take_stat(scan *s, entry *e, const struct stat *st)

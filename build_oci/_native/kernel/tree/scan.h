@@ -17,6 +17,7 @@ enum {
     SCAN_TRUST_CHECKSUMS = 2, /* user.checksum.sha256 is the digest of the file */
     SCAN_TRUST_ON_FUSE = 4,   /* it is where the file system is FUSE */
     SCAN_OWNER = 8,           /* every entry belongs to `uid` and `gid` */
+    SCAN_TAKE_INSTRUCTIONS = 16, /* user.component and user.update-interval go to `instructions` */
 };
 
 typedef struct scan_options {

@@ -65,6 +65,15 @@ int belongs_to_host(const void *name, size_t size)
     return 0;
 }
 
+int is_instruction(const xattr *item)
+{
+    static const char *const names[] = {"user.component", "user.update-interval"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (item->name_size == strlen(names[i]) && !memcmp(item->name, names[i], item->name_size))
+            return 1;
+    return 0;
+}
+
 static int digit(uint8_t c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;

@@ -2,7 +2,7 @@
  * The entry table of one root file system: what the walk found, and what the diff and the plan add to it.
  *
  * Built by scan.c from several threads, each with an arena of its own; complete once the walk has ended. From then on entries stay where
- * they are. The diff and the plan (one thread) may set `flags`, `digest`, `link` and `whiteouts`; packing (many threads) sets only the
+ * they are. The diff and the partition (one thread) may set `flags`, `digest`, `link` and `whiteouts`; packing (many threads) sets only the
  * `digest` of the entry that it packs.
  */
 #ifndef BUILD_OCI_TREE_H
@@ -36,6 +36,7 @@ struct entry {
         _Atomic uint64_t *fingerprints;
     };
     const uint8_t *xattrs; /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
+    const uint8_t *instructions; /* likewise those that say how to build, and are not written: see is_instruction() */
     entry *children;       /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
     union {
         entry *link;      /* of a regular file: the entry it is a hard link to, or NULL */
@@ -44,6 +45,7 @@ struct entry {
     union {
         entry *next;       /* of a whiteout: the next one in the same directory */
         const void *lower; /* of any other entry, while the diff works: what the parent image has of that name */
+        size_t number;     /* of any other emitted entry, from the partition on: its place in tar order among them */
         const void *excluded; /* of a directory, while the walk works: the places in patterns that it has reached (exclude.h) */
     };
     uint64_t dev, ino, size, rdev;
@@ -52,7 +54,7 @@ struct entry {
     uint32_t mode, uid, gid; /* mode with the type bits */
     uint32_t nlink;
     uint32_t children_count, files_count; /* of a directory: all children, and how many of them are no directories */
-    uint32_t xattrs_size;
+    uint32_t xattrs_size, instructions_size;
     uint16_t name_size, target_size;
     uint16_t flags;
     uint8_t digest[32];
@@ -72,6 +74,9 @@ int xattr_pack(arena *, xattr *items, size_t count, const uint8_t **packed, uint
 
 /* Does the attribute tell of the build host and not of the image? Such are left out. */
 int belongs_to_host(const void *name, size_t size);
+
+/* Does the attribute say which component the file belongs to, or how often that changes? */
+int is_instruction(const xattr *);
 
 /* The digest that 64 lower-case hexadecimal digits stand for, into OUT; 0 where TEXT is anything else. */
 int parse_digest(const uint8_t *text, size_t size, uint8_t out[32]);
