@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from build_oci.work.budget import Budget
     from build_oci.work.pool import Pool, Task
 
 Piece = bytes | bytearray | memoryview
@@ -42,6 +43,9 @@ class Encoder(Protocol):
     def poll(self) -> None:
         """Hands on what is ready, without waiting."""
 
+    def relieve(self) -> bool:
+        """Waits for the oldest block under way and hands on what it became; False if there is none."""
+
     def finish(self) -> None:
         """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
 
@@ -59,18 +63,28 @@ class StreamOnly:
     def poll(self) -> None:
         pass
 
+    def relieve(self) -> bool:
+        return False
+
 
 class Blocks(Generic[Packed]):
-    """A stream of blocks that are compressed in the pool, each of them on its own, and joined."""
+    """A stream of blocks that are compressed in the pool, each of them on its own, and joined.
 
-    def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes) -> None:
-        """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once."""
+    Several streams share one budget. Whoever waits for it has no block under way himself, so that those who have are never waited for by
+    one another.
+    """
+
+    def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes, budget: Budget, context: int) -> None:
+        """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once, at most; BUDGET: bytes that these
+        may take, of which each takes its own size, as much for what comes out of it, and CONTEXT bytes for the compressor."""
         self._sink = sink
         self._pool = pool
         self._size = size
         self._most = most
         self._header = header
-        self._in_flight: deque[Task[Packed]] = deque()
+        self._budget = budget
+        self._context = context
+        self._in_flight: deque[tuple[Task[Packed], int]] = deque()  # and the bytes of the budget that each has taken
         self._open = bytearray()  # the start of the next block
 
     def write(self, data: Piece) -> None:
@@ -83,10 +97,19 @@ class Blocks(Generic[Packed]):
 
     def add(self, block: memoryview, release: Callable[[], None]) -> None:
         self._drain(self._most - 1)
-        self._in_flight.append(self._pool.submit(self._pack_and_release, block, release))
+        takes = 2 * len(block) + self._context
+        while not self._budget.take(takes, block=not self._in_flight):
+            self.relieve()
+        self._in_flight.append((self._pool.submit(self._pack_and_release, block, release), takes))
 
     def poll(self) -> None:
         self._drain(self._most)
+
+    def relieve(self) -> bool:
+        if not self._in_flight:
+            return False
+        self._drain(len(self._in_flight) - 1)
+        return True
 
     def finish(self) -> None:
         if self._open:
@@ -107,11 +130,13 @@ class Blocks(Generic[Packed]):
 
     def _drain(self, most: int) -> None:
         """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
-        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
-            pieces = self._taken(self._in_flight.popleft().result())
+        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0][0].done()):
+            task, taken = self._in_flight.popleft()
+            pieces = self._taken(task.result())
             self._write_header()
             for piece in pieces:
                 self._sink(piece)
+            self._budget.give_back(taken)
 
     def _write_header(self) -> None:
         if self._header:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.codec.blocks import PIECE, Blocks, Piece, Pieces, Sink, slices
 
 if TYPE_CHECKING:
+    from build_oci.work.budget import Budget
     from build_oci.work.pool import Pool
 
 DEFAULT_LEVEL = 5
@@ -92,10 +93,10 @@ class _Deflated(NamedTuple):
 class GzipEncoder(Blocks[_Deflated]):
     """One member of deflate blocks that do not look back at each other, joined by full flushes."""
 
-    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, memory: int, epoch: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, budget: Budget, epoch: int) -> None:
         # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
         header = b"\x1f\x8b\x08\x00" + (epoch % (1 << 32)).to_bytes(4, "little") + b"\x00\xff"
-        super().__init__(sink, pool, BLOCK_SIZE, max(1, min(2 * workers + 2, _MOST_TASKS, memory // (2 * BLOCK_SIZE))), header)
+        super().__init__(sink, pool, BLOCK_SIZE, min(2 * workers + 2, _MOST_TASKS), header, budget, 0)
         self._level = level
         self._crc = self._bytes = 0
 

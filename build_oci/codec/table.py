@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from build_oci.codec import gzip, stored, zstd
 from build_oci.codec.blocks import Encoder, Sink, slices
+from build_oci.work.budget import Budget
 
 if TYPE_CHECKING:
     from build_oci.work.budget import Budget
@@ -52,21 +53,30 @@ def least_memory(compression: str, level: int | None) -> int:
 
 
 def encoder(
-    compression: str, level: int | None, sink: Sink, *, pool: Pool, workers: int, epoch: int | None, memory: int = 300 << 20
+    compression: str,
+    level: int | None,
+    sink: Sink,
+    *,
+    pool: Pool,
+    workers: int,
+    epoch: int | None,
+    memory: int = 300 << 20,
+    budget: Budget | None = None,
 ) -> Encoder:
     """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
 
     SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but not of "disabled". POOL compresses
     the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as they and what comes out of them fit into
-    MEMORY bytes, but at least one (see least_memory). EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
+    MEMORY bytes, but at least one (see least_memory). Where the pool compresses blocks, all encoders with one BUDGET share its bytes
+    instead. EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
     """
     level = _level(compression, level)
     if compression == "disabled":
         return stored.StoredEncoder(sink)
     if compression == "zstd":
-        return zstd.encoder(level, sink, pool=pool, workers=workers, memory=memory)
+        return zstd.encoder(level, sink, pool=pool, workers=workers, memory=memory, budget=budget or Budget(memory))
     if compression == "gzip":
-        return gzip.GzipEncoder(level, sink, pool, workers, memory, epoch or 0)
+        return gzip.GzipEncoder(level, sink, pool, workers, budget or Budget(memory), epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from build_oci.codec.blocks import PIECE, Blocks, Encoder, Piece, Pieces, Sink, StreamOnly
 
@@ -37,20 +38,23 @@ _WINDOW_LOG = 23
 _TABLE_PARAMETERS = {3: {"chain_log": 14}}
 
 
+# Compressors that nobody is using, by level: no more than a pool has threads, however many streams it compresses.
+_spare_compressors: WeakKeyDictionary[Pool, dict[int, deque[Any]]] = WeakKeyDictionary()
+
+
 class _BlockEncoder(Blocks[Pieces]):
     """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
     one more took 2 % of a build's time, and as much of theirs."""
 
-    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, memory: int) -> None:
+    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, budget: Budget) -> None:
         import zstandard
 
         self._parameters = zstandard.ZstdCompressionParameters.from_level(
             level, window_log=_WINDOW_LOG, write_checksum=False, write_content_size=False, **_TABLE_PARAMETERS.get(level, {})
         )
-        self._compressors: deque[Any] = deque()  # that nobody is using
-        # A block and, of noise, as much as comes out of it.
-        needs = 2 * _BLOCK_SIZE + self._parameters.estimated_compression_context_size()
-        super().__init__(sink, pool, _BLOCK_SIZE, max(1, min(workers + 3, memory // needs)), _frame_header(_WINDOW_LOG))
+        self._compressors = _spare_compressors.setdefault(pool, {}).setdefault(level, deque())
+        context = self._parameters.estimated_compression_context_size()
+        super().__init__(sink, pool, _BLOCK_SIZE, workers + 3, _frame_header(_WINDOW_LOG), budget, context)
 
     def _pack(self, block: memoryview) -> Pieces:
         from build_oci._native.zstd import make_joinable
@@ -135,10 +139,10 @@ def least_memory(level: int) -> int:
     return 2 * _BLOCK_SIZE + (2 << 20) if level <= _LAST_BLOCK_LEVEL else (_JOBS_HELD + _JOBS_HELD_PER_THREAD) * _job_size(level)
 
 
-def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int) -> Encoder:
+def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int, budget: Budget) -> Encoder:
     """See build_oci.codec.table.encoder."""
     if level <= _LAST_BLOCK_LEVEL:
-        return _BlockEncoder(level, sink, pool, workers, memory)
+        return _BlockEncoder(level, sink, pool, workers, budget)
     return _LibraryThreadsEncoder(level, sink, workers, memory)
 
 

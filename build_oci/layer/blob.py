@@ -42,16 +42,19 @@ def write_layer(
     compression: Compression,
     level: int | None,
     epoch: int | None,
+    at_once: int = 1,
     written: Callable[[int], None] = lambda size: None,
 ) -> Layer:
     """Compress the archive of PACKER into a blob of LAYOUT while it is being made; WRITTEN is told how many bytes of it are.
+
+    AT_ONCE: how many layers share the memory of an image at the most.
 
     Raises OutputError, and what PACKER raises.
     """
     size = 0
     plain = compression == "disabled"  # what is stored as it is has one digest for both
-    with closing(packer.segments()) as segments, layout.blob() as blob:
-        digests = _Digests(Strand(workers.pool))
+    with layout.blob() as blob:
+        digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
         pieces: list[Piece] = []  # of the blob, that are to be hashed
 
         def sink(piece: Piece) -> None:
@@ -59,15 +62,25 @@ def write_layer(
             if not plain:
                 pieces.append(piece)
 
-        compressed = encoder(compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch, memory=workers.codec_memory)
-        for segment in segments:
-            compressed.poll()
-            digests.update(segment, pieces)
-            pieces = []
-            size += len(segment.data)
-            if segment.is_last:
-                compressed.add(segment.block.data, segment.block.release)
-            written(size)
+        compressed = encoder(
+            compression,
+            level,
+            sink,
+            pool=workers.pool,
+            workers=workers.count,
+            epoch=epoch,
+            memory=workers.codec_memory // at_once,
+            budget=workers.codec_budget,
+        )
+        with closing(packer.segments(compressed.relieve)) as segments:
+            for segment in segments:
+                compressed.poll()
+                digests.update(segment, pieces)
+                pieces = []
+                size += len(segment.data)
+                if segment.is_last:
+                    compressed.add(segment.block.data, segment.block.release)
+                written(size)
         compressed.finish()
         digests.update(None, pieces)
         diff_id, digest = digests.finish()
@@ -78,11 +91,12 @@ def write_layer(
 class _Digests:
     """The SHA-256 of the archive and that of the blob, reckoned side by side by a thread of the pool."""
 
-    def __init__(self, strand: Strand) -> None:
+    def __init__(self, strand: Strand, most_pieces: int) -> None:
+        """MOST_PIECES: bytes of the blob that may wait for an archive to go beside."""
         self._strand = strand
         self._under_way: deque[Task[None]] = deque()
         # Elsewhere OpenSSL's code for one message is quicker than ours.
-        self._streams = _Streams() if sha256.in_pairs() else _PlainStreams()
+        self._streams = _Streams(most_pieces) if sha256.in_pairs() else _PlainStreams()
 
     def update(self, segment: Segment | None, pieces: list[Piece]) -> None:
         """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went wrong with those before."""
@@ -106,7 +120,8 @@ class _Digests:
 
 
 class _Streams:
-    def __init__(self) -> None:
+    def __init__(self, most_pieces: int) -> None:
+        self._most_pieces = most_pieces
         self.archive = sha256.Sha256()
         self.blob = sha256.Sha256()
         self._pieces: deque[Piece] = deque()  # of the blob, which comes in bursts: they wait for an archive to go beside
@@ -121,7 +136,7 @@ class _Streams:
             if both < len(piece):
                 self._pieces.appendleft(memoryview(piece)[both:])
         self.archive.update(data)
-        while sum(map(len, self._pieces)) > _MOST_PIECES:
+        while sum(map(len, self._pieces)) > self._most_pieces:
             self.blob.update(self._pieces.popleft())
 
     def finish(self) -> None:

@@ -175,6 +175,7 @@ class Parents:
                         workers=self._workers.count,
                         epoch=self._epoch,
                         memory=memory,
+                        budget=self._workers.codec_budget,
                     )
                     self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, scans, number, compressed.write)
                     compressed.finish()

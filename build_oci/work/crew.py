@@ -23,6 +23,7 @@ BLOCKS_WAITING = 3
 MOST_IN_FLIGHT = 72 << 20
 # Bytes that the windows of all readers of zstd streams may take together, beside the 8 MiB that each may have: one of the largest.
 LARGE_WINDOWS = 128 << 20
+LAYERS_WAITING = 2  # layers under way beside one for each worker: they are being opened or closed, or wait for memory
 
 Result = TypeVar("Result")
 
@@ -49,6 +50,9 @@ class Crew:
         memory = promised - max(self.budget.limit, block_size) - (80 << 20)
         self.images_at_once = max(1, min(images, count, memory_limit // (2 * block_size), memory // codec_least))
         self.codec_memory = memory // self.images_at_once
+        self.codec_budget = Budget(memory)  # the same, for the compressors that share it
+        # Layers of one image that are under way at once: a small one keeps no more than one thread busy.
+        self.layers_at_once = max(1, min(count + LAYERS_WAITING, self.codec_memory // codec_least))
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False
@@ -84,6 +88,7 @@ class Crew:
             stop()
         self.budget.close()
         self.windows.close()
+        self.codec_budget.close()
 
     def check(self) -> None:
         """Raise Cancelled once the build is being stopped."""
