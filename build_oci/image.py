@@ -1,14 +1,16 @@
-"""One image: parent and layer become config, manifest and a descriptor for the index."""
+"""One image: a list of layers, those of its parent and those packed from a tree, with config, manifest and a descriptor for the index."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from build_oci.errors import counted
 from build_oci.oci import documents as oci
 from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
 from build_oci.progress import Listener, Progress, Stage, ignore
@@ -17,9 +19,25 @@ if TYPE_CHECKING:
     from build_oci._native.walk import Tree
     from build_oci.config.load import BuildConfig, Compression, ImageConfig
     from build_oci.layer.blob import Layer
+    from build_oci.layer.pack import PlannedLayer
     from build_oci.oci.layout import Layout
     from build_oci.parent.layers import ParentImage, Parents
+    from build_oci.split.division import Division
+    from build_oci.split.plan import Plan
     from build_oci.work.crew import Crew
+
+# Docker loads no image with more layers.
+MOST_LAYERS_OF_DOCKER = 127
+_LONGEST_COMMENT = 250  # characters of the names of components in the history
+
+
+class BuiltLayer(NamedTuple):
+    """A layer that this build made. size, uncompressed_size: bytes as stored and as an archive. components: none where nothing is split."""
+
+    digest: str
+    size: int
+    uncompressed_size: int
+    components: tuple[str, ...]
 
 
 class BuiltImage(NamedTuple):
@@ -28,7 +46,8 @@ class BuiltImage(NamedTuple):
     descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
     and as archives. files: regular files written. unchanged, whiteouts: entries left to the parent, and names of it hidden.
     digests_believed: files of the tree that were not hashed, because their attribute was believed.
-    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `pack`, those that there were; `parent` runs beside `walk` and `hash`.
+    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `pack`, those that there were; `parent` runs beside the first two.
+    layers: those that this build made, the lowest first. plan, unclaimed_size, unclaimed_files: of `split`, and what no source claims.
     """
 
     descriptor: oci.Descriptor
@@ -40,6 +59,10 @@ class BuiltImage(NamedTuple):
     seconds: float
     stages: Mapping[str, float]
     digests_believed: int = 0
+    layers: tuple[BuiltLayer, ...] = ()
+    plan: Plan | None = None
+    unclaimed_size: int = 0
+    unclaimed_files: int = 0
 
     @property
     def digest(self) -> str:
@@ -57,154 +80,279 @@ class Context(NamedTuple):
     created: int
     warn: Callable[[str], None]
     listen: Listener = ignore
-
-    def tell(self, number: int, stage: Stage, done: int, total: int | None) -> None:
-        """Tell the listener how far the image NUMBER is."""
-        self.listen(Progress(number, stage, done, total))
-
-
-@contextmanager
-def _timed(stages: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        stages[stage] = time.monotonic() - started
-
-
-# Stage, done, total.
-_Tell = Callable[[Stage, int, int | None], None]
-
-
-class _Counts(NamedTuple):
-    files: int = 0
-    believed: int = 0
-    unchanged: int = 0
-    whiteouts: int = 0
+    explain: Callable[[str], None] = lambda text: None
 
 
 def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltImage:
     """Write the blobs of the image that has this NUMBER in the configuration. Raises ParentError, TreeError, OutputError, Cancelled."""
-    started = time.monotonic()
-    stages: dict[str, float] = {}
-    tell = partial(context.tell, number)
-    platform = image.platform
-    parent: ParentImage | None = None
-    layer: Layer | None = None
-    counts = _Counts()
-    if image.parent is None or context.parents is None:
-        if image.layer is not None:
-            layer, counts = _write_layer(context, image.layer, _read_tree(context, image, image.layer, tell, stages), tell, stages)
-    elif image.layer is None:
-        with _timed(stages, "parent"):
-            parent = context.parents.image(image.parent, platform, partial(tell, "parent"))
-    else:
-        read_parent = partial(context.parents.image, image.parent, platform, partial(tell, "parent"))
-        parent, layer, counts = _build_upon(context, read_parent, image, image.layer, tell, stages)
-    descriptor = _write_documents(context, image, platform, parent, layer)
-    tell("done", 1, 1)
-    return BuiltImage(
-        descriptor,
-        layers_size=layer.descriptor.size if layer else 0,
-        uncompressed_size=layer.archive_size if layer else 0,
-        files=counts.files,
-        unchanged=counts.unchanged,
-        whiteouts=counts.whiteouts,
-        seconds=time.monotonic() - started,
-        stages=stages,
-        digests_believed=counts.believed,
-    )
+    return _ImageBuild(context, image, number).run()
 
 
-def _build_upon(
-    context: Context, read_parent: Callable[[], ParentImage], image: ImageConfig, path: str, tell: _Tell, stages: dict[str, float]
-) -> tuple[ParentImage, Layer, _Counts]:
-    """The parent, and the layer of what the directory PATH changes on top of it; both are read side by side."""
-    from build_oci._native.diff import mark_unchanged
-    from build_oci.layer.digest import digest_files
+class _Packed(NamedTuple):
+    """A layer that this build made, and what it was made of."""
 
-    with context.workers.beside(_timed(stages, "parent")(read_parent)) as reading:
-        tree = _read_tree(context, image, path, tell, stages)
-        with _timed(stages, "hash"):
-            digest_files(tree, path, context.workers, partial(tell, "hash"))
-        parent = reading.result()
-    assert parent.lower is not None  # there is one where any image of the build has a layer
-    with _timed(stages, "diff"):
-        links = context.config.preserve_hardlinks
-        unchanged, whiteouts = mark_unchanged(tree, parent.lower, epoch=context.epoch, preserve_hardlinks=links)
-    layer, counts = _write_layer(context, path, tree, tell, stages)
-    return parent, layer, counts._replace(unchanged=unchanged, whiteouts=whiteouts)
+    layer: Layer
+    planned: PlannedLayer
 
 
-def _read_tree(context: Context, image: ImageConfig, path: str, tell: _Tell, stages: dict[str, float]) -> Tree:
-    from build_oci.layer.walk import read_tree
+class _ImageBuild:
+    """One image under way."""
 
-    config = context.config
-    tell("walk", 0, None)
-    with _timed(stages, "walk"):
-        tree = read_tree(
-            path,
-            context.workers,
-            skip_xattrs=config.skip_xattrs,
-            trust_checksum_xattrs=config.trust_checksum_xattrs,
-            warn=context.warn,
-            meanwhile=partial(_import_the_rest, config.compression),
-            exclude=image.exclude,
-            exclude_where=image.exclude_where,
-            owner=image.owner,
+    def __init__(self, context: Context, image: ImageConfig, number: int) -> None:
+        self._context = context
+        self._image = image
+        self._number = number
+        self._platform = image.platform
+        self._stages: dict[str, float] = {}
+        self._unchanged = self._whiteouts = self._believed = 0
+        self._division: Division | None = None
+
+    def run(self) -> BuiltImage:
+        started = time.monotonic()
+        parent: ParentImage | None = None
+        packed: list[_Packed] = []
+        if self._image.layer is None:
+            parent = self._read_parent() if self._image.parent else None
+        else:
+            parent, tree = self._read_all(self._image.layer)
+            packed = self._pack(self._plan(tree, self._image.layer), self._image.layer)
+        annotations = self._remember(packed)
+        descriptor = self._write_documents(parent, packed, annotations)
+        self._tell("done", 1, 1)
+        return self._built(descriptor, packed, time.monotonic() - started)
+
+    def _tell(self, stage: Stage, done: int, total: int | None) -> None:
+        self._context.listen(Progress(self._number, stage, done, total))
+
+    @contextmanager
+    def _stage(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stages[stage] = time.monotonic() - started
+
+    # ---- what there is: the parent and the tree
+
+    def _read_all(self, path: str) -> tuple[ParentImage | None, Tree]:
+        """The parent and the tree of the directory PATH, read side by side; what the parent has already is marked in the tree."""
+        if self._image.parent is None:
+            return None, self._read_tree(path)
+        from build_oci._native.diff import mark_unchanged
+        from build_oci.layer.digest import digest_files
+
+        with self._context.workers.beside(self._read_parent) as reading:
+            tree = self._read_tree(path)
+            with self._stage("hash"):
+                digest_files(tree, path, self._context.workers, partial(self._tell, "hash"))
+            parent = reading.result()
+        assert parent.lower is not None  # there is one where any image of the build has a layer
+        with self._stage("diff"):
+            self._unchanged, self._whiteouts = mark_unchanged(
+                tree, parent.lower, epoch=self._context.epoch, preserve_hardlinks=self._context.config.preserve_hardlinks
+            )
+        return parent, tree
+
+    def _read_parent(self) -> ParentImage:
+        assert self._image.parent is not None
+        assert self._context.parents is not None
+        with self._stage("parent"):
+            return self._context.parents.image(self._image.parent, self._platform, partial(self._tell, "parent"))
+
+    def _read_tree(self, path: str) -> Tree:
+        from build_oci.layer.walk import read_tree
+
+        config, image = self._context.config, self._image
+        self._tell("walk", 0, None)
+        with self._stage("walk"):
+            tree = read_tree(
+                path,
+                self._context.workers,
+                skip_xattrs=config.skip_xattrs,
+                trust_checksum_xattrs=config.trust_checksum_xattrs,
+                warn=self._context.warn,
+                meanwhile=partial(_import_the_rest, config.compression),
+                exclude=image.exclude,
+                exclude_where=image.exclude_where,
+                owner=image.owner,
+                take_instructions=image.split is not None and any(source.kind == "xattr" for source in image.split.components),
+            )
+        self._believed = tree.digests_believed
+        self._tell("walk", len(tree), len(tree))
+        return tree
+
+    # ---- what becomes of it: layers
+
+    def _plan(self, tree: Tree, path: str) -> list[PlannedLayer]:
+        """The layers that TREE, the directory PATH, becomes, the lowest first; at least one."""
+        from build_oci._native.tar import Partition
+        from build_oci.layer.pack import plan_layers
+
+        split, epoch, links = self._image.split, self._context.epoch, self._context.config.preserve_hardlinks
+        if split is None:
+            return plan_layers(Partition(tree, preserve_hardlinks=links), epoch=epoch)
+        from build_oci.split.division import divide
+
+        # Without an epoch one of the layers is that of the directories.
+        directories_last = epoch is None and split.max_layers > 1
+        with self._stage("split"):
+            self._division = division = divide(
+                tree,
+                path,
+                split,
+                most=split.max_layers - directories_last,
+                warn=self._context.warn,
+                check=self._context.workers.check,
+            )
+            count = max(1, len(division.plan.layers))
+            partition = Partition(tree, division.layers, count, directories_last=directories_last, preserve_hardlinks=links)
+            self._context.explain(f"{path}: {counted(len(division.names), 'component')}: {division.reason}")
+            names = [layer.components for layer in division.plan.layers]
+            return plan_layers(partition, epoch=epoch, components=lambda number: names[number] if number < len(names) else ())
+
+    def _pack(self, planned: list[PlannedLayer], path: str) -> list[_Packed]:
+        """Each of PLANNED as a blob, several at once, the largest first so that none is left over at the end.
+
+        Where every digest is known by now, so is every header, and with it a layer's recipe: the place to carry one that was built before.
+        """
+        from build_oci.layer.blob import write_layer
+        from build_oci.layer.pack import Packer
+
+        config, workers = self._context.config, self._context.workers
+        at_once = min(workers.layers_at_once, len(planned))
+        gauge = _Gauge(sum(layer.plan.archive_size for layer in planned), partial(self._tell, "pack"))
+
+        def pack(number: int) -> Layer:
+            plan = planned[number].plan
+            return write_layer(
+                Packer(plan, path, workers),
+                self._context.layout,
+                workers,
+                compression=config.compression,
+                level=config.level,
+                epoch=self._context.epoch,
+                at_once=at_once,
+                written=partial(gauge.reach, number),
+            )
+
+        with self._stage("pack"):
+            order = sorted(range(len(planned)), key=lambda number: -planned[number].plan.archive_size)
+            layers = dict(zip(order, workers.each(pack, order, at_once=at_once), strict=True))
+        return [_Packed(layers[number], layer) for number, layer in enumerate(planned)]
+
+    def _remember(self, packed: list[_Packed]) -> list[dict[str, str]]:
+        """What the descriptors of PACKED say of their components, so that the next build can keep to the plan."""
+        if self._division is None:
+            return [{} for _ in packed]
+        from build_oci.split.plan_file import ANNOTATION, layer_annotations
+
+        texts = layer_annotations(self._division.plan)
+        if texts is None:
+            self._context.warn(
+                f"{self._image.where}: there are too many components for the annotations of the layers; `split.plan` writes them to a file"
+            )
+            texts = []
+        return [{ANNOTATION: texts[planned.number]} if planned.number < len(texts) else {} for _, planned in packed]
+
+    # ---- what is said of it: documents
+
+    def _write_documents(self, parent: ParentImage | None, packed: list[_Packed], annotations: list[dict[str, str]]) -> oci.Descriptor:
+        """Config and manifest; returns the manifest's descriptor for the index."""
+        context, image = self._context, self._image
+        layers = [below.descriptor for below in parent.layers] if parent else []
+        diff_ids = [below.diff_id for below in parent.layers] if parent else []
+        history = list(parent.history) if parent else []
+        for (layer, planned), notes in zip(packed, annotations, strict=True):
+            layers.append(layer.descriptor._replace(annotations=notes))
+            diff_ids.append(layer.diff_id)
+            history.append(self._history_entry(has_layer=True, comment=self._comment(planned)))
+        if not packed:
+            history.append(self._history_entry(has_layer=False, comment=image.comment))
+        if len(layers) > MOST_LAYERS_OF_DOCKER:
+            context.warn(f"{image.where}: the image has {len(layers)} layers, and Docker loads none with more than {MOST_LAYERS_OF_DOCKER}")
+        config = context.layout.add_document(
+            MEDIA_TYPE_CONFIG,
+            oci.image_config(
+                self._platform,
+                created=context.created,
+                author=image.author,
+                config=image.config,
+                has_config=image.has_config,
+                diff_ids=diff_ids,
+                history=history,
+            ),
         )
-    tell("walk", len(tree), len(tree))
-    return tree
+        manifest = context.layout.add_document(MEDIA_TYPE_MANIFEST, oci.manifest(config, layers, image.annotations))
+        return oci.Descriptor(manifest.media_type, manifest.digest, manifest.size, self._platform, image.index_annotations)
+
+    def _history_entry(self, *, has_layer: bool, comment: str | None) -> dict[str, Any]:
+        return oci.history_entry(created=self._context.created, has_layer=has_layer, author=self._image.author, comment=comment)
+
+    def _comment(self, planned: PlannedLayer) -> str | None:
+        """What the history says of a layer: the comment of the configuration, and which components it holds."""
+        if self._division is None:
+            return self._image.comment
+        names = listed(planned.components, _LONGEST_COMMENT) or "directories"
+        return f"{self._image.comment}: {names}" if self._image.comment else names
+
+    def _built(self, descriptor: oci.Descriptor, packed: list[_Packed], seconds: float) -> BuiltImage:
+        layers = tuple(
+            BuiltLayer(layer.descriptor.digest, layer.descriptor.size, layer.archive_size, planned.components) for layer, planned in packed
+        )
+        if self._division:
+            for number, layer in enumerate(layers):
+                self._context.explain(
+                    f"layer {number}: {layer.digest} {layer.size / 1e6:.1f} MB: {listed(layer.components, 500) or 'directories'}"
+                )
+        unclaimed = self._division.unclaimed if self._division else None
+        return BuiltImage(
+            descriptor,
+            layers_size=sum(layer.size for layer in layers),
+            uncompressed_size=sum(layer.uncompressed_size for layer in layers),
+            files=sum(planned.plan.files for _, planned in packed),
+            unchanged=self._unchanged,
+            whiteouts=self._whiteouts,
+            seconds=seconds,
+            stages=self._stages,
+            digests_believed=self._believed,
+            layers=layers,
+            plan=self._division.plan if self._division else None,
+            unclaimed_size=unclaimed.size if unclaimed else 0,
+            unclaimed_files=unclaimed.files if unclaimed else 0,
+        )
+
+
+class _Gauge:
+    """How many bytes of several archives are made; several threads may tell."""
+
+    def __init__(self, total: int, tell: Callable[[int, int | None], None]) -> None:
+        self._total = total
+        self._tell = tell
+        self._done: dict[int, int] = {}
+        self._sum = 0
+        self._lock = threading.Lock()
+
+    def reach(self, number: int, size: int) -> None:
+        """SIZE bytes of the archive NUMBER are made by now."""
+        with self._lock:
+            self._sum += size - self._done.get(number, 0)
+            self._done[number] = size
+            self._tell(self._sum, self._total)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """NAMES with commas, as many as fit into about MOST characters, and how many more there are."""
+    size = shown = 0
+    for name in names:
+        size += len(name) + 2
+        if shown and size > most:
+            break
+        shown += 1
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more:,} more" if more else "")
 
 
 def _import_the_rest(compression: Compression) -> None:
     """What comes after the walk, which leaves this thread nothing else to do."""
     import_module("build_oci.layer.blob")
     import_module("build_oci.codec.table").load(compression)
-
-
-def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: dict[str, float]) -> tuple[Layer, _Counts]:
-    """What TREE, the directory PATH, emits, as a blob."""
-    from build_oci.layer.blob import write_layer
-    from build_oci.layer.pack import Packer, plan_layer
-
-    config, workers = context.config, context.workers
-    with _timed(stages, "pack"):
-        plan = plan_layer(tree, epoch=context.epoch, preserve_hardlinks=config.preserve_hardlinks)
-        layer = write_layer(
-            Packer(plan, path, workers),
-            context.layout,
-            workers,
-            compression=config.compression,
-            level=config.level,
-            epoch=context.epoch,
-            written=lambda size: tell("pack", size, plan.archive_size),
-        )
-    return layer, _Counts(files=plan.files, believed=tree.digests_believed)
-
-
-def _write_documents(
-    context: Context, image: ImageConfig, platform: oci.Platform, parent: ParentImage | None, layer: Layer | None
-) -> oci.Descriptor:
-    """Config and manifest; returns the manifest's descriptor for the index."""
-    layers = [below.descriptor for below in parent.layers] if parent else []
-    diff_ids = [below.diff_id for below in parent.layers] if parent else []
-    history = list(parent.history) if parent else []
-    if layer:
-        layers.append(layer.descriptor)
-        diff_ids.append(layer.diff_id)
-    history.append(oci.history_entry(created=context.created, has_layer=layer is not None, author=image.author, comment=image.comment))
-    config = context.layout.add_document(
-        MEDIA_TYPE_CONFIG,
-        oci.image_config(
-            platform,
-            created=context.created,
-            author=image.author,
-            config=image.config,
-            has_config=image.has_config,
-            diff_ids=diff_ids,
-            history=history,
-        ),
-    )
-    manifest = context.layout.add_document(MEDIA_TYPE_MANIFEST, oci.manifest(config, layers, image.annotations))
-    return oci.Descriptor(manifest.media_type, manifest.digest, manifest.size, platform, image.index_annotations)

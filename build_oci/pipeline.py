@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from build_oci.check import check_output
@@ -67,6 +67,7 @@ def build(
     _check_arguments(config, workers, epoch)
     workers = usable_cpus() if workers is None else workers
     check_paths(config)
+    _check_plans(config)
     made = open_output(output, sync=sync)
     check_output(config, made.folder)
     created = int(time.time()) if epoch is None else epoch
@@ -86,16 +87,41 @@ def build(
             from build_oci.parent.layers import Parents
 
             parents = Parents(config, layout, threads, epoch=epoch, warn=warn, explain=explain)
-        context = Context(config, layout, threads, parents, epoch, created, warn, on_progress)
+        context = Context(config, layout, threads, parents, epoch, created, warn, on_progress, explain)
         numbered = list(enumerate(config.images))
         images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
+        plans = _plan_files(config, images)
         listed, annotations = _listed(layout, config, [image.descriptor for image in images])
         index = oci.index(listed, annotations)
         layout.commit(index, check=threads.check)
         if prune:
             layout.prune(warn, explain)
+    for path, plan in plans:
+        from build_oci.oci.output_files import write_file
+
+        write_file(path, plan, "`split.plan`", threads.check)
     digest = listed[0].digest if len(listed) == 1 else _digest(index)
     return BuildResult(os.fspath(output), digest, tuple(images))
+
+
+def _plan_files(config: BuildConfig, images: Sequence[BuiltImage]) -> list[tuple[str, bytes]]:
+    """Path and content of the plans that are to be written."""
+    files = []
+    for configured, image in zip(config.images, images, strict=True):
+        if configured.split and configured.split.plan and image.plan:
+            from build_oci.split.plan_file import dump_plan
+
+            files.append((configured.split.plan, dump_plan(image.plan, configured.split.plan_where)))
+    return files
+
+
+def _check_plans(config: BuildConfig) -> None:
+    """A plan that cannot be written is better known before an hour's work than after it."""
+    for image in config.images:
+        if image.split and image.split.plan:
+            from build_oci.oci.output_files import check_writable
+
+            check_writable(image.split.plan, "`split.plan`")
 
 
 def _digest(document: bytes) -> str:

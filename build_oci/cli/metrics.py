@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 def summary(image: BuiltImage) -> str:
-    """One line on an image: digest, size of its layer before and after, ratio, files written, unchanged, whited out, seconds."""
+    """One line on an image: digest, size of its layers before and after, ratio, files written, unchanged, whited out, seconds."""
     before, after = image.uncompressed_size, image.layers_size
     ratio = f" ({after / before:.1%})" if before else ""
     files = counted(image.files, "file") + (f", {image.unchanged:,} unchanged" if image.unchanged else "")
     files += f", {counted(image.whiteouts, 'whiteout')}" if image.whiteouts else ""
+    if image.plan:
+        files = f"{counted(len(image.layers), 'layer')}, {files}"
+        files += f", {image.unclaimed_size / 1e6:.1f} MB without an owner" if image.unclaimed_files else ""
     return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}  {files}  {image.seconds:.1f} s"
 
 
@@ -37,6 +40,17 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
                 "digest": image.digest,
                 "architecture": configured.architecture,
                 "os": configured.os,
+                "layers": [
+                    {
+                        "digest": layer.digest,
+                        "size": layer.size,
+                        "uncompressedSize": layer.uncompressed_size,
+                        "components": list(layer.components),
+                    }
+                    for layer in image.layers
+                ],
+                "unclaimedSize": image.unclaimed_size,
+                "unclaimedFiles": image.unclaimed_files,
                 "layerSize": image.layers_size,
                 "uncompressedSize": image.uncompressed_size,
                 "files": image.files,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.memory import room
-from build_oci._native.tar import Plan
+from build_oci._native.tar import Partition, Plan
 from build_oci.layer.walk import problem_error, sha256_kernel
 from build_oci.work.pool import SEGMENT
 
 if TYPE_CHECKING:
-    from build_oci._native.walk import Problem, Tree
+    from build_oci._native.walk import Problem
     from build_oci.work.crew import Crew
     from build_oci.work.pool import Task
 
@@ -27,9 +27,24 @@ _DIGEST_AHEAD = 32 << 20
 _DIGEST_TOGETHER = 8 << 20
 
 
-def plan_layer(tree: Tree, *, epoch: int | None, preserve_hardlinks: bool) -> Plan:
-    """Decide what goes where in the archive."""
-    return Plan(tree, epoch=epoch, kernel=sha256_kernel(), segment_size=SEGMENT_SIZE, preserve_hardlinks=preserve_hardlinks)
+class PlannedLayer(NamedTuple):
+    """A layer that is to be packed. number: among those of the partition. components: their names, sorted; none where nothing is split."""
+
+    plan: Plan
+    number: int
+    components: tuple[str, ...] = ()
+
+
+def plan_layers(
+    partition: Partition, *, epoch: int | None, components: Callable[[int], tuple[str, ...]] = lambda number: ()
+) -> list[PlannedLayer]:
+    """The layers of PARTITION that hold anything, the lowest first; COMPONENTS says what is in the layer of a number."""
+    kernel = sha256_kernel()
+    return [
+        PlannedLayer(Plan(partition, number, epoch=epoch, kernel=kernel, segment_size=SEGMENT_SIZE), number, components(number))
+        for number in range(len(partition))
+        if partition.members(number)
+    ]
 
 
 class Block:
@@ -94,8 +109,11 @@ class Packer:
         self._digests: deque[_Group] = deque()  # in the order in which their headers come
         self._to_digest = self._groups()
 
-    def segments(self) -> Generator[Segment, None, None]:
+    def segments(self, relieve: Callable[[], bool] = lambda: False) -> Generator[Segment, None, None]:
         """The archive, piece by piece. What is not released in time holds up those that follow: memory is bounded.
+
+        RELIEVE waits for the end of something else that was made of it, and holds memory; False if there is nothing. It is called before
+        this waits for memory itself: so of several archives that are made at once none waits for another that waits for it.
 
         Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
         """
@@ -104,7 +122,7 @@ class Packer:
                 following = 0
                 while following < len(self._plan) or self._queue:
                     self._digest_ahead()
-                    following = self._pack_ahead(following)
+                    following = self._pack_ahead(following, relieve)
                     self._finish(self._queue[0])
                     yield self._queue.popleft()
             finally:
@@ -144,11 +162,11 @@ class Packer:
             task = self._workers.pool.submit(self._plan.digest, *indexes, urgency=SEGMENT)
             self._digests.append(_Group(task, size, indexes[-1]))
 
-    def _pack_ahead(self, following: int) -> int:
+    def _pack_ahead(self, following: int, relieve: Callable[[], bool]) -> int:
         """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
         while following < len(self._plan):
             size = self._plan.size(following)
-            block = self._open or self._new_block(size)
+            block = self._open or self._new_block(size, relieve)
             if block is None:
                 break
             data, number = block.take(size), following
@@ -161,11 +179,16 @@ class Packer:
             self._queue.append(Segment(number, data, block, is_last, filled))
         return following
 
-    def _new_block(self, size: int) -> Block | None:
+    def _new_block(self, size: int, relieve: Callable[[], bool]) -> Block | None:
         """One with room for SIZE bytes at least. None if the budget has no more, and there is something to wait for meanwhile."""
         size = max(size, self._room)
-        if not self._workers.budget.take(size, block=not self._queue):
-            return None
+        budget = self._workers.budget
+        while not budget.take(size, block=False):
+            if self._queue:
+                return None
+            if not relieve():
+                budget.take(size, block=True)
+                break
         if size == self._workers.block_size + _HEADERS_ROOM:
             with suppress(IndexError):
                 return Block(self, self._workers.spare.pop())

@@ -1,0 +1,96 @@
+"""How a walked tree is divided: who owns what, how much that is, which components share a layer, and so the layer of every entry."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from build_oci.split.components import NO_OWNER, Ownership, Unclaimed, find_owners
+from build_oci.split.plan import Plan, make_plan
+from build_oci.split.rates import Component
+from build_oci.split.root import RootFiles
+
+if TYPE_CHECKING:
+    from build_oci._native.walk import Listing, Tree
+    from build_oci.config.load import SplitConfig
+
+_BLOCK = 512  # of a tar
+_HEADERS = 3 * _BLOCK  # of a regular file: its extended header, the record of its digest, its own header
+
+
+class Division(NamedTuple):
+    """A tree in layers.
+
+    plan: which components share a layer, the lowest first. layers: for each entry of the walk, in tar order, the number of its layer,
+    or NO_OWNER for a directory that no planned component owns. components: for each entry the number of its component in `names`, or
+    NO_OWNER. reason: why the plan is as it is, in a line. unclaimed: what no source claims.
+    """
+
+    plan: Plan
+    layers: array[int]
+    components: array[int]
+    names: tuple[str, ...]
+    reason: str
+    unclaimed: Unclaimed
+
+
+class _View:
+    """A walked tree as the sources of components see it (split.tree.TreeView)."""
+
+    def __init__(self, root: str, listing: Listing) -> None:
+        self.root = root
+        self.paths, self.directories, self.sizes, self.links, self.symlinks, self.components, self.intervals = listing
+        self.open_file = RootFiles(root).open_file
+
+
+def divide(
+    tree: Tree,
+    root: str,
+    split: SplitConfig,
+    *,
+    most: int,
+    previous: Plan | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
+) -> Division:
+    """Divide TREE, the directory ROOT, into at most MOST layers, after the plan PREVIOUS; only what is emitted counts.
+
+    CHECK is called now and then, and raises to end the work. Raises UsageError for a map of components, TreeError for what the tree holds
+    or for files without an owner where the configuration forbids them.
+    """
+    view = _View(root, tree.listing())
+    found = find_owners(view, split, check=check)
+    for warning in found.warnings:
+        warn(warning)
+    sizes = _sizes(view, found, tree.emitted())
+    result = make_plan(
+        [Component(component.name, size, component.interval_days) for component, size in zip(found.components, sizes, strict=True) if size],
+        most,
+        previous,
+        check=check,
+    )
+    places = result.plan.places()
+    layers = [places.get(component.name, NO_OWNER) for component in found.components]
+    return Division(
+        result.plan,
+        array("I", [NO_OWNER if owner == NO_OWNER else layers[owner] for owner in found.owners]),
+        found.owners,
+        tuple(component.name for component in found.components),
+        result.reason,
+        found.unclaimed,
+    )
+
+
+def _sizes(view: _View, found: Ownership, emitted: bytes) -> list[int]:
+    """The bytes that each component adds to an archive; 0 where nothing of it but directories is emitted, which lie where they must."""
+    sizes = [0] * len(found.components)
+    linked: set[int] = set()
+    for owner, size, link, is_directory, is_emitted in zip(found.owners, view.sizes, view.links, view.directories, emitted, strict=True):
+        if is_directory or not is_emitted:
+            continue
+        if link and link in linked:
+            size = 0
+        linked.add(link)
+        sizes[owner] += (_HEADERS + (size + _BLOCK - 1) // _BLOCK * _BLOCK) if size else _BLOCK
+    return sizes
