@@ -19,8 +19,11 @@ pytest_plugins = ("rootfs",)
 CODECS = [("zstd", 3), ("gzip", 1), ("gzip", 5), ("disabled", None)]
 
 
-def configured(layer: Path | None, codec: str = "zstd", level: int | None = None, parent: Path | None = None) -> bytes:
-    image = {"architecture": "amd64", "os": "linux", "layer": layer and str(layer), "parent": parent and {"image": str(parent)}}
+def configured(
+    layer: Path | None, codec: str = "zstd", level: int | None = None, parent: Path | None = None, split: dict[str, object] | None = None
+) -> bytes:
+    parts = {"layer": layer and str(layer), "parent": parent and {"image": str(parent)}, "split": split}
+    image = {"architecture": "amd64", "os": "linux", **parts}
     document = {"compression": codec, "compression-level": level, "images": [{k: v for k, v in image.items() if v}]}
     return json.dumps({key: value for key, value in document.items() if value is not None}).encode()
 
@@ -36,6 +39,20 @@ def test_build(benchmark: BenchmarkFixture, tree: Path, codec: str, level: int |
     size = benchmark(run).images[0].uncompressed_size
     if benchmark.stats is not None:  # not when benchmarks are disabled
         benchmark.extra_info["MB/s"] = round(size / 1e6 / benchmark.stats.stats.min)
+
+
+@pytest.mark.parametrize("layers", [1, 120])
+@pytest.mark.parametrize(("codec", "level"), [("zstd", 3), ("gzip", 5)])
+def test_split(benchmark: BenchmarkFixture, tree: Path, codec: str, level: int | None, layers: int, tmp_path: Path) -> None:
+    """The files dealt out to 240 components, which share so many layers: 120 should take no longer than 1."""
+    number = count()
+    files = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    owners = tmp_path / "owners"
+    owners.write_text("".join(f"{file}\tcomponent-{at % 240}\n" for at, file in enumerate(files)))
+    split: dict[str, object] = {"max-layers": layers, "unclaimed": "ignore", "components": [{"file": str(owners)}]}
+    config = load_config(configured(tree, codec, level, split=split))
+    result = benchmark(lambda: build(config, output=tmp_path / str(next(number)), workers=2, epoch=1))
+    assert len(result.images[0].layers) <= layers
 
 
 def test_upon_parent(benchmark: BenchmarkFixture, made: dict[str, Path], tmp_path: Path) -> None:

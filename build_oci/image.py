@@ -269,9 +269,8 @@ class _ImageBuild:
         if not packed:
             history.append(self._history_entry(has_layer=False, comment=image.comment))
         if len(layers) > MOST_LAYERS_OF_DOCKER:
-            context.warn(
-                f"{image.where}: the image has {counted(len(layers), 'layer')}, and Docker loads none with more than {MOST_LAYERS_OF_DOCKER}"
-            )
+            count = counted(len(layers), "layer")
+            context.warn(f"{image.where}: the image has {count}, and Docker loads none with more than {MOST_LAYERS_OF_DOCKER}")
         config = context.layout.add_document(
             MEDIA_TYPE_CONFIG,
             oci.image_config(

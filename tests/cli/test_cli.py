@@ -35,7 +35,14 @@ class StandIn:
         self.action: Callable[[dict[str, Any]], None] = lambda call: None
         self.images = [
             types.SimpleNamespace(
-                digest="sha256:ab", layers_size=250_000, uncompressed_size=1_000_000, files=7, unchanged=1234, whiteouts=5, seconds=1.25
+                digest="sha256:ab",
+                layers_size=250_000,
+                uncompressed_size=1_000_000,
+                files=7,
+                unchanged=1234,
+                whiteouts=5,
+                seconds=1.25,
+                plan=None,
             )
         ]
 
@@ -105,7 +112,7 @@ def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_summary_without_layers() -> None:
     image: Any = types.SimpleNamespace(
-        digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, unchanged=0, whiteouts=0, seconds=0.0
+        digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, unchanged=0, whiteouts=0, seconds=0.0, plan=None
     )
     assert summary(image) == "sha256:ab  0.0 MB -> 0.0 MB  0 files  0.0 s"
 
