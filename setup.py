@@ -30,7 +30,7 @@ KERNELS: dict[str, list[str]] = {
     "lower": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", *SHA256],
     "diff": [*TREE, *CONTENT, "parent/lower.c", "parent/diff.c"],
     "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c"],
-    "tar": [*TREE, *CONTENT, "tar/header.c", "pack/partition.c", "pack/pack.c"],
+    "tar": [*TREE, *CONTENT, "tar/header.c", "pack/partition.c", "pack/pack.c", "pack/recipe.c"],
 }
 # Headers are included by their base names, which are unique.
 FOLDERS = [str(KERNEL), *sorted(str(path) for path in KERNEL.iterdir() if path.is_dir())]

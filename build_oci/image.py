@@ -116,6 +116,7 @@ class _ImageBuild:
         else:
             parent, tree = self._read_all(self._image.layer)
             packed = self._pack(self._plan(tree, self._image.layer), self._image.layer)
+            self._learn(tree)
         annotations = self._remember(packed)
         descriptor = self._write_documents(parent, packed, annotations)
         self._tell("done", 1, 1)
@@ -239,6 +240,13 @@ class _ImageBuild:
             order = sorted(range(len(planned)), key=lambda number: -planned[number].plan.archive_size)
             layers = dict(zip(order, workers.each(pack, order, at_once=at_once), strict=True))
         return [_Packed(layers[number], layer) for number, layer in enumerate(planned)]
+
+    def _learn(self, tree: Tree) -> None:
+        """Put the digests of the components, all known after the packing, into the plan."""
+        if self._division:
+            from build_oci.split.division import with_digests
+
+            self._division = with_digests(self._division, tree)
 
     def _remember(self, packed: list[_Packed]) -> list[dict[str, str]]:
         """What the descriptors of PACKED say of their components, so that the next build can keep to the plan."""

@@ -7,6 +7,14 @@ from build_oci._native.walk import Problem, Tree
 OWNER_NOBODY = 0xFFFFFFFF
 """Stands among the owners of a Partition for an entry that nobody owns."""
 
+def component_digests(tree: Tree, owners: Buffer, count: int, *, kernel: int) -> list[bytes | None]:
+    """For each of COUNT components the SHA-256 of the headers of its entries, directories left out, at the time 0.
+
+    owners: for each entry, in the order of `Tree.paths`, the number of its component, as 32-bit unsigned integers of this machine; others
+    than those below `count` are nobody's. None where a file's digest is not known: after a packing, and after `Digests`, all are. Hard
+    links count as files, before and after a partition. Raises ValueError where `owners` do not fit.
+    """
+
 @disjoint_base
 class Partition:
     """The entries of a walked tree, dealt out to layers.
@@ -65,6 +73,9 @@ class Plan:
 
     def size(self, index: int) -> int:
         """Bytes in segment `index`."""
+
+    def recipe(self) -> bytes | None:
+        """The SHA-256 of all headers in order, which stands for all that the archive holds. None while a file's digest is not known."""
 
     def to_digest(self, index: int) -> int:
         """How many bytes `digest` must hash before segment `index` is filled: the large file that it starts, 0 for other segments."""

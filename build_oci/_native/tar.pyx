@@ -53,7 +53,45 @@ cdef extern from "pack.h" nogil:
     void plan_free(plan *)
 
 
+cdef extern from "recipe.h" nogil:
+    enum:
+        SHA256_DIGEST
+
+    int recipe_of_plan(const plan *, uint8_t *out)
+    int recipe_of_components(
+        _tree *, const sha256_kernel *, const uint32_t *owners, size_t entries, size_t count, uint8_t (*out)[32], uint8_t *known
+    )
+
+
 OWNER_NOBODY = 0xFFFFFFFF
+
+
+def component_digests(tree, const uint32_t[::1] owners not None, size_t count, *, int kernel):
+    """See tar.pyi."""
+    cdef const sha256_kernel *chosen = sha256_kernel_at(kernel)
+    if chosen == NULL:
+        raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
+    cdef size_t entries = owners.shape[0]
+    if not entries:
+        raise ValueError("there are not as many owners as entries")
+    cdef const uint32_t *first = &owners[0]
+    cdef _tree *native = <_tree *>PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
+    cdef uint8_t *digests = <uint8_t *>calloc(count + 1, SHA256_DIGEST)
+    cdef uint8_t *known = <uint8_t *>calloc(count + 1, 1)
+    cdef int status = -1
+    cdef size_t i
+    try:
+        if digests != NULL and known != NULL:
+            with nogil:
+                status = recipe_of_components(native, chosen, first, entries, count, <uint8_t (*)[32]>digests, known)
+        if status < 0:
+            raise MemoryError
+        if status:
+            raise ValueError("there are not as many owners as entries")
+        return [(<char *>digests + SHA256_DIGEST * i)[:SHA256_DIGEST] if known[i] else None for i in range(count)]
+    finally:
+        free(digests)
+        free(known)
 
 
 cdef class Partition:
@@ -152,6 +190,15 @@ cdef class Plan:
     def size(self, size_t index):
         self._checked(index)
         return self.plan.segments[index].size
+
+    def recipe(self):
+        cdef uint8_t digest[32]
+        cdef int status
+        with nogil:
+            status = recipe_of_plan(self.plan, digest)
+        if status < 0:
+            raise MemoryError
+        return None if status else (<char *>digest)[:SHA256_DIGEST]
 
     def to_digest(self, size_t index):
         self._checked(index)

@@ -6,9 +6,11 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from build_oci._native.tar import component_digests
+from build_oci.layer.walk import sha256_kernel
 from build_oci.split.components import NO_OWNER, Ownership, Unclaimed, find_owners
 from build_oci.split.plan import Plan, make_plan
-from build_oci.split.rates import Component
+from build_oci.split.rates import DIGEST_KEPT, Component
 from build_oci.split.root import RootFiles
 
 if TYPE_CHECKING:
@@ -80,6 +82,14 @@ def divide(
         result.reason,
         found.unclaimed,
     )
+
+
+def with_digests(division: Division, tree: Tree) -> Division:
+    """DIVISION of TREE once all is packed: its plan remembers what its components hold, so that the next build can see which changed."""
+    found = component_digests(tree, division.components, len(division.names), kernel=sha256_kernel())
+    digests = {name: digest.hex()[:DIGEST_KEPT] for name, digest in zip(division.names, found, strict=True) if digest}
+    history = {name: known if known.gone else known._replace(digest=digests.get(name, "")) for name, known in division.plan.history.items()}
+    return division._replace(plan=division.plan._replace(history=history))
 
 
 def _sizes(view: _View, found: Ownership, emitted: bytes) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import random
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from build_oci._native.diff import Digests, mark_unchanged
 from build_oci._native.lower import Lower, Scan
 from build_oci._native.sha256 import kernel_id
-from build_oci._native.tar import OWNER_NOBODY, Partition, Plan
+from build_oci._native.tar import OWNER_NOBODY, Partition, Plan, component_digests
 from build_oci._native.walk import Tree
 
 KERNEL = kernel_id("auto")
@@ -258,6 +259,49 @@ def test_layers_cost_what_they_hold(tmp_path: Path) -> None:
     tree = walked(tmp_path)
     partition = Partition(tree, array("I", [*range(3), *range(10_000)]), 10_000)
     assert sum(partition.members(layer) for layer in range(10_000)) == 4 * 10_000
+
+
+def test_recipe(tmp_path: Path) -> None:
+    """Spec 8: "the digest of the archive's headers in order, which hold every content digest"; it needs them all."""
+    trees.materialise(trees.random_tree(random.Random(6), 300, large=2), tmp_path)
+    tree = walked(tmp_path)
+    partition = Partition(tree, array("I", random_owners(random.Random(7), len(tree), 3)), 3)
+    plans = [Plan(partition, layer, epoch=None, kernel=KERNEL, segment_size=1 << 20) for layer in range(3)]
+    assert [plan.recipe() for plan in plans] == [None] * 3
+    tars = [archive(partition, layer, None) for layer in range(3)]
+    headers = [b"".join(tar[member.offset : member.offset_data] for member in members_of(tar)) for tar in tars]
+    assert [plan.recipe() for plan in plans] == [hashlib.sha256(text).digest() for text in headers]
+
+
+def test_component_digests(tmp_path: Path) -> None:
+    """Spec 7.2: a plan counts in how many builds a component changed: in content or metadata, but not in times."""
+    root = small_tree(tmp_path / "tree")
+
+    def digests() -> list[bytes | None]:
+        tree = walked(root)
+        owners = array("I", owners_by(tree, {"usr/bin/a": 0, "usr/bin/b": 1, "usr/lib/c": 1, "usr/lib": 0}))
+        assert component_digests(tree, owners, 3, kernel=KERNEL)[:2] == [None, None]
+        hashed = Digests(tree, kernel=KERNEL)
+        assert [hashed.hash(batch) for batch in range(len(hashed))] == [None] * len(hashed)
+        hashed.finish()
+        found = component_digests(tree, owners, 3, kernel=KERNEL)
+        partition = Partition(tree, owners, 3)
+        assert archive(partition, 1, None)
+        assert component_digests(tree, owners, 3, kernel=KERNEL) == found
+        return found
+
+    first = digests()
+    assert first[2] == hashlib.sha256().digest()
+    os.utime(root / "usr/bin/a", (9, 9))
+    os.utime(root / "usr/lib", (9, 9))
+    assert digests() == first
+    (root / "usr/lib/c").chmod(0o600)
+    assert [one == other for one, other in zip(digests(), first, strict=True)] == [True, False, True]
+    (root / "usr/bin/a").write_text("other")
+    assert digests()[0] != first[0]
+    tree = walked(root)
+    with pytest.raises(ValueError, match="as many owners"):
+        component_digests(tree, array("I", [0]), 1, kernel=KERNEL)
 
 
 @pytest.mark.skipif("user" not in trees.abilities().xattrs, reason="no user.* extended attributes here")

@@ -281,6 +281,7 @@ def test_plan_file_and_metrics(root: Path, tmp_path: Path, build: Build) -> None
     done = build(config, args=["-v", "--metrics", "metrics.json"], cwd=tmp_path, env={"SOURCE_DATE_EPOCH": "5"})
     plan = json.loads((tmp_path / "layers.json").read_bytes())
     components = [sorted(layer) for layer in plan["layers"]]
+    assert all(fields["digest"] for layer in plan["layers"] for fields in layer.values())
     (image,) = json.loads((tmp_path / "metrics.json").read_bytes())["images"]
     assert [layer["components"] for layer in image["layers"]] == components
     assert [layer["digest"] for layer in image["layers"]] == layer_digests(done.output)
