@@ -255,6 +255,9 @@ def test_history_and_annotations(root: Path, tmp_path: Path) -> None:
     assert sorted(comments[:-1]) == ["a", "b", "c", "unclaimed:var"]
     assert comments[-1] == "directories"
     assert len(config["rootfs"]["diff_ids"]) == len(layers) == len(comments)
+    for comment, tar in zip(comments, clients.layer_tars(tmp_path / "layout"), strict=True):
+        files = {os.path.basename(name) for name in names_in(tar) if "file-" in name}
+        assert files == ({f"file-{comment}"} if comment in ("a", "b", "c") else set())
     remembered = [json.loads(layer["annotations"]["io.build-oci.components"])["components"] for layer in layers[:-1]]
     assert [[name for name, *_ in rows] for rows in remembered] == [[comment] for comment in comments[:-1]]
     assert "annotations" not in layers[-1]
