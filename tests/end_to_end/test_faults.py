@@ -530,3 +530,18 @@ def test_memory_of_many_layers(more: clients.Document, tmp_path: Path) -> None:
     parent.index(layouts.image(parent, archives))
     image = {"architecture": "amd64", "os": "linux", "parent": {"image": str(tmp_path / "parent")}}
     assert peak_of({**more, "images": [image]}, 8, tmp_path / "output") <= 300
+
+
+@pytest.mark.parametrize("more", [{"compression": "gzip"}, {"compression": "zstd"}, {"compression": "zstd", "compression-level": 9}])
+def test_memory_of_split(more: clients.Document, tmp_path: Path) -> None:
+    """Spec 7.3: "made in parallel with the others within the same memory promise": 4 large, 16 of a block, 100 small."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    owners = []
+    for number, size in enumerate([30 << 20] * 4 + [8 << 20] * 16 + [1 << 16] * 100):
+        (tree / f"{number}").write_bytes(os.urandom(size))
+        owners.append(f"{number}\tcomponent-{number}\n")
+    (tmp_path / "owners").write_text("".join(owners))
+    split = {"max-layers": 200, "components": [{"file": str(tmp_path / "owners")}]}
+    image = {"architecture": "amd64", "os": "linux", "layer": str(tree), "split": split}
+    assert peak_of({**more, "images": [image]}, 8, tmp_path / "output") <= 300
