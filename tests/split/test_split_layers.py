@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_clients import as_umoci_unpacks, assert_same_tree, changed
 
+from build_oci.cli.command import main
 from build_oci.config.load import load_config
 from build_oci.errors import OutputError
 from build_oci.pipeline import BuildResult, build
@@ -338,3 +339,15 @@ def test_attributes_that_are_instructions(root: Path, tmp_path: Path) -> None:
 
     assert attributes(["xattr"]) == set()
     assert attributes(["packages"]) == {"user.component", "user.update-interval"}
+
+
+def test_most_layers_are_verified(tmp_path: Path) -> None:
+    """Spec 7: up to 499 layers; each takes little memory where it is read again."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    for number in range(499):
+        (root / f"file-{number:03}").touch()
+    source = [{"file": os.fspath(written_map(tmp_path / "map", {b"file-%03d" % n: f"c{n}" for n in range(499)}))}]
+    built(split_config(root, source, most=499), tmp_path / "layout", epoch=EPOCH)
+    assert len(clients.manifest_of(tmp_path / "layout")["layers"]) == 499
+    assert main(["verify", os.fspath(tmp_path / "layout")]) == 0

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 256 * 1024, ALIGNMENT = 16 };
+/* Chunks double from the first size to the last, because an image of 500 small layers has as many arenas. */
+enum { FIRST_CHUNK = 4 * 1024, CHUNK = 256 * 1024, ALIGNMENT = 16 };
 
 struct arena_chunk {
     arena_chunk *older;
@@ -24,14 +25,16 @@ static void *take(arena *a, size_t size, size_t alignment)
     }
     if (size > SIZE_MAX / 2)
         return NULL;
-    size_t room = size > CHUNK / 4 ? size : CHUNK;
+    int alone = size > CHUNK / 4;
+    size_t usual = 2 * a->held < FIRST_CHUNK ? FIRST_CHUNK : 2 * a->held < CHUNK ? 2 * a->held : CHUNK;
+    size_t room = alone || size > usual ? size : usual;
     arena_chunk *fresh = malloc(sizeof *fresh + room);
     if (!fresh)
         return NULL;
     a->held += sizeof *fresh + room;
     fresh->size = room;
     fresh->used = size;
-    if (room != CHUNK && chunk) {
+    if (alone && chunk) {
         /* A piece that fills a chunk of its own leaves the current one in use. */
         fresh->older = chunk->older;
         chunk->older = fresh;
