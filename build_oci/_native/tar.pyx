@@ -1,6 +1,6 @@
 """Tar segments of a walked tree: a thin face of kernel/pack/pack.c."""
 
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -134,3 +134,6 @@ cdef class Plan:
 
     def cancel(self):
         self.plan.cancelled = 1
+
+    def capsule(self):
+        return PyCapsule_New(self.plan, "build_oci.plan", NULL)
