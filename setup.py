@@ -81,7 +81,6 @@ def extension(name: str) -> Extension:
         sources=sources,
         depends=[str(path) for path in sorted(KERNEL.rglob("*.h"))],
         include_dirs=FOLDERS,
-    "chunked": [*TREE, *CONTENT, "tar/header.c", *(f"chunked/{name}.c" for name in CHUNKED)],
         define_macros=MACROS,
         extra_compile_args=COMPILE,
         extra_link_args=LINK,
