@@ -179,6 +179,7 @@ def _write_layer(context: Context, path: str, tree: Tree, tell: _Tell, stages: d
             level=config.level,
             epoch=context.epoch,
             written=lambda size: tell("pack", size, plan.archive_size),
+            warn=context.warn,
         )
     return layer, _Counts(files=plan.files, believed=tree.digests_believed)
 

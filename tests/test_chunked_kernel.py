@@ -34,7 +34,7 @@ def cuts_oracle(data: bytes) -> list[tuple[int, int, bool]]:
             holes.append((at, at + size))
         at += size
     starts = {edge for hole in holes for edge in hole}
-    inside = set()
+    inside: set[int] = set()
     for start, end in holes:
         inside.update(range(start + 1, end + 1))
     window, place = [0] * 64, 0

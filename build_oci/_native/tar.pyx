@@ -135,5 +135,8 @@ cdef class Plan:
     def cancel(self):
         self.plan.cancelled = 1
 
+    def restart(self):
+        self.plan.cancelled = 0
+
     def capsule(self):
         return PyCapsule_New(self.plan, "build_oci.plan", NULL)

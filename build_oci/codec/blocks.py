@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def slices(chunks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:
 
 
 class Encoder(Protocol):
-    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes."""
+    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes.
+
+    annotations: what the layer's descriptor must carry, once the stream is finished.
+    """
+
+    annotations: Mapping[str, str]
 
     def write(self, data: Piece) -> None:
         """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
@@ -49,6 +55,8 @@ class Encoder(Protocol):
 class StreamOnly:
     """An encoder that takes a stream only: a block is written to it and released at once."""
 
+    annotations: Mapping[str, str] = MappingProxyType({})
+
     def write(self, data: Piece) -> None:
         raise NotImplementedError
 
@@ -62,6 +70,8 @@ class StreamOnly:
 
 class Blocks(Generic[Packed]):
     """A stream of blocks that are compressed in the pool, each of them on its own, and joined."""
+
+    annotations: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes) -> None:
         """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once."""

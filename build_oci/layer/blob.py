@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci._native import sha256
-from build_oci.codec.blocks import Piece
-from build_oci.codec.table import encoder
+from build_oci.codec.blocks import Encoder, Piece, Sink
+from build_oci.codec.table import CHUNKED, encoder, stream_codec
+from build_oci.layer.walk import problem_error
 from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
 from build_oci.work.pool import Strand
@@ -43,13 +45,39 @@ def write_layer(
     level: int | None,
     epoch: int | None,
     written: Callable[[int], None] = lambda size: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Layer:
     """Compress the archive of PACKER into a blob of LAYOUT while it is being made; WRITTEN is told how many bytes of it are.
 
-    Raises OutputError, and what PACKER raises.
+    A layer that zstd:chunked cannot express becomes plain zstd, and WARN is told why. Raises OutputError, and what PACKER raises.
     """
+    shared: dict[str, Any] = {"pool": workers.pool, "workers": workers.count, "memory": workers.codec_memory}
+    if compression == CHUNKED:
+        from build_oci.codec.chunked.encoder import CannotBeChunkedError, ChunkedEncoder, check_plan
+
+        new_encoder: Callable[[Sink], Encoder] = partial(
+            ChunkedEncoder, packer.plan, level, folder=layout.work_folder, problem_error=partial(problem_error, packer.layer), **shared
+        )
+        try:
+            check_plan(packer.plan)
+            return _write(packer, layout, workers, "zstd", new_encoder, written)
+        except CannotBeChunkedError as reason:
+            warn(f"{packer.layer}: its layer is written as plain zstd, because {reason}")
+    codec = stream_codec(compression)
+    return _write(packer, layout, workers, codec, partial(encoder, codec, level, epoch=epoch, **shared), written)
+
+
+def _write(
+    packer: Packer,
+    layout: Layout,
+    workers: Crew,
+    codec: str,
+    new_encoder: Callable[[Sink], Encoder],
+    written: Callable[[int], None],
+) -> Layer:
+    """The archive in a blob of CODEC, which NEW_ENCODER writes to the function that it gets."""
     size = 0
-    plain = compression == "disabled"  # what is stored as it is has one digest for both
+    plain = codec == "disabled"  # what is stored as it is has one digest for both
     with closing(packer.segments()) as segments, layout.blob() as blob:
         digests = _Digests(Strand(workers.pool))
         pieces: list[Piece] = []  # of the blob, that are to be hashed
@@ -59,7 +87,7 @@ def write_layer(
             if not plain:
                 pieces.append(piece)
 
-        compressed = encoder(compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch, memory=workers.codec_memory)
+        compressed = new_encoder(sink)
         for segment in segments:
             compressed.poll()
             digests.update(segment, pieces)
@@ -72,7 +100,8 @@ def write_layer(
         digests.update(None, pieces)
         diff_id, digest = digests.finish()
         blob.finish(diff_id if plain else digest)
-    return Layer(Descriptor(LAYER_MEDIA_TYPES[compression], blob.digest, blob.size), f"sha256:{diff_id}", size)
+    descriptor = Descriptor(LAYER_MEDIA_TYPES[codec], blob.digest, blob.size, annotations=compressed.annotations)
+    return Layer(descriptor, f"sha256:{diff_id}", size)
 
 
 class _Digests:

@@ -149,6 +149,11 @@ class Layout:
         """A new blob; safe to call from several threads."""
         return Blob(self)
 
+    @property
+    def work_folder(self) -> str:
+        """The hidden directory, for files without a name."""
+        return self._work
+
     def temporary(self) -> str:
         """A name in the hidden directory that nobody else has; safe to call from several threads."""
         return str(next(self._serial))

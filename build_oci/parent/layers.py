@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec
+from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec, stream_codec
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
@@ -154,7 +154,7 @@ class Parents:
         path = source.blob_path(descriptor.digest)
         with source.blob(descriptor) as blob:
             codec = self._codec(blob.fd, descriptor, str(path))
-            target = str(self._config.compression) if recompress else codec
+            target = stream_codec(self._config.compression) if recompress else codec
             if target == codec:
                 self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
                 if scans:

@@ -18,6 +18,10 @@ TAR_SPLIT_POSITION = "io.github.containers.zstd-chunked.tarsplit-position"
 # The dead key of layers from before 2024, which goes with the others.
 _PREFIX = "io.github.containers.zstd-chunked."
 TOC_LIMIT = 150 << 20  # bytes; clients pull a layer with a larger one as a whole
+# Half of a plain layer's block: frames are small here, so longer blocks gain nothing, and short ones keep more threads busy.
+BLOCK = 4 << 20
+# What an encoder holds of each in blocks: itself, its frames twice while they are joined, loose chunks, its lines of the tar-split.
+BLOCKS_HELD = 5
 SKIPPABLE_HEADER = 8
 FOOTER_SIZE = 64
 _SKIPPABLE_MAGIC = b"\x50\x2a\x4d\x18"

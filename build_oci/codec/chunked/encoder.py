@@ -18,18 +18,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci._native.chunked import Parts, chunk_entry, chunk_keys, content_line, crc64_joined, file_entry, survey
 from build_oci._native.sha256 import Sha256
-from build_oci.codec.chunked.container import FOOTER_SIZE, SKIPPABLE_HEADER, TOC_LIMIT, Metadata, Span, skippable
+from build_oci.codec.blocks import Blocks, Pieces, Sink
+from build_oci.codec.chunked.container import (
+    BLOCK,
+    BLOCKS_HELD,
+    FOOTER_SIZE,
+    SKIPPABLE_HEADER,
+    TOC_LIMIT,
+    Metadata,
+    Span,
+    skippable,
+)
+from build_oci.codec.zstd import DEFAULT_LEVEL
 
 if TYPE_CHECKING:
     from build_oci._native.chunked import Piece
     from build_oci._native.tar import Plan
     from build_oci._native.walk import Problem
-    from build_oci.pool import Pool, Task
+    from build_oci.work.pool import Pool
 
-# Half of a plain layer's block: frames are small here, so longer blocks gain nothing, and short ones keep more threads busy.
-BLOCK = 4 << 20
-# The block, its frames twice while they are joined, as much of noise, and its lines of the tar-split.
-_BLOCKS_HELD = 5
 _SPOOL = 4 << 20  # bytes of compressed metadata that stay in memory
 _PIECE = 1 << 20
 
@@ -64,14 +71,14 @@ class _Packed(NamedTuple):
     lines_size: int
 
 
-class ChunkedEncoder:
-    """Encodes the archive of one plan; see build_oci.compression.Encoder. Blocks must be the plan's segments, in order, none left out."""
+class ChunkedEncoder(Blocks[_Packed]):
+    """Encodes the archive of one plan. It takes blocks only: the plan's segments, in order, none left out."""
 
     def __init__(
         self,
         plan: Plan,
-        level: int,
-        sink: Callable[[bytes], object],
+        level: int | None,
+        sink: Sink,
         *,
         pool: Pool,
         workers: int,
@@ -82,16 +89,12 @@ class ChunkedEncoder:
         """FOLDER: for temporary files without a name. PROBLEM_ERROR makes an exception of what went wrong with a file of the tree."""
         import zstandard
 
-        self.annotations: dict[str, str] = {}
+        super().__init__(sink, pool, BLOCK, max(1, min(workers + 3, memory // (BLOCKS_HELD * BLOCK))), b"")
         self._plan = plan
-        self._sink = sink
-        self._pool = pool
         self._problem_error = problem_error
         self._segment = 0  # the first that no block had yet
-        self._most = max(1, min(workers + 3, memory // (_BLOCKS_HELD * BLOCK)))
-        self._in_flight: deque[Task[_Packed]] = deque()
         # Without a checksum, as a plain layer's frame: digests hold everything.
-        self._new_compressor: Callable[[], Any] = partial(zstandard.ZstdCompressor, level=level)
+        self._new_compressor: Callable[[], Any] = partial(zstandard.ZstdCompressor, level=DEFAULT_LEVEL if level is None else level)
         self._compressors: deque[Any] = deque()  # that nobody is using
         self._written = 0  # bytes of the blob
         self._folder = folder
@@ -113,10 +116,7 @@ class ChunkedEncoder:
         while size < len(block):
             size += self._plan.size(self._segment)
             self._segment += 1
-        self._in_flight.append(self._pool.submit(self._pack_and_release, first, self._segment - first, block, release))
-
-    def poll(self) -> None:
-        self._drain(self._most)
+        self._in_flight.append(self._pool.submit(self._pack_segments, first, self._segment - first, block, release))
 
     def finish(self) -> None:
         self._drain(0)
@@ -136,13 +136,13 @@ class ChunkedEncoder:
 
     # ---- in the pool
 
-    def _pack_and_release(self, first: int, count: int, block: memoryview, release: Callable[[], None]) -> _Packed:
+    def _pack_segments(self, first: int, count: int, block: memoryview, release: Callable[[], None]) -> _Packed:
         try:
-            return self._pack(first, count, block)
+            return self._pack_parts(first, count, block)
         finally:
             release()
 
-    def _pack(self, first: int, count: int, block: memoryview) -> _Packed:
+    def _pack_parts(self, first: int, count: int, block: memoryview) -> _Packed:
         import zstandard
 
         parts = Parts(self._plan, first, count, block)
@@ -164,13 +164,7 @@ class ChunkedEncoder:
 
     # ---- in order
 
-    def _drain(self, most: int) -> None:
-        """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
-        while self._in_flight and (len(self._in_flight) > most or self._in_flight[0].done()):
-            self._take(self._in_flight.popleft().result())
-
-    def _take(self, packed: _Packed) -> None:
-        self._sink(packed.data)
+    def _taken(self, packed: _Packed) -> Pieces:
         offsets = list(accumulate(packed.sizes, initial=self._written)) if packed.pieces else []
         pieces = list(zip(packed.pieces, packed.loose, strict=True))
         # Of the files that are not wholly in the block, one may reach into it, and one out of it.
@@ -182,6 +176,7 @@ class ChunkedEncoder:
         if packed.lines:
             self._add_lines(packed.lines, packed.lines_size)
         self._written += len(packed.data)
+        return (packed.data,)
 
     def _take_piece(self, piece: Piece, loose: list[bytes], offsets: list[int]) -> None:
         if self._large is None:

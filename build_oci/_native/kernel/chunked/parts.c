@@ -162,14 +162,10 @@ int parts_find(parts *p, plan *from, size_t first, size_t count, const uint8_t *
     int status = 0;
     for (size_t i = 0; !status && i < p->pieces_count; i++) {
         piece *c = &p->pieces[i];
-        if (atomic_load_explicit(&from->cancelled, memory_order_relaxed)) {
-            *out = (problem){.kind = PROBLEM_NONE, .at = &from->tree->root};
-            status = -1;
-        } else if (c->start > at && add_frame(p, at, c->start - at)) {
+        if (c->start > at && add_frame(p, at, c->start - at))
             status = no_memory(out, from->members[c->member]);
-        } else {
+        else
             status = find_chunks(p, from, &r, c, data, &found, out);
-        }
         at = c->start + c->size;
     }
     free(found.items);
