@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from build_oci.codec.chunked.container import chunked_annotations, without_annotations
 from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec, stream_codec
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
@@ -163,9 +164,12 @@ class Parents:
                     for _ in gauge.watch(blob):
                         pass
                 self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
-                taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
+                annotations = self._annotations(descriptor, blob.fd, path, diff_id)
+                taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=annotations)
             else:
                 self._explain(f"{path}: recompressed from {codec} to {target}")
+                if target != self._config.compression:
+                    self._warn(f"{path}: becomes plain {target}: only layers that are packed here can be {self._config.compression}")
                 with self._layout.blob() as output:
                     compressed = encoder(
                         target,
@@ -184,6 +188,18 @@ class Parents:
             with named(path):
                 scans.finish(number)
         return ParentLayer(taken, diff_id)
+
+    def _annotations(self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str) -> dict[str, str]:
+        """Those of a layer that is carried. Clients pull by the metadata of zstd:chunked, so these hold or go."""
+        if not chunked_annotations(layer.annotations):
+            return layer.annotations
+        from build_oci.codec.chunked.check import ANY_SIZE, chunked_problems
+
+        archive = (diff_id, ANY_SIZE)
+        for problem in chunked_problems(fd, layer.size, layer.annotations, archive, self._workers.check, self._workers.windows):
+            self._warn(f"{path}: its annotations of zstd:chunked are left out, because they do not hold: {problem}")
+            return without_annotations(layer.annotations)
+        return layer.annotations
 
     def _read_archive(
         self,

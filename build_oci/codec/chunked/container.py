@@ -63,9 +63,9 @@ def skippable(size: int) -> bytes:
     return _SKIPPABLE_MAGIC + size.to_bytes(4, "little")
 
 
-def is_annotated(annotations: Mapping[str, str]) -> bool:
-    """Do the annotations of a layer claim that it is zstd:chunked?"""
-    return any(key.startswith(_PREFIX) for key in annotations)
+def chunked_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Those of zstd:chunked. A layer that has any claims to be one."""
+    return {key: value for key, value in annotations.items() if key.startswith(_PREFIX)}
 
 
 def without_annotations(annotations: Mapping[str, str]) -> dict[str, str]:

@@ -157,9 +157,7 @@ class ChunkedEncoder(Blocks[_Packed]):
         lines = compressor.compress(parts.tar_split) if parts.tar_split else b""
         self._compressors.append(compressor)
         pieces = parts.pieces()
-        loose = [
-            [bytes(block[start : start + size]) for _, start, size, _, digest in piece.chunks if digest is None] for piece in pieces
-        ]
+        loose = [[bytes(block[start : start + size]) for _, start, size, _, digest in piece.chunks if digest is None] for piece in pieces]
         return _Packed(b"".join(frames), array("Q", map(len, frames)), parts, pieces, loose, lines, len(parts.tar_split))
 
     # ---- in order
