@@ -64,7 +64,10 @@ def cut_content(data: Buffer, before: bytes = b"", after: bytes = b"") -> tuple[
     """
 
 def survey(plan: Plan) -> tuple[int, str, bytes]:
-    """The bytes that the TOC of PLAN takes at the least; "name" or "time" if an entry cannot be told in it, else ""; its path. Releases the GIL."""
+    """The bytes that the TOC of PLAN takes at the least; "name" or "time" if an entry cannot be told in it, else ""; its path.
+
+    Releases the GIL.
+    """
 
 def file_entry(plan: Plan, member: int, offset: int, end: int) -> bytes:
     """A comma and the TOC's entry of a file without its closing brace; its content lies in the blob's bytes [offset, end)."""

@@ -95,7 +95,9 @@ class Packer:
         self._to_digest = self._groups()
 
     def segments(self) -> Generator[Segment, None, None]:
-        """The archive, piece by piece; from its start at every call. What is not released in time holds up those that follow: memory is bounded.
+        """The archive, piece by piece; from its start at every call.
+
+        What is not released in time holds up those that follow: memory is bounded.
 
         Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
         """

@@ -23,7 +23,8 @@ import clients
 import pytest
 import trees
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from build_oci.codec.chunked import check, container, encoder
@@ -72,7 +73,8 @@ def plain(data: bytes) -> bytes:
 
 def built(root: Path, *, workers: int = 2, epoch: int | None = EPOCH, warnings: list[str] | None = None, **options: object) -> Layer:
     """The layer that the product makes of ROOT."""
-    document = clients.layer_config(root, **{"compression": "zstd:chunked", **options})
+    settings = {name.replace("_", "-"): value for name, value in options.items()}
+    document = clients.layer_config(root, compression="zstd:chunked", **settings)
     heard: list[str] = [] if warnings is None else warnings
     with tempfile.TemporaryDirectory() as output:
         build(load_config(json.dumps(document)), output=Path(output), workers=workers, epoch=epoch, warn=heard.append)
@@ -200,7 +202,7 @@ def large_tree(root: Path) -> None:
     os.link(root / "b-two", root / "z-link")
 
 
-@settings(max_examples=40, deadline=None)
+@examples(max_examples=40, deadline=None)
 @given(items=trees.trees(), epoch=st.sampled_from([None, 0, EPOCH]), workers=st.integers(1, 3))
 def test_odd_trees(items: list[trees.Item], epoch: int | None, workers: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -234,7 +236,7 @@ def test_levels(tmp_path: Path) -> None:
     (tmp_path / "root" / "text").write_bytes(b"".join(b"%d lines\n" % number for number in range(30_000)))
     sizes = []
     for level in (1, 3, 9, 19):
-        layer = built(tmp_path / "root", **{"compression-level": level})
+        layer = built(tmp_path / "root", compression_level=level)
         assert_sound(layer)
         sizes.append(len(layer.blob))
     assert len(set(sizes)) == 4
@@ -424,7 +426,7 @@ def test_broken_annotations(sound: Layer, key: str, value: str | None, expected:
     assert expected in problem
 
 
-@settings(max_examples=150, deadline=None)
+@examples(max_examples=150, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_damaged_metadata(rng: random.Random) -> None:
     """Whatever stands there ends in a problem or in nothing wrong, never in another exception."""

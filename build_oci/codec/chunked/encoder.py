@@ -293,7 +293,7 @@ class _Spool:
         self._held_size += len(data)
         if self._held_size > _SPOOL:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder)
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
             self._file.write(b"".join(self._held))
             self._held.clear()
             self._held_size = 0

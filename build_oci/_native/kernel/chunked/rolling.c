@@ -37,44 +37,68 @@ static int splits(sums s)
 }
 
 #if defined(__SSE2__)
-/* Eight steps at once, in 16 bits: the two sums of prefix sums. Returns the mask of the bytes after which to split, two bits each. */
-static int roll_eight(sums *s, const uint8_t *p)
+/* Each of eight lanes plus all before it. */
+static __m128i prefix_sums(__m128i lanes)
 {
-    const __m128i zero = _mm_setzero_si128();
-    __m128i in = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)p), zero);
-    __m128i out = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(p - ROLLING_WINDOW)), zero);
-    __m128i first = _mm_sub_epi16(in, out);
-    first = _mm_add_epi16(first, _mm_slli_si128(first, 2));
-    first = _mm_add_epi16(first, _mm_slli_si128(first, 4));
-    first = _mm_add_epi16(first, _mm_slli_si128(first, 8));
-    first = _mm_add_epi16(first, _mm_set1_epi16((short)s->first));
-    __m128i second = _mm_sub_epi16(first, _mm_slli_epi16(out, 6));
-    second = _mm_add_epi16(second, _mm_slli_si128(second, 2));
-    second = _mm_add_epi16(second, _mm_slli_si128(second, 4));
-    second = _mm_add_epi16(second, _mm_slli_si128(second, 8));
-    second = _mm_add_epi16(second, _mm_set1_epi16((short)s->second));
-    s->first = (uint32_t)_mm_extract_epi16(first, 7);
-    s->second = (uint32_t)_mm_extract_epi16(second, 7);
-    return _mm_movemask_epi8(_mm_cmpeq_epi16(second, _mm_set1_epi16(-1)));
+    lanes = _mm_add_epi16(lanes, _mm_slli_si128(lanes, 2));
+    lanes = _mm_add_epi16(lanes, _mm_slli_si128(lanes, 4));
+    return _mm_add_epi16(lanes, _mm_slli_si128(lanes, 8));
+}
+
+static __m128i last_lane(__m128i lanes)
+{
+    return _mm_shuffle_epi32(_mm_shufflehi_epi16(lanes, 0xff), 0xff);
+}
+
+/*
+ * Eight steps at once, in 16 bits, FIRST and SECOND in every lane. With f the prefix sums of what enters less what leaves, step i finds
+ *     first  + f[i]    and    second + (i + 1) * first + the prefix sums of (f - 64 * what leaves)[i],
+ * so that only two additions wait for the eight steps before. Returns the second sums of the steps.
+ */
+static __m128i roll_eight(__m128i *first, __m128i *second, __m128i in, __m128i out)
+{
+    __m128i f = prefix_sums(_mm_sub_epi16(in, out));
+    __m128i g = prefix_sums(_mm_sub_epi16(f, _mm_slli_epi16(out, 6)));
+    __m128i sums = _mm_add_epi16(_mm_add_epi16(*second, g), _mm_mullo_epi16(*first, _mm_setr_epi16(1, 2, 3, 4, 5, 6, 7, 8)));
+    *second = _mm_add_epi16(_mm_add_epi16(*second, _mm_slli_epi16(*first, 3)), last_lane(g));
+    *first = _mm_add_epi16(*first, last_lane(f));
+    return sums;
+}
+
+/* Rolls in as many of SIZE bytes as come in sixteens without the end of a chunk among them; returns how many. */
+static size_t roll_plain(sums *s, const uint8_t *p, size_t size)
+{
+    const __m128i zero = _mm_setzero_si128(), ones = _mm_set1_epi16(-1);
+    __m128i first = _mm_set1_epi16((short)s->first), second = _mm_set1_epi16((short)s->second);
+    size_t i = 0;
+    for (; i + 16 <= size; i += 16) {
+        __m128i in = _mm_loadu_si128((const __m128i *)(p + i));
+        __m128i out = _mm_loadu_si128((const __m128i *)(p + i - ROLLING_WINDOW));
+        __m128i next_first = first, next_second = second;
+        __m128i low = roll_eight(&next_first, &next_second, _mm_unpacklo_epi8(in, zero), _mm_unpacklo_epi8(out, zero));
+        __m128i high = roll_eight(&next_first, &next_second, _mm_unpackhi_epi8(in, zero), _mm_unpackhi_epi8(out, zero));
+        if (_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi16(low, ones), _mm_cmpeq_epi16(high, ones))))
+            break;
+        first = next_first;
+        second = next_second;
+    }
+    s->first = (uint32_t)_mm_extract_epi16(first, 0);
+    s->second = (uint32_t)_mm_extract_epi16(second, 0);
+    return i;
+}
+#else
+static size_t roll_plain(sums *s, const uint8_t *p, size_t size)
+{
+    (void)s, (void)p, (void)size;
+    return 0;
 }
 #endif
 
 /* Rolls SIZE bytes in at most, with the 64 bytes before them in front of P; stops behind one that ends a chunk. Returns how many it took. */
 static size_t roll(sums *s, const uint8_t *p, size_t size, int *found)
 {
-    size_t i = 0;
+    size_t i = roll_plain(s, p, size);
     *found = 0;
-#if defined(__SSE2__)
-    while (i + 8 <= size) {
-        sums before = *s;
-        if (!roll_eight(s, p + i)) {
-            i += 8;
-            continue;
-        }
-        *s = before; /* the steps below find it again */
-        break;
-    }
-#endif
     for (; i < size; i++) {
         uint32_t gone = p[(ptrdiff_t)i - ROLLING_WINDOW];
         s->first += p[i] - gone;
