@@ -56,7 +56,7 @@ def write_layer(
         from build_oci.codec.chunked.encoder import CannotBeChunkedError, ChunkedEncoder, check_plan
 
         new_encoder: Callable[[Sink], Encoder] = partial(
-            ChunkedEncoder, packer.plan, level, folder=layout.work_folder, problem_error=partial(problem_error, packer.layer), **shared
+            ChunkedEncoder, packer.plan, level, new_file=layout.nameless_file, problem_error=partial(problem_error, packer.layer), **shared
         )
         try:
             check_plan(packer.plan)

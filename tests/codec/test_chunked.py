@@ -271,6 +271,14 @@ def test_a_table_of_contents_that_is_too_large(tmp_path: Path, monkeypatch: pyte
     assert ["table of contents is larger" in line for line in warnings] == [True]
 
 
+def test_metadata_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are many; the bytes are the same."""
+    large_tree(tmp_path / "root")
+    layer = built(tmp_path / "root")
+    monkeypatch.setattr(encoder, "_SPOOL", 100)
+    assert built(tmp_path / "root").digest == layer.digest
+
+
 def test_an_empty_tree(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     assert_sound(built(tmp_path / "root"))

@@ -8,13 +8,13 @@ The bytes depend on the plan, the level and the codec library's version; never o
 from __future__ import annotations
 
 import os
-import tempfile
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from build_oci._native.chunked import Parts, chunk_entry, chunk_keys, content_line, crc64_joined, file_entry, survey
 from build_oci._native.sha256 import Sha256
@@ -30,6 +30,7 @@ from build_oci.codec.chunked.container import (
     skippable,
 )
 from build_oci.codec.zstd import DEFAULT_LEVEL
+from build_oci.errors import OutputError
 
 if TYPE_CHECKING:
     from build_oci._native.chunked import Piece
@@ -83,10 +84,10 @@ class ChunkedEncoder(Blocks[_Packed]):
         pool: Pool,
         workers: int,
         memory: int,
-        folder: str,
+        new_file: Callable[[], BinaryIO],
         problem_error: Callable[[Problem], Exception],
     ) -> None:
-        """FOLDER: for temporary files without a name. PROBLEM_ERROR makes an exception of what went wrong with a file of the tree."""
+        """NEW_FILE: a temporary file without a name. PROBLEM_ERROR makes an exception of what went wrong with a file of the tree."""
         import zstandard
 
         super().__init__(sink, pool, BLOCK, max(1, min(workers + 3, memory // (BLOCKS_HELD * BLOCK))), b"")
@@ -97,12 +98,12 @@ class ChunkedEncoder(Blocks[_Packed]):
         self._new_compressor: Callable[[], Any] = partial(zstandard.ZstdCompressor, level=DEFAULT_LEVEL if level is None else level)
         self._compressors: deque[Any] = deque()  # that nobody is using
         self._written = 0  # bytes of the blob
-        self._folder = folder
-        self._toc = _Spool(folder)
+        self._new_file = new_file
+        self._toc = _Spool(new_file)
         self._toc_stream = self._new_compressor().compressobj()
         self._toc_size = 0
         self._is_empty = True  # no entry in the TOC yet
-        self._tar_split = _Spool(folder)
+        self._tar_split = _Spool(new_file)
         self._tar_split_size = 0
         self._large: _LargeFile | None = None
         self._add_text(b'{"version":1,"entries":[')
@@ -178,7 +179,7 @@ class ChunkedEncoder(Blocks[_Packed]):
 
     def _take_piece(self, piece: Piece, loose: list[bytes], offsets: list[int]) -> None:
         if self._large is None:
-            self._large = _LargeFile(self._plan, piece.member, self._folder)
+            self._large = _LargeFile(self._plan, piece.member, self._new_file)
         self._large.add(piece, loose, offsets)
         if piece.is_last:
             for text in self._large.entries():
@@ -215,7 +216,7 @@ class _OpenChunk(NamedTuple):
 class _LargeFile:
     """A file that several blocks hold, as far as they have come."""
 
-    def __init__(self, plan: Plan, member: int, folder: str) -> None:
+    def __init__(self, plan: Plan, member: int, new_file: Callable[[], BinaryIO]) -> None:
         self._plan = plan
         self._member = member
         self._offset = self._end = 0  # of the content in the blob
@@ -224,7 +225,7 @@ class _LargeFile:
         self._count = 0
         self._open: _OpenChunk | None = None
         self._first_keys = b""
-        self._spool = _Spool(folder)  # the entries of all chunks but the first
+        self._spool = _Spool(new_file)  # the entries of all chunks but the first
 
     def add(self, piece: Piece, loose: list[bytes], offsets: list[int]) -> None:
         """The next piece of it; OFFSETS: where the frames of its block begin in the blob, and where the last one ends."""
@@ -274,11 +275,11 @@ class _LargeFile:
 class _Spool:
     """Bytes that are wanted later: in memory while they are few, else in a file without a name. `digest`: their SHA-256, hexadecimal."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, new_file: Callable[[], BinaryIO]) -> None:
         self.size = 0
         self._content = Sha256()
-        self._folder = folder
-        self._file: Any = None
+        self._new_file = new_file
+        self._file: BinaryIO | None = None
         self._held: list[bytes] = []
         self._held_size = 0
 
@@ -293,17 +294,28 @@ class _Spool:
         self._held_size += len(data)
         if self._held_size > _SPOOL:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-            self._file.write(b"".join(self._held))
+                self._file = self._new_file()
+            with _named():
+                self._file.write(b"".join(self._held))
             self._held.clear()
             self._held_size = 0
 
     def pieces(self) -> Iterator[bytes]:
         """All of them, once, in order."""
         if self._file is not None:
-            with self._file as file:
+            with _named(), self._file as file:
                 file.seek(0)
                 while piece := file.read(_PIECE):
                     yield piece
         for start in range(0, len(self._held), 64):
             yield b"".join(self._held[start : start + 64])
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """An error of the file is one of the output."""
+    try:
+        yield
+    except OSError as error:
+        what = f"the metadata of a layer cannot be written: {error.strerror}"
+        raise OutputError(what, hint="free some space, or write elsewhere with --output") from None
