@@ -65,7 +65,7 @@ inexpressible toc_can_say(const entry *e, const header_options *options)
         return WITHOUT_MEMORY;
     int fits = is_utf8(n.at, n.size);
     name_end(&n);
-    if (fits && e->target)
+    if (fits && S_ISLNK(e->mode))
         fits = is_utf8((const uint8_t *)e->target, e->target_size);
     if (fits && is_link(e)) {
         if (name_of(&n, e->link))
@@ -175,7 +175,7 @@ void toc_entry(text *t, const entry *e, const header_options *options)
     if (is_link(e)) {
         put_key(t, "linkName");
         put_name(t, e->link);
-    } else if (e->target) {
+    } else if (S_ISLNK(e->mode)) {
         put_key(t, "linkName");
         text_put_json(t, (const uint8_t *)e->target, e->target_size);
     }
