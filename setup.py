@@ -20,6 +20,7 @@ LIMITED_API = "0x030B0000"
 SHA256 = ["sha256/sha256.c", "sha256/sha256_avx.c", "sha256/sha256_x86.c", "sha256/sha256_arm.c"]
 TREE = ["arena.c", "tree/fingerprint.c", "tree/tree.c"]
 CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
+CHUNKED = ["crc64", "rolling", "text", "metadata", "parts"]
 
 # The kernels each extension is made of, besides its own .pyx.
 KERNELS: dict[str, list[str]] = {
@@ -31,6 +32,7 @@ KERNELS: dict[str, list[str]] = {
     "diff": [*TREE, *CONTENT, "parent/lower.c", "parent/diff.c"],
     "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c"],
     "tar": [*TREE, *CONTENT, "tar/header.c", "pack/partition.c", "pack/pack.c", "pack/recipe.c"],
+    "chunked": [*TREE, *CONTENT, "tar/header.c", *(f"chunked/{name}.c" for name in CHUNKED)],
 }
 # Headers are included by their base names, which are unique.
 FOLDERS = [str(KERNEL), *sorted(str(path) for path in KERNEL.iterdir() if path.is_dir())]

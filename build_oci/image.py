@@ -234,6 +234,7 @@ class _ImageBuild:
                 epoch=self._context.epoch,
                 at_once=at_once,
                 written=partial(gauge.reach, number),
+                warn=self._context.warn,
             )
 
         with self._stage("pack"):
@@ -271,7 +272,7 @@ class _ImageBuild:
         diff_ids = [below.diff_id for below in parent.layers] if parent else []
         history = list(parent.history) if parent else []
         for (layer, planned), notes in zip(packed, annotations, strict=True):
-            layers.append(layer.descriptor._replace(annotations=notes))
+            layers.append(layer.descriptor._replace(annotations={**layer.descriptor.annotations, **notes}))
             diff_ids.append(layer.diff_id)
             history.append(self._history_entry(has_layer=True, comment=self._comment(planned)))
         if not packed:

@@ -91,3 +91,9 @@ class Plan:
 
     def cancel(self) -> None:
         """Make every `fill` and `digest`, now running or later, return soon with a problem of the kind `cancelled`."""
+
+    def restart(self) -> None:
+        """Take `cancel` back."""
+
+    def capsule(self) -> object:
+        """The native plan, for other extensions; valid as long as this object lives."""

@@ -1,6 +1,6 @@
 """The layers of a walked tree and their tar segments: a thin face of kernel/pack/partition.c and kernel/pack/pack.c."""
 
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -238,3 +238,9 @@ cdef class Plan:
 
     def cancel(self):
         self.plan.cancelled = 1
+
+    def restart(self):
+        self.plan.cancelled = 0
+
+    def capsule(self):
+        return PyCapsule_New(self.plan, "build_oci.plan", NULL)

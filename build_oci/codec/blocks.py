@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -29,7 +31,12 @@ def slices(chunks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:
 
 
 class Encoder(Protocol):
-    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes."""
+    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes.
+
+    annotations: what the layer's descriptor must carry, once the stream is finished.
+    """
+
+    annotations: Mapping[str, str]
 
     def write(self, data: Piece) -> None:
         """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
@@ -46,12 +53,17 @@ class Encoder(Protocol):
     def relieve(self) -> bool:
         """Waits for the oldest block under way and hands on what it became; False if there is none."""
 
+    def drop(self) -> None:
+        """Instead of finish(), where the stream is given up: waits for what is under way and gives its memory back."""
+
     def finish(self) -> None:
-        """Writes what is left and ends the stream; nothing may follow. An encoder that is dropped without this leaves nothing behind."""
+        """Writes what is left and ends the stream; nothing may follow."""
 
 
 class StreamOnly:
     """An encoder that takes a stream only: a block is written to it and released at once."""
+
+    annotations: Mapping[str, str] = MappingProxyType({})
 
     def write(self, data: Piece) -> None:
         raise NotImplementedError
@@ -66,6 +78,9 @@ class StreamOnly:
     def relieve(self) -> bool:
         return False
 
+    def drop(self) -> None:
+        pass
+
 
 class Blocks(Generic[Packed]):
     """A stream of blocks that are compressed in the pool, each of them on its own, and joined.
@@ -73,6 +88,8 @@ class Blocks(Generic[Packed]):
     Several streams share one budget. Whoever waits for it has no block under way himself, so that those who have are never waited for by
     one another.
     """
+
+    annotations: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes, budget: Budget, context: int) -> None:
         """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once, at most; BUDGET: bytes that these
@@ -96,11 +113,15 @@ class Blocks(Generic[Packed]):
         self._open += view
 
     def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        self._begin(partial(self._pack_and_release, block, release), len(block))
+
+    def _begin(self, work: Callable[[], Packed], size: int) -> None:
+        """Let the pool do WORK, which packs a block of SIZE bytes, once there is memory for it."""
         self._drain(self._most - 1)
-        takes = 2 * len(block) + self._context
+        takes = 2 * size + self._context
         while not self._budget.take(takes, block=not self._in_flight):
             self.relieve()
-        self._in_flight.append((self._pool.submit(self._pack_and_release, block, release), takes))
+        self._in_flight.append((self._pool.submit(work), takes))
 
     def poll(self) -> None:
         self._drain(self._most)
@@ -110,6 +131,12 @@ class Blocks(Generic[Packed]):
             return False
         self._drain(len(self._in_flight) - 1)
         return True
+
+    def drop(self) -> None:
+        for task, taken in self._in_flight:
+            task.wait()
+            self._budget.give_back(taken)
+        self._in_flight.clear()
 
     def finish(self) -> None:
         if self._open:
@@ -132,11 +159,13 @@ class Blocks(Generic[Packed]):
         """Hands on what is ready, in order, and waits until at most MOST blocks are in flight."""
         while self._in_flight and (len(self._in_flight) > most or self._in_flight[0][0].done()):
             task, taken = self._in_flight.popleft()
-            pieces = self._taken(task.result())
-            self._write_header()
-            for piece in pieces:
-                self._sink(piece)
-            self._budget.give_back(taken)
+            try:
+                pieces = self._taken(task.result())
+                self._write_header()
+                for piece in pieces:
+                    self._sink(piece)
+            finally:
+                self._budget.give_back(taken)
 
     def _write_header(self) -> None:
         if self._header:

@@ -12,20 +12,27 @@ from typing import TYPE_CHECKING
 
 from build_oci.codec import gzip, stored, zstd
 from build_oci.codec.blocks import Encoder, Sink, slices
+from build_oci.codec.chunked import container
 from build_oci.work.budget import Budget
 
 if TYPE_CHECKING:
-    from build_oci.work.budget import Budget
     from build_oci.work.pool import Pool
 
-DEFAULT_LEVELS = {"zstd": zstd.DEFAULT_LEVEL, "gzip": gzip.DEFAULT_LEVEL, "disabled": None}
-HIGHEST_LEVELS = {"zstd": zstd.HIGHEST_LEVEL, "gzip": gzip.HIGHEST_LEVEL}
-_LIBRARIES = {"zstd": zstd.LIBRARIES, "gzip": gzip.LIBRARIES}
+# Frames of zstd with metadata behind them: of a layer whose members are known (codec/chunked/encoder.py). To readers it is zstd.
+CHUNKED = "zstd:chunked"
+DEFAULT_LEVELS = {"zstd": zstd.DEFAULT_LEVEL, CHUNKED: zstd.DEFAULT_LEVEL, "gzip": gzip.DEFAULT_LEVEL, "disabled": None}
+HIGHEST_LEVELS = {"zstd": zstd.HIGHEST_LEVEL, CHUNKED: zstd.HIGHEST_LEVEL, "gzip": gzip.HIGHEST_LEVEL}
+_LIBRARIES = {"zstd": zstd.LIBRARIES, CHUNKED: zstd.LIBRARIES, "gzip": gzip.LIBRARIES}
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes | memoryview]]] = {
     "zstd": zstd.decode,
     "gzip": gzip.decode,
     "disabled": slices,
 }
+
+
+def stream_codec(compression: str) -> str:
+    """What a stream of unknown members is compressed with where layers are to be of COMPRESSION."""
+    return "zstd" if compression == CHUNKED else compression
 
 
 def load(compression: str) -> None:
@@ -42,6 +49,8 @@ def block_size(compression: str, level: int | None) -> int:
     """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams are cut at its multiples."""
     if compression == "zstd":
         return zstd.block_size(_level(compression, level))
+    if compression == CHUNKED:
+        return container.BLOCK
     return gzip.BLOCK_SIZE if compression == "gzip" else stored.BLOCK_SIZE
 
 
@@ -49,6 +58,8 @@ def least_memory(compression: str, level: int | None) -> int:
     """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
     if compression == "zstd":
         return zstd.least_memory(_level(compression, level))
+    if compression == CHUNKED:  # or plain zstd, for what cannot be expressed
+        return max(container.BLOCKS_HELD * container.BLOCK + (2 << 20), zstd.least_memory(_level(compression, level)))
     return 2 * block_size(compression, level)
 
 

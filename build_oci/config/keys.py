@@ -12,6 +12,7 @@ class Compression(StrEnum):
     """How layers are compressed; the values are those of the key `compression`."""
 
     ZSTD = "zstd"
+    CHUNKED = "zstd:chunked"
     GZIP = "gzip"
     DISABLED = "disabled"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci._native import sha256
-from build_oci.codec.blocks import Piece
-from build_oci.codec.table import encoder
+from build_oci.codec.blocks import Encoder, Piece, Sink
+from build_oci.codec.table import CHUNKED, encoder, stream_codec
+from build_oci.layer.walk import problem_error
 from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
 from build_oci.work.pool import Strand
@@ -44,15 +46,42 @@ def write_layer(
     epoch: int | None,
     at_once: int = 1,
     written: Callable[[int], None] = lambda size: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Layer:
     """Compress the archive of PACKER into a blob of LAYOUT while it is being made; WRITTEN is told how many bytes of it are.
 
-    AT_ONCE: how many layers share the memory of an image at the most.
-
-    Raises OutputError, and what PACKER raises.
+    AT_ONCE: how many layers share the memory of an image at the most. A layer that zstd:chunked cannot express becomes plain zstd, and WARN
+    is told why. Raises OutputError, and what PACKER raises.
     """
+    shared: dict[str, Any] = {"pool": workers.pool, "workers": workers.count, "budget": workers.codec_budget}
+    if compression == CHUNKED:
+        from build_oci.codec.chunked.encoder import CannotBeChunkedError, ChunkedEncoder, check_plan
+
+        new_encoder: Callable[[Sink], Encoder] = partial(
+            ChunkedEncoder, packer.plan, level, new_file=layout.nameless_file, problem_error=partial(problem_error, packer.layer), **shared
+        )
+        try:
+            check_plan(packer.plan)
+            return _write(packer, layout, workers, "zstd", new_encoder, written, at_once)
+        except CannotBeChunkedError as reason:
+            warn(f"{packer.layer}: its layer is written as plain zstd, because {reason}")
+    codec = stream_codec(compression)
+    memory = workers.codec_memory // at_once
+    return _write(packer, layout, workers, codec, partial(encoder, codec, level, epoch=epoch, memory=memory, **shared), written, at_once)
+
+
+def _write(
+    packer: Packer,
+    layout: Layout,
+    workers: Crew,
+    codec: str,
+    new_encoder: Callable[[Sink], Encoder],
+    written: Callable[[int], None],
+    at_once: int,
+) -> Layer:
+    """The archive in a blob of CODEC, which NEW_ENCODER writes to the function that it gets."""
     size = 0
-    plain = compression == "disabled"  # what is stored as it is has one digest for both
+    plain = codec == "disabled"  # what is stored as it is has one digest for both
     with layout.blob() as blob:
         digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
         pieces: list[Piece] = []  # of the blob, that are to be hashed
@@ -62,30 +91,26 @@ def write_layer(
             if not plain:
                 pieces.append(piece)
 
-        compressed = encoder(
-            compression,
-            level,
-            sink,
-            pool=workers.pool,
-            workers=workers.count,
-            epoch=epoch,
-            memory=workers.codec_memory // at_once,
-            budget=workers.codec_budget,
-        )
-        with closing(packer.segments(compressed.relieve)) as segments:
-            for segment in segments:
-                compressed.poll()
-                digests.update(segment, pieces)
-                pieces = []
-                size += len(segment.data)
-                if segment.is_last:
-                    compressed.add(segment.block.data, segment.block.release)
-                written(size)
-        compressed.finish()
+        compressed = new_encoder(sink)
+        try:
+            with closing(packer.segments(compressed.relieve)) as segments:
+                for segment in segments:
+                    compressed.poll()
+                    digests.update(segment, pieces)
+                    pieces = []
+                    size += len(segment.data)
+                    if segment.is_last:
+                        compressed.add(segment.block.data, segment.block.release)
+                    written(size)
+            compressed.finish()
+        except BaseException:
+            compressed.drop()
+            raise
         digests.update(None, pieces)
         diff_id, digest = digests.finish()
         blob.finish(diff_id if plain else digest)
-    return Layer(Descriptor(LAYER_MEDIA_TYPES[compression], blob.digest, blob.size), f"sha256:{diff_id}", size)
+    descriptor = Descriptor(LAYER_MEDIA_TYPES[codec], blob.digest, blob.size, annotations=compressed.annotations)
+    return Layer(descriptor, f"sha256:{diff_id}", size)
 
 
 class _Digests:

@@ -99,8 +99,8 @@ class Packer:
     """The segments of one plan, in order, and gathered in blocks: as many to a block as WORKERS.block_size has room for, at least one."""
 
     def __init__(self, plan: Plan, layer: str, workers: Crew) -> None:
-        self._plan = plan
-        self._layer = layer
+        self.plan = plan
+        self.layer = layer
         self._workers = workers
         # Room for the headers of a file as large as a segment, where a block is one; a block with more gets a buffer of its own.
         self._room = min(workers.block_size + _HEADERS_ROOM, plan.archive_size)
@@ -110,17 +110,23 @@ class Packer:
         self._to_digest = self._groups()
 
     def segments(self, relieve: Callable[[], bool] = lambda: False) -> Generator[Segment, None, None]:
-        """The archive, piece by piece. What is not released in time holds up those that follow: memory is bounded.
+        """The archive, piece by piece; from its start at every call.
+
+        What is not released in time holds up those that follow: memory is bounded.
 
         RELIEVE waits for the end of something else that was made of it, and holds memory; False if there is nothing. It is called before
         this waits for memory itself: so of several archives that are made at once none waits for another that waits for it.
 
         Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
         """
-        with self._workers.stoppable(self._plan.cancel):
+        self.plan.restart()
+        self._open = None
+        self._digests.clear()
+        self._to_digest = self._groups()
+        with self._workers.stoppable(self.plan.cancel):
             try:
                 following = 0
-                while following < len(self._plan) or self._queue:
+                while following < len(self.plan) or self._queue:
                     self._digest_ahead()
                     following = self._pack_ahead(following, relieve)
                     self._finish(self._queue[0])
@@ -138,8 +144,8 @@ class Packer:
         """The segments whose headers need the digest of a large file, in groups that are hashed together, and the bytes of their files."""
         group: list[int] = []
         size = 0
-        for index in range(len(self._plan)):
-            if more := self._plan.to_digest(index):
+        for index in range(len(self.plan)):
+            if more := self.plan.to_digest(index):
                 group.append(index)
                 size += more
                 if size >= _DIGEST_TOGETHER:
@@ -159,23 +165,23 @@ class Packer:
             and (following := next(self._to_digest, None))
         ):
             indexes, size = following
-            task = self._workers.pool.submit(self._plan.digest, *indexes, urgency=SEGMENT)
+            task = self._workers.pool.submit(self.plan.digest, *indexes, urgency=SEGMENT)
             self._digests.append(_Group(task, size, indexes[-1]))
 
     def _pack_ahead(self, following: int, relieve: Callable[[], bool]) -> int:
         """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
-        while following < len(self._plan):
-            size = self._plan.size(following)
+        while following < len(self.plan):
+            size = self.plan.size(following)
             block = self._open or self._new_block(size, relieve)
             if block is None:
                 break
             data, number = block.take(size), following
             following += 1
-            is_last = following == len(self._plan) or block.size + self._plan.size(following) > self._workers.block_size
+            is_last = following == len(self.plan) or block.size + self.plan.size(following) > self._workers.block_size
             self._open = None if is_last else block
             filled = None
-            if not self._plan.to_digest(number):
-                filled = self._workers.pool.submit(self._plan.fill, number, data, urgency=SEGMENT)
+            if not self.plan.to_digest(number):
+                filled = self._workers.pool.submit(self.plan.fill, number, data, urgency=SEGMENT)
             self._queue.append(Segment(number, data, block, is_last, filled))
         return following
 
@@ -196,11 +202,11 @@ class Packer:
 
     def _finish(self, segment: Segment) -> None:
         if segment.filled is None:
-            problem = self._digested(segment.number) or self._plan.fill(segment.number, segment.data)
+            problem = self._digested(segment.number) or self.plan.fill(segment.number, segment.data)
         else:
             problem = segment.filled.result()
         if problem:
-            raise problem_error(self._layer, problem)
+            raise problem_error(self.layer, problem)
 
     def _digested(self, index: int) -> Problem | None:
         group = self._digests[0]
@@ -210,5 +216,5 @@ class Packer:
 
     def _abandon(self) -> None:
         """After a failure: what is still under way ends soon, and keeps the memory that it writes to until then."""
-        self._plan.cancel()
+        self.plan.cancel()
         self._queue.clear()

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from build_oci._native.sha256 import Sha256
 from build_oci.errors import OutputError, ParentError, counted
@@ -148,6 +148,16 @@ class Layout:
     def blob(self) -> Blob:
         """A new blob; safe to call from several threads."""
         return Blob(self)
+
+    def nameless_file(self) -> BinaryIO:
+        """A file without a name in the hidden directory, to write and read; safe to call from several threads. Raises OutputError."""
+        name = self.temporary()
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._work)
+        except OSError as error:
+            raise output_error(error, self.path) from None
+        self.discard(name)
+        return open(fd, "w+b")
 
     def temporary(self) -> str:
         """A name in the hidden directory that nobody else has; safe to call from several threads."""

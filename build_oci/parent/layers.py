@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec
+from build_oci.codec.chunked.container import chunked_annotations, without_annotations
+from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec, stream_codec
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
@@ -154,7 +155,7 @@ class Parents:
         path = source.blob_path(descriptor.digest)
         with source.blob(descriptor) as blob:
             codec = self._codec(blob.fd, descriptor, str(path))
-            target = str(self._config.compression) if recompress else codec
+            target = stream_codec(self._config.compression) if recompress else codec
             if target == codec:
                 self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
                 if scans:
@@ -163,9 +164,12 @@ class Parents:
                     for _ in gauge.watch(blob):
                         pass
                 self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
-                taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=descriptor.annotations)
+                annotations = self._annotations(descriptor, blob.fd, path, diff_id)
+                taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=annotations)
             else:
                 self._explain(f"{path}: recompressed from {codec} to {target}")
+                if target != self._config.compression:
+                    self._warn(f"{path}: becomes plain {target}: only layers that are packed here can be {self._config.compression}")
                 with self._layout.blob() as output:
                     compressed = encoder(
                         target,
@@ -185,6 +189,18 @@ class Parents:
             with named(path):
                 scans.finish(number)
         return ParentLayer(taken, diff_id)
+
+    def _annotations(self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str) -> dict[str, str]:
+        """Those of a layer that is carried. Clients pull by the metadata of zstd:chunked, so these hold or go."""
+        if not chunked_annotations(layer.annotations):
+            return layer.annotations
+        from build_oci.codec.chunked.check import ANY_SIZE, chunked_problems
+
+        archive = (diff_id, ANY_SIZE)
+        for problem in chunked_problems(fd, layer.size, layer.annotations, archive, self._workers.check, self._workers.windows):
+            self._warn(f"{path}: its annotations of zstd:chunked are left out, because they do not hold: {problem}")
+            return without_annotations(layer.annotations)
+        return layer.annotations
 
     def _read_archive(
         self,

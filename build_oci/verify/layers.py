@@ -9,10 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from build_oci.codec.chunked.container import chunked_annotations
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import ParentError
 from build_oci.oci.media_types import CODECS
-from build_oci.oci.untrusted import ReadDescriptor, Source
+from build_oci.oci.untrusted import ReadDescriptor, Source, opened
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.documents import CheckedImage
 from build_oci.verify.findings import Findings, shown
@@ -91,7 +92,7 @@ class Layers:
         self._blobs = blobs
         self._findings = findings
         self._crew = crew
-        self._archives: dict[tuple[str, str], Archive] = {}
+        self._archives: dict[tuple[str, ...], Archive] = {}
         self._counted: set[str] = set()
 
     def look_at(self, images: Iterable[CheckedImage]) -> None:
@@ -162,7 +163,7 @@ class Layers:
         if fitted is None:
             return None
         algorithm = diff_id.partition(":")[0] if diff_id else "sha256"
-        key = (layer.digest, algorithm)
+        key = (layer.digest, algorithm, *sorted(f"{name}={value}" for name, value in chunked_annotations(layer.annotations).items()))
         archive = self._archives.get(key)
         if archive is None:
             archive = self._archives[key] = Archive(algorithm)
@@ -182,12 +183,24 @@ class Layers:
                     if archive.scan is not None and self._is_too_much():
                         archive.refuse("the members of the layers that are read need more memory than so many may have")
                 archive.finish()
+                if chunked_annotations(layer.annotations):
+                    archive.problems += self._chunked(layer, archive)
             except ValueError as error:
                 archive.refuse(str(error))
                 for _ in pieces:  # is the blob at least what its name says?
                     pass
         except ParentError as error:
             archive.damaged(error.what)
+
+    def _chunked(self, layer: ReadDescriptor, archive: Archive) -> list[str]:
+        """What is wrong with a layer that claims to be zstd:chunked."""
+        from build_oci.codec.chunked.check import chunked_problems
+
+        if archive.codec != "zstd":
+            return ["has annotations of zstd:chunked, but is not compressed with zstd"]
+        with opened(self._source.blob_path(layer.digest)) as fd:
+            content = (archive.diff_id, archive.size)
+            return chunked_problems(fd, layer.size, layer.annotations, content, self._crew.check, self._crew.windows)
 
     def _pieces(self, layer: ReadDescriptor) -> Iterator[bytes]:
         with self._source.blob(layer) as blob:

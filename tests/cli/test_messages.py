@@ -138,6 +138,7 @@ NOWHERE = {"out of memory{}"}
 RUN_TIME = {
     ("cli/arguments.py", "{}"),  # _way_out
     ("cli/arguments.py", "shtab, which writes it, is not installed"),
+    ("cli/command.py", "{}"),  # a warning under --strict
     ("cli/command.py", "cannot read the configuration: {}"),
     ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
     ("config/load.py", "must be {}, not {}"),  # _refuse: the kind of the value says it all where there is no hint

@@ -146,7 +146,7 @@ def test_compression(text: str, compression: str, level: int | None) -> None:
 
 
 WRONG = {
-    "compression: zsdt": "config.yaml:1: compression: must be one of `zstd`, `gzip`, `disabled`, not the string `zsdt` | did you mean",
+    "compression: zsdt": "config.yaml:1: compression: must be one of `zstd`, `zstd:chunked`, `gzip`, `disabled`, not the string `zsdt`",
     "compression: false": "compression: must be one of",
     "gzip: 1": "gzip: must be one of `gzip`, `disabled`, `true`, `false`, not the number `1`",
     "gzip: 'False'": "without quotes",

@@ -53,7 +53,7 @@ static size_t utf8_character(const uint8_t *text, size_t left)
     return size;
 }
 
-static int is_utf8(const uint8_t *text, size_t size)
+int is_utf8(const uint8_t *text, size_t size)
 {
     for (size_t at = 0; at < size;) {
         size_t step = utf8_character(text + at, size - at);
@@ -194,8 +194,7 @@ static size_t format_time(char out[1 + DECIMAL_MAX + 10], int64_t seconds, uint3
     return length;
 }
 
-/* The archive's name for E into OUT: "./" for the root, "./name" in the root, "dir/name" below, directories with a closing slash. */
-static size_t archive_name(const entry *e, uint8_t *out)
+size_t archive_name(const entry *e, uint8_t *out)
 {
     size_t size = 0;
     if (!e->parent || (!e->parent->parent && !S_ISDIR(e->mode))) {

@@ -27,4 +27,13 @@ int has_content(const entry *);
 /* The size of the content, padded to whole blocks. */
 uint64_t padded(uint64_t size);
 
+/*
+ * The archive's name for ENTRY: "./" for the root, "./name" in the root, "dir/name" below, directories with a closing slash. OUT has room
+ * for 3 bytes more than entry_path() says. Returns its length.
+ */
+size_t archive_name(const entry *, uint8_t *out);
+
+/* Is TEXT what Python's strict decoder takes for UTF-8? */
+int is_utf8(const uint8_t *text, size_t size);
+
 #endif
