@@ -147,7 +147,7 @@ RUN_TIME = {
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/layout.py", "cannot be written: {}"),  # by errno
     ("oci/output_files.py", "cannot be written: {}"),
-    ("parent/manifest.py", "holds no image for {}/{}, only for: {}"),
+    ("parent/manifest.py", "holds no image for {}, only for: {}"),
     ("oci/untrusted.py", "has {} bytes, but its descriptor says {}"),
     ("oci/untrusted.py", "is damaged: its content has the digest {}:{}"),
     ("oci/untrusted.py", "is missing"),
