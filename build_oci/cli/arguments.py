@@ -139,7 +139,7 @@ def completion(shell: str) -> str:
     try:
         import shtab
     except ImportError:
-        hint = "install it: pip install 'build-oci[completion]'"
+        hint = "install it beside build-oci: pip install shtab"
         raise UsageError("shtab, which writes it, is not installed", where="--print-completion", hint=hint) from None
     described = parser()
     for action in described._actions:
