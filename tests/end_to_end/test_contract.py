@@ -33,7 +33,7 @@ def test_every_rule_has_its_name_and_a_test() -> None:
     for name, text in rules().items():
         assert re.fullmatch(RULE, name), name
         assert text.startswith(f"\n**`{name}`** "), name
-        assert "\n\nTests: `tests/" in text, name
+        assert "\n\n<small>Tests: `tests/" in text, name
 
 
 def test_every_test_that_is_named_exists() -> None:
