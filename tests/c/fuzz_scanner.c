@@ -1,5 +1,6 @@
 /*
- * libFuzzer target of the archive scanner (spec 6, "Hostile input"): whatever the bytes, no undefined behaviour, bounded memory, and the same
+ * libFuzzer target of the archive scanner (contract: promise-hostile-input): whatever the bytes, no undefined behaviour, bounded memory,
+ * and the same
  * outcome however they are cut into pieces.
  */
 #include "scanner.h"

@@ -1,4 +1,4 @@
-"""The command line: spec section 1. The build itself is a stand-in here."""
+"""The command line (contract: cli-build, cli-exit-status, cli-errors). The build itself is a stand-in here."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_warnings_come_with_errors(stand_in: StandIn, tmp_path: Path, capsys: py
 
 
 def test_epoch_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Section 6."""
+    """contract: config-epoch."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert main(["-f", "config.yaml"]) == 2
     assert capsys.readouterr().err.startswith("build-oci: error: SOURCE_DATE_EPOCH: must be")
@@ -350,7 +350,7 @@ def test_descriptors_are_occupied(stream: int) -> None:
     ],
 )
 def test_usable_cpus(files: dict[str, str], cpus: int, tmp_path: Path) -> None:
-    """Section 1: the CPUs this process may really use, by affinity and cgroup quota of every level."""
+    """contract: cli-workers. The CPUs this process may really use, by affinity and cgroup quota of every level."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

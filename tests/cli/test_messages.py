@@ -1,4 +1,4 @@
-"""Spec 1: an error is a line that says where and what, and a hint where there is a way out.
+"""contract: cli-errors. An error is a line that says where and what, and a hint where there is a way out.
 
 The sources are read for every message that there is, so that a new one must keep to this or say here why it does not.
 """

@@ -1,4 +1,5 @@
-"""Spec 1: progress, summary and metrics: on standard error or in a file, never on standard output."""
+"""contract: cli-progress, cli-summary, cli-metrics.
+Progress, summary and metrics: on standard error or in a file, never on standard output."""
 
 from __future__ import annotations
 

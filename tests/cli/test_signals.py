@@ -1,4 +1,4 @@
-"""Signals at every moment (section 1: 129, 130, 143; section 3): the former image or the new one, and nothing left behind."""
+"""Signals at every moment (contract: cli-signals, layout-atomic): the former image or the new one, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def signalled_at(file: str, line: int, args: list[str]) -> tuple[int, bool]:
 
 
 def test_killed(tree: Path, output: Path) -> None:
-    """Section 3: the next build clears what a SIGKILL left, and only that."""
+    """contract: layout-atomic. The next build clears what a SIGKILL left, and only that."""
     index = (output / "index.json").read_bytes()
     faults = fault("open", tree / "d" / "large", 2, do="kill -9 $PPID; sleep 1")
     assert run(clients.layer_config(tree, compression="disabled"), output, **faults)[0] == -9

@@ -1,4 +1,5 @@
-"""Layers as zstd:chunked (spec 12): the format, read by plain Python; the archive that a client rebuilds; the same bytes always."""
+"""Layers as zstd:chunked (contract: codec-chunked, codec-chunked-checked): the format, read by plain Python; the archive that a client
+rebuilds; the same bytes always."""
 
 from __future__ import annotations
 

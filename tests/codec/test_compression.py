@@ -1,4 +1,5 @@
-"""Spec 4.5: one frame, one member, bytes that depend on nothing but the data, levels that mean what they say; the decoder for parents."""
+"""contract: codec-zstd, codec-gzip, codec-bytes, codec-levels.
+One frame, one member, bytes that depend on nothing but the data, levels that mean what they say; the decoder for parents."""
 
 from __future__ import annotations
 

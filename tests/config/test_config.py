@@ -1,4 +1,4 @@
-"""The configuration: spec section 2, and SOURCE_DATE_EPOCH of section 6."""
+"""The configuration (contract: config-keys, config-epoch), with SOURCE_DATE_EPOCH."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def real_documents() -> list[Path]:
 
 @pytest.mark.parametrize("document", real_documents(), ids=lambda path: path.stem)
 def test_real_document(document: Path) -> None:
-    """Section 2: every document that projects really use works, or is refused for a stated reason."""
+    """contract: config-real-documents. Every document that projects really use works, or is refused for a stated reason."""
     text = document.read_text().replace("%{go-arch}", "amd64")
     text = re.sub(r"%\{[^}]*\}|\$\([^)]*\)", "word", text)
     if re.search("^mode: docker", text, re.M):
@@ -70,7 +70,7 @@ def test_real_document(document: Path) -> None:
 
 
 def test_defaults() -> None:
-    """Section 2, both tables."""
+    """contract: config-keys. Both tables."""
     config = load(IMAGE)
     (image,) = config.images
     assert (config.compression, config.level, config.prefetch_limit) == ("zstd", 3, 512 << 20)
@@ -140,7 +140,7 @@ images:
     ],
 )
 def test_compression(text: str, compression: str, level: int | None) -> None:
-    """Section 2: `gzip` is the original's key, levels have a default each."""
+    """contract: config-compression. `gzip` is the original's key, levels have a default each."""
     config = load(f"{text}\n{IMAGE}")
     assert (config.compression, config.level, config.warnings) == (compression, level, ())
 
@@ -222,7 +222,8 @@ WRONG = {
 @pytest.mark.usefixtures("_both_loaders")
 @pytest.mark.parametrize("text", WRONG, ids=lambda text: text.removeprefix(IMAGE)[:40])
 def test_wrong(text: str) -> None:
-    """Section 2: a known key with a wrong value is an error; section 1: with the file, the line and the key's path."""
+    """contract: config-values.
+    A known key with a wrong value is an error; contract: cli-errors: with the file, the line and the key's path."""
     (problem,) = problems(text)
     # The two loaders word broken YAML alike up to here and there a column.
     expected = WRONG[text]
@@ -250,7 +251,7 @@ def test_byte_order_mark(codec: str) -> None:
 
 
 def test_problems_come_together() -> None:
-    """Section 2: all problems in one document are reported together, here in its order."""
+    """contract: config-problems-together. All problems in one document are reported together, here in its order."""
     found = problems("compression: no\nskip-xattrs: 7\nimages:\n- os: linux\n  layer: []\n- 5\nhardlinks: x\n")
     assert [line.split(": ")[0] for line in found] == [f"config.yaml:{line}" for line in (1, 2, 4, 5, 6, 7)]
 
@@ -293,14 +294,15 @@ def test_problems_come_together() -> None:
     ],
 )
 def test_warning(text: str, warning: str) -> None:
-    """Section 2: an unknown key is a warning with the nearest known key; so is what works but cannot be meant."""
+    """contract: config-unknown-keys. An unknown key is a warning with the nearest known key; so is what works but cannot be meant."""
     (found,) = load(text).warnings
     assert warning in found
 
 
 @pytest.mark.usefixtures("_both_loaders")
 def test_config_untouched() -> None:
-    """Section 2: `config` is passed through untouched, as JSON would write it; a date stays the string that was written."""
+    """contract: config-passthrough.
+    `config` is passed through untouched, as JSON would write it; a date stays the string that was written."""
     text = (
         "{null: 1, true: 2, 3: 4, 1.5: ~, d: 2024-01-01 10:00:00, o: 010, s: 1:30, y: yes, b: !!str 1, =: '=', e: {}, z: [[]], n: \"\\0\"}"
     )
@@ -337,7 +339,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_config_like_the_library(value: Any) -> None:
-    """Section 2: whatever is inside `config` comes out as the YAML library itself reads it."""
+    """contract: config-passthrough. Whatever is inside `config` comes out as the YAML library itself reads it."""
     text = yaml.safe_dump({"images": [{"os": "linux", "architecture": "amd64", "config": value}]})
     assert load(text).images[0].config == yaml.safe_load(text)["images"][0]["config"]
 
@@ -401,7 +403,7 @@ def test_source_date_epoch_unset() -> None:
     ],
 )
 def test_slip_of_a_key(text: str, problem: str) -> None:
-    """Section 2: a near miss of a key that is not given is an error, since the document then means something else."""
+    """contract: config-unknown-keys. A near miss of a key that is not given is an error, since the document then means something else."""
     assert problem in problems(text)[0]
 
 
@@ -424,13 +426,14 @@ def test_too_many_nodes() -> None:
 
 @pytest.mark.parametrize("text", ["-1", "+1", "1.5", " 1", "1\n", "1_0", "0x10", "now", "\u0661", "253402300800", "9" * 5000])
 def test_source_date_epoch_wrong(text: str) -> None:
-    """Section 6: SOURCE_DATE_EPOCH that is not a whole number >= 0 is an error."""
+    """contract: config-epoch. SOURCE_DATE_EPOCH that is not a whole number >= 0 is an error."""
     with pytest.raises(UsageError, match=r"^SOURCE_DATE_EPOCH: must be a whole number"):
         source_date_epoch({"SOURCE_DATE_EPOCH": text})
 
 
 def test_check_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Section 1: `--check` looks at every path; section 2: a symlink to a directory is followed, relative to the current directory."""
+    """contract: cli-check.
+    `--check` looks at every path; contract: config-layer-path: a symlink to a directory is followed, relative to the current directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tree").mkdir()
     (tmp_path / "link").symlink_to("tree")

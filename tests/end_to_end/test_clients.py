@@ -1,4 +1,4 @@
-"""Real container tools read what is built, and unpack it to what was packed (spec 4)."""
+"""Real container tools read what is built, and unpack it to what was packed (contract: diff-round-trip)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def debian_layouts(debian_tree: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_skopeo(debian_layouts: Callable[[str], Path], tmp_path: Path, compression: str) -> None:
-    """Spec 3 and 4.5: skopeo reads the documents, and copies every blob with its digest verified."""
+    """contract: layout-files, codec-zstd. skopeo reads the documents, and copies every blob with its digest verified."""
     layout = debian_layouts(compression)
     (layer,) = clients.manifest_of(layout)["layers"]
     inspected = clients.skopeo_inspect(layout)
@@ -84,14 +84,14 @@ def test_skopeo(debian_layouts: Callable[[str], Path], tmp_path: Path, compressi
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_debian_layer_is_its_tree(debian_layouts: Callable[[str], Path], debian_model: oracles.Model, compression: str) -> None:
-    """Spec 4: the layer, applied by the oracle, is the tree, with nothing lost to a client."""
+    """contract: diff-round-trip. The layer, applied by the oracle, is the tree, with nothing lost to a client."""
     (tar,) = clients.layer_tars(debian_layouts(compression))
     assert oracles.compare(oracles.apply_layer(io.BytesIO(tar), {}), debian_model) == []
 
 
 @pytest.mark.parametrize("compression", UMOCI_COMPRESSIONS)
 def test_umoci_unpacks_debian(debian_layouts: Callable[[str], Path], debian_model: oracles.Model, tmp_path: Path, compression: str) -> None:
-    """Spec 4.4: a real client's unpacked image is the tree."""
+    """contract: diff-round-trip. A real client's unpacked image is the tree."""
     assert_same_tree(clients.umoci_unpack(debian_layouts(compression), tmp_path / "bundle"), changed(debian_model, as_umoci_unpacks))
 
 
@@ -99,14 +99,14 @@ def test_umoci_unpacks_debian(debian_layouts: Callable[[str], Path], debian_mode
 def test_buildah_mounts_debian(
     debian_layouts: Callable[[str], Path], debian_model: oracles.Model, tmp_path: Path, compression: str
 ) -> None:
-    """Spec 4.4, and for zstd 4.5, with the storage library that podman and bootc share."""
+    """contract: diff-round-trip, codec-zstd. With the storage library that podman and bootc share."""
     with clients.buildah_mount(debian_layouts(compression), tmp_path) as unpacked:
         assert_same_tree(unpacked, changed(debian_model, as_buildah_mounts), root_time=False)
 
 
 @pytest.mark.parametrize("compression", UMOCI_COMPRESSIONS)
 def test_umoci_unpacks_odd_tree(build: Build, odd_tree: Path, tmp_path: Path, compression: str) -> None:
-    """Spec 4.1 to 4.3 on names, times, owners, attributes and links that Debian has not."""
+    """contract: layer-tar, xattr-bytes, hardlink-first-name. On names, times, owners, attributes and links that Debian has not."""
     layout = build(clients.layer_config(odd_tree, compression=compression)).output
     assert_same_tree(clients.umoci_unpack(layout, tmp_path / "bundle"), changed(oracles.tree_model(odd_tree), as_umoci_unpacks))
 
@@ -120,7 +120,7 @@ def test_buildah_mounts_odd_tree(build: Build, odd_tree: Path, tmp_path: Path, c
 
 
 def test_fakeroot_is_believed(tmp_path: Path) -> None:
-    """Spec 4.2: read through the C library, "so that LD_PRELOAD shims (fakecap, fakeroot) see every call"."""
+    """contract: xattr-shims. Read through the C library, "so that LD_PRELOAD shims (fakecap, fakeroot) see every call"."""
     tree, layout = tmp_path / "tree", tmp_path / "layout"
     tree.mkdir()
     for name in ("owned", "a"):

@@ -291,7 +291,7 @@ def test_output_is_a_file(at_fault: str, tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("builds", [2, 10])
 def test_builds_at_once(builds: int, tree: Path, tmp_path: Path) -> None:
-    """Section 3: nobody takes the work of a build that is under way for something left behind; the last index wins."""
+    """contract: layout-many-builds. Nobody takes the work of a build that is under way for something left behind; the last index wins."""
     output = tmp_path / "output"
     configs = [clients.layer_config(tree, compression=compression) for compression in ("zstd", "disabled")] * (builds // 2)
     ended: list[tuple[int, str]] = []
@@ -356,7 +356,7 @@ def obey_modes() -> None:
     ],
 )
 def test_unreadable(name: str, mode: int, what: str, tree: Path, output: Path) -> None:
-    """Section 6: a file that cannot be read fails the build and is named."""
+    """contract: promise-nothing-lost. A file that cannot be read fails the build and is named."""
     path = tree / name
     path.chmod(mode)
     try:
@@ -421,7 +421,7 @@ def test_little_memory(limit: int, compression: str, tree: Path, parent: Path, o
 
 @pytest.mark.parametrize("what", ["can't start new thread", "zstd compress error: Allocation error : not enough memory"])
 def test_exhausted(what: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Out of memory in other words is no bug of ours (section 1: what, where, the way out)."""
+    """Out of memory in other words is no bug of ours (contract: cli-errors: what, where, the way out)."""
 
     def fail(*_: object) -> None:
         raise RuntimeError(what)
@@ -438,7 +438,7 @@ def test_exhausted(what: str, tree: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("workers", ["-j1", "-j2", "-j7"])
 def test_many_images(workers: str, tree: Path, tmp_path: Path) -> None:
-    """Section 2, prefetch-limit-mb: the least there may be is enough for all of them, whatever the -j."""
+    """contract: promise-memory. The least there may be is enough for all of them, whatever the -j."""
     small = tmp_path / "small"
     small.mkdir()
     (small / "file").write_bytes(b"x" * 3_000_000)
@@ -505,7 +505,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-# Section 6: prefetch-limit-mb + 128 MiB, and 300 MiB by default, however many workers and images; noise fills codecs most.
+# contract: promise-memory: prefetch-limit-mb + 128 MiB, and 300 MiB by default, however many workers and images; noise fills codecs most.
 
 
 @pytest.mark.parametrize(("limit", "most", "workers"), [(512, 300, 8), (64, 192, 8), (64, 192, 4), (1, 129, 8)])
@@ -534,7 +534,7 @@ def test_memory_of_many_layers(more: clients.Document, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{"compression": "gzip"}, {"compression": "zstd"}, {"compression": "zstd", "compression-level": 9}])
 def test_memory_of_split(more: clients.Document, tmp_path: Path) -> None:
-    """Spec 7.3: "made in parallel with the others within the same memory promise": 4 large, 16 of a block, 100 small."""
+    """contract: split-layers. "made in parallel with the others within the same memory promise": 4 large, 16 of a block, 100 small."""
     tree = tmp_path / "tree"
     tree.mkdir()
     owners = []

@@ -24,7 +24,7 @@ def test_seeds(tmp_path: Path, name: str, seeds: int) -> None:
 
 @pytest.mark.parametrize("path", CORPUS["yaml"], ids=lambda path: path.name)
 def test_document(path: Path) -> None:
-    """Spec 2: the seeds of the fuzzing are taken, what is odd is refused in words."""
+    """contract: config-yaml. The seeds of the fuzzing are taken, what is odd is refused in words."""
     taken = fuzz.check_document(path.read_bytes())
     assert isinstance(taken, BuildConfig) == (path.stem in ("full", "plain"))
 
@@ -38,7 +38,7 @@ def scan_in_pieces(data: bytes, step: int) -> None:
 
 @pytest.mark.parametrize("path", CORPUS["tar"], ids=lambda path: path.name)
 def test_archive(path: Path) -> None:
-    """Spec 6: refused, and in the same words, whatever the pieces that it comes in."""
+    """contract: promise-hostile-input. Refused, and in the same words, whatever the pieces that it comes in."""
     data = path.read_bytes()
     said = []
     for step in (len(data), 1, 500):

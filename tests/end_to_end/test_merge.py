@@ -1,4 +1,5 @@
-"""`build-oci merge` (spec 10): one index over the images of several layouts; blobs verified and carried, sources untouched."""
+"""`build-oci merge` (contract: output-merge): one index over the images of several layouts; blobs verified and carried, sources
+untouched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same input gives the same bytes, whatever is around it (spec 6)."""
+"""The same input gives the same bytes, whatever is around it (contract: promise-reproducible)."""
 
 from __future__ import annotations
 
@@ -71,13 +71,14 @@ def reference(tree: Path, compression: str, tmp_path_factory: pytest.TempPathFac
     ],
 )
 def test_surroundings(build: Build, tree: Path, compression: str, reference: dict[str, str], change: dict[str, Any]) -> None:
-    """Spec 6: "the same bytes, whatever the `-j`, CPU count, ..., locale, time zone, umask, user, working directory"; or the CPU."""
+    """contract: promise-reproducible.
+    "the same bytes, whatever the `-j`, CPU count, ..., locale, time zone, umask, user, working directory"; or the CPU."""
     again = build(config_of(tree, compression), **{**change, "env": {"SOURCE_DATE_EPOCH": EPOCH, **change.get("env", {})}})
     assert digests(again.output) == reference
 
 
 def test_another_copy_of_the_tree(build: Build, tmp_path: Path, compression: str) -> None:
-    """Spec 6: "whatever the ... readdir order, inode numbers": made backwards, and elsewhere."""
+    """contract: promise-reproducible. "whatever the ... readdir order, inode numbers": made backwards, and elsewhere."""
     flat, other = tmp_path / "flat", tmp_path / "another-name"
     for root, order in ((flat, 1), (other, -1)):
         root.mkdir()
@@ -92,7 +93,7 @@ def test_another_copy_of_the_tree(build: Build, tmp_path: Path, compression: str
 
 
 def test_twice_into_the_same_layout(build: Build, tree: Path, compression: str, reference: dict[str, str]) -> None:
-    """Spec 3: "Two runs write the same bytes", also over what the first one left."""
+    """contract: layout-json. "Two runs write the same bytes", also over what the first one left."""
     config = config_of(tree, compression)
     output = build(config, env={"SOURCE_DATE_EPOCH": EPOCH}).output
     clients.run_build(config, output, env={"SOURCE_DATE_EPOCH": EPOCH}, cwd=tree)
@@ -102,5 +103,5 @@ def test_twice_into_the_same_layout(build: Build, tree: Path, compression: str, 
 @pytest.mark.skipif(not PYTHONS, reason="BUILD_OCI_PYTHONS names no other interpreter")
 @pytest.mark.parametrize("python", PYTHONS)
 def test_python_versions(build: Build, tree: Path, compression: str, reference: dict[str, str], python: str) -> None:
-    """Spec 6: "whatever the ... Python version"."""
+    """contract: promise-reproducible. "whatever the ... Python version"."""
     assert digests(build(config_of(tree, compression), env={"SOURCE_DATE_EPOCH": EPOCH}, python=python).output) == reference

@@ -1,4 +1,5 @@
-"""Trees that change while they are packed (section 6): one clear error that names the file, never a hang, never what lies outside."""
+"""Trees that change while they are packed (contract: promise-nothing-lost): one clear error that names the file, never a hang, never what
+lies outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`exclude` and `owner` (spec 2): what is left out of the walk, against a plain-Python twin; patterns are hostile strings."""
+"""`exclude` and `owner` (contract: config-exclude, config-owner): what is left out of the walk, against a plain-Python twin; patterns are
+hostile strings."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ def test_against_the_twin(root: Path) -> None:
 
 
 def test_sysroot_and_its_content(tmp_path: Path) -> None:
-    """Spec 2: `/sysroot` leaves out the directory with all in it, `/sysroot/` only what is in it; a pattern without effect is told."""
+    """contract: config-exclude.
+    `/sysroot` leaves out the directory with all in it, `/sysroot/` only what is in it; a pattern without effect is told."""
     (tmp_path / "sysroot" / "ostree").mkdir(parents=True)
     (tmp_path / "usr" / "sysroot").mkdir(parents=True)
     assert paths(walked(tmp_path, ["/sysroot"])) == ["usr", "usr/sysroot"]
@@ -178,7 +180,7 @@ def test_owners_that_are_none(value: str) -> None:
     ("written", "meant"), [("0:0", (0, 0)), ("10:20", (10, 20)), ('"1000:100"', (1000, 100)), ("4294967294:1", ((1 << 32) - 2, 1))]
 )
 def test_owner(written: str, meant: tuple[int, int], tmp_path: Path) -> None:
-    """Spec 2: UID:GID for every entry; to YAML 1.1, 10:20 is a number to the base of 60."""
+    """contract: config-owner. UID:GID for every entry; to YAML 1.1, 10:20 is a number to the base of 60."""
     root = tmp_path / "root"
     (root / "d").mkdir(parents=True)
     (root / "d" / "f").write_text("f")
@@ -189,7 +191,7 @@ def test_owner(written: str, meant: tuple[int, int], tmp_path: Path) -> None:
 
 
 def test_the_parent_has_what_is_excluded(tmp_path: Path) -> None:
-    """Spec 4.4: an excluded name is not in the tree, so the layer hides the parent's."""
+    """contract: config-exclude. An excluded name is not in the tree, so the layer hides the parent's."""
     root = tmp_path / "root"
     (root / "sysroot" / "ostree").mkdir(parents=True)
     (root / "usr").mkdir()

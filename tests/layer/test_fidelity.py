@@ -1,4 +1,5 @@
-"""Odd trees on real file systems, and every kind of extended attribute there and back (spec 4.1 to 4.3, 6)."""
+"""Odd trees on real file systems, and every kind of extended attribute there and back (contract: layer-tar, xattr-bytes,
+hardlink-first-name, promise-nothing-lost)."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def attributed(size: int) -> list[trees.Item]:
 @pytest.mark.clients
 @pytest.mark.parametrize(("where", "size"), [("disk", 1000), ("tmpfs", 65536)])
 def test_attributes_there_and_back(build: Build, tmp_path: Path, where: str, size: int) -> None:
-    """Spec 4.2: "Values are bytes, kept exactly", by tarfile and by a client that unpacks them; the empty ones no Go client brings back."""
+    """contract: xattr-bytes.
+    "Values are bytes, kept exactly", by tarfile and by a client that unpacks them; the empty ones no Go client brings back."""
     clients.need_root()
     if where == "disk" and trees.abilities().xattrs != set(trees.PROBES):
         pytest.skip("the file system of temporary files lacks extended attributes")
@@ -104,7 +106,7 @@ def test_tree_on_tmpfs(tmpfs: Path) -> None:
 
 
 def test_times_far_away(tmpfs: Path) -> None:
-    """Spec 4.1: "to the nanosecond", as far as 64 bits of seconds go."""
+    """contract: layer-times. "to the nanosecond", as far as 64 bits of seconds go."""
     for number, seconds in enumerate([2**33, 2**40, 2**55, 2**62, -1, -(2**31) - 1, -(2**40), -(2**62)]):
         for fraction in (0, 1, 500_000_000, 999_999_999):
             path = tmpfs / f"{number}-{fraction}"

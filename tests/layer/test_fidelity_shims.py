@@ -1,4 +1,5 @@
-"""What LD_PRELOAD shims say of a file is what its layer holds (spec 4.2): fakeroot, and one that fakes attributes by device and inode."""
+"""What LD_PRELOAD shims say of a file is what its layer holds (contract: xattr-shims): fakeroot, and one that fakes attributes by device
+and inode."""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ def test_shim_gives_attributes(build: Build, tree: Path) -> None:
 
 
 def test_shim_gives_a_checksum(build: Build, tree: Path) -> None:
-    """Spec 2: `trust-checksum-xattrs` takes the shim's word too."""
+    """contract: xattr-checksum. `trust-checksum-xattrs` takes the shim's word too."""
     given = faked({tree / "folder/plain": {"user.checksum.sha256": b"0" * 64}})
     for trust in (True, False):
         (tar,) = clients.layer_tars(build(clients.layer_config(tree, **{"trust-checksum-xattrs": trust}), env=given).output)
@@ -116,7 +117,7 @@ def test_shim_gives_a_checksum(build: Build, tree: Path) -> None:
 
 
 def test_every_entry_is_asked_for_by_its_path(build: Build, tree: Path, tmp_path: Path) -> None:
-    """Spec 4.2: "on the path of the file"; with `skip-xattrs` nothing is asked."""
+    """contract: xattr-shims. "on the path of the file"; with `skip-xattrs` nothing is asked."""
     log = tmp_path / "log"
     env = {"LD_PRELOAD": shim(), "FAKECAP_LOG": str(log)}
     build(clients.layer_config(tree), env=env)
@@ -145,7 +146,7 @@ def test_shim_below_path_max(build: Build, tmp_path: Path) -> None:
 
 
 def test_shim_on_a_parent(build: Build, tree: Path) -> None:
-    """Spec 4.4: an attribute that only the shim tells of is a change like any other."""
+    """contract: diff-unchanged. An attribute that only the shim tells of is a change like any other."""
     given = attributes(tree)
     config = clients.layer_config(tree)
     parent = build(config, env=faked(given)).output
@@ -166,7 +167,8 @@ def test_shim_on_a_parent(build: Build, tree: Path) -> None:
     ids=["value", "list"],
 )
 def test_more_than_the_kernel_allows(build: Build, tree: Path, values: dict[str, bytes], what: str) -> None:
-    """Spec 6: "a file that cannot be read ... fails the build and is named"; 64 KiB a value and for all names is what Linux has."""
+    """contract: xattr-unwritable, promise-nothing-lost.
+    "a file that cannot be read ... fails the build and is named"; 64 KiB a value and for all names is what Linux has."""
     done = build(clients.layer_config(tree), env=faked({tree / "folder/below": values}), check=False)
     assert (done.returncode, done.stderr) == (1, f"build-oci: error: {tree}/folder/below: {what}\n")
 
@@ -190,7 +192,7 @@ ORACLE = "import sys, oracles; oracles.write_expected_tar('.', sys.stdout.buffer
 
 
 def test_fakeroot_without_rights(tree: Path, tmp_path: Path) -> None:
-    """Spec 4.2, as people use it: no capability at all; the oracle runs in the same session."""
+    """contract: xattr-shims. As people use it: no capability at all; the oracle runs in the same session."""
     fakeroot = clients.need("fakeroot")
     powerless: tuple[str, ...] = ()
     if os.geteuid() == 0:

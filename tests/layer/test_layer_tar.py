@@ -1,4 +1,5 @@
-"""The uncompressed layer of a directory, byte for byte (spec 4.1 to 4.3), and the oracles themselves."""
+"""The uncompressed layer of a directory, byte for byte (contract: layer-tar, xattr-bytes, hardlink-first-name), and the oracles
+themselves."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ def members(tar: bytes) -> list[tarfile.TarInfo]:
     hardlinks=st.sampled_from(["preserve", "copy"]),
 )
 def test_odd_trees(items: list[trees.Item], epoch: int | None, workers: int, skip_xattrs: bool, trust: bool, hardlinks: str) -> None:
-    """Spec 4.1: "byte for byte what CPython's tarfile writes with PAX_FORMAT for the same members"."""
+    """contract: layer-tar, layer-checksum-record. "byte for byte what CPython's tarfile writes with PAX_FORMAT for the same members"."""
     with tempfile.TemporaryDirectory() as directory:
         trees.materialise(items, directory)
         expected = oracles.expected_tar(directory, epoch=epoch, skip_xattrs=skip_xattrs, trust_checksum_xattrs=trust, hardlinks=hardlinks)
@@ -83,14 +84,15 @@ def test_odd_trees(items: list[trees.Item], epoch: int | None, workers: int, ski
 
 @pytest.mark.parametrize("seed", range(4))
 def test_large_odd_trees(tmp_path: Path, seed: int) -> None:
-    """Spec 4.1, on trees that fill several directories' and segments' worth of work."""
+    """contract: layer-tar. On trees that fill several directories' and segments' worth of work."""
     trees.materialise(trees.random_tree(random.Random(seed), 1500, large=4, whiteout_names=True), tmp_path)
     assert_same_tar(built_tar(tmp_path, workers=1 + seed), oracles.expected_tar(tmp_path))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_sizes_around_blocks_and_segments(tmp_path: Path, workers: int) -> None:
-    """Spec 4.1, where a file's size meets the borders of tar blocks and of 1 to 4 MiB segments, small files between large ones."""
+    """contract: layer-tar.
+    Where a file's size meets the borders of tar blocks and of 1 to 4 MiB segments, small files between large ones."""
     sizes = sorted({*trees.SIZES, *trees.LARGE_SIZES, *(trees.MIB + at for at in (-1536, -1024, -512, 512)), 9 * trees.MIB + 7})
     random.Random(0).shuffle(sizes)
     for number, size in enumerate(sizes):
@@ -100,7 +102,7 @@ def test_sizes_around_blocks_and_segments(tmp_path: Path, workers: int) -> None:
 
 
 def test_many_small_files(tmp_path: Path) -> None:
-    """Spec 4.1: names sorted by bytes, whatever order readdir gives them in."""
+    """contract: layer-order. Names sorted by bytes, whatever order readdir gives them in."""
     for number in range(60):
         (tmp_path / f"d{number % 7}" / f"e{number}").mkdir(parents=True)
     for number in range(4000):
@@ -109,7 +111,7 @@ def test_many_small_files(tmp_path: Path) -> None:
 
 
 def test_empty_tree(tmp_path: Path) -> None:
-    """Spec 4.1: "End of archive: two zero blocks and nothing more"; the root is always there."""
+    """contract: layer-tar. "End of archive: two zero blocks and nothing more"; the root is always there."""
     tar = built_tar(tmp_path, epoch=EPOCH)
     assert [member.name for member in members(tar)] == ["."]
     assert len(tar) == 3 * 512
@@ -120,7 +122,7 @@ def test_empty_tree(tmp_path: Path) -> None:
 
 
 def test_order_and_names(tmp_path: Path) -> None:
-    """Spec 4.1: "a directory's entry, ..., its other non-directories sorted by name (bytes), then its subdirectories"."""
+    """contract: layer-order. "a directory's entry, ..., its other non-directories sorted by name (bytes), then its subdirectories"."""
     for name in ("a/b/deep", "a/z", "a-/x", "B/x", "é/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -131,7 +133,7 @@ def test_order_and_names(tmp_path: Path) -> None:
 
 
 def test_symlink_to_the_layer_is_followed(tmp_path: Path) -> None:
-    """Spec 2: "A symlink to a directory is followed, the tree inside never is"."""
+    """contract: config-layer-path. "A symlink to a directory is followed, the tree inside never is"."""
     tree, link = tmp_path / "tree", tmp_path / "link"
     tree.mkdir()
     (tree / "self").symlink_to(".")
@@ -141,7 +143,7 @@ def test_symlink_to_the_layer_is_followed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("user" not in trees.abilities().xattrs, reason="no user.* extended attributes here")
 def test_attributes_that_describe_the_build_host(tmp_path: Path) -> None:
-    """Spec 4.2: what is left out, and that everything else stays, sorted, after the checksum."""
+    """contract: xattr-left-out. What is left out, and that everything else stays, sorted, after the checksum."""
     file = tmp_path / "file"
     file.write_bytes(b"content")
     left_out = ["user.checksum.sha256", "user.overlay.opaque"]
@@ -173,7 +175,7 @@ def test_attributes_that_describe_the_build_host(tmp_path: Path) -> None:
     ],
 )
 def test_checksum_attribute(tmp_path: Path, value: bytes, options: dict[str, Any], believed: bool) -> None:
-    """Spec 2: `trust-checksum-xattrs` `true` believes 64 lower-case hexadecimal digits; anything else is hashed."""
+    """contract: xattr-checksum. `trust-checksum-xattrs` `true` believes 64 lower-case hexadecimal digits; anything else is hashed."""
     file = tmp_path / "file"
     file.touch()
     os.setxattr(file, "user.checksum.sha256", value)
@@ -183,7 +185,7 @@ def test_checksum_attribute(tmp_path: Path, value: bytes, options: dict[str, Any
 
 @pytest.mark.skipif("user" not in trees.abilities().xattrs, reason="no user.* extended attributes here")
 def test_attribute_name_with_equals_sign(tmp_path: Path) -> None:
-    """Spec 4.2: "An attribute whose name contains `=` cannot be written: error naming the file"."""
+    """contract: xattr-unwritable. "An attribute whose name contains `=` cannot be written: error naming the file"."""
     (tmp_path / "culprit").touch()
     os.setxattr(tmp_path / "culprit", "user.a=b", b"1")
     with pytest.raises(TreeError, match="culprit"):
@@ -192,7 +194,8 @@ def test_attribute_name_with_equals_sign(tmp_path: Path) -> None:
 
 
 def test_hard_links_stay_inside_the_layer(tmp_path: Path) -> None:
-    """Spec 4.3: "the first emitted name in tar order is the file, the later ones link to it", never to a name outside."""
+    """contract: hardlink-first-name.
+    "the first emitted name in tar order is the file, the later ones link to it", never to a name outside."""
     layer = tmp_path / "layer"
     (layer / "a").mkdir(parents=True)
     (layer / "a" / "first-by-name").write_bytes(b"content")
@@ -211,7 +214,8 @@ def test_hard_links_stay_inside_the_layer(tmp_path: Path) -> None:
 
 
 def test_sockets_and_whiteout_names_are_warned_about(tmp_path: Path) -> None:
-    """Spec 4.1: "A socket is skipped with a warning"; spec 4.4: a file called `.wh.…` "is passed through, with a warning"."""
+    """contract: layer-types.
+    "A socket is skipped with a warning"; contract: diff-own-whiteouts: a file called `.wh.…` "is passed through, with a warning"."""
     os.mknod(tmp_path / "listening", stat.S_IFSOCK | 0o600)
     (tmp_path / ".wh.gone").touch()
     warnings: list[str] = []
@@ -225,7 +229,7 @@ def test_sockets_and_whiteout_names_are_warned_about(tmp_path: Path) -> None:
 @settings(max_examples=60)
 @given(trees.trees(whiteout_names=False))
 def test_oracle_layer_unpacks_to_its_tree(items: list[trees.Item]) -> None:
-    """Spec 4.4: "apply the new layer ..., and the result is the tree", for the oracles among themselves."""
+    """contract: diff-round-trip. "apply the new layer ..., and the result is the tree", for the oracles among themselves."""
     with tempfile.TemporaryDirectory() as directory:
         trees.materialise(items, directory)
         layer = io.BytesIO(oracles.expected_tar(directory))
@@ -234,7 +238,7 @@ def test_oracle_layer_unpacks_to_its_tree(items: list[trees.Item]) -> None:
 
 
 def test_oracle_layer_is_read_by_gnu_tar(odd_tree: Path) -> None:
-    """Spec 4.1: POSIX pax, so that any tar lists every entry."""
+    """contract: layer-tar. POSIX pax, so that any tar lists every entry."""
     expected = b""
     for name, path in oracles.walk_order(odd_tree):
         mode = os.lstat(path).st_mode
@@ -246,7 +250,7 @@ def test_oracle_layer_is_read_by_gnu_tar(odd_tree: Path) -> None:
 
 @given(st.integers(-(10**19), 10**19) | st.integers(-20, 20).map(lambda halves: halves * oracles.SECOND // 2))
 def test_oracle_time_is_exact(nanoseconds: int) -> None:
-    """Spec 4.1: the file's own mtime "to the nanosecond", which a float does not hold."""
+    """contract: layer-times. The file's own mtime "to the nanosecond", which a float does not hold."""
     exact = Decimal(nanoseconds) / oracles.SECOND
     time = oracles.ExactTime(nanoseconds)
     assert round(time) == int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
@@ -288,7 +292,7 @@ LOWER = [("./", DIR, ""), ("d/", DIR, ""), ("d/a", REG, ""), ("d/e/", DIR, ""), 
     ],
 )
 def test_oracle_applies_whiteouts(upper: list[tuple[str, bytes, str]], left: set[str]) -> None:
-    """Spec 4.4: "whiteouts of a layer touch only the layers below it, `.wh..wh..opq` first, wherever they stand"."""
+    """contract: diff-merge. "whiteouts of a layer touch only the layers below it, `.wh..wh..opq` first, wherever they stand"."""
     model = oracles.apply_layer(tar_of(*LOWER), {})
     assert {name.decode() for name in oracles.apply_layer(tar_of(*upper), model)} == left
 

@@ -1,4 +1,5 @@
-"""File systems that lie, repeat themselves or are exchanged (spec 4.2, 6): one clear error or the right layer, never less."""
+"""File systems that lie, repeat themselves or are exchanged (contract: xattr-checksum, promise-nothing-lost): one clear error or the right
+layer, never less."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_names_listed_twice_are_packed_once(root: Path, tmp_path: Path) -> None:
-    """Spec 6: network file systems list a name twice; directories too, with all that they hold."""
+    """contract: layer-names-once. Network file systems list a name twice; directories too, with all that they hold."""
     (root / ".wh.x").write_text("")
     config = clients.layer_config(root, compression="disabled")
     plain, repeated = run(config, tmp_path / "plain"), run(config, tmp_path / "odd", **odd(TWICE="a/d/b/deeper/.wh.x"))
@@ -74,7 +75,7 @@ def test_names_listed_twice_are_packed_once(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("real", "told"), [(37, 0), (37, 4096), (37, 36), (37, 38), (3 << 20, 0), (3 << 20, 5), (3 << 20, (3 << 20) + 1),
                                             (3 << 20, (3 << 20) - 1)])  # fmt: skip
 def test_sizes_that_lie(real: int, told: int, on_parent: bool, root: Path, tmp_path: Path, output: Path) -> None:
-    """Spec 6: a file as of /proc or /sys is never cut, filled up or stored as empty without a word."""
+    """contract: promise-nothing-lost. A file as of /proc or /sys is never cut, filled up or stored as empty without a word."""
     path = root / "d" / "b"
     path.write_bytes(b"x" * real)
     config = clients.layer_config(root)
@@ -109,7 +110,8 @@ REWRITE = (
     [(9000, 2, True), ((1 << 20) + 5, 2, False), ((1 << 20) + 5, 2, True), ((4 << 20) + 1, 4, False), ((4 << 20) + 1, 4, True)],
 )
 def test_what_is_packed_is_what_was_hashed(size: int, opened: int, on_parent: bool, root: Path, tmp_path: Path, output: Path) -> None:
-    """Spec 4.1: a write through a mapping moves neither size nor time, so the contents are compared; the last byte too."""
+    """contract: layer-checksum-record.
+    A write through a mapping moves neither size nor time, so the contents are compared; the last byte too."""
     path = root / "d" / "b"
     path.write_bytes(os.urandom(size))
     config = clients.layer_config(root, compression="disabled")
@@ -136,7 +138,8 @@ def told(root: Path, *names: str) -> tuple[dict[str, str], str]:
 @pytest.mark.parametrize("skip", [False, True], ids=["", "skip-xattrs"])
 @pytest.mark.parametrize(("trust", "believed"), [("auto", True), (True, True), (False, False)])
 def test_fuse_is_asked_by_name(trust: str | bool, believed: bool, skip: bool, root: Path, tmp_path: Path) -> None:
-    """Spec 4.2: BuildStream's file system answers by name and lists nothing, whatever `skip-xattrs` says; statfs once a device."""
+    """contract: xattr-checksum.
+    BuildStream's file system answers by name and lists nothing, whatever `skip-xattrs` says; statfs once a device."""
     table, digest = told(root, "a", "d/b")
     config = clients.layer_config(root, **{"trust-checksum-xattrs": trust, "skip-xattrs": skip})
     metrics = tmp_path / "metrics"
@@ -151,7 +154,7 @@ def test_fuse_is_asked_by_name(trust: str | bool, believed: bool, skip: bool, ro
 
 @pytest.mark.parametrize(("trust", "believed"), [("auto", False), (True, True), (False, False)])
 def test_elsewhere_a_listed_checksum_may_be_stale(trust: str | bool, believed: bool, root: Path, tmp_path: Path) -> None:
-    """Spec 2: outside FUSE nothing drops the attribute at a write, so `auto` hashes."""
+    """contract: xattr-checksum. Outside FUSE nothing drops the attribute at a write, so `auto` hashes."""
     digest = hashlib.sha256(b"before an edit").hexdigest()
     try:
         os.setxattr(root / "a", "user.checksum.sha256", digest.encode())
@@ -167,7 +170,8 @@ def test_elsewhere_a_listed_checksum_may_be_stale(trust: str | bool, believed: b
 
 
 def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) -> None:
-    """Spec 2: "the tree inside never is followed": a directory that is exchanged for a link lets no attribute of another file in."""
+    """contract: config-layer-path.
+    "the tree inside never is followed": a directory that is exchanged for a link lets no attribute of another file in."""
     outside, away = tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
     # A link, which is never opened: no later look at it tells.

@@ -1,4 +1,4 @@
-"""Whiteouts that meet odd names (spec 4.4): never two members of one name, and what a client unpacks is the tree."""
+"""Whiteouts that meet odd names (contract: diff-own-whiteouts): never two members of one name, and what a client unpacks is the tree."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_umoci_unpacks(implicit: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [-(2**63), -(2**63) + 1, -1, 2**63 - 1])
 def test_times_at_the_edge(seconds: int, tmp_path: Path) -> None:
-    """Spec 4.1: a time that the file system holds is written, and can be read again by `verify` and as a parent."""
+    """contract: layer-times. A time that the file system holds is written, and can be read again by `verify` and as a parent."""
     root = tmp_path / "root"
     root.mkdir()
     (root / "f").write_text("f")

@@ -1,4 +1,5 @@
-"""The members of many layers from one walk, against a plain-Python twin and applied in order (spec 7.3)."""
+"""The members of many layers from one walk, against a plain-Python twin and applied in order (contract: split-layers,
+split-directories)."""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ def applied(tars: Sequence[bytes], below: oracles.Model | None = None) -> oracle
 @settings(max_examples=60)
 @given(items=trees.trees(whiteout_names=False), rng=st.randoms(use_true_random=False), layers=st.integers(1, 6), epoch=st.booleans())
 def test_layers_of_odd_trees(items: list[trees.Item], rng: random.Random, layers: int, epoch: bool) -> None:
-    """Spec 7.3: "Every layer carries, before what lies in them, all directories that lead to its entries", and the whole is the tree."""
+    """contract: split-layers.
+    "Every layer carries, before what lies in them, all directories that lead to its entries", and the whole is the tree."""
     with tempfile.TemporaryDirectory() as root:
         trees.materialise(items, root)
         tree = walked(root)
@@ -121,7 +123,7 @@ def test_layers_of_odd_trees(items: list[trees.Item], rng: random.Random, layers
 @settings(max_examples=40)
 @given(items=trees.trees(whiteout_names=False), rng=st.randoms(use_true_random=False), layers=st.integers(1, 5), epoch=st.booleans())
 def test_layers_upon_a_parent(items: list[trees.Item], rng: random.Random, layers: int, epoch: bool) -> None:
-    """Spec 7.3: "With a parent: whiteouts in the lowest new layer"; the parent and the layers above it are the tree."""
+    """contract: split-layers. "With a parent: whiteouts in the lowest new layer"; the parent and the layers above it are the tree."""
     kept, names = [], {b"."}
     for item in items:
         if item.path == b"." or (names.issuperset(needs(item)) and rng.random() < 0.7):
@@ -182,7 +184,7 @@ def owners_by(tree: Tree, owners: dict[str, int]) -> list[int]:
 
 
 def test_one_layer_is_the_layer(tmp_path: Path) -> None:
-    """Spec 7.3: "Each as §4": what all lies in one layer is byte for byte the layer without `split`."""
+    """contract: split-layers. What all lies in one layer is byte for byte the layer without `split`."""
     trees.materialise(trees.random_tree(random.Random(5), 400), tmp_path)
     tree = walked(tmp_path)
     expected = oracles.expected_tar(tmp_path, epoch=7, trust_checksum_xattrs=False)
@@ -191,7 +193,8 @@ def test_one_layer_is_the_layer(tmp_path: Path) -> None:
 
 
 def test_directories_with_an_epoch(tmp_path: Path) -> None:
-    """Spec 7.3: "a directory has the same header in every layer. With SOURCE_DATE_EPOCH that is all"; empty ones in the first layer."""
+    """contract: split-directories.
+    "a directory has the same header in every layer. With SOURCE_DATE_EPOCH that is all"; empty ones in the first layer."""
     tree = walked(small_tree(tmp_path / "tree"))
     tars = archives(tree, owners_by(tree, {"usr/bin/a": 2, "usr/bin/b": 1, "usr/lib/c": 2}), 3, epoch=9)
     assert [names_of(tar) for tar in tars] == [
@@ -203,14 +206,15 @@ def test_directories_with_an_epoch(tmp_path: Path) -> None:
 
 
 def test_empty_directory_with_an_owner(tmp_path: Path) -> None:
-    """Spec 7.3: only those "that nobody claims go there": one that is claimed lies with its component."""
+    """contract: split-directories. Only those "that nobody claims go there": one that is claimed lies with its component."""
     tree = walked(small_tree(tmp_path / "tree"))
     tars = archives(tree, owners_by(tree, {"usr/bin/a": 1, "usr/bin/b": 0, "empty": 1}), 2, epoch=9)
     assert names_of(tars[1]) == [b".", b"empty", b"usr", b"usr/bin", b"usr/bin/a"]
 
 
 def test_directories_without_an_epoch(tmp_path: Path) -> None:
-    """Spec 7.3: "the layers carry directories with time 0, and a last small layer holds every directory once as it is"."""
+    """contract: split-directories.
+    "the layers carry directories with time 0, and a last small layer holds every directory once as it is"."""
     root = small_tree(tmp_path / "tree")
 
     def build() -> list[bytes]:
@@ -227,14 +231,14 @@ def test_directories_without_an_epoch(tmp_path: Path) -> None:
 
 
 def test_nothing_but_the_root(tmp_path: Path) -> None:
-    """Spec 4.4: "The root is always emitted", once, however many layers there could be."""
+    """contract: diff-directories. "The root is always emitted", once, however many layers there could be."""
     tree = walked(tmp_path)
     assert [names_of(tar) for tar in archives(tree, [OWNER_NOBODY], 3, epoch=1)] == [[b"."]]
     assert [names_of(tar) for tar in archives(tree, [1], 3, epoch=None, directories_last=True)] == [[b"."]]
 
 
 def test_hard_links_become_copies(tmp_path: Path) -> None:
-    """Spec 2: with `copy` every name is its own file, and lies in the layer of its own owner."""
+    """contract: hardlink-first-name. With `copy` every name is its own file, and lies in the layer of its own owner."""
     tree = walked(small_tree(tmp_path / "tree"))
     owners = array("I", owners_by(tree, {"usr/bin/a": 0, "usr/bin/b": 0, "usr/lib/c": 1}))
     partition = Partition(tree, owners, 2, preserve_hardlinks=False)
@@ -262,7 +266,7 @@ def test_layers_cost_what_they_hold(tmp_path: Path) -> None:
 
 
 def test_recipe(tmp_path: Path) -> None:
-    """Spec 8: "the digest of the archive's headers in order, which hold every content digest"; it needs them all."""
+    """contract: split-told. "the digest of the archive's headers in order, which hold every content digest"; it needs them all."""
     trees.materialise(trees.random_tree(random.Random(6), 300, large=2), tmp_path)
     tree = walked(tmp_path)
     partition = Partition(tree, array("I", random_owners(random.Random(7), len(tree), 3)), 3)
@@ -274,7 +278,7 @@ def test_recipe(tmp_path: Path) -> None:
 
 
 def test_component_digests(tmp_path: Path) -> None:
-    """Spec 7.2: a plan counts in how many builds a component changed: in content or metadata, but not in times."""
+    """contract: split-plan. A plan counts in how many builds a component changed: in content or metadata, but not in times."""
     root = small_tree(tmp_path / "tree")
 
     def digests() -> list[bytes | None]:
@@ -306,7 +310,8 @@ def test_component_digests(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("user" not in trees.abilities().xattrs, reason="no user.* extended attributes here")
 def test_listing(tmp_path: Path) -> None:
-    """Spec 7.1: what the sources of components see; both attributes "are instructions and are not written into the layer"."""
+    """contract: split-instructions.
+    What the sources of components see; both attributes "are instructions and are not written into the layer"."""
     root = small_tree(tmp_path / "tree")
     (root / "lib").symlink_to("usr/lib")
     os.setxattr(root / "usr/bin", "user.component", b"shell")

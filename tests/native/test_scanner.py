@@ -1,4 +1,4 @@
-"""Reading the archives of parent layers (spec 4.4, 5, and 6 "Hostile input")."""
+"""Reading the archives of parent layers (contract: diff-merge, parent-any-archive, promise-hostile-input)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def tarfile_members() -> st.SearchStrategy[tuple[tarfile.TarInfo, bytes]]:
     ),
 )
 def test_tarfile_archives(members: list[tuple[tarfile.TarInfo, bytes]], form: int, xattrs: dict[str, bytes]) -> None:
-    """Spec 5: any OCI layout, whoever wrote it. Names, numbers and attributes come back from each of the three formats."""
+    """contract: parent-any-archive.
+    Any OCI layout, whoever wrote it. Names, numbers and attributes come back from each of the three formats."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as archive:
         for member, content in members:
@@ -148,7 +149,7 @@ def test_tarfile_archives(members: list[tuple[tarfile.TarInfo, bytes]], form: in
 
 @given(items=trees.trees())
 def test_own_layers(items: list[trees.Item]) -> None:
-    """Spec 5: layers "written by this tool": all that the walk and the writer know of a tree comes back."""
+    """contract: parent-any-archive. Layers "written by this tool": all that the walk and the writer know of a tree comes back."""
     with tempfile.TemporaryDirectory() as directory:
         trees.materialise(items, directory)
         tree = Tree(os.fsencode(directory), trust_checksums=False)
@@ -164,7 +165,7 @@ def test_own_layers(items: list[trees.Item]) -> None:
 
 @pytest.mark.parametrize("form", ["v7", "ustar", "gnu", "oldgnu", "posix"])
 def test_gnu_tar(form: str, tmp_path: Path) -> None:
-    """Spec 5: archives of GNU tar in every format, its long names, base-256 numbers and padding included."""
+    """contract: parent-any-archive. Archives of GNU tar in every format, its long names, base-256 numbers and padding included."""
     program = shutil.which("tar")
     if not program or "GNU tar" not in subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout:
         pytest.skip("no GNU tar here")
@@ -218,7 +219,7 @@ def mixed_archive() -> bytes:
     "tar", [mixed_archive(), mixed_archive()[:-700], mixed_archive() + bytes(3000) + b"x", mixed_archive()[:-1024] + b"x" * 512]
 )
 def test_cuts_do_not_matter(tar: bytes) -> None:
-    """Spec 6, reproducible: members, or the error with its offset, are the same however the stream arrives."""
+    """contract: promise-hostile-input. Reproducible. Members, or the error with its offset, are the same however the stream arrives."""
     whole = outcome(tar)
     assert outcome(tar, itertools.repeat(1)) == whole
     for seed in range(20):
@@ -227,7 +228,8 @@ def test_cuts_do_not_matter(tar: bytes) -> None:
 
 
 def test_truncation() -> None:
-    """Spec 6: "Truncated or corrupt archives: ... one clear error"; only between two members, or in the padding, may an archive stop."""
+    """contract: promise-hostile-input.
+    "Truncated or corrupt archives: ... one clear error"; only between two members, or in the padding, may an archive stop."""
     tar = mixed_archive()
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
         ends = [member.offset_data + member.size for member in archive if member.isreg()]
@@ -249,7 +251,8 @@ def test_truncation() -> None:
 
 
 def test_prefix_belongs_to_ustar() -> None:
-    """Spec 4.4: the same name, whoever wrote it. GNU and v7 headers have other things, or nothing, in the place of the prefix."""
+    """contract: parent-any-archive.
+    The same name, whoever wrote it. GNU and v7 headers have other things, or nothing, in the place of the prefix."""
     assert one(header(b"f", prefix=b"a/b"))["name"] == b"a/b/f"
     assert one(header(b"f", prefix=b"0123", magic=GNU))["name"] == b"f"
     assert one(header(b"f", prefix=b"a/b", magic=V7))["name"] == b"f"
@@ -262,7 +265,7 @@ def test_prefix_belongs_to_ustar() -> None:
     [(b"./a", b"a"), (b"/a", b"a"), (b"a//b/./c", b"a/b/c"), (b"././/.wh.x", b".wh.x"), (b"..a/b..", b"..a/b.."), (b"...", b"...")],
 )
 def test_names(name: bytes, normalised: bytes) -> None:
-    """Spec 4.4: "names normalised: `./a`, `a`, `/a` are the same"."""
+    """contract: diff-merge. "names normalised: `./a`, `a`, `/a` are the same"."""
     assert one(header(name))["name"] == normalised
     link = one(header(b"l", b"1", link=name))
     assert (link["target"], link["hard_link"]) == (normalised, True)
@@ -270,7 +273,7 @@ def test_names(name: bytes, normalised: bytes) -> None:
 
 
 def test_types() -> None:
-    """Spec 4.1: the types. Old archives tell a directory by its closing slash."""
+    """contract: parent-any-archive. The types. Old archives tell a directory by its closing slash."""
     assert one(header(b"./", b"5", mode=0o100755))["mode"] == stat.S_IFDIR | 0o755
     for kind, magic in [(b"\0", V7), (b"\0", USTAR)]:
         assert stat.S_ISDIR(one(header(b"d/", kind, magic=magic))["mode"])
@@ -282,7 +285,8 @@ def test_types() -> None:
 
 @pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"5", b"6"])
 def test_only_files_have_content(kind: bytes) -> None:
-    """Spec 4.4: the members that follow are seen; the size of anything but a regular file says nothing about content."""
+    """contract: parent-any-archive.
+    The members that follow are seen; the size of anything but a regular file says nothing about content."""
     found = scan(header(b"a", kind, link=b"t", size=4096) + header(b"b") + END)
     assert [(member["name"], member["size"]) for member in found] == [(b"a", 0), (b"b", 0)]
 
@@ -301,7 +305,7 @@ def test_only_files_have_content(kind: bytes) -> None:
     ],
 )
 def test_header_numbers(field: str, value: bytes, got: int) -> None:
-    """Spec 4.4: uid and mtime are compared, so every way to write them is read."""
+    """contract: diff-unchanged. Uid and mtime are compared, so every way to write them is read."""
     member = one(header(uid=value) if field == "uid" else header(mtime=value))
     assert member[field] == got  # type: ignore[literal-required]
 
@@ -315,12 +319,12 @@ def test_header_numbers(field: str, value: bytes, got: int) -> None:
     ],
 )  # fmt: skip
 def test_pax_times(text: bytes, nanoseconds: int) -> None:
-    """Spec 4.4: mtime, to the nanosecond where there is a fraction."""
+    """contract: diff-precision. Mtime, to the nanosecond where there is a fraction."""
     assert one(pax((b"mtime", text)) + header(mtime=1))["mtime_ns"] == nanoseconds
 
 
 def test_pax_records_win() -> None:
-    """Spec 4.1: "Anything that ustar cannot hold goes to pax", and counts more than the header, whatever that holds."""
+    """contract: layer-pax. "Anything that ustar cannot hold goes to pax", and counts more than the header, whatever that holds."""
     records = pax(
         (b"path", b"p\xff/q"), (b"uid", b"4294967295"), (b"gid", b"9"), (b"size", b"3"), (b"hdrcharset", b"BINARY"), (b"other", b"=\n=")
     )
@@ -345,7 +349,7 @@ def test_global_comments_pass() -> None:
     ],
 )
 def test_ambiguous(records: list[tuple[bytes, bytes]]) -> None:
-    """Spec 4.4: members that clients may read otherwise are marked, and only they."""
+    """contract: diff-in-doubt. Members that clients may read otherwise are marked, and only they."""
     found = scan(
         pax(*records) + header(b"a") + pax((b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.a", b"v")) + header(b"b") + END
     )
@@ -353,7 +357,8 @@ def test_ambiguous(records: list[tuple[bytes, bytes]]) -> None:
 
 
 def test_xattrs() -> None:
-    """Spec 4.2: values are bytes, kept exactly; those of the host are left out. Spec 5: libarchive's way to write them is read too."""
+    """contract: xattr-bytes. Values are bytes, kept exactly; those of the host are left out. contract: parent-any-archive: libarchive's way
+    to write them is read too."""
 
     def encoded(value: bytes) -> bytes:
         return base64.b64encode(value).rstrip(b"=")
@@ -398,14 +403,14 @@ def test_xattrs() -> None:
     ],
 )
 def test_digest(records: list[tuple[bytes, bytes]], claimed: bytes | None) -> None:
-    """Spec 4.4: with `parent.trust`, the digest is the record, else the older one, else computed."""
+    """contract: diff-content-digest. With `parent.trust`, the digest is the record, else the older one, else computed."""
     content = b"content" * 100
     digest = one((pax(*records) if records else b"") + header(size=len(content)) + padded(content), trust=True)["digest"]
     assert digest == (bytes.fromhex(claimed.decode()) if claimed else hashlib.sha256(content).digest())
 
 
 def test_historic_checksum() -> None:
-    """Spec 5: archives whose checksum was summed over signed characters are read."""
+    """contract: parent-any-archive. Archives whose checksum was summed over signed characters are read."""
     assert one(header(b"caf\xe9" * 9, signed=True))["name"] == b"caf\xe9" * 9
 
 
@@ -414,7 +419,7 @@ def test_historic_checksum() -> None:
 
 @pytest.mark.parametrize("end", [b"", bytes(BLOCK), END, bytes(10240), END + bytes(1 << 20), bytes(700)])
 def test_ends(end: bytes) -> None:
-    """Spec 5: archives with two zero blocks, with padding, and with no end at all."""
+    """contract: parent-any-archive. Archives with two zero blocks, with padding, and with no end at all."""
     assert len(scan(header() + end)) == 1
     assert scan(end) == []
 
@@ -540,7 +545,8 @@ RELUCTANT = [
 
 @pytest.mark.parametrize(("tar", "message"), RELUCTANT, ids=range(len(RELUCTANT)))
 def test_refusals(tar: bytes, message: str) -> None:
-    """Spec 6, hostile input: "one clear error", with its place; and an archive that was refused once stays refused."""
+    """contract: promise-hostile-input.
+    Hostile input: "one clear error", with its place; and an archive that was refused once stays refused."""
     told = outcome(tar)
     assert isinstance(told, str)
     assert told.startswith("at byte ")
@@ -568,7 +574,8 @@ def test_refusals(tar: bytes, message: str) -> None:
     ids=["members", "names", "xattrs"],
 )
 def test_memory_limit(piece: bytes) -> None:
-    """Spec 6: "decompression bombs against the walk's memory": it ends at the limit, by the number of members and by what they carry."""
+    """contract: promise-hostile-input.
+    "decompression bombs against the walk's memory": it ends at the limit, by the number of members and by what they carry."""
     scanner = Scan(memory_limit=4 << 20)
 
     def feed_much() -> None:
@@ -581,7 +588,7 @@ def test_memory_limit(piece: bytes) -> None:
 
 
 def test_digest_of_the_archive() -> None:
-    """Spec 5: the diff_id is verified; a scan computes it beside the contents' digests, however the archive arrives."""
+    """contract: parent-verified. The diff_id is verified; a scan computes it beside the contents' digests, however the archive arrives."""
     tar = mixed_archive()
     for size in (len(tar), 1000, 77):
         scanner = Scan(digest=True)

@@ -1,6 +1,7 @@
 """SHA-256 against hashlib.
 
-Spec 4.1: a file's record is its SHA-256. Spec 6: the same bytes whatever the machine, so every kernel equals every other one bit for bit.
+contract: layer-checksum-record: a file's record is its SHA-256. contract: promise-reproducible: the same bytes whatever the machine, so
+every kernel equals every other one bit for bit.
 """
 
 from __future__ import annotations

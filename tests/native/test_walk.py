@@ -1,4 +1,4 @@
-"""The native walk against os.walk and the plain-Python order (spec 4.1, 4.2)."""
+"""The native walk against os.walk and the plain-Python order (contract: layer-order, xattr-bytes)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def walk(root: Path, threads: int = 3, **options: Any) -> Tree:
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_same_entries_in_tar_order(tmp_path: Path, threads: int) -> None:
-    """Spec 4.1: a directory's entry, its non-directories sorted by bytes, then its subdirectories."""
+    """contract: layer-order. A directory's entry, its non-directories sorted by bytes, then its subdirectories."""
     root = tmp_path / "tree"
     root.mkdir()
     trees.materialise(trees.random_tree(random.Random(11), 500), root)
@@ -47,7 +47,7 @@ def test_same_entries_in_tar_order(tmp_path: Path, threads: int) -> None:
 
 
 def test_a_link_names_the_root_but_none_below_is_followed(tmp_path: Path) -> None:
-    """Spec 2: "A symlink to a directory is followed, the tree inside never is"."""
+    """contract: config-layer-path. "A symlink to a directory is followed, the tree inside never is"."""
     (tmp_path / "tree" / "folder").mkdir(parents=True)
     (tmp_path / "tree" / "folder" / "file").write_text("")
     (tmp_path / "tree" / "link").symlink_to("folder")
@@ -60,7 +60,7 @@ def test_a_link_names_the_root_but_none_below_is_followed(tmp_path: Path) -> Non
 
 
 def test_problems_are_told(tmp_path: Path) -> None:
-    """Spec 4.1 (sockets, names of whiteouts), and a root that is none."""
+    """contract: layer-types (sockets, names of whiteouts), and a root that is none."""
     (tmp_path / ".wh.gone").write_text("")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "s"))
@@ -82,7 +82,7 @@ def test_stop_ends_a_walk(tmp_path: Path) -> None:
 
 
 def test_memory_of_an_entry(tmp_path: Path) -> None:
-    """Spec 6: at most 400 bytes an entry, measured on 30,000."""
+    """contract: promise-memory. At most 400 bytes an entry, measured on 30,000."""
     for number in range(30):
         (tmp_path / str(number)).mkdir()
         for name in range(1000):

@@ -1,4 +1,4 @@
-"""`-o oci-archive:` (spec 10): the layout as one tar, the same for the same image, whole or not there."""
+"""`-o oci-archive:` (contract: output-archive): the layout as one tar, the same for the same image, whole or not there."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_nobody_reads(config: clients.Document, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_sleeps_does_not_hold_off_a_signal(config: clients.Document, tmp_path: Path) -> None:
-    """Spec 6: a signal acts within half a second everywhere."""
+    """contract: cli-signals. A signal acts within half a second everywhere."""
     reader, writer = os.pipe()
     env = environment(TMPDIR=str(tmp_path))
     process = subprocess.Popen(command(Path("oci-archive:-")), stdin=subprocess.PIPE, env=env, stdout=writer, stderr=subprocess.PIPE)

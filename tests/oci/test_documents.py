@@ -1,4 +1,4 @@
-"""The documents of a layout, as anything that reads it will find them (spec 3)."""
+"""The documents of a layout, as anything that reads it will find them (contract: layout-documents)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def all_descriptors(layout: Path) -> list[clients.Document]:
 
 
 def test_full_image(build: Build, tree: Path) -> None:
-    """Spec 3: every key of the configuration in its place, `config` untouched, and the places in order."""
+    """contract: layout-documents, layout-created.
+    Every key of the configuration in its place, `config` untouched, and the places in order."""
     layout = build_at_epoch(build, {"annotations": {"of": "the index"}, "images": [{**FULL, "layer": str(tree)}]})
     index, manifest, config = clients.index_of(layout), clients.manifest_of(layout), image_config(layout)
     assert (index["schemaVersion"], index["mediaType"], index["annotations"]) == (2, MEDIA_TYPE + "index.v1+json", {"of": "the index"})
@@ -87,7 +88,7 @@ def test_full_image(build: Build, tree: Path) -> None:
 
 
 def test_original_keys_only(build: Build, tree: Path) -> None:
-    """Spec 3: "The config of an image that uses only the original's keys equals the original's, key for key"."""
+    """contract: layout-documents. "The config of an image that uses only the original's keys equals the original's, key for key"."""
     image: dict[str, Any] = {"os": "linux", "architecture": "amd64", "layer": str(tree)}
     layout = build_at_epoch(build, {"images": [image, {**image, "author": "me", "config": {}}]})
     diff_id = image_config(layout)["rootfs"]["diff_ids"][0]
@@ -102,7 +103,7 @@ def test_original_keys_only(build: Build, tree: Path) -> None:
 
 
 def test_image_without_layer(build: Build) -> None:
-    """Spec 3: "history entry: `empty_layer: true` without a layer"."""
+    """contract: layout-history. "history entry: `empty_layer: true` without a layer"."""
     layout = build_at_epoch(build, {"images": [{"os": "linux", "architecture": "amd64", "comment": "nothing"}]})
     assert clients.manifest_of(layout)["layers"] == []
     assert image_config(layout)["rootfs"] == {"type": "layers", "diff_ids": []}
@@ -110,14 +111,14 @@ def test_image_without_layer(build: Build) -> None:
 
 
 def test_no_images(build: Build) -> None:
-    """Spec 2: `images` defaults to none, with a warning."""
+    """contract: config-images. `images` defaults to none, with a warning."""
     result = build("compression: zstd\n")
     assert clients.index_of(result.output)["manifests"] == []
     assert "warning" in result.stderr
 
 
 def test_created_is_now_without_epoch(build: Build) -> None:
-    """Spec 3: "`created`: `%Y-%m-%dT%H:%M:%SZ` of SOURCE_DATE_EPOCH, else now"."""
+    """contract: layout-created. "`created`: `%Y-%m-%dT%H:%M:%SZ` of SOURCE_DATE_EPOCH, else now"."""
     layout = build({"images": [{"os": "linux", "architecture": "amd64"}]}).output
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", image_config(layout)["created"])
     assert image_config(layout)["created"] > CREATED
@@ -125,7 +126,8 @@ def test_created_is_now_without_epoch(build: Build) -> None:
 
 @pytest.mark.parametrize(("compression", "suffix"), [("zstd", "+zstd"), ("gzip", "+gzip"), ("disabled", "")])
 def test_descriptors(build: Build, tree: Path, compression: str, suffix: str) -> None:
-    """Spec 3: media types; "Descriptors: mediaType, digest, size, then platform, annotations"; every size and digest is right."""
+    """contract: layout-documents.
+    Media types; "Descriptors: mediaType, digest, size, then platform, annotations"; every size and digest is right."""
     images = [{**FULL, "layer": str(tree)}, {"os": "linux", "architecture": "amd64", "layer": str(tree)}]
     layout = build_at_epoch(build, {"compression": compression, "images": images})
     descriptors = all_descriptors(layout)
@@ -144,14 +146,14 @@ def test_descriptors(build: Build, tree: Path, compression: str, suffix: str) ->
 
 
 def test_json_is_compact(build: Build, tree: Path) -> None:
-    """Spec 3: "JSON is compact UTF-8 with a fixed key order, no trailing space"."""
+    """contract: layout-json. "JSON is compact UTF-8 with a fixed key order, no trailing space"."""
     layout = build_at_epoch(build, {"annotations": {"ä": "ö"}, "images": [{**FULL, "layer": str(tree)}]})
     for data in all_documents(layout):
         assert data == json.dumps(json.loads(data), separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def test_key_order_does_not_follow_the_configuration(build: Build, tree: Path) -> None:
-    """Spec 3: "a fixed key order": the image's own keys may stand in any."""
+    """contract: layout-json. "a fixed key order": the image's own keys may stand in any."""
     image = {**FULL, "layer": str(tree)}
     there = build_at_epoch(build, {"images": [image]})
     back = build_at_epoch(build, {"images": [dict(reversed(image.items()))]})
@@ -160,7 +162,7 @@ def test_key_order_does_not_follow_the_configuration(build: Build, tree: Path) -
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_readable_by_everyone(build: Build, tree: Path, umask: int) -> None:
-    """Spec 3: "files 0644, folders 0755, less umask"."""
+    """contract: layout-files. "files 0644, folders 0755, less umask"."""
     layout = build({"images": [{**FULL, "layer": str(tree)}]}, umask=umask).output
     for directory, _, files in os.walk(layout):
         assert stat.S_IMODE(os.stat(directory).st_mode) == 0o755 & ~umask
@@ -169,7 +171,7 @@ def test_readable_by_everyone(build: Build, tree: Path, umask: int) -> None:
 
 
 def test_nothing_on_standard_output(build: Build, tree: Path) -> None:
-    """Spec 1: "Standard output stays empty during a build"."""
+    """contract: cli-silence. "Standard output stays empty during a build"."""
     result = build({"images": [{**FULL, "layer": str(tree)}]}, args=["-v"])
     assert result.stdout == ""
     assert clients.index_of(result.output)["manifests"][0]["digest"] in result.stderr

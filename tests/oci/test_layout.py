@@ -1,4 +1,4 @@
-"""The layout on disk: all or nothing, whoever else writes there (spec 3)."""
+"""The layout on disk: all or nothing, whoever else writes there (contract: layout-atomic)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_commit(tmp_path: Path) -> None:
-    """Spec 3: `oci-layout`, `index.json`, blobs under their digest; files 0644, folders 0755, less umask."""
+    """contract: layout-files. `oci-layout`, `index.json`, blobs under their digest; files 0644, folders 0755, less umask."""
     output = tmp_path / "a" / "b"
     former = os.umask(0o027)
     try:
@@ -40,7 +40,7 @@ def test_commit(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
-    """Spec 3: a build that fails leaves the former index as it was and no temporary file; what it made goes away."""
+    """contract: layout-atomic. A build that fails leaves the former index as it was and no temporary file; what it made goes away."""
     with Layout(tmp_path / "new" / "folder") as layout:
         layout.add_document("application/x", b"{}")
     assert files(tmp_path) == []
@@ -73,7 +73,7 @@ def write(output: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "blobs", "blobs/sha256", "index.json", "oci-layout"])
 def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
-    """Spec 1: an error names the path; spec 3: a build that fails leaves nothing."""
+    """contract: cli-errors. An error names the path; contract: layout-atomic: a build that fails leaves nothing."""
     output = tmp_path / "output"
     blocked = output / name
     if name.startswith(("index", "oci")):
@@ -91,7 +91,7 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("sync", [True, False])
 def test_the_disk_has_the_blobs_before_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
-    """Spec 6: "an index that is there after a power loss names blobs that are whole"."""
+    """contract: layout-durable. "an index that is there after a power loss names blobs that are whole"."""
     done: list[str] = []
     flush, rename = os.fsync, os.replace
 
@@ -144,7 +144,7 @@ def carried(parent: Path, output: Path) -> Path:
 
 @pytest.mark.parametrize(("mode", "linked"), [(0o644, True), (0o444, True), (0o600, False), (0o666, False), (0o4777, False)])
 def test_a_carried_blob_is_the_same(tmp_path: Path, mode: int, linked: bool) -> None:
-    """Spec 3, 5: readable by everyone, shared with the parent only where nobody else can change it."""
+    """contract: layout-files, parent-carried. Readable by everyone, shared with the parent only where nobody else can change it."""
     parent = tmp_path / "parent"
     parent.write_bytes(os.urandom(3 << 20))
     parent.chmod(mode)
@@ -181,7 +181,7 @@ def leftover(
 
 
 def test_leftovers_are_cleared(tmp_path: Path) -> None:
-    """Spec 3: "the next build clears what a SIGKILL left"."""
+    """contract: layout-atomic. "the next build clears what a SIGKILL left"."""
     leftover(tmp_path)
     write(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["blobs", "index.json", "oci-layout"]
@@ -202,7 +202,7 @@ def test_leftovers_are_cleared(tmp_path: Path) -> None:
     ],
 )
 def test_what_looks_like_a_leftover_is_left_alone(tmp_path: Path, name: str, content: tuple[str, ...], mode: int) -> None:
-    """Spec 6: "Nothing that we did not make is removed"."""
+    """contract: layout-others-files. "Nothing that we did not make is removed"."""
     leftover(tmp_path, name, content, mode)
     before = files(tmp_path)
     write(tmp_path)
@@ -243,7 +243,7 @@ def test_hidden_directory_is_private(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spec 6: a signal acts within half a second everywhere. The lock is asked for again on a directory of another name."""
+    """contract: cli-signals. A signal acts within half a second everywhere. The lock is asked for again on a directory of another name."""
     seen: list[int] = []
     lock = fcntl.flock
 

@@ -1,4 +1,5 @@
-"""Files at paths that the user names (spec 1): replaced as a whole if regular, written to and never replaced otherwise."""
+"""Files at paths that the user names (contract: cli-user-files): replaced as a whole if regular, written to and never replaced
+otherwise."""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ def test_a_fifo_is_written_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_fifo_that_nobody_reads_can_be_given_up(tmp_path: Path, reads: bool) -> None:
-    """Spec 6: a signal acts within half a second everywhere."""
+    """contract: cli-signals. A signal acts within half a second everywhere."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     calls = 0
@@ -147,7 +148,7 @@ def test_standard_output_that_is_a_file_is_written_to(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_digestfile(tmp_path: Path, images: int) -> None:
-    """Spec 1: the digest of the index (or of the one manifest) and nothing else."""
+    """contract: cli-digestfile. The digest of the index (or of the one manifest) and nothing else."""
     config = {"images": [IMAGE, {**IMAGE, "architecture": "arm64"}][:images]}
     clients.run_build(config, tmp_path / "output", args=["--digestfile", str(tmp_path / "digest")], cwd=tmp_path)
     manifest = clients.index_of(tmp_path / "output")["manifests"][0]["digest"]

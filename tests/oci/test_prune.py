@@ -1,4 +1,4 @@
-"""`--prune` (spec 1): blobs of the output that the new index does not reach are removed, and nothing else ever is."""
+"""`--prune` (contract: cli-prune): blobs of the output that the new index does not reach are removed, and nothing else ever is."""
 
 from __future__ import annotations
 

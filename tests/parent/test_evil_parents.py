@@ -1,4 +1,4 @@
-"""Parents that clients read in different ways: with the new layer applied, every client has the tree (spec 4.4)."""
+"""Parents that clients read in different ways: with the new layer applied, every client has the tree (contract: diff-in-doubt)."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path, se
 
 
 def test_layer_holds_what_is_in_doubt(case: tuple[Path, Path, set[str]]) -> None:
-    """Spec 4.4: such a member "never counts as equal: the new layer holds the tree's entry"."""
+    """contract: diff-in-doubt. Such a member "never counts as equal: the new layer holds the tree's entry"."""
     layout, _, needed = case
     assert needed <= set(top_layer(layout))
 
@@ -167,7 +167,8 @@ def test_honest_parent_is_unchanged(tmp_path: Path) -> None:
 
 
 def test_trust(tmp_path: Path) -> None:
-    """Spec 4.4: a lying record is an error that names the member; `parent.trust` believes it, and without a layer nobody looks."""
+    """contract: diff-content-digest.
+    A lying record is an error that names the member; `parent.trust` believes it, and without a layer nobody looks."""
     tree = make_tree(tmp_path / "tree", {"f": GOOD})
     lying = ROOT + pax((b"freedesktopsdk.checksum.sha256", hashlib.sha256(GOOD).hexdigest().encode())) + file(b"f", EVIL) + END
     parent = hand_made(tmp_path / "parent", lying)
@@ -218,7 +219,7 @@ TIMES = [1_700_000_000_123_456_789, 1_712_345_678_999_999_999, 1_699_999_999_000
 
 
 def test_float_times(tmp_path: Path) -> None:
-    """Spec 4.4: "Times are compared to the precision that the parent's writer had", "modes of symlinks not at all"."""
+    """contract: diff-precision. "Times are compared to the precision that the parent's writer had", "modes of symlinks not at all"."""
     tree = make_tree(tmp_path / "tree", {"a": GOOD, "b": GOOD, "c": "a", "d": None})
     for name, time in zip(("a", "b", "c", "d"), TIMES, strict=True):
         os.utime(tree / name, ns=(0, time), follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""A layer against its parent: unpacked on top of it, it is the tree, and it holds no more than it must (spec 4.4)."""
+"""A layer against its parent: unpacked on top of it, it is the tree, and it holds no more than it must (contract: diff-round-trip)."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ build_options = st.fixed_dictionaries(
     epoch=st.sampled_from([None, None, EPOCH]),
 )
 def test_round_trip(items: list[trees.Item], rng: random.Random, times: int, options: list[dict[str, Any]], epoch: int | None) -> None:
-    """Spec 4.4: "unpack the parent, apply the new layer ..., and the result is the tree"."""
+    """contract: diff-round-trip, diff-whiteouts. "unpack the parent, apply the new layer ..., and the result is the tree"."""
     round_trip(items, rng, times, options, epoch)
 
 
@@ -309,7 +309,8 @@ def parts(path: str) -> list[str]:
     ],
 )
 def test_minimal(wide: tuple[Path, Path], tmp_path: Path, touch: Callable[[Path], None], expected: list[str]) -> None:
-    """Spec 4.4: what equals the parent is left out, "The root is always emitted", "one for a removed directory, none inside it"."""
+    """contract: diff-unchanged, diff-directories, diff-whiteouts.
+    What equals the parent is left out, "The root is always emitted", "one for a removed directory, none inside it"."""
     tree = tmp_path / "tree"
     subprocess.run(["cp", "-a", wide[0], tree], check=True)
     touch(tree)
@@ -338,7 +339,7 @@ def small(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_shared_parent_is_read_once(small: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spec 5: "A parent shared by several images is read once"."""
+    """contract: parent-read-once. "A parent shared by several images is read once"."""
     opened: list[str] = []
     pieces = source_module._pieces
 
@@ -358,7 +359,7 @@ def test_shared_parent_is_read_once(small: tuple[Path, Path], tmp_path: Path, mo
 
 
 def test_parent_without_layer(small: tuple[Path, Path], tmp_path: Path) -> None:
-    """Spec 3: "history entry: `empty_layer: true` without a layer"; the parent's config is not inherited."""
+    """contract: layout-history. "history entry: `empty_layer: true` without a layer"; the parent's config is not inherited."""
     layout = built(tmp_path / "layout", {**image_of(None, small[1]), "comment": "no more"}, compression="disabled")
     manifest, below = clients.manifest_of(layout), clients.manifest_of(small[1])
     assert manifest["layers"] == below["layers"]
@@ -373,7 +374,8 @@ def test_parent_without_layer(small: tuple[Path, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("recompress", [True, False])
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_recompress(small: tuple[Path, Path], tmp_path: Path, compression: str, recompress: bool) -> None:
-    """Spec 2: "`false`: carry them as they are"; spec 5: what has the target compression is carried byte for byte."""
+    """contract: parent-carried.
+    "`false`: carry them as they are"; contract: parent-carried: what has the target compression is carried byte for byte."""
     layout = built(tmp_path / "layout", image_of(small[0], small[1], recompress=recompress), compression=compression)
     ending = {"zstd": "+zstd", "gzip": "+gzip", "disabled": ""}[compression]
     below, above = (layer["mediaType"] for layer in clients.manifest_of(layout)["layers"])
@@ -384,7 +386,7 @@ def test_recompress(small: tuple[Path, Path], tmp_path: Path, compression: str, 
 
 
 def test_index_of_parent(small: tuple[Path, Path], tmp_path: Path) -> None:
-    """Spec 2: "which manifest of its index (default 0)"."""
+    """contract: parent-index. "which manifest of its index (default 0)"."""
     empty = tmp_path / "empty"
     empty.mkdir()
     both = built(tmp_path / "both", image_of(empty), image_of(small[0]))
@@ -393,7 +395,8 @@ def test_index_of_parent(small: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_output_into_the_layout_of_the_parent(small: tuple[Path, Path]) -> None:
-    """Spec 3: the layout that is replaced may be the one that is read; "Blobs of others in the layout are left alone"."""
+    """contract: layout-others-files.
+    The layout that is replaced may be the one that is read; "Blobs of others in the layout are left alone"."""
     tree, layout = small
     (tree / "new").write_text("new")
     before = clients.manifest_of(layout)
@@ -404,7 +407,7 @@ def test_output_into_the_layout_of_the_parent(small: tuple[Path, Path]) -> None:
 
 
 def test_digest_of_the_tree_is_believed(tmp_path: Path) -> None:
-    """Spec 4.4 with spec 2's `trust-checksum-xattrs`: the attribute decides, and the parent's record is what it is held against."""
+    """contract: diff-content-digest, xattr-checksum. The attribute decides, and the parent's record is what it is held against."""
     if "user" not in trees.abilities().xattrs:
         pytest.skip("no user.* extended attributes here")
     tree = tmp_path / "tree"
@@ -419,7 +422,7 @@ def test_digest_of_the_tree_is_believed(tmp_path: Path) -> None:
 
 
 def test_symlink_that_points_elsewhere(tmp_path: Path) -> None:
-    """Spec 4.4: the "link target" counts, when size and everything else are equal."""
+    """contract: diff-unchanged. The "link target" counts, when size and everything else are equal."""
     tree = tmp_path / "tree"
     tree.mkdir()
     layouts: list[Path] = []
@@ -453,7 +456,7 @@ def assert_client_unpacks(client: str, layout: Path, tree: Path, scratch: Path) 
 
 @pytest.mark.parametrize(("client", "compression"), CLIENTS)
 def test_client_unpacks_odd_change(tmp_path: Path, client: str, compression: str) -> None:
-    """Spec 4.4, the test that says it all, on odd trees."""
+    """contract: diff-round-trip. The test that says it all, on odd trees."""
     rng = random.Random(11)
     names = names_of(trees.random_tree(rng, 250))
     parent = built(tmp_path / "parent", image_of(on_disk(names, tmp_path / "before")), compression="zstd", trust_checksum_xattrs=False)
@@ -487,7 +490,7 @@ def debian_upgrade(debian_tree: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize(("client", "compression"), [CLIENTS[0], CLIENTS[2]])
 def test_client_unpacks_debian_upgrade(debian_upgrade: tuple[Path, Path], tmp_path: Path, client: str, compression: str) -> None:
-    """Spec 4.4, the test that says it all, on a real distribution; nothing that dpkg left alone is in the layer."""
+    """contract: diff-round-trip. The test that says it all, on a real distribution; nothing that dpkg left alone is in the layer."""
     parent, tree = debian_upgrade
     layout = built(tmp_path / "layout", image_of(tree, parent), compression=compression)
     names = top_layer(layout)

@@ -1,4 +1,5 @@
-"""Parents that other tools wrote are built upon; hostile ones are refused in one line, with nothing left behind (spec 5 and 6)."""
+"""Parents that other tools wrote are built upon; hostile ones are refused in one line, with nothing left behind (contract:
+parent-any-layout, promise-hostile-input)."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ BASE: Entries = [("d/", DIR, ""), ("d/a", REG, ""), ("d/b", REG, ""), ("./c", RE
     ],
 )
 def test_layers_of_the_parent(tmp_path: Path, layers: list[Entries], hidden: str) -> None:
-    """Spec 4.4: "names normalised ...; whiteouts of a layer touch only the layers below it, `.wh..wh..opq` first, wherever they stand".
+    """contract: diff-merge.
+    "names normalised ...; whiteouts of a layer touch only the layers below it, `.wh..wh..opq` first, wherever they stand".
 
     The tree is a directory `d` alone, so that the whiteouts are what the parent was taken to hold.
     """
@@ -91,9 +93,10 @@ def test_layers_of_the_parent(tmp_path: Path, layers: list[Entries], hidden: str
 
 @pytest.mark.parametrize("end", [b"", bytes(512), bytes(20 * 512)])
 def test_parent_without_checksums(tmp_path: Path, end: bytes) -> None:
-    """Spec 4.4: the digest is "else computed from the parent's tar", times agree "to the second if either side has only seconds".
+    """contract: diff-precision.
+    The digest is "else computed from the parent's tar", times agree "to the second if either side has only seconds".
 
-    Spec 5: "Any OCI layout", so also archives without an end, or with a long one.
+    contract: parent-any-archive: "Any OCI layout", so also archives without an end, or with a long one.
     """
     tree, stream = tmp_path / "tree", io.BytesIO()
     (tree / "d").mkdir(parents=True)
@@ -125,7 +128,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_hard_link_that_the_parent_lost(tmp_path: Path) -> None:
-    """Spec 4.4: the "set of hard-linked names" is what all layers of the parent leave of it."""
+    """contract: diff-unchanged. The "set of hard-linked names" is what all layers of the parent leave of it."""
     tree, stream = tmp_path / "tree", io.BytesIO()
     tree.mkdir()
     (tree / "kept").write_text("kept")
@@ -154,7 +157,7 @@ def child_of(parent: Path, tree: Path, **settings: Any) -> Path:
 @pytest.mark.clients
 @pytest.mark.parametrize("way", ["dir", "docker-archive", "docker-archive-of-two"])
 def test_skopeo_copies(tree: Path, tmp_path: Path, way: str) -> None:
-    """Spec 5: "Any OCI layout: written by ... skopeo", after detours through other formats."""
+    """contract: parent-any-layout. "Any OCI layout: written by ... skopeo", after detours through other formats."""
     ours = built(tmp_path / "ours", image_of(tree), compression="gzip")
     if way == "docker-archive-of-two":
         (tree / "new").write_text("new")
@@ -167,7 +170,7 @@ def test_skopeo_copies(tree: Path, tmp_path: Path, way: str) -> None:
 
 @pytest.mark.clients
 def test_docker_manifest(tree: Path, tmp_path: Path) -> None:
-    """Spec 5: "Docker v2s2 manifests and layers inside a layout are accepted and written out with OCI media types"."""
+    """contract: parent-any-layout. "Docker v2s2 manifests and layers inside a layout are accepted and written out with OCI media types"."""
     ours = built(tmp_path / "ours", image_of(tree), compression="gzip")
     between = tmp_path / "between"
     skopeo("--format", "v2s2", f"oci:{ours}:latest", f"dir:{between}")
@@ -185,7 +188,7 @@ def test_docker_manifest(tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.clients
 def test_umoci_image(tree: Path, tmp_path: Path) -> None:
-    """Spec 5: "Any OCI layout: written by ... umoci": several layers, of `insert` and of `repack` with whiteouts."""
+    """contract: parent-any-layout. "Any OCI layout: written by ... umoci": several layers, of `insert` and of `repack` with whiteouts."""
     clients.need_root()
     umoci, theirs, bundle = clients.need("umoci"), tmp_path / "theirs", tmp_path / "bundle"
     clients.run(umoci, "init", "--layout", theirs)
@@ -203,7 +206,7 @@ def test_umoci_image(tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.clients
 def test_buildah_image(tree: Path, tmp_path: Path) -> None:
-    """Spec 5: "Any OCI layout: written by ... podman", whose storage and build library buildah shares."""
+    """contract: parent-any-layout. "Any OCI layout: written by ... podman", whose storage and build library buildah shares."""
     clients.need_root()
     buildah = (clients.need("buildah"), "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"), "--storage-driver", "vfs")
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(tmp_path)}
@@ -234,7 +237,7 @@ def platform_image(layout: Path, tar: bytes, **platform: str) -> clients.Documen
     ],
 )
 def test_nested_index(tmp_path: Path, wanted: dict[str, str], index: int) -> None:
-    """Spec 5: "A nested index resolves to the manifest of the image's platform"."""
+    """contract: parent-any-layout. "A nested index resolves to the manifest of the image's platform"."""
     theirs, empty = tmp_path / "theirs", tmp_path / "empty"
     empty.mkdir()
     platforms = [
@@ -259,7 +262,7 @@ def test_nested_index(tmp_path: Path, wanted: dict[str, str], index: int) -> Non
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
 def test_layers_of_every_kind(tmp_path: Path, compression: str, algorithm: str) -> None:
-    """Spec 5: layers in the target compression are carried "with their descriptor's annotations", others recompressed."""
+    """contract: parent-carried. Layers in the target compression are carried "with their descriptor's annotations", others recompressed."""
     theirs, empty = tmp_path / "theirs", tmp_path / "empty"
     empty.mkdir()
     # the last is the layer that Docker writes for a step that changes nothing
@@ -285,7 +288,7 @@ def test_layers_of_every_kind(tmp_path: Path, compression: str, algorithm: str) 
 
 
 def test_private_blob_is_copied(tmp_path: Path) -> None:
-    """Spec 3: "readable by everyone (files 0644 ...)", so a blob that is not cannot be carried as a link."""
+    """contract: layout-files. "readable by everyone (files 0644 ...)", so a blob that is not cannot be carried as a link."""
     parent = hand_made(tmp_path / "parent", TAR)
     blob = parent / "blobs" / diff_id(TAR).replace(":", "/")
     blob.chmod(0o600)
@@ -302,7 +305,7 @@ def real_documents() -> list[Path]:
 
 
 def test_real_documents_build_as_a_chain(tree: Path, tmp_path: Path) -> None:
-    """Spec 2: every document that projects really use builds, each upon what the former one built."""
+    """contract: config-real-documents. Every document that projects really use builds, each upon what the former one built."""
     parent = hand_made(tmp_path / "parent", TAR)
     for number, document in enumerate(real_documents()):
         text = re.sub(r"%\{[^}]*\}|\$\([^)]*\)", "word", document.read_text().replace("%{go-arch}", "amd64"))
@@ -315,7 +318,8 @@ def test_real_documents_build_as_a_chain(tree: Path, tmp_path: Path) -> None:
 
 
 def test_archive_without_its_last_padding(tmp_path: Path) -> None:
-    """Spec 5: what `umoci insert` (0.4.7) writes ends with the last byte of its last file, and Go's reader takes it."""
+    """contract: parent-any-archive.
+    What `umoci insert` (0.4.7) writes ends with the last byte of its last file, and Go's reader takes it."""
     (tmp_path / "empty").mkdir()
     tar = tar_of(("file", REG, "")).getvalue()[: 512 + len("file")]
     assert top_layer(built(tmp_path / "layout", image_of(tmp_path / "empty", hand_made(tmp_path / "parent", tar)))) == [".", "./.wh.file"]
@@ -362,7 +366,8 @@ def broken_documents() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("says", "change"), list(broken_documents()))
 def test_broken_manifest(refused: Callable[..., str], tmp_path: Path, says: str, change: Callable[[clients.Document], None]) -> None:
-    """Spec 5: "A digest is checked for its form before it becomes a path", every blob "is verified"; spec 6, "one clear error"."""
+    """contract: parent-verified. "A digest is checked for its form before it becomes a path", every blob "is verified"; contract:
+    promise-hostile-input, "one clear error"."""
     parent = hand_made(tmp_path / "parent", TAR)
     document = clients.manifest_of(parent)
     change(document)
@@ -409,7 +414,8 @@ def tamper(path: Path) -> None:
 )
 @pytest.mark.parametrize("which", ["manifest", "config", "layer"])
 def test_spoilt_blob(refused: Callable[..., str], tmp_path: Path, which: str, spoil: Callable[[Path], None]) -> None:
-    """Spec 5: "Every blob that is read is verified (size and sha256/sha512)", and one that is no file is never waited for."""
+    """contract: parent-verified.
+    "Every blob that is read is verified (size and sha256/sha512)", and one that is no file is never waited for."""
     parent = hand_made(tmp_path / "parent", TAR)
     manifest = clients.manifest_of(parent)
     digest = {
@@ -437,7 +443,7 @@ FILE = archives.header(b"f", size=4) + archives.padded(b"text")
     ],
 )
 def test_broken_stream(tmp_path: Path, stream: bytes, kind: str) -> None:
-    """Spec 6: "Truncated or corrupt archives", whether they are carried or recompressed."""
+    """contract: promise-hostile-input. "Truncated or corrupt archives", whether they are carried or recompressed."""
     parent, empty = tmp_path / "parent", tmp_path / "empty"
     empty.mkdir()
     put_index(parent, put_manifest(parent, [put(parent, stream, LAYER + kind)], [diff_id(TAR)]))
@@ -465,7 +471,8 @@ def test_broken_stream(tmp_path: Path, stream: bytes, kind: str) -> None:
     ],
 )
 def test_broken_archive(tmp_path: Path, says: str, tar: bytes) -> None:
-    """Spec 6: "absurd pax records, link loops: one clear error, nothing written outside the output"; links through links are harmless."""
+    """contract: promise-hostile-input.
+    "absurd pax records, link loops: one clear error, nothing written outside the output"; links through links are harmless."""
     (tmp_path / "empty").mkdir()
     parent = hand_made(tmp_path / "parent", TAR, tar)
     with pytest.raises(ParentError, match=says) as caught:
@@ -475,7 +482,7 @@ def test_broken_archive(tmp_path: Path, says: str, tar: bytes) -> None:
 
 
 def test_wrong_diff_id(tmp_path: Path) -> None:
-    """Spec 5: "the diff_id is verified on the way"."""
+    """contract: parent-verified. "the diff_id is verified on the way"."""
     (tmp_path / "empty").mkdir()
     parent = tmp_path / "parent"
     put_index(parent, put_manifest(parent, [put(parent, TAR, LAYER)], [diff_id(b"")]))
@@ -485,7 +492,7 @@ def test_wrong_diff_id(tmp_path: Path) -> None:
 
 
 def test_symlink_loop_is_an_entry_like_others(tmp_path: Path) -> None:
-    """Spec 6: "link loops": symbolic links are held against the tree, never followed."""
+    """contract: promise-hostile-input. "link loops": symbolic links are held against the tree, never followed."""
     (tmp_path / "empty").mkdir()
     parent = hand_made(tmp_path / "parent", tar_of(("a", tarfile.SYMTYPE, "b"), ("b", tarfile.SYMTYPE, "a"), ("a/x", REG, "")).getvalue())
     assert top_layer(built(tmp_path / "layout", image_of(tmp_path / "empty", parent))) == [".", "./.wh.a", "./.wh.b"]
@@ -493,7 +500,8 @@ def test_symlink_loop_is_an_entry_like_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(1, 1), (10**9, 1), (-1, 2)])
 def test_index_out_of_range(tmp_path: Path, number: int, status: int) -> None:
-    """Spec 1: exit status 1 for a parent that has no such image, 2 for a number that none can have; an error is one line and a hint."""
+    """contract: cli-exit-status.
+    Exit status 1 for a parent that has no such image, 2 for a number that none can have; an error is one line and a hint."""
     parent = hand_made(tmp_path / "parent", TAR)
     document = {"images": [image_of(None, parent, index=number)]}
     result = clients.run_build(document, tmp_path / "output", cwd=tmp_path, check=False)
@@ -527,7 +535,8 @@ def mutations(document: Any) -> Iterator[Any]:
 
 
 def test_documents_of_wrong_types(tmp_path: Path) -> None:
-    """Spec 6: a parent is untrusted: whatever its documents hold is accepted or refused in words, and what is accepted gives an image."""
+    """contract: promise-hostile-input.
+    A parent is untrusted: whatever its documents hold is accepted or refused in words, and what is accepted gives an image."""
     parent, layer = tmp_path / "parent", tmp_path / "empty"
     layer.mkdir()
     rich: clients.Document = {"annotations": {"a": "b"}, "platform": {"os": "linux", "architecture": "amd64", "variant": "v8"}}
@@ -626,7 +635,7 @@ def deep_names() -> Iterator[bytes]:
     ],
 )
 def test_bombs(tmp_path: Path, archive: Callable[[], Iterable[bytes]], says: str, most: int) -> None:
-    """Spec 6: "decompression bombs against the walk's memory"."""
+    """contract: promise-hostile-input. "decompression bombs against the walk's memory"."""
     (tmp_path / "empty").mkdir()
     parent, pack, digest = tmp_path / "parent", functools.cache(COMPRESS["+zstd"]), hashlib.sha256()
     blob = b""
@@ -641,7 +650,7 @@ def test_bombs(tmp_path: Path, archive: Callable[[], Iterable[bytes]], says: str
 
 
 def test_many_layers_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spec 6: "Bounded memory", however many layers there are."""
+    """contract: promise-memory. "Bounded memory", however many layers there are."""
     monkeypatch.setattr(parent_lower, "_TABLE_LIMIT", 8 << 20)
     (tmp_path / "empty").mkdir()
     tars = [archives.pax((b"SCHILY.xattr.user.a", bytes(3 << 20))) + archives.header(b"%d" % number) for number in range(8)]

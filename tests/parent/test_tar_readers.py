@@ -1,4 +1,4 @@
-"""Our reader of archives against Go's archive/tar, which all container clients use (spec 4.4: a member that clients may read otherwise)."""
+"""Our reader of archives against Go's archive/tar, which all container clients use (contract: diff-in-doubt)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spec 7.2: which components share a layer: cheap, sticky, learning, and the same for every order of the input."""
+"""contract: split-plan. Which components share a layer: cheap, sticky, learning, and the same for every order of the input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYERS = st.integers(1, 12)
 
 
 def cost(layers: Sequence[Sequence[int]], sizes: Sequence[int], chances: Sequence[float]) -> float:
-    """The formula of spec 7.2, as it stands there."""
+    """The expected bytes of an update (contract: split-plan)."""
     return sum(sum(sizes[i] for i in layer) * (1 - math.prod(1 - chances[i] for i in layer)) for layer in layers)
 
 

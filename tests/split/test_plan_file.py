@@ -1,4 +1,4 @@
-"""Spec 7.2: a plan in a file and in annotations: the same when read again, and one clear error where it is broken."""
+"""contract: split-plan-file. A plan in a file and in annotations: the same when read again, and one clear error where it is broken."""
 
 from __future__ import annotations
 

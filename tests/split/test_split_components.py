@@ -1,4 +1,4 @@
-"""Who owns a file (spec 7.1): maps, attributes, paths, hard links, and what nobody claims."""
+"""Who owns a file (contract: split-components): maps, attributes, paths, hard links, and what nobody claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section `split` (spec 7): what it may say, and what is wrong with it, where it stands."""
+"""The section `split` (contract: split-config): what it may say, and what is wrong with it, where it stands."""
 
 from __future__ import annotations
 

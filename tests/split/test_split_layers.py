@@ -1,4 +1,5 @@
-"""Images of many layers, built by the command: what they hold, what an update changes, what is said of them (spec 7.3)."""
+"""Images of many layers, built by the command: what they hold, what an update changes, what is said of them (contract: split-layers,
+split-stable, split-told)."""
 
 from __future__ import annotations
 
@@ -98,7 +99,7 @@ def config_of(layout: Path) -> clients.Document:
     most=st.integers(1, 6),
 )
 def test_layers_unpack_to_the_tree(items: list[trees.Item], rng: random.Random, epoch: int | None, most: int) -> None:
-    """Spec 7.3: "Unpacked by any client, the image equals the tree"; 7: at most `max-layers`; 6: the same bytes for any -j."""
+    """contract: split-layers. "Unpacked by any client, the image equals the tree"; at most `max-layers`; the same bytes for any -j."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, "tree")
         root.mkdir()
@@ -118,7 +119,7 @@ def test_layers_unpack_to_the_tree(items: list[trees.Item], rng: random.Random, 
 @settings(max_examples=15)
 @given(items=trees.trees(whiteout_names=False), rng=st.randoms(use_true_random=False), epoch=st.sampled_from([None, EPOCH]))
 def test_layers_upon_a_parent(items: list[trees.Item], rng: random.Random, epoch: int | None) -> None:
-    """Spec 7: `split` packs "what it changes on top of its parent"."""
+    """contract: split-layers. `split` packs "what it changes on top of its parent"."""
     with tempfile.TemporaryDirectory() as scratch:
         before, root = Path(scratch, "before"), Path(scratch, "tree")
         before.mkdir()
@@ -135,7 +136,8 @@ def test_layers_upon_a_parent(items: list[trees.Item], rng: random.Random, epoch
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_many_layers_of_an_odd_tree(odd_tree: Path, tmp_path: Path, compression: str) -> None:
-    """Spec 7.3: "one tar, one frame or member, made in parallel with the others"; some of several blocks, most of a few bytes."""
+    """contract: split-layers.
+    "one tar, one frame or member, made in parallel with the others"; some of several blocks, most of a few bytes."""
     for number in range(3):
         (odd_tree / f"large-{number}").write_bytes(random.Random(number).randbytes(9 << 20))
     components = [{"file": os.fspath(random_map(random.Random(1), odd_tree, tmp_path / "map", 60))}]
@@ -150,7 +152,7 @@ def test_many_layers_of_an_odd_tree(odd_tree: Path, tmp_path: Path, compression:
 @pytest.mark.clients
 @pytest.mark.parametrize("epoch", [None, EPOCH])
 def test_umoci(odd_tree: Path, tmp_path: Path, epoch: int | None) -> None:
-    """Spec 7.3, with hard links across components, odd names, devices, capabilities and empty directories."""
+    """contract: split-layers. With hard links across components, odd names, devices, capabilities and empty directories."""
     components = [{"file": os.fspath(random_map(random.Random(2), odd_tree, tmp_path / "map", 20))}]
     built(split_config(odd_tree, components), tmp_path / "layout", epoch=epoch)
     unpacked = clients.umoci_unpack(tmp_path / "layout", tmp_path / "bundle")
@@ -158,7 +160,7 @@ def test_umoci(odd_tree: Path, tmp_path: Path, epoch: int | None) -> None:
 
 
 def test_gnu_tar(odd_tree: Path, tmp_path: Path) -> None:
-    """Spec 7.3: the layers, extracted one over the other."""
+    """contract: split-layers. The layers, extracted one over the other."""
     clients.need_root()
     components = [{"file": os.fspath(random_map(random.Random(3), odd_tree, tmp_path / "map", 20))}]
     built(split_config(odd_tree, components), tmp_path / "layout", epoch=EPOCH)
@@ -210,7 +212,7 @@ def differing(root: Path, tmp_path: Path, epoch: int | None, change: Any) -> lis
 
 @pytest.mark.parametrize("epoch", [None, EPOCH])
 def test_a_changed_file_changes_its_layer(root: Path, tmp_path: Path, epoch: int | None) -> None:
-    """Spec 7: "a layer whose files did not change keeps its digest"."""
+    """contract: split-stable. "a layer whose files did not change keeps its digest"."""
 
     def change() -> None:
         (root / "usr/bin/file-b").write_text("another text")
@@ -221,7 +223,7 @@ def test_a_changed_file_changes_its_layer(root: Path, tmp_path: Path, epoch: int
 
 @pytest.mark.parametrize("epoch", [None, EPOCH])
 def test_a_replaced_file_changes_two_layers_at_most(root: Path, tmp_path: Path, epoch: int | None) -> None:
-    """Spec 7.3: without an epoch the time of the directory is in the last small layer, with one nowhere."""
+    """contract: split-stable. Without an epoch the time of the directory is in the last small layer, with one nowhere."""
 
     def change() -> None:
         (root / "usr/bin/new").write_text("another text")
@@ -234,13 +236,13 @@ def test_a_replaced_file_changes_two_layers_at_most(root: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("epoch", [None, EPOCH])
 def test_a_touched_directory(root: Path, tmp_path: Path, epoch: int | None) -> None:
-    """Spec 7.3: "a shared directory's time would spoil every layer at each touch"."""
+    """contract: split-directories. "a shared directory's time would spoil every layer at each touch"."""
     differs = differing(root, tmp_path, epoch, lambda: os.utime(root / "usr", (7, 7)))
     assert differs == [False] * 4 + [True] * (epoch is None)
 
 
 def test_one_layer_without_an_epoch(root: Path, tmp_path: Path) -> None:
-    """Spec 7: `max-layers: 1` is one layer: there is none to share a directory with."""
+    """contract: split-directories. `max-layers: 1` is one layer: there is none to share a directory with."""
     built(split_config(root, letters(), most=1), tmp_path / "layout", epoch=None)
     assert clients.layer_tars(tmp_path / "layout") == [oracles.expected_tar(root, trust_checksum_xattrs=False)]
 
@@ -249,7 +251,8 @@ def test_one_layer_without_an_epoch(root: Path, tmp_path: Path) -> None:
 
 
 def test_history_and_annotations(root: Path, tmp_path: Path) -> None:
-    """Spec 7.3: "`config.history` has an entry for each layer; its comment names the components"; 7.2: the layout remembers the plan."""
+    """contract: split-told.
+    "`config.history` has an entry for each layer; its comment names the components"; the layout remembers the plan."""
     built(split_config(root, letters()), tmp_path / "layout", epoch=None)
     config, layers = config_of(tmp_path / "layout"), clients.manifest_of(tmp_path / "layout")["layers"]
     comments = [entry["comment"] for entry in config["history"]]
@@ -280,7 +283,8 @@ def test_history_of_many_components(tmp_path: Path) -> None:
 
 
 def test_plan_file_and_metrics(root: Path, tmp_path: Path, build: Build) -> None:
-    """Spec 7: `plan` is written, relative to the current directory; `--metrics` and `-v` say layers, components, unclaimed bytes."""
+    """contract: split-told.
+    `plan` is written, relative to the current directory; `--metrics` and `-v` say layers, components, unclaimed bytes."""
     config = split_config(root, letters("ab"), plan="layers.json")
     done = build(config, args=["-v", "--metrics", "metrics.json"], cwd=tmp_path, env={"SOURCE_DATE_EPOCH": "5"})
     plan = json.loads((tmp_path / "layers.json").read_bytes())
@@ -298,7 +302,7 @@ def test_plan_file_and_metrics(root: Path, tmp_path: Path, build: Build) -> None
 
 
 def test_plan_does_not_depend_on_the_epoch(root: Path, tmp_path: Path) -> None:
-    """Spec 7.2: "independent of SOURCE_DATE_EPOCH, `-j`, readdir order"."""
+    """contract: split-plan. "independent of SOURCE_DATE_EPOCH, `-j`, readdir order"."""
     plans = set()
     for number, epoch in enumerate((None, 0, EPOCH)):
         plan = tmp_path / f"plan-{number}"
@@ -308,14 +312,14 @@ def test_plan_does_not_depend_on_the_epoch(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_plan_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
-    """Spec 1: known before the build; nothing is written."""
+    """contract: cli-user-files. Known before the build; nothing is written."""
     with pytest.raises(OutputError, match="no file can be written here"):
         built(split_config(root, letters(), plan=os.fspath(tmp_path / "missing" / "plan")), tmp_path / "layout", epoch=None)
     assert not (tmp_path / "layout").exists()
 
 
 def test_more_layers_than_docker_loads(tmp_path: Path) -> None:
-    """Spec 7: "a warning when the image passes 127 in all"."""
+    """contract: split-told. "a warning when the image passes 127 in all"."""
     root = tmp_path / "tree"
     root.mkdir()
     for number in range(128):
@@ -329,7 +333,7 @@ def test_more_layers_than_docker_loads(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("user" not in trees.abilities().xattrs, reason="no user.* extended attributes here")
 def test_attributes_that_are_instructions(root: Path, tmp_path: Path) -> None:
-    """Spec 7.1: "While this source is on, both attributes are instructions and are not written into the layer"."""
+    """contract: split-instructions. "While this source is on, both attributes are instructions and are not written into the layer"."""
     os.setxattr(root / "usr", "user.component", b"all")
     os.setxattr(root / "usr/bin/file-a", "user.update-interval", b"daily")
 
@@ -342,7 +346,7 @@ def test_attributes_that_are_instructions(root: Path, tmp_path: Path) -> None:
 
 
 def test_most_layers_are_verified(tmp_path: Path) -> None:
-    """Spec 7: up to 499 layers; each takes little memory where it is read again."""
+    """contract: split-layers, promise-memory. Up to 499 layers; each takes little memory where it is read again."""
     root = tmp_path / "tree"
     root.mkdir()
     for number in range(499):

@@ -1,4 +1,4 @@
-"""The data bases of packages (spec 7.1): dpkg, distroless, apk, alpm and rpm, whole and broken."""
+"""The data bases of packages (contract: split-packages): dpkg, distroless, apk, alpm and rpm, whole and broken."""
 
 from __future__ import annotations
 

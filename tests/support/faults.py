@@ -116,7 +116,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 @contextlib.contextmanager
 def unharmed(output: Path) -> Iterator[None]:
-    """Section 3: a build that fails leaves the output as it was, and no temporary file."""
+    """contract: layout-atomic. A build that fails leaves the output as it was, and no temporary file."""
     before = snapshot(output)
     yield
     assert snapshot(output) == before

@@ -100,7 +100,7 @@ def mutated(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def check_document(data: bytes) -> BuildConfig | None:
-    """Spec 2: a configuration or a ConfigError (None), in bounded time, and every line of it one line."""
+    """contract: config-problems-together. A configuration or a ConfigError (None), in bounded time, and every line of it one line."""
     began = time.process_time()
     config = None
     try:
@@ -126,7 +126,7 @@ def documents(seed: int, keep: Path) -> None:
 
 
 def random_trees(seed: int, keep: Path) -> None:
-    """Spec 4.1: the layer is what tarfile writes."""
+    """contract: layer-tar. The layer is what tarfile writes."""
     rng = random.Random(seed)
     tree = keep / "tree"
     tree.mkdir()
@@ -138,7 +138,7 @@ def random_trees(seed: int, keep: Path) -> None:
 
 
 def round_trips(seed: int, keep: Path) -> None:
-    """Spec 4.4: the parent with the layer on top is the tree."""
+    """contract: diff-round-trip. The parent with the layer on top is the tree."""
     rng = random.Random(seed)
     options: list[dict[str, Any]] = [{"compression": rng.choice(COMPRESSIONS)} for _ in range(rng.randint(2, 3))]
     with mock.patch.object(tempfile, "tempdir", str(keep)):
@@ -227,7 +227,7 @@ def spoil(rng: random.Random, layout: Path) -> None:
 
 
 def parents(seed: int, keep: Path) -> None:
-    """Spec 6: an untrusted parent is refused in one line, or built upon; nothing is written outside the output."""
+    """contract: promise-hostile-input. An untrusted parent is refused in one line, or built upon; nothing is written outside the output."""
     rng = random.Random(seed)
     tree, parent, output = keep / "tree", keep / "parent", keep / "deep" / "er" / "output"
     tree.mkdir()

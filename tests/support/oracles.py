@@ -1,6 +1,6 @@
 """Plain-Python twins of what the native code does: slow, short, and built on the standard library's own tarfile.
 
-`write_expected_tar` is the layer that a directory must become (spec 4.1-4.3). `tree_model` and `apply_layer` read a
+`write_expected_tar` is the layer that a directory must become (contract: layer-tar). `tree_model` and `apply_layer` read a
 directory and a layer into the same in-memory model, and `compare` lists where two models differ.
 """
 
@@ -32,7 +32,7 @@ def text(name: bytes) -> str:
 
 
 def is_excluded(name: str) -> bool:
-    """Whether spec 4.2 leaves the extended attribute NAME out."""
+    """Whether the extended attribute NAME is left out (contract: xattr-left-out)."""
     return name in (CHECKSUM, "security.selinux", "system.nfs4_acl") or name.startswith(("trusted.overlay.", "user.overlay."))
 
 
@@ -56,7 +56,7 @@ def file_sha256(path: bytes) -> str:
 
 
 def walk_order(root: str | bytes | Path) -> Iterator[tuple[bytes, bytes]]:
-    """(emitted name, path) of everything in ROOT in the order of spec 4.1, sockets included; directories without the closing slash."""
+    """(emitted name, path) of everything in ROOT, in order, sockets included; no closing slashes (contract: layer-order)."""
     waiting = [(b".", os.path.join(os.fsencode(root), b""))]
     while waiting:
         name, path = waiting.pop()
@@ -116,7 +116,8 @@ def write_expected_tar(
     trust_checksum_xattrs: bool = False,
     hardlinks: str = "preserve",
 ) -> None:
-    """Write the layer of ROOT without a parent to OUT, by spec 4.1-4.3; the options are those of the configuration."""
+    """Write the layer of ROOT without a parent to OUT; the options are those of the configuration (contract: layer-tar, xattr-bytes,
+    hardlink-first-name)."""
     first_names: dict[tuple[int, int], bytes] = {}
     for name, path in walk_order(root):
         status = os.lstat(path)

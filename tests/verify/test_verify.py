@@ -1,4 +1,4 @@
-"""Spec 1: `build-oci verify` recomputes everything and lists every mismatch; for layouts of any builder."""
+"""contract: cli-verify. `build-oci verify` recomputes everything and lists every mismatch; for layouts of any builder."""
 
 from __future__ import annotations
 

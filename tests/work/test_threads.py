@@ -82,7 +82,7 @@ def lower_of(root: Path) -> Lower:
 
 
 def test_diffs_upon_one_lower(root: Path) -> None:
-    """Spec 5: "A parent shared by several images is read once": so their diffs read one table at once."""
+    """contract: parent-read-once. "A parent shared by several images is read once": so their diffs read one table at once."""
     lower = lower_of(root)
     before = walked(root)
     (root / "added").write_text("new")
@@ -120,7 +120,7 @@ def packed(plan: Plan, threads: int) -> bytes:
 
 
 def test_packing(root: Path) -> None:
-    """Spec 4.1, from eight threads that take segments of one plan."""
+    """contract: layer-tar. From eight threads that take segments of one plan."""
     expected = oracles.expected_tar(root, trust_checksum_xattrs=False)
     for _ in range(5):
         plan = Plan(Partition(walked(root)), epoch=None, kernel=KERNEL, segment_size=1 << 14)
@@ -129,7 +129,8 @@ def test_packing(root: Path) -> None:
 
 
 def test_builds_in_one_process(root: Path, tmp_path: Path) -> None:
-    """Spec 6: the same bytes, whatever else goes on in the process; builds into one output do not disturb each other either."""
+    """contract: promise-reproducible, layout-many-builds.
+    The same bytes, whatever else goes on in the process; builds into one output do not disturb each other either."""
     parent = built(tmp_path / "parent", image_of(root), epoch=1, trust_checksum_xattrs=False)
     (root / "added").write_text("new")
 
