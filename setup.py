@@ -29,6 +29,7 @@ KERNELS: dict[str, list[str]] = {
     "zstd": ["join/zstd_sequences.c", "join/zstd_frame.c"],
     "sha256": SHA256,
     "lower": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", *SHA256],
+    "compare": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "compare/compare.c", *SHA256],
     "diff": [*TREE, *CONTENT, "parent/lower.c", "parent/diff.c"],
     "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c"],
     "tar": [*TREE, *CONTENT, "tar/header.c", "pack/partition.c", "pack/pack.c", "pack/recipe.c"],

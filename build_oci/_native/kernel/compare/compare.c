@@ -1,0 +1,485 @@
+#include "compare.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char WHITEOUT[] = ".wh.";
+static const char OPAQUE[] = ".wh..wh..opq";
+
+enum {
+    WHITEOUT_SIZE = sizeof WHITEOUT - 1,
+    LOOKS = 1 << 14,  /* names that one call of a walk looks at */
+    MOST_CHAIN = 64,  /* occurrences of one name that are looked through: hostile images may have thousands */
+    MOST_LINKS = 8,   /* hard links that lead to hard links */
+};
+
+/* The layers of one side that have been added: the first and the last occurrence of each, and how many there are. */
+typedef struct layer_list {
+    occurrence *first, *last;
+    size_t count;
+} layer_list;
+
+struct compare {
+    compare_node root;
+    arena arena;
+    compare_node **slots; /* open addressing by (parent, name); NULL is free; nothing is ever removed */
+    size_t mask, used, memory_limit;
+    layer_list *layers[COMPARE_SIDES];
+    size_t layers_count[COMPARE_SIDES], layers_capacity[COMPARE_SIDES];
+    uint64_t *weights; /* for compare_counterpart(): one for each old layer */
+    int complete[COMPARE_SIDES];
+    int side; /* of the layer that is being added */
+    uint32_t layer;
+    const char *directory_name; /* the directory of the member before: members of one directory follow each other */
+    size_t directory_size;
+    compare_node *directory;
+    /* the walk over all names */
+    compare_node *at;
+    int everything;
+    /* the walk over a layer: first what it has, then what its counterpart has besides */
+    const occurrence *at_new, *at_old;
+    uint32_t new_layer, old_layer;
+};
+
+compare *compare_new(size_t memory_limit, int old_complete, int new_complete)
+{
+    compare *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->memory_limit = memory_limit;
+    c->complete[COMPARE_OLD] = old_complete;
+    c->complete[COMPARE_NEW] = new_complete;
+    c->mask = 1023;
+    c->slots = calloc(c->mask + 1, sizeof *c->slots);
+    if (!c->slots) {
+        free(c);
+        return NULL;
+    }
+    c->root.name = "";
+    return c;
+}
+
+void compare_free(compare *c)
+{
+    arena_release(&c->arena);
+    for (int side = 0; side < COMPARE_SIDES; side++)
+        free(c->layers[side]);
+    free(c->weights);
+    free(c->slots);
+    free(c);
+}
+
+/* ---- names */
+
+static uint32_t hash_of(const compare_node *parent, const char *name, size_t size)
+{
+    uint64_t hash = 0xcbf29ce484222325u ^ ((uint64_t)(uintptr_t)parent >> 4) * 0x9e3779b97f4a7c15u;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
+    return (uint32_t)(hash ^ hash >> 32);
+}
+
+static compare_node *find(const compare *c, const compare_node *parent, const char *name, size_t size, uint32_t hash)
+{
+    for (size_t slot = hash & c->mask; c->slots[slot]; slot = (slot + 1) & c->mask) {
+        compare_node *node = c->slots[slot];
+        if (node->hash == hash && node->parent == parent && node->name_size == size && !memcmp(node->name, name, size))
+            return node;
+    }
+    return NULL;
+}
+
+static int grow(compare *c)
+{
+    if (c->arena.held + (c->mask + 1) * sizeof *c->slots > c->memory_limit)
+        return -1;
+    if (2 * (c->used + 1) <= c->mask)
+        return 0;
+    size_t mask = 2 * c->mask + 1;
+    compare_node **slots = calloc(mask + 1, sizeof *slots);
+    if (!slots)
+        return -1;
+    for (size_t i = 0; i <= c->mask; i++) {
+        if (!c->slots[i])
+            continue;
+        size_t slot = c->slots[i]->hash & mask;
+        while (slots[slot])
+            slot = (slot + 1) & mask;
+        slots[slot] = c->slots[i];
+    }
+    free(c->slots);
+    c->slots = slots;
+    c->mask = mask;
+    return 0;
+}
+
+/* The child NAME of PARENT, made if it is missing. NULL without memory. */
+static compare_node *child_of(compare *c, compare_node *parent, const char *name, size_t size)
+{
+    uint32_t hash = hash_of(parent, name, size);
+    compare_node *node = find(c, parent, name, size, hash);
+    if (node)
+        return node;
+    if (grow(c) || !(node = arena_take(&c->arena, sizeof *node)))
+        return NULL;
+    *node = (compare_node){.parent = parent, .next = parent->child, .name = name, .name_size = (uint32_t)size, .hash = hash};
+    parent->child = node;
+    size_t slot = hash & c->mask;
+    while (c->slots[slot])
+        slot = (slot + 1) & c->mask;
+    c->slots[slot] = node;
+    c->used++;
+    return node;
+}
+
+/* The name PATH, whose components are separated by single slashes. With MAKE, what is missing is made. NULL without it, or memory. */
+static compare_node *look_up(compare *c, const char *path, size_t size, int make)
+{
+    compare_node *node = &c->root;
+    const char *end = path + size;
+    while (node && path < end) {
+        const char *slash = memchr(path, '/', (size_t)(end - path));
+        size_t length = slash ? (size_t)(slash - path) : (size_t)(end - path);
+        node = make ? child_of(c, node, path, length) : find(c, node, path, length, hash_of(node, path, length));
+        path += length + 1;
+    }
+    return node;
+}
+
+size_t compare_path(const compare_node *node, char *out)
+{
+    size_t size = 0;
+    for (const compare_node *at = node; at->parent; at = at->parent)
+        size += at->name_size + (at->parent->parent != NULL);
+    if (out) {
+        char *end = out + size;
+        for (const compare_node *at = node; at->parent; at = at->parent) {
+            end -= at->name_size;
+            memcpy(end, at->name, at->name_size);
+            if (at->parent->parent)
+                *--end = '/';
+        }
+    }
+    return size;
+}
+
+/* ---- layers */
+
+int compare_begin_layer(compare *c, int side, uint32_t layer)
+{
+    if (layer >= c->layers_capacity[side]) {
+        size_t capacity = 2 * (size_t)layer + 16;
+        layer_list *more = realloc(c->layers[side], capacity * sizeof *more);
+        if (!more)
+            return -1;
+        memset(more + c->layers_capacity[side], 0, (capacity - c->layers_capacity[side]) * sizeof *more);
+        c->layers[side] = more;
+        c->layers_capacity[side] = capacity;
+    }
+    c->layers_count[side] = (size_t)layer + 1;
+    c->side = side;
+    c->layer = layer;
+    c->directory = NULL;
+    return 0;
+}
+
+static void imply(compare_node *directory, int side, uint32_t floor)
+{
+    for (; directory && directory->implied[side] < floor; directory = directory->parent)
+        directory->implied[side] = floor;
+}
+
+static int add_member(compare *c, const member *m)
+{
+    uint32_t floor = c->layer + 1;
+    const char *slash = m->name_size ? memrchr(m->name, '/', m->name_size) : NULL;
+    size_t directory_size = slash ? (size_t)(slash - m->name) : 0;
+    const char *name = slash ? slash + 1 : m->name;
+    size_t size = m->name_size - (size_t)(name - m->name);
+    if (!c->directory || c->directory_size != directory_size || memcmp(c->directory_name, m->name, directory_size)) {
+        if (!(c->directory = look_up(c, m->name, directory_size, 1)))
+            return -1;
+        c->directory_name = m->name;
+        c->directory_size = directory_size;
+    }
+    compare_node *node = size ? child_of(c, c->directory, name, size) : &c->root;
+    if (!node)
+        return -1;
+    if (size >= WHITEOUT_SIZE && !memcmp(name, WHITEOUT, WHITEOUT_SIZE)) {
+        node->is_whiteout = 1;
+        if (size == sizeof OPAQUE - 1 && !memcmp(name, OPAQUE, size)) {
+            c->directory->opaque[c->side] = floor;
+        } else if (size > WHITEOUT_SIZE) {
+            compare_node *hidden = child_of(c, c->directory, name + WHITEOUT_SIZE, size - WHITEOUT_SIZE);
+            if (!hidden)
+                return -1;
+            hidden->hidden[c->side] = floor;
+        }
+    }
+    if (size)
+        imply(c->directory, c->side, floor);
+    occurrence *there = node->top[c->side];
+    if (there && there->layer == c->layer) {
+        there->m = m; /* twice in one archive: the last one counts */
+        return 0;
+    }
+    occurrence *o = arena_take(&c->arena, sizeof *o);
+    if (!o)
+        return -1;
+    *o = (occurrence){.m = m, .node = node, .below = there, .layer = c->layer};
+    node->top[c->side] = o;
+    layer_list *list = &c->layers[c->side][c->layer];
+    if (list->last)
+        list->last->next = o;
+    else
+        list->first = o;
+    list->last = o;
+    list->count++;
+    return 0;
+}
+
+int compare_add(compare *c, const member *members, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (add_member(c, &members[i]))
+            return -1;
+    return 0;
+}
+
+/* ---- two members of one name */
+
+/* The file that O is a name of; NULL where it lies in a layer that has not been read. */
+static const member *file_of(compare *c, int side, const occurrence *o)
+{
+    for (int links = 0; o && o->m->flags & MEMBER_HARD_LINK && links < MOST_LINKS; links++) {
+        const compare_node *node = look_up(c, o->m->target, o->m->target_size, 0);
+        uint32_t layer = o->layer;
+        o = node ? node->top[side] : NULL;
+        for (int i = 0; o && o->layer > layer && i < MOST_CHAIN; i++)
+            o = o->below;
+    }
+    return o && !(o->m->flags & MEMBER_HARD_LINK) ? o->m : NULL;
+}
+
+static uint16_t differences_between(compare *c, const occurrence *old, const occurrence *new)
+{
+    const member *a = old->m, *b = new->m;
+    uint32_t link = (a->flags ^ b->flags) & MEMBER_HARD_LINK;
+    if (a->flags & b->flags & MEMBER_HARD_LINK)
+        link = a->target_size != b->target_size || memcmp(a->target, b->target, a->target_size);
+    uint16_t bits = link ? DIFFERS_LINK : 0;
+    const member *file_a = file_of(c, COMPARE_OLD, old), *file_b = file_of(c, COMPARE_NEW, new);
+    int known = file_a && file_b;
+    if (known) {
+        a = file_a;
+        b = file_b;
+    }
+    if ((a->mode ^ b->mode) & S_IFMT)
+        return bits | DIFFERS_TYPE;
+    switch (known ? a->mode & S_IFMT : 0) {
+    case S_IFREG:
+        if (a->size != b->size || (a->size && memcmp(a->digest, b->digest, sizeof a->digest)))
+            bits |= DIFFERS_CONTENT;
+        break;
+    case S_IFLNK:
+        if (a->target_size != b->target_size || memcmp(a->target, b->target, a->target_size))
+            bits |= DIFFERS_TARGET;
+        break;
+    case S_IFCHR:
+    case S_IFBLK:
+        if (a->rdev != b->rdev)
+            bits |= DIFFERS_DEVICE;
+        break;
+    }
+    if (!S_ISLNK(a->mode) && (a->mode ^ b->mode) & 07777)
+        bits |= DIFFERS_MODE;
+    if (a->uid != b->uid || a->gid != b->gid)
+        bits |= DIFFERS_OWNER;
+    if (a->mtime != b->mtime || a->mtime_ns != b->mtime_ns)
+        bits |= DIFFERS_TIME;
+    if (a->xattrs_size != b->xattrs_size || (a->xattrs_size && memcmp(a->xattrs, b->xattrs, a->xattrs_size)))
+        bits |= DIFFERS_XATTRS;
+    return bits;
+}
+
+/* ---- the walk over all names */
+
+/* What one image has at a name. */
+typedef enum state { NOTHING, IMPLIED /* a directory without a member */, PRESENT } state;
+
+/* Passes NODE: sets its floors from its parent's. */
+static state state_of(compare_node *node, int side)
+{
+    uint32_t floor = node->parent ? node->parent->floor[side] : 0;
+    if (node->hidden[side] > floor)
+        floor = node->hidden[side];
+    const occurrence *top = node->top[side];
+    if (top && top->layer + 1 < floor)
+        top = NULL;
+    state found = top ? PRESENT : node->implied[side] && node->implied[side] >= floor ? IMPLIED : NOTHING;
+    /* What is no directory hides what the layers below have under this name. */
+    for (const occurrence *o = top; o; o = o->below)
+        if (!S_ISDIR(o->m->mode)) {
+            if (o->layer + 1 > floor)
+                floor = o->layer + 1;
+            break;
+        }
+    node->floor[side] = node->opaque[side] > floor ? node->opaque[side] : floor;
+    return found;
+}
+
+static int is_directory(const occurrence *o)
+{
+    return S_ISDIR(o->m->mode);
+}
+
+/* Fills OUT with what became of NODE; 0 where there is nothing to say. */
+static int judge(compare *c, compare_node *node, difference *out)
+{
+    state old = state_of(node, COMPARE_OLD), new = state_of(node, COMPARE_NEW);
+    *out = (difference){.node = node, .old = old == PRESENT ? node->top[COMPARE_OLD] : NULL, .new = new == PRESENT ? node->top[COMPARE_NEW] : NULL};
+    if (node->is_whiteout)
+        return 0;
+    if (old == PRESENT && new == PRESENT) {
+        out->bits = differences_between(c, out->old, out->new);
+        out->what = out->bits ? NAME_CHANGED : NAME_SAME;
+    } else if (old == PRESENT) {
+        if (new == IMPLIED && is_directory(out->old))
+            return 0;
+        out->bits = new == IMPLIED ? DIFFERS_TYPE : 0;
+        out->what = new == IMPLIED ? NAME_CHANGED : NAME_REMOVED;
+    } else if (new == PRESENT) {
+        if (old == IMPLIED && is_directory(out->new))
+            out->what = NAME_SAME;
+        else {
+            out->bits = old == IMPLIED ? DIFFERS_TYPE : 0;
+            out->what = old == IMPLIED ? NAME_CHANGED : NAME_ADDED;
+        }
+    } else if (old == NOTHING && new == NOTHING) {
+        /* Only one of them hides what a layer has that was not read. */
+        int hides_old = node->hidden[COMPARE_OLD] && !c->complete[COMPARE_OLD], hides_new = node->hidden[COMPARE_NEW] && !c->complete[COMPARE_NEW];
+        if (hides_old == hides_new)
+            return 0;
+        out->what = hides_new ? NAME_REMOVED : NAME_ADDED;
+    } else {
+        return 0;
+    }
+    return out->what != NAME_SAME || (c->everything && out->new);
+}
+
+void compare_start(compare *c, int everything)
+{
+    c->at = &c->root;
+    c->everything = everything;
+}
+
+size_t compare_walk(compare *c, difference *out, size_t capacity, int *ended)
+{
+    size_t count = 0;
+    for (int looks = 0; c->at && count < capacity && looks < LOOKS; looks++) {
+        compare_node *node = c->at;
+        count += (size_t)judge(c, node, &out[count]);
+        if (node->child) {
+            c->at = node->child;
+            continue;
+        }
+        while (node && !node->next)
+            node = node->parent;
+        c->at = node ? node->next : NULL;
+    }
+    *ended = !c->at;
+    return count;
+}
+
+/* ---- the walk over a layer */
+
+static const occurrence *in_layer(const occurrence *o, uint32_t layer)
+{
+    for (int i = 0; o && o->layer > layer && i < MOST_CHAIN; i++)
+        o = o->below;
+    return o && o->layer == layer ? o : NULL;
+}
+
+static const layer_list *layer_of(const compare *c, int side, uint32_t layer)
+{
+    static const layer_list none;
+    return layer < c->layers_count[side] ? &c->layers[side][layer] : &none;
+}
+
+uint32_t compare_counterpart(compare *c, uint32_t layer)
+{
+    /* Every layer may have the directories that lead to its files, so one file weighs more than any number of them. */
+    enum { DIRECTORY_WEIGHT = 1, LINK_WEIGHT = 1 << 24 };
+    size_t count = c->layers_count[COMPARE_OLD];
+    uint64_t *weights = realloc(c->weights, (count ? count : 1) * sizeof *weights);
+    if (!weights)
+        return COMPARE_NO_LAYER;
+    c->weights = weights;
+    memset(weights, 0, count * sizeof *weights);
+    int only_directories = 1;
+    for (const occurrence *o = layer_of(c, COMPARE_NEW, layer)->first; o; o = o->next) {
+        uint64_t weight = is_directory(o) ? DIRECTORY_WEIGHT : LINK_WEIGHT + (o->m->size < 1ull << 40 ? o->m->size : 1ull << 40);
+        only_directories = only_directories && is_directory(o);
+        const occurrence *old = o->node->top[COMPARE_OLD];
+        for (int i = 0; old && i < MOST_CHAIN; i++, old = old->below)
+            weights[old->layer] += weight;
+    }
+    uint32_t best = COMPARE_NO_LAYER;
+    for (size_t i = 0; i < count; i++)
+        if (weights[i] >= (only_directories ? 1 : LINK_WEIGHT) && (best == COMPARE_NO_LAYER || weights[i] > weights[best]))
+            best = (uint32_t)i;
+    return best;
+}
+
+void compare_start_layer(compare *c, uint32_t layer, uint32_t counterpart)
+{
+    c->new_layer = layer;
+    c->old_layer = counterpart;
+    c->at_new = layer_of(c, COMPARE_NEW, layer)->first;
+    c->at_old = layer_of(c, COMPARE_OLD, counterpart)->first;
+}
+
+static int judge_new(compare *c, const occurrence *new, difference *out)
+{
+    const occurrence *any = new->node->top[COMPARE_OLD], *old = in_layer(any, c->old_layer);
+    *out = (difference){.node = new->node, .old = old ? old : any, .new = new};
+    if (!any) {
+        out->what = NAME_ADDED;
+        return 1;
+    }
+    out->bits = differences_between(c, out->old, new);
+    out->what = !old ? NAME_MOVED_IN : out->bits ? NAME_CHANGED : NAME_SAME;
+    return out->what != NAME_SAME;
+}
+
+static int judge_old(compare *c, const occurrence *old, difference *out)
+{
+    const occurrence *any = old->node->top[COMPARE_NEW];
+    if (in_layer(any, c->new_layer))
+        return 0;
+    *out = (difference){.node = old->node, .old = old, .new = any, .what = any ? NAME_MOVED_OUT : NAME_REMOVED};
+    return 1;
+}
+
+size_t compare_walk_layer(compare *c, difference *out, size_t capacity, int *ended)
+{
+    size_t count = 0;
+    int looks = 0;
+    for (; c->at_new && count < capacity && looks < LOOKS; looks++, c->at_new = c->at_new->next)
+        count += (size_t)judge_new(c, c->at_new, &out[count]);
+    for (; !c->at_new && c->at_old && count < capacity && looks < LOOKS; looks++, c->at_old = c->at_old->next)
+        count += (size_t)judge_old(c, c->at_old, &out[count]);
+    *ended = !c->at_new && !c->at_old;
+    return count;
+}
+
+int compare_same_order(const compare *c)
+{
+    const occurrence *new = layer_of(c, COMPARE_NEW, c->new_layer)->first, *old = layer_of(c, COMPARE_OLD, c->old_layer)->first;
+    while (new && old && new->node == old->node) {
+        new = new->next;
+        old = old->next;
+    }
+    return !new && !old;
+}
