@@ -12,11 +12,16 @@ from build_oci.version import __version__
 
 MAX_WORKERS = 1024
 SHELLS = ("bash", "zsh", "fish")
-SUBCOMMANDS = ("verify", "merge")
+# By name: what stands behind it on the line of usage. command.py has who runs them.
+SUBCOMMANDS = {"verify": "[DIR]", "merge": "LAYOUT... -o OUT", "compare": "OLD NEW", "show": "[LAYOUT]"}
+
+_SCHEMA = "print the JSON Schema of the configuration, for editors; with `compare`, that of what compare prints with --json"
+_LAYOUT = "a layout or an oci-archive, of any builder; LAYOUT@N or LAYOUT:REFNAME is one image of it"
 
 _OUTPUT = (
     "write the layout there (default: the current directory); oci-archive:FILE writes it as one archive, oci-archive:- to standard output"
 )
+_USAGE = "\n       ".join(["build-oci [options] < config.yaml", *(f"build-oci {name} {rest}" for name, rest in SUBCOMMANDS.items())])
 _NO_SYNC = "do not wait until the disk has everything: quicker, but after a power loss the index may name empty blobs"
 
 
@@ -75,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         formatter_class=_formatter,
         prog="build-oci",
-        usage="build-oci [options] < config.yaml\n       build-oci verify [DIR]\n       build-oci merge LAYOUT... -o OUT",
+        usage=_USAGE,
         description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
         allow_abbrev=False,
     )
@@ -93,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     add("--digestfile", metavar="FILE", type=_path, help="write the digest of the index, or of the one manifest, there and nothing else")
     add("--prune", action="store_true", help="afterwards remove the blobs of the output that its index does not reach")
     add("--no-sync", action="store_true", help=_NO_SYNC)
-    add("--schema", action="store_true", help="print the JSON Schema of the configuration, for editors")
+    add("--schema", metavar="OF", nargs="?", const="config", choices=("config", "compare"), help=_SCHEMA)
     add("--version", action="version", version=f"build-oci {__version__}")
     add("--print-completion", metavar="SHELL", choices=SHELLS, help=f"print the completion of options for a shell: {', '.join(SHELLS)}")
     return made
@@ -132,6 +137,59 @@ def merge_parser() -> argparse.ArgumentParser:
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
     volume.add_argument("-v", "--verbose", action="store_true", help="a summary line, even where standard error is no terminal")
     return made
+
+
+def _bytes(text: str) -> int:
+    from build_oci.cli.compare import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a size such as 200M or 150MiB, not `{text}`") from None
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """What may stand behind `compare`."""
+    made = _Parser(
+        formatter_class=_formatter,
+        prog="build-oci compare",
+        description="Tells what differs between two images, what an update costs, and why each new layer is new.",
+        epilog="Exit status: 0 equal, 1 different, 2 trouble. With --max-download: 0 within the limit, 1 above it, 2 trouble.",
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("old", metavar="OLD", type=_path, help=_LAYOUT)
+    add("new", metavar="NEW", type=_path, help="what it is compared with, named likewise")
+    add("--deep", action="store_true", help="read the layers that both have, too")
+    add("--html", metavar="FILE", type=_path, help="write a page with a map of the new image there")
+    add("--max-download", metavar="SIZE", type=_bytes, help="exit with 1 if more is to be downloaded, else with 0: 200M, 150MiB, …")
+    _add_common(made)
+    add("-q", "--quiet", action="store_true", help="print nothing but errors, and the line of --max-download")
+    return made
+
+
+def show_parser() -> argparse.ArgumentParser:
+    """What may stand behind `show`."""
+    made = _Parser(
+        formatter_class=_formatter,
+        prog="build-oci show",
+        description="Tells which images a layout holds, and what their layers are.",
+        epilog="Exit status: 0, or 2 for trouble.",
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("layout", metavar="LAYOUT", nargs="?", type=_path, default=".", help=f"{_LAYOUT} (default: the current directory)")
+    add("--deep", action="store_true", help="read the layers: their ratios, and the largest directories")
+    add("--files", action="store_true", help="read the layers, and list every file that the image holds")
+    _add_common(made)
+    return made
+
+
+def _add_common(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument
+    add("--json", action="store_true", help="print one JSON document")
+    add("--all", action="store_true", help="lists at full length")
+    add("-j", "--workers", metavar="N", type=_count, help="layers to read at once (default: the CPUs this process may use)")
 
 
 def completion(shell: str) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from build_oci.cli.arguments import completion, merge_parser, parser, subcommand, verify_parser
+from build_oci.cli.arguments import compare_parser, completion, merge_parser, parser, show_parser, subcommand, verify_parser
 from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
@@ -50,17 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], signals: Signals) -> int:
     command, arguments = subcommand(argv)
-    if command == "verify":
-        return _verify(verify_parser().parse_args(arguments))
-    if command == "merge":
-        return _merge(merge_parser().parse_args(arguments), signals)
+    if command:
+        return _SUBCOMMANDS[command](arguments, signals)
     options = parser().parse_args(arguments)
     if options.schema:
         import json
 
-        from build_oci.config.schema import schema
+        from build_oci.cli.compare import schema
 
-        print(json.dumps(schema(), indent=2))
+        print(json.dumps(schema(options.schema), indent=2))
         return 0
     if options.print_completion:
         print(completion(options.print_completion))
@@ -155,6 +153,38 @@ def _merge(options: argparse.Namespace, signals: Signals) -> int:
     if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
         say(f"build-oci: {merged.digest}: {counted(merged.images, 'image')}, {counted(merged.blobs, 'blob')}, {merged.size / 1e6:,.1f} MB")
     return 0
+
+
+def _compare(argv: Sequence[str], signals: Signals) -> int:
+    from build_oci.cli.compare import compare
+
+    return _or_trouble(lambda: compare(compare_parser().parse_args(argv), signals.check))
+
+
+def _show(argv: Sequence[str]) -> int:
+    from build_oci.cli.compare import show
+
+    return _or_trouble(lambda: show(show_parser().parse_args(argv)))
+
+
+def _or_trouble(run: Callable[[], int]) -> int:
+    """Like diff: 1 says that the images differ, so trouble of any kind is 2."""
+    try:
+        return run()
+    except (SystemExit, KeyboardInterrupt, Cancelled):
+        raise
+    except BaseException as error:
+        failure = _explain(error)
+        failure.exit_status = 2
+        raise failure from error
+
+
+_SUBCOMMANDS: dict[str, Callable[[Sequence[str], Signals], int]] = {
+    "verify": lambda argv, signals: _verify(verify_parser().parse_args(argv)),
+    "merge": lambda argv, signals: _merge(merge_parser().parse_args(argv), signals),
+    "compare": _compare,
+    "show": lambda argv, signals: _show(argv),
+}
 
 
 def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: Signals) -> None:

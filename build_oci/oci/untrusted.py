@@ -75,11 +75,11 @@ class Source:
         with opened(path) as fd:
             size = os.fstat(fd).st_size
             if size != descriptor.size:
-                raise _wrong_size(path, size, descriptor)
+                raise wrong_size(path, size, descriptor)
             yield VerifiedBlob(fd, path, descriptor)
 
 
-def _wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
+def wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
     return ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN)
 
 
@@ -96,20 +96,23 @@ class VerifiedBlob:
         content = hashlib.new(algorithm)
         size = 0
         held = b""
-        for piece in _pieces(self.fd, self.path):
+        for piece in self._pieces():
             if held:
                 yield held
             content.update(piece)
             size += len(piece)
             held = piece
         if size != self._descriptor.size:
-            raise _wrong_size(self.path, size, self._descriptor)
+            raise wrong_size(self.path, size, self._descriptor)
         if content.hexdigest() != expected:
             raise ParentError(
                 f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}", where=str(self.path), hint=_AGAIN
             )
         if held:
             yield held
+
+    def _pieces(self) -> Iterator[bytes]:
+        return _pieces(self.fd, self.path)
 
 
 @contextmanager

@@ -37,19 +37,24 @@ def read_manifest(source: Source, number: int, platform: Platform) -> ReadManife
     descriptor = manifests[number]
     document = source.document(descriptor)
     where = str(source.blob_path(descriptor.digest))
-    if _is_index(descriptor, document):
+    if is_index(descriptor, document):
         descriptor = _ForPlatform(source, platform).choose(document, where)
         document = source.document(descriptor)
         where = str(source.blob_path(descriptor.digest))
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
         raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint="parent.index chooses another one")
+    return read_image(source, document, where)
+
+
+def read_image(source: Source, document: dict[str, Any], where: str) -> ReadManifest:
+    """What the manifest DOCUMENT, the blob WHERE, and its config say. Raises ParentError."""
     layers = parse_descriptors(document, "layers", where)
     config_descriptor = parse_descriptor(document.get("config"), f"{where}: config")
     return _checked(layers, source.document(config_descriptor), str(source.blob_path(config_descriptor.digest)))
 
 
-def _is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
+def is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
     return (
         descriptor.media_type in INDEXES or document.get("mediaType") in INDEXES or ("manifests" in document and "layers" not in document)
     )
@@ -94,7 +99,7 @@ class _ForPlatform:
         if self._documents_left < 0:
             return []
         document = self._source.document(descriptor)
-        if _is_index(descriptor, document):
+        if is_index(descriptor, document):
             return self._fitting(document, str(self._source.blob_path(descriptor.digest)), depth + 1)
         found = descriptor._replace(platform=_platform_inside(self._source, descriptor, document))
         return [found] if self._fits(found.platform) else []
