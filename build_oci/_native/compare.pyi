@@ -36,9 +36,7 @@ class Comparison:
     def differences(self, *, everything: bool = False, check: Callable[[], None] | None = None) -> Iterator[_Difference]:
         """What differs between the images, in no order. EVERYTHING: also what the new image has and what is the same."""
 
-    def layer_differences(
-        self, layer: int, counterpart: int | None, *, check: Callable[[], None] | None = None
-    ) -> Iterator[_Difference]:
+    def layer_differences(self, layer: int, counterpart: int | None, *, check: Callable[[], None] | None = None) -> Iterator[_Difference]:
         """What the new image's layer LAYER has otherwise than the old image's layer COUNTERPART; whiteouts are names like others."""
 
     def counterpart(self, layer: int) -> int | None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from build_oci.compare.treemap import Maps
+
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -26,18 +28,19 @@ def parse_size(text: str) -> int:
 
 
 def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
-    """0: equal, or with --max-download within the limit; 1: different, or above it. Raises BuildOciError, OSError, and what CHECK raises."""
+    """0: equal, or with --max-download within the limit; 1: different, or above it. Raises BuildOciError, OSError, what CHECK raises."""
     from build_oci.compare.report import compare_layouts
     from build_oci.compare.text import report_lines, size_text, style_for, write_lines
     from build_oci.work.cpus import usable_cpus
 
     limit = options.max_download
-    maps = None
+    maps: Callable[[], Maps] | None = None
     if options.html:
-        from build_oci.compare.treemap import Maps as maps
+        from build_oci.compare.treemap import Maps
         from build_oci.oci.output_files import check_writable, write_file
 
         check_writable(options.html, "--html")
+        maps = Maps
     report = compare_layouts(options.old, options.new, workers=options.workers or usable_cpus(), deep=options.deep, maps=maps)
     if options.html:
         from build_oci.compare.html import page

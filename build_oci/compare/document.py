@@ -236,14 +236,11 @@ def _tally_properties() -> dict[str, Any]:
     return {"added": one, "removed": one, "changed": one, "metadataOnly": _count("Of the changed ones, those whose content is the same.")}
 
 
-
 def _comparison_schema() -> dict[str, Any]:
     field = {"key": _text("Path of the value."), "old": {}, "new": {}}
     names = _list({"type": "string"}, "Names.")
     changed = _object({"added": names, "removed": names, "changed": names}) | {"type": ["object", "null"]}
-    cause = _object(
-        {"path": _text("The entry."), "differs": _differs(), "layers": _count("How many."), "size": _count("Of their blobs.")}
-    )
+    cause = _object({"path": _text("The entry."), "differs": _differs(), "layers": _count("How many."), "size": _count("Of their blobs.")})
     download = _object(
         {
             "size": _count("All of it, as a registry serves it."),

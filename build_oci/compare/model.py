@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 MOST_ENTRIES = 100_000  # named one by one; all of them are counted
 MOST_DIRECTORIES = 1000
@@ -48,6 +48,9 @@ WORDS = {
     Differs.XATTRS: "xattr",
     Differs.LINK: "hard link",
 }
+
+
+RawEntry: TypeAlias = tuple[int, int, int, int, int, int, bytes | None, int, bool]
 
 
 class Entry(NamedTuple):

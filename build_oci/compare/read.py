@@ -178,8 +178,13 @@ class Layers:
         self._crew.__exit__(*error)
 
     def check(self) -> None:
-        """Raise Cancelled once the reading is being stopped."""
-        self._crew.check()
+        """Raise what stopped the reading, once something has."""
+        try:
+            self._crew.check()
+        except Cancelled:
+            if self._error is not None:
+                raise self._error from None
+            raise
 
     @staticmethod
     def can_read(layer: ReadDescriptor) -> bool:
@@ -194,12 +199,10 @@ class Layers:
 
     def get(self, layer: ReadDescriptor) -> Layer:
         """A layer that has been started, once it is read. Raises the first error that any of them ran into: ParentError."""
-        try:
-            return self._tasks[layer.digest].result()
-        except Cancelled:
-            if self._error is not None:
-                raise self._error from None
-            raise
+        task = self._tasks[layer.digest]
+        task.wait()
+        self.check()
+        return task.result()
 
     def _read(self, source: Source, layer: ReadDescriptor) -> Layer:
         try:

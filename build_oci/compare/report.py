@@ -184,9 +184,7 @@ class _Pair:
     def _why(self, table: Table, layer: LayerView) -> Why:
         if layer.number not in self._read[_NEW] and layer.number not in self._recompressed:
             return Why("unread")
-        return explain(
-            table, layer.number, ratio=self._ratio(_NEW, layer.number), recompressed=self._recompressed, check=self._check
-        )
+        return explain(table, layer.number, ratio=self._ratio(_NEW, layer.number), recompressed=self._recompressed, check=self._check)
 
     def _download(self) -> Download:
         old, new = self._images

@@ -71,8 +71,9 @@ def _contents(image: Image, layers: Layers, *, files: bool) -> Contents:
             tally[0] += entry.size
             tally[1] += 1
     listed.sort(key=lambda item: item[0])
-    largest = sorted(((name, *tally) for name, tally in directories.items()), key=lambda item: (-item[1], item[0]))
-    return Contents(found, size, count, [(name, size, number) for name, size, number in largest[:_MOST_DIRECTORIES]], listed)
+    largest = [(name, tally[0], tally[1]) for name, tally in directories.items()]
+    largest.sort(key=lambda item: (-item[1], item[0]))
+    return Contents(found, size, count, largest[:_MOST_DIRECTORIES], listed)
 
 
 # ---- for people

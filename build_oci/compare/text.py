@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from unicodedata import combining, east_asian_width
 
 from build_oci.compare.model import Comparison, Difference, Field, LayerView, Report, Side, Tally, What
-from build_oci.compare.why import phrase, words_of
+from build_oci.compare.why import grouped, phrase, words_of
 from build_oci.errors import counted, printable
 
 _NARROWEST, _WIDEST = 60, 200
@@ -72,6 +72,15 @@ def fitted(text: str, width: int) -> str:
     return f"{start}…{end}"
 
 
+def cut(text: str, width: int) -> str:
+    """TEXT in at most WIDTH columns: what is too long loses its end."""
+    if cells(text) <= width:
+        return text
+    while cells(text) > width - 1:
+        text = text[: max(1, min(len(text) - 1, width))]
+    return text + "…"
+
+
 def padded(text: str, width: int) -> str:
     return text + " " * (width - cells(text))
 
@@ -119,9 +128,7 @@ def _totals(one: Comparison, style: Style) -> Iterator[str]:
     download, size = one.download, one.new.size
     share = f" ({download.size / size:.1%} of the image)" if size else ""
     yield f"  Download  {style.paint(size_text(download.size), 'bold')}{share}"
-    yield (
-        f"            layers {size_text(download.layers)}, config {size_text(download.config)}, manifest {size_text(download.manifest)}"
-    )
+    yield (f"            layers {size_text(download.layers)}, config {size_text(download.config)}, manifest {size_text(download.manifest)}")
     if download.partial_size is not None:
         yield f"            {style.paint(size_text(download.partial_size), 'bold')} by partial pulls (zstd:chunked)"
     shared = sum(layer.shared for layer in one.new.layers)
@@ -150,43 +157,53 @@ def _more(hidden: int, style: Style) -> Iterator[str]:
 
 
 def _causes(one: Comparison, style: Style) -> Iterator[str]:
-    if not one.causes:
+    # One that stands for a group of layers by itself is told there.
+    alone = {layer.why.paths for layer in one.new.layers if layer.why and layer.why.metadata_only and len(layer.why.paths) == 1}
+    causes = [cause for cause in one.causes if ((cause.path, cause.differs),) not in alone]
+    if not causes:
         return
     yield from _heading("New for metadata alone", style, "(bytes of the layers)")
-    shown = one.causes[: style.most]
+    shown = causes[: style.most]
     for cause in shown:
         what = f"{words_of(cause.differs)}, {counted(cause.layers, 'layer')}"
         yield _row(size_text(cause.size), printable(cause.path) or "/", what, style, "yellow")
-    yield from _more(len(one.causes) - len(shown), style)
+    yield from _more(len(causes) - len(shown), style)
 
 
 def _row(size: str, name: str, remark: str, style: Style, colour: str, indent: int = 2) -> str:
     """`   31.2 MB  usr/lib/libc.so.6   content`: the name in what the others leave."""
-    left = style.width - indent - 12 - 2 - cells(remark) - 2
-    width = max(20, min(left, 100))
+    remark = fitted(remark, style.width // 2 - 6)
+    width = min(style.width - indent - 12 - 2 - 2 - max(cells(remark), 8), 100)
     return f"{' ' * indent}{size:>12}  {padded(fitted(name, width), width)}  {style.paint(remark, colour)}".rstrip()
 
 
 def _layers(one: Comparison, style: Style) -> Iterator[str]:
-    new = sorted((layer for layer in one.new.layers if not layer.shared), key=lambda layer: (-layer.size, layer.number))
-    if not new:
+    groups = grouped(one.new.layers)
+    if not groups:
         return
     yield from _heading("Why layers are new", style, "(bytes to download)")
     old = {layer.number: layer for layer in one.old.layers}
-    for layer in new[: style.most]:
-        counterpart = old.get(layer.why.counterpart) if layer.why and layer.why.counterpart is not None else None
-        label = f"#{layer.number}" + (f" {printable(layer.label)}" if layer.label else "")
-        yield f"  {size_text(layer.size):>12}  {style.paint(fitted(label, style.width - 18), 'bold')}"
-        text = phrase(layer.why, (_codec(counterpart), _codec(layer))) if layer.why else ""
-        yield from (f"                {line}" for line in _wrapped(text, style.width - 16))
-        entries = layer.why.entries if layer.why and layer.why.kind == "entries" else ()
-        most = 3 if style.most is not None else len(entries)
+    for group in groups[: style.most]:
+        first = group[0]
+        assert first.why is not None
+        counterpart = old.get(first.why.counterpart) if first.why.counterpart is not None else None
+        yield f"  {size_text(sum(layer.size for layer in group)):>12}  {style.paint(cut(_names(group), style.width - 16), 'bold')}"
+        text = phrase(first.why, (_codec(counterpart), _codec(first)))
+        yield from (f"{'':16}{line}" for line in _wrapped(text, style.width - 16))
+        entries = first.why.entries if first.why.kind == "entries" and len(first.why.paths) != 1 else ()
+        most = (3 if style.width < 120 else 5) if style.most is not None else len(entries)
         for entry in entries[:most]:
-            yield "    " + _entry(entry, style, 4)
-        total = sum(layer.why.counts.values()) if layer.why and entries else 0
+            yield _entry(entry, style, 6)
+        total = sum(first.why.counts.values()) if entries else 0
         if total > most:
-            yield style.paint(f"                … and {total - most:,} more", "dim")
-    yield from _more(len(new) - len(new[: style.most]), style)
+            yield style.paint(f"{'':16}… and {total - most:,} more", "dim")
+    yield from _more(len(groups) - len(groups[: style.most]), style)
+
+
+def _names(group: list[LayerView]) -> str:
+    """`#3 glibc`, or `23 layers: #0 kernel, #1 coreutils, #25`."""
+    names = [f"#{layer.number}" + (f" {printable(layer.label)}" if layer.label else "") for layer in group[:100]]
+    return names[0] if len(group) == 1 else f"{counted(len(group), 'layer')}: {', '.join(names)}"
 
 
 def _codec(layer: LayerView | None) -> str:
@@ -203,12 +220,10 @@ def _wrapped(text: str, width: int) -> list[str]:
     return wrap(text, width) or [""]
 
 
-def _entry(entry: Difference, style: Style, indent: int = 0) -> str:
+def _entry(entry: Difference, style: Style, indent: int = 2) -> str:
     what = ", ".join(entry.words) if entry.what == What.CHANGED else entry.what.name.lower().replace("_", " ")
-    sign = f"{_SIGNS[entry.what]} "
-    kept = Style(style.width - indent, colour=False)
-    text = _row(size_text(entry.cost) if entry.cost else "", sign + (printable(entry.path) or "/"), "\0", kept, "dim")
-    return text.replace("\0", style.paint(what, _SIGN_COLOURS.get(entry.what, "dim")))
+    name = f"{_SIGNS[entry.what]} {printable(entry.path) or '/'}"
+    return _row(size_text(entry.cost) if entry.cost else "", name, what, style, _SIGN_COLOURS.get(entry.what, "dim"), indent)
 
 
 def _changed_components(names: tuple[list[str], list[str], list[str]], style: Style) -> Iterator[str]:
@@ -264,8 +279,8 @@ def _fields(heading: str, fields: list[Field], style: Style) -> Iterator[str]:
     if not fields:
         return
     yield from _heading(heading, style)
-    width = min(40, max(cells(printable(field.key)) for field in fields))
-    value_width = max(10, (style.width - width - 8) // 2)
+    width = min(style.width // 3, max(cells(printable(field.key)) for field in fields))
+    value_width = (style.width - width - 8) // 2
     shown = fields[: style.most if style.most is None else 2 * style.most]
     for field in shown:
         old, new = (fitted(_value(value), value_width) for value in (field.old, field.new))

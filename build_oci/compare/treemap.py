@@ -17,7 +17,10 @@ _DEEPEST = 12
 
 
 class _Node:
-    """A box: its bytes as they are downloaded, and how many of them are new or changed. `files`: a heap of the largest (size, changed, name)."""
+    """A box: its bytes as they are downloaded, and how many of them are new or changed.
+
+    files: a heap of the largest: (size, changed, name).
+    """
 
     __slots__ = ("changed", "children", "entries", "files", "size")
 
@@ -78,7 +81,7 @@ class Maps:
     def finish(self, old: Side, new: Side) -> dict[str, Any]:
         """The maps as JSON-able values: by name, each a box {n: name, s: size, c: changed, e: entries, k: kind, d: [boxes]}."""
         found = {
-            "layers": self._map(new, lambda layer: (_layer_name(layer),)),
+            "layers": self._map(new, lambda layer: (("" if layer.shared else "↓ ") + _layer_name(layer),)),
             "directories": self._map(new, lambda layer: ()),
         }
         if any(layer.components for layer in new.layers):
@@ -88,8 +91,8 @@ class Maps:
     def _map(self, side: Side, place: Callable[[LayerView], tuple[str, ...]]) -> dict[str, Any]:
         root = _Node()
         by_layer: dict[int, list[tuple[bytes, _Node]]] = {}
-        for (layer, directory), node in self._nodes.items():
-            by_layer.setdefault(layer, []).append((directory, node))
+        for (number, directory), node in self._nodes.items():
+            by_layer.setdefault(number, []).append((directory, node))
         for layer in side.layers:
             top = root
             for name in place(layer):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from heapq import heappush, heapreplace
 from typing import TYPE_CHECKING
 
-from build_oci.compare.model import CONTENTS, WORDS, Cause, Difference, Differs, Entry, LayerView, What, Why
-from build_oci.errors import counted
+from build_oci.compare.model import CONTENTS, WORDS, Cause, Difference, Differs, Entry, LayerView, RawEntry, What, Why
+from build_oci.errors import counted, printable
 
 if TYPE_CHECKING:
     from build_oci._native.compare import Comparison
@@ -18,9 +18,7 @@ _MOST_CAUSES = 100
 HEADER = 512  # bytes: what an entry takes of an archive besides its content
 
 
-def explain(
-    table: Comparison, layer: int, *, ratio: float, recompressed: dict[int, int], check: Callable[[], None]
-) -> Why:
+def explain(table: Comparison, layer: int, *, ratio: float, recompressed: dict[int, int], check: Callable[[], None]) -> Why:
     """Why the new image's layer number LAYER is new, from the TABLE in which both images stand.
 
     ratio: size of its blob by that of its archive. recompressed: by layer, the old layer that is the same archive.
@@ -52,11 +50,9 @@ def explain(
     return Why("entries", counterpart, dict(counts), tuple(entries), metadata_only, few)
 
 
-def made(
-    path: bytes, what: int, bits: int, old: tuple[int, ...] | None, new: tuple[int, ...] | None, ratio: float
-) -> Difference:
+def made(path: bytes, what: int, bits: int, old: RawEntry | None, new: RawEntry | None, ratio: float) -> Difference:
     """The value for a line of the native table."""
-    old_entry, new_entry = old and Entry(*old), new and Entry(*new)  # type: ignore[arg-type]
+    old_entry, new_entry = Entry(*old) if old else None, Entry(*new) if new else None
     cost = 0
     if what not in (What.REMOVED, What.MOVED_OUT) and new_entry is not None:
         content = what != What.CHANGED or bits & Differs.CONTENT or bits & Differs.TYPE
@@ -73,6 +69,21 @@ def causes(layers: list[LayerView]) -> list[Cause]:
                 found.setdefault(key, []).append(layer.size)
     all_of_them = [Cause(path, differs, len(sizes), sum(sizes)) for (path, differs), sizes in found.items()]
     return sorted(all_of_them, key=lambda cause: (-cause.size, cause.path))[:_MOST_CAUSES]
+
+
+def grouped(layers: list[LayerView]) -> list[list[LayerView]]:
+    """The new ones of LAYERS, those with the same explanation together: what costs most first, and in a group the largest."""
+    groups: dict[object, list[LayerView]] = {}
+    for layer in layers:
+        if layer.shared or layer.why is None:
+            continue
+        why = layer.why
+        alike = why.metadata_only and why.paths
+        key = (why.kind, why.paths) if alike else why.kind if why.kind in ("recompressed", "order", "headers") else (layer.number,)
+        groups.setdefault(key, []).append(layer)
+    for group in groups.values():
+        group.sort(key=lambda layer: (-layer.size, layer.number))
+    return sorted(groups.values(), key=lambda group: (-sum(layer.size for layer in group), group[0].number))
 
 
 def words_of(differs: Differs) -> str:
@@ -111,7 +122,8 @@ def phrase(why: Why, codecs: tuple[str, str] = ("", "")) -> str:
         parts.append(f"{word} of {counted(count, 'entry')}")
     text = ", ".join(parts)
     if why.metadata_only:
-        text = f"only the {text}"
+        (path, differs), *others = why.paths or ((b"", Differs(0)),)
+        text = f"only the {text}" if others or not differs else f"only the {words_of(differs)} of {printable(path) or '/'}"
     moves = []
     for what, word in ((What.MOVED_IN, "came from"), (What.MOVED_OUT, "went to")):
         count = sum(count for (one, _), count in why.counts.items() if one == what)

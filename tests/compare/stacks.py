@@ -143,7 +143,9 @@ def _random_layer(rng: random.Random) -> list[Member]:
                 members[f"{name}/.wh..wh..opq"] = Member(f"{name}/.wh..wh..opq")
     # A whiteout that was drawn before the name of the same layer hides it for some clients: the name is left out.
     return [
-        one for one in members.values() if f"{(one.name.rpartition('/')[0] + '/').lstrip('/')}.wh.{one.name[-1]}" not in members or ".wh." in one.name
+        one
+        for one in members.values()
+        if f"{(one.name.rpartition('/')[0] + '/').lstrip('/')}.wh.{one.name[-1]}" not in members or ".wh." in one.name
     ]
 
 
