@@ -2,12 +2,11 @@
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "scanner.h" nogil:
     enum:
-        MEMBER_DIGEST_KNOWN
         MEMBER_HARD_LINK
 
     ctypedef struct member:

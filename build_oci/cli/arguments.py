@@ -164,7 +164,12 @@ def compare_parser() -> argparse.ArgumentParser:
     add("--html", metavar="FILE", type=_path, help="write a page with a map of the new image there")
     add("--max-download", metavar="SIZE", type=_bytes, help="exit with 1 if more is to be downloaded, else with 0: 200M, 150MiB, …")
     _add_common(made)
-    add("-q", "--quiet", action="store_true", help="print nothing but errors, and the line of --max-download")
+    add(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print nothing but errors and the line of --max-download; without --html and --json, layers are not read then",
+    )
     return made
 
 

@@ -41,7 +41,9 @@ def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
 
         check_writable(options.html, "--html")
         maps = Maps
-    report = compare_layouts(options.old, options.new, workers=options.workers or usable_cpus(), deep=options.deep, maps=maps)
+    read = bool(options.html or options.json or not options.quiet)  # else the documents tell it all
+    workers = options.workers or usable_cpus()
+    report = compare_layouts(options.old, options.new, workers=workers, read=read, deep=read and options.deep, maps=maps)
     if options.html:
         from build_oci.compare.html import page
 

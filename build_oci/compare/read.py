@@ -72,8 +72,11 @@ def parse_reference(text: str) -> Reference:
     for place, character in enumerate(text):
         if character == ":" and place and os.path.exists(text[:place]):
             return Reference(text[:place], name=text[place + 1 :])
-    hint = "name a layout's directory or an oci-archive; LAYOUT@N or LAYOUT:REFNAME is one image of it"
-    raise UsageError("there is no such layout", where=text, hint=hint)
+    raise UsageError(
+        "there is no such layout",
+        where=text,
+        hint="name a layout's directory or an oci-archive; LAYOUT@N or LAYOUT:REFNAME is one image of it",
+    )
 
 
 def open_layout(path: str, check: Callable[[], None]) -> Source:
@@ -131,7 +134,7 @@ def _manifests(source: Source, check: Callable[[], None]) -> Iterator[tuple[int,
             waiting += [(inner, name, depth + 1) for inner in reversed(nested)]
         elif _is_image(descriptor, document):
             if number == MOST_IMAGES:
-                raise ParentError(f"leads to more than {MOST_IMAGES} images", where=str(source.path / "index.json"))
+                raise ParentError(f"leads to more images than {MOST_IMAGES}", where=str(source.path / "index.json"))
             yield number, descriptor, name, document
             number += 1
 

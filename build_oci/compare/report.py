@@ -37,18 +37,20 @@ _DEPTH = 3  # of the directories that are told
 _MOST_TALLIES = 50_000  # directories that are held while they are counted
 
 
-def compare_layouts(old: str, new: str, *, workers: int, deep: bool = False, maps: Callable[[], Maps] | None = None) -> Report:
+def compare_layouts(
+    old: str, new: str, *, workers: int, read: bool = True, deep: bool = False, maps: Callable[[], Maps] | None = None
+) -> Report:
     """Compare the images that OLD and NEW name (LAYOUT, LAYOUT@N, LAYOUT:REFNAME), those of one platform with each other.
 
-    workers: layers to read at once. deep: read the layers that both have, too. maps: makes what collects the sizes for a treemap.
-    Raises UsageError, ParentError, Cancelled.
+    workers: layers to read at once. read: read the new layers; else only documents are, and nothing is known of entries. deep: read the
+    layers that both have, too. maps: makes what collects the sizes for a treemap. Raises UsageError, ParentError, Cancelled.
     """
     with Layers(workers) as layers:
         old_images = images_of(parse_reference(old), layers.check)
         new_images = images_of(parse_reference(new), layers.check)
         pairs = _pairs(old_images, new_images)
         paired_old, paired_new = {id(one) for one, _ in pairs}, {id(one) for _, one in pairs}
-        comparisons = [_Pair(old, new, *pair, layers, deep=deep).compare(maps() if maps else None) for pair in pairs]
+        comparisons = [_Pair(old, new, *pair, layers, read=read, deep=deep).compare(maps() if maps else None) for pair in pairs]
         return Report(
             comparisons,
             [_side(old, image, set()) for image in old_images if id(image) not in paired_old],
@@ -91,7 +93,7 @@ def _side(name: str, image: Image, shared: set[str]) -> Side:
 class _Pair:
     """Two images that are being compared."""
 
-    def __init__(self, old_name: str, new_name: str, old: Image, new: Image, layers: Layers, *, deep: bool) -> None:
+    def __init__(self, old_name: str, new_name: str, old: Image, new: Image, layers: Layers, *, read: bool, deep: bool) -> None:
         self._images = (old, new)
         self._layers = layers
         self._check = layers.check
@@ -99,11 +101,10 @@ class _Pair:
         self._shared = digests[_OLD] & digests[_NEW]
         self._sides = (_side(old_name, old, self._shared), _side(new_name, new, self._shared))
         self._recompressed = self._same_archives()
-        self._deep = deep
         # By side and number: the layers that are not read.
         skipped = [set() if deep else self._skipped(side) for side in (_OLD, _NEW)]
         self._unread: list[set[int]] = [
-            {number for number, layer in enumerate(image.read.layers) if number in gone or not layers.can_read(layer)}
+            {number for number, layer in enumerate(image.read.layers) if not read or number in gone or not layers.can_read(layer)}
             for image, gone in zip(self._images, skipped, strict=True)
         ]
         self._read: list[dict[int, Layer]] = [{}, {}]

@@ -126,7 +126,7 @@ def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[byt
         elif kind in (b"0", b"\0", b"7"):
             count += 1
             if count > _MOST_FILES:
-                raise refuse(f"the archive has more than {_MOST_FILES} files", at)
+                raise refuse(f"the archive has more files than {_MOST_FILES}", at)
             prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
             short = header[:100].split(b"\0")[0]
             whole = name if name is not None else prefix + b"/" + short if prefix else short

@@ -107,6 +107,8 @@ NO_WAY_OUT = {
         its mediaType is no string
         its platform is no object
         its annotations are no strings
+        leads to no image
+        leads to more images than {}
     """,
     "the system gives the reason": """
         cannot be opened: {}
@@ -114,6 +116,7 @@ NO_WAY_OUT = {
     """,
     "it says itself what must be": """
         must be a whole number from 1 to {}, not `{}`
+        must be a size such as 200M or 150MiB, not `{}`
         the path is empty
         a path cannot hold a NUL character
         must be two numbers up to {}

@@ -184,10 +184,10 @@ def test_directories_that_no_layer_names(tmp_path: Path) -> None:
 def test_one_directory_time_in_every_layer_is_the_cause(tmp_path: Path) -> None:
     def stack(mtime: int) -> list[list[Member]]:
         usr = directory("usr").but(mtime=mtime)
-        return [[usr, Member(f"usr/{number}", content=bytes([number]) * 5000)] for number in range(5)]
+        return [[usr, Member(f"usr/{number}", content=bytes([number]) * 500)] for number in range(100)]
 
     found = compared(image(tmp_path / "old", stack(1)), image(tmp_path / "new", stack(2)))
-    assert [(cause["path"], cause["differs"], cause["layers"]) for cause in found["causes"]] == [("usr", ["time"], 5)]
+    assert [(cause["path"], cause["differs"], cause["layers"]) for cause in found["causes"]] == [("usr", ["time"], 100)]
     assert found["causes"][0]["size"] == found["download"]["layers"]
     assert all(reason["text"] == "only the time of usr" for reason in why(found).values())
 

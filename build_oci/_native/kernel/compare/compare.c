@@ -10,7 +10,7 @@ static const char OPAQUE[] = ".wh..wh..opq";
 enum {
     WHITEOUT_SIZE = sizeof WHITEOUT - 1,
     LOOKS = 1 << 14,  /* names that one call of a walk looks at */
-    MOST_CHAIN = 64,  /* occurrences of one name that are looked through: hostile images may have thousands */
+    MOST_CHAIN = 4096, /* occurrences of one name that are looked through; images have at most some hundred layers */
     MOST_LINKS = 8,   /* hard links that lead to hard links */
 };
 
@@ -37,8 +37,9 @@ struct compare {
     /* the walk over all names */
     compare_node *at;
     int everything;
-    /* the walk over a layer: first what it has, then what its counterpart has besides */
-    const occurrence *at_new, *at_old;
+    /* the walk over a layer: it marks what the counterpart has, then tells what the layer has, then what the counterpart has besides */
+    occurrence *to_mark, *at_new;
+    const occurrence *at_old;
     uint32_t new_layer, old_layer;
 };
 
@@ -394,10 +395,10 @@ size_t compare_walk(compare *c, difference *out, size_t capacity, int *ended)
 
 /* ---- the walk over a layer */
 
-static const occurrence *in_layer(const occurrence *o, uint32_t layer)
+/* What NODE has in the LAYER that the walk has marked last on this side, or NULL. */
+static const occurrence *marked(const compare_node *node, int side, uint32_t layer)
 {
-    for (int i = 0; o && o->layer > layer && i < MOST_CHAIN; i++)
-        o = o->below;
+    const occurrence *o = node->mark[side];
     return o && o->layer == layer ? o : NULL;
 }
 
@@ -410,24 +411,28 @@ static const layer_list *layer_of(const compare *c, int side, uint32_t layer)
 uint32_t compare_counterpart(compare *c, uint32_t layer)
 {
     /* Every layer may have the directories that lead to its files, so one file weighs more than any number of them. */
-    enum { DIRECTORY_WEIGHT = 1, LINK_WEIGHT = 1 << 24 };
+    enum { FILE_WEIGHT = 1 << 10 };
     size_t count = c->layers_count[COMPARE_OLD];
     uint64_t *weights = realloc(c->weights, (count ? count : 1) * sizeof *weights);
     if (!weights)
         return COMPARE_NO_LAYER;
     c->weights = weights;
     memset(weights, 0, count * sizeof *weights);
+    const occurrence *first = layer_of(c, COMPARE_NEW, layer)->first;
     int only_directories = 1;
-    for (const occurrence *o = layer_of(c, COMPARE_NEW, layer)->first; o; o = o->next) {
-        uint64_t weight = is_directory(o) ? DIRECTORY_WEIGHT : LINK_WEIGHT + (o->m->size < 1ull << 40 ? o->m->size : 1ull << 40);
-        only_directories = only_directories && is_directory(o);
+    for (const occurrence *o = first; o && only_directories; o = o->next)
+        only_directories = is_directory(o);
+    for (const occurrence *o = first; o; o = o->next) {
+        if (is_directory(o) && !only_directories)
+            continue; /* every layer may have the directories that lead to its files */
+        uint64_t weight = is_directory(o) ? 1 : FILE_WEIGHT + (o->m->size < 1ull << 40 ? o->m->size : 1ull << 40);
         const occurrence *old = o->node->top[COMPARE_OLD];
         for (int i = 0; old && i < MOST_CHAIN; i++, old = old->below)
             weights[old->layer] += weight;
     }
     uint32_t best = COMPARE_NO_LAYER;
     for (size_t i = 0; i < count; i++)
-        if (weights[i] >= (only_directories ? 1 : LINK_WEIGHT) && (best == COMPARE_NO_LAYER || weights[i] > weights[best]))
+        if (weights[i] && (best == COMPARE_NO_LAYER || weights[i] > weights[best]))
             best = (uint32_t)i;
     return best;
 }
@@ -437,12 +442,12 @@ void compare_start_layer(compare *c, uint32_t layer, uint32_t counterpart)
     c->new_layer = layer;
     c->old_layer = counterpart;
     c->at_new = layer_of(c, COMPARE_NEW, layer)->first;
-    c->at_old = layer_of(c, COMPARE_OLD, counterpart)->first;
+    c->at_old = c->to_mark = layer_of(c, COMPARE_OLD, counterpart)->first;
 }
 
 static int judge_new(compare *c, const occurrence *new, difference *out)
 {
-    const occurrence *any = new->node->top[COMPARE_OLD], *old = in_layer(any, c->old_layer);
+    const occurrence *any = new->node->top[COMPARE_OLD], *old = marked(new->node, COMPARE_OLD, c->old_layer);
     *out = (difference){.node = new->node, .old = old ? old : any, .new = new};
     if (!any) {
         out->what = NAME_ADDED;
@@ -456,7 +461,7 @@ static int judge_new(compare *c, const occurrence *new, difference *out)
 static int judge_old(compare *c, const occurrence *old, difference *out)
 {
     const occurrence *any = old->node->top[COMPARE_NEW];
-    if (in_layer(any, c->new_layer))
+    if (marked(old->node, COMPARE_NEW, c->new_layer))
         return 0;
     *out = (difference){.node = old->node, .old = old, .new = any, .what = any ? NAME_MOVED_OUT : NAME_REMOVED};
     return 1;
@@ -466,11 +471,15 @@ size_t compare_walk_layer(compare *c, difference *out, size_t capacity, int *end
 {
     size_t count = 0;
     int looks = 0;
-    for (; c->at_new && count < capacity && looks < LOOKS; looks++, c->at_new = c->at_new->next)
+    for (; c->to_mark && looks < LOOKS; looks++, c->to_mark = c->to_mark->next)
+        c->to_mark->node->mark[COMPARE_OLD] = c->to_mark;
+    for (; !c->to_mark && c->at_new && count < capacity && looks < LOOKS; looks++, c->at_new = c->at_new->next) {
+        c->at_new->node->mark[COMPARE_NEW] = c->at_new;
         count += (size_t)judge_new(c, c->at_new, &out[count]);
+    }
     for (; !c->at_new && c->at_old && count < capacity && looks < LOOKS; looks++, c->at_old = c->at_old->next)
         count += (size_t)judge_old(c, c->at_old, &out[count]);
-    *ended = !c->at_new && !c->at_old;
+    *ended = !c->to_mark && !c->at_new && !c->at_old;
     return count;
 }
 

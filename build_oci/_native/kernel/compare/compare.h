@@ -61,6 +61,7 @@ struct compare_node {
     compare_node *parent, *child, *next;
     const char *name; /* base name, not terminated */
     occurrence *top[COMPARE_SIDES];
+    occurrence *mark[COMPARE_SIDES]; /* in the layers that are being walked over */
     uint32_t hidden[COMPARE_SIDES];  /* floor that a whiteout of this very name sets */
     uint32_t opaque[COMPARE_SIDES];  /* floor that an opaque whiteout in this directory sets */
     uint32_t implied[COMPARE_SIDES]; /* topmost layer + 1 that has something below this name */
