@@ -175,7 +175,7 @@ class Cause(NamedTuple):
 class Download(NamedTuple):
     """Bytes that a client which has the old image downloads for the new one: blobs as a registry serves them.
 
-    partial: bytes of the layers by partial pulls, where all that are new are zstd:chunked; else None.
+    partial: bytes of the layers by partial pulls, where both images have zstd:chunked layers; else None.
     """
 
     layers: int

@@ -24,6 +24,7 @@ from build_oci.compare.model import (
     Why,
     components_label,
 )
+from build_oci.compare.partial import partial_bytes
 from build_oci.compare.read import SCANS_LIMIT, Image, Layer, Layers, images_of, parse_reference
 from build_oci.compare.why import causes, explain, made
 from build_oci.errors import ParentError
@@ -101,6 +102,7 @@ class _Pair:
         self._shared = digests[_OLD] & digests[_NEW]
         self._sides = (_side(old_name, old, self._shared), _side(new_name, new, self._shared))
         self._recompressed = self._same_archives()
+        self._looks = read
         # By side and number: the layers that are not read.
         skipped = [set() if deep else self._skipped(side) for side in (_OLD, _NEW)]
         self._unread: list[set[int]] = [
@@ -195,6 +197,7 @@ class _Pair:
             layers=sum(lacking.values()),
             config=0 if new.config_digest in there else new.config_size,
             manifest=0 if new.descriptor.digest in there else new.descriptor.size,
+            partial=partial_bytes(old, new, self._check) if self._looks else None,
         )
 
     # ---- entries

@@ -66,6 +66,7 @@ class _BlobInArchive(VerifiedBlob):
     def __init__(self, fd: int, path: Path, descriptor: ReadDescriptor, found: _Range) -> None:
         super().__init__(fd, path, descriptor)
         self._range = found
+        self.start = found.offset
 
     def _pieces(self) -> Iterator[bytes]:
         return _read(self.fd, self._range, self.path)

@@ -88,6 +88,7 @@ class VerifiedBlob:
 
     def __init__(self, fd: int, path: Path, descriptor: ReadDescriptor) -> None:
         self.fd = fd
+        self.start = 0  # where in the file it begins
         self.path = path
         self._descriptor = descriptor
 

@@ -14,6 +14,7 @@ import clients
 import jsonschema
 import layouts
 import pytest
+import zstandard
 from conftest import Build
 from stacks import Member, differences, digest, directory, image, model, packed, random_stack, told
 
@@ -291,6 +292,40 @@ def test_a_real_build_and_its_update(build: Build, tmp_path: Path) -> None:
     assert told(compared(old, new)) == {"usr/share/text": ["changed", "content"], "usr/new": ["added"]}
     # The reference by name, and the same layout as an archive.
     assert told(compared(f"{old}:latest", f"oci:{new}:latest")) == told(compared(old, new))
+
+
+def toc_of(layout: Path) -> list[Any]:
+    """The entries of the table of contents of the one layer, and the bytes that its metadata take."""
+    (layer,) = clients.manifest_of(layout)["layers"]
+    position = layer["annotations"]["io.github.containers.zstd-chunked.manifest-position"].split(":")
+    offset, size = map(int, position[:2])
+    packed_toc = clients.blob(layout, layer["digest"])[offset : offset + size]
+    metadata = size + int(layer["annotations"]["io.github.containers.zstd-chunked.tarsplit-position"].split(":")[1])
+    return [json.loads(zstandard.ZstdDecompressor().stream_reader(packed_toc).read())["entries"], metadata]
+
+
+def test_partial_pulls_of_chunked_layers(build: Build, tmp_path: Path) -> None:
+    """What changed is downloaded, with the metadata; from a layout and from an archive of it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("a", "b", "c"):
+        (root / name).write_bytes(random.Random(name).randbytes(20_000))
+    config = clients.layer_config(root, compression="zstd:chunked")
+    old = build(config, env={"SOURCE_DATE_EPOCH": "1"}).output
+    (root / "b").write_bytes(random.Random("other").randbytes(30_000))
+    new = build(config, env={"SOURCE_DATE_EPOCH": "1"}).output
+    found = compared(old, new)["download"]
+    entries, metadata = toc_of(new)
+    start = next(entry["offset"] for entry in entries if entry["name"].endswith("b"))
+    end = next(entry["endOffset"] for entry in entries if entry["name"].endswith("b") and entry.get("endOffset"))
+    assert found["partialSize"] == metadata + end - start + found["config"] + found["manifest"]
+    assert 30_000 < found["partialSize"] < found["size"]
+    files = sorted(path for path in new.rglob("*") if path.is_file())
+    archive = tmp_path / "new.tar"
+    archive.write_bytes(packed([Member(str(path.relative_to(new)), content=path.read_bytes()) for path in files]))
+    assert compared(old, archive)["download"] == found
+    plain = build(clients.layer_config(root)).output
+    assert compared(plain, new)["download"]["partialSize"] is None
 
 
 @pytest.mark.clients

@@ -65,13 +65,26 @@ def chunked_problems(
     return []
 
 
-class _Layer:
-    """The blob FD and what its annotations say. All methods raise ValueError."""
+def toc_entries(fd: int, size: int, annotations: dict[str, str], check: Callable[[], None], *, start: int = 0) -> Iterator[dict[str, Any]]:
+    """The entries of the table of contents of a layer, a blob of SIZE bytes at START of the file FD, in their order and unchecked.
 
-    def __init__(self, fd: int, size: int, metadata: Metadata, check: Callable[[], None], windows: Budget | None) -> None:
+    CHECK is called often and may raise to stop this. ValueError where the table is damaged, at the latest behind its last entry.
+    """
+    metadata = read_annotations(annotations)
+    layer = _Layer(fd, size, metadata, check, None, start)
+    if max(metadata.toc.size, metadata.toc.plain_size) > TOC_LIMIT:
+        raise ValueError(f"its table of contents is larger than the {TOC_LIMIT >> 20} MiB that clients read")
+    return layer.entries()
+
+
+class _Layer:
+    """The blob at START of the file FD and what its annotations say. All methods raise ValueError."""
+
+    def __init__(self, fd: int, size: int, metadata: Metadata, check: Callable[[], None], windows: Budget | None, start: int = 0) -> None:
         import zstandard
 
         self._fd = fd
+        self._start = start
         self._size = size
         self._metadata = metadata
         self._check = check
@@ -114,12 +127,12 @@ class _Layer:
 
     def _read(self, offset: int, size: int) -> bytes:
         data = b""
-        while len(data) < size and (piece := os.pread(self._fd, size - len(data), offset + len(data))):
+        while len(data) < size and (piece := os.pread(self._fd, size - len(data), self._start + offset + len(data))):
             data += piece
         return data
 
     def _packed(self, offset: int, end: int) -> Iterator[bytes]:
-        while offset < end and (piece := os.pread(self._fd, min(_PIECE, end - offset), offset)):
+        while offset < end and (piece := os.pread(self._fd, min(_PIECE, end - offset), self._start + offset)):
             self._check()
             yield piece
             offset += len(piece)
@@ -148,7 +161,7 @@ class _Layer:
 
     def _rebuilt(self) -> Iterator[bytes]:
         """The archive as tar-split and files give it."""
-        entries = self._entries()
+        entries = self.entries()
         following = next(entries, None)
         tar_split_digest: list[str] = []
         headers = b""
@@ -249,7 +262,7 @@ class _Layer:
 
     # ---- the TOC
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
+    def entries(self) -> Iterator[dict[str, Any]]:
         """The entries of the TOC, one by one."""
 
         def sealed(digest: str) -> None:
