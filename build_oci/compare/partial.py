@@ -82,7 +82,7 @@ def _files(image: Image, layer: ReadDescriptor, check: Callable[[], None]) -> It
             if entries:
                 yield _file(entries)
         except (ValueError, RecursionError) as error:
-            raise ParentError(f"zstd:chunked: {error}", where=where) from None
+            raise ParentError(str(error), where=where) from None
 
 
 def _file(entries: list[dict[str, Any]]) -> _File:

@@ -148,6 +148,8 @@ RUN_TIME = {
     ("config/load.py", "`{}` {}"),  # _path_hint
     ("config/load.py", "{}"),  # _path_hint, and BadValue's own
     ("layer/walk.py", "{}{}"),  # by errno and kind
+    ("oci/archive_source.py", "at byte {}: {}"),  # _AGAIN
+    ("oci/archive_source.py", "is missing"),  # _AGAIN
     ("oci/layout.py", "cannot be written: {}"),  # by errno
     ("oci/output_files.py", "cannot be written: {}"),
     ("parent/manifest.py", "holds no image for {}, only for: {}"),
