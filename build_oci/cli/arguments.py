@@ -114,6 +114,7 @@ def verify_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("layout", metavar="DIR", nargs="?", type=_path, default=".", help="the layout (default: the current directory)")
     made.add_argument("-j", "--workers", metavar="N", type=_count, help="layers to read at once (default: the CPUs this process may use)")
+    made.add_argument("--bootc", action="store_true", help="look for what keeps an image from booting with bootc and composefs, too")
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="mismatches only")
     volume.add_argument("-v", "--verbose", action="store_true", help="what is odd but allowed, too, and what was looked at")

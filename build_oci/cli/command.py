@@ -119,9 +119,16 @@ def _verify(options: argparse.Namespace) -> int:
         if options.verbose:
             say(f"build-oci: note: {text}")
 
-    found = verify(options.layout, workers=options.workers or usable_cpus(), problem=problem, note=note)
+    def warning(text: str) -> None:
+        if not options.quiet:
+            say(f"build-oci: warning: {text}")
+
+    workers = options.workers or usable_cpus()
+    found = verify(options.layout, workers=workers, problem=problem, note=note, warning=warning, bootc=options.bootc)
     if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
         what = counted(found.mismatches, "mismatch") if found.mismatches else "nothing is wrong"
+        if found.warnings:
+            what += f", {counted(found.warnings, 'warning')}"
         counts = ", ".join(map(counted, (found.images, found.layers, found.entries), ("image", "layer", "entry")))
         say(f"build-oci: {printable(options.layout)}: {what}: {counts}, {found.size / 1e6:,.1f} MB")
     return 1 if found.mismatches else 0

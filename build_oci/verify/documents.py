@@ -15,6 +15,7 @@ from build_oci.oci.runtime_config import config_findings
 from build_oci.oci.untrusted import ReadDescriptor, Source, opened, parse_descriptor, parse_document
 from build_oci.parent.manifest import NESTING
 from build_oci.verify.blobs import Blobs
+from build_oci.verify.bootc import boot_labels
 from build_oci.verify.findings import Findings, shown
 
 # RFC 3339, as clients parse a time.
@@ -27,6 +28,7 @@ class CheckedImage(NamedTuple):
     where: str
     layers: list[ReadDescriptor | None]
     diff_ids: list[str | None]
+    labels: dict[str, str]  # those that tell of booting
 
 
 class Documents:
@@ -132,7 +134,7 @@ class Documents:
     ) -> CheckedImage:
         """The image with the config CONTENT, None where there is none that can be read."""
         if content is None or config is None:
-            return CheckedImage(manifest, layers, [None] * len(layers))
+            return CheckedImage(manifest, layers, [None] * len(layers), {})
         where = str(self._source.blob_path(config.digest))
         for key in ("architecture", "os"):
             if not isinstance(content.get(key), str) or not content[key]:
@@ -156,7 +158,7 @@ class Documents:
                 self._findings.problem(where, f"history tells of {counted(made, 'layer')}, but the manifest has {len(layers)}")
         elif history:
             self._findings.problem(where, "history is no list")
-        return CheckedImage(where, layers, self._diff_ids(rootfs, where, len(layers)))
+        return CheckedImage(where, layers, self._diff_ids(rootfs, where, len(layers)), boot_labels(content))
 
     def _diff_ids(self, rootfs: Any, where: str, layers: int) -> list[str | None]:
         """Those of the layers; None for what is no digest, or if there are not as many as layers."""

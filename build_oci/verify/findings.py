@@ -20,13 +20,15 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """Tells findings, line by line: what is wrong (`problem`) and what is odd but allowed (`note`). `mismatches` counts the former."""
+    """Tells findings, line by line: what is wrong (`problem`), what an image that boots should not have (`warning`) and what is odd but
+    allowed (`note`). `mismatches` counts the first, `warnings` the second."""
 
-    def __init__(self, problem: Callable[[str], None], note: Callable[[str], None]) -> None:
-        """PROBLEM and NOTE are called with `WHERE: WHAT`."""
-        self.mismatches = 0
+    def __init__(self, problem: Callable[[str], None], note: Callable[[str], None], warning: Callable[[str], None]) -> None:
+        """PROBLEM, NOTE and WARNING are called with `WHERE: WHAT`."""
+        self.mismatches = self.warnings = 0
         self._say_problem = problem
         self._say_note = note
+        self._say_warning = warning
         self._said: set[int] = set()
 
     def problem(self, where: str | Path, what: str) -> None:
@@ -36,6 +38,14 @@ class Findings:
         line = printable(f"{where}: {what}")
         if self._is_new(line):
             self._say_note(line)
+
+    def tell_boot(self, where: str | Path, finding: Finding) -> None:
+        """A FINDING about booting, which is a problem or a warning."""
+        if finding.is_problem:
+            self.problem(where, finding.what)
+        elif self._is_new(line := printable(f"{where}: {finding.what}")):
+            self.warnings += 1
+            self._say_warning(line)
 
     def tell(self, where: str | Path, finding: Finding) -> None:
         (self.problem if finding.is_problem else self.note)(where, finding.what)

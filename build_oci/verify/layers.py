@@ -15,9 +15,10 @@ from build_oci.errors import ParentError
 from build_oci.oci.media_types import CODECS
 from build_oci.oci.untrusted import ReadDescriptor, Source, opened
 from build_oci.verify.blobs import Blobs
+from build_oci.verify.bootc import BootImage
 from build_oci.verify.documents import CheckedImage
 from build_oci.verify.findings import Findings, shown
-from build_oci.verify.names import ENTRY_COST, Tree
+from build_oci.verify.names import ENTRY_COST, Tree, members
 from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:
@@ -86,43 +87,57 @@ class Archive:
 class Layers:
     """Reads the layers of images, several at once. `count`, `entries` and `size` (bytes of archives) are those of different layers."""
 
-    def __init__(self, source: Source, blobs: Blobs, findings: Findings, crew: Crew) -> None:
+    def __init__(self, source: Source, blobs: Blobs, findings: Findings, crew: Crew, *, bootc: bool) -> None:
+        """BOOTC: look at what keeps an image from booting, too."""
         self.count = self.entries = self.size = 0
         self._source = source
         self._blobs = blobs
         self._findings = findings
         self._crew = crew
+        self._bootc = bootc
         self._archives: dict[tuple[str, ...], Archive] = {}
         self._counted: set[str] = set()
 
     def look_at(self, images: Iterable[CheckedImage]) -> None:
         """Look at the layers of IMAGES, each on top of those below."""
         tree = Tree()
+        boot = BootImage(tree, self._crew.check)
         for image, number, archive in self._read_ahead(images):
             if number == 0:
                 tree = Tree()
+                boot = BootImage(tree, self._crew.check)
             layer = image.layers[number]
             if layer is None or archive is None:
                 tree.incomplete = True
-                continue
-            path = self._source.blob_path(layer.digest)
-            archive.done.result()
-            archive.users -= 1
-            if layer.digest not in self._counted:
-                self._counted.add(layer.digest)
-                self.count += 1
-                self.size += archive.size
-                self.entries += len(archive.scan) if archive.scan else 0
-            self._archive(layer, archive, path)
-            if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
-                where = f"{image.where}: rootfs.diff_ids[{number}]"
-                self._findings.problem(path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}")
-            if archive.scan is None:
-                tree.incomplete = True
             else:
-                for finding in tree.apply(archive.scan, self._crew.check):
-                    self._findings.tell(path, finding)
+                self._layer(image, number, layer, archive, tree, boot)
+            if self._bootc and number == len(image.layers) - 1:
+                for finding in boot.image(image.labels, image.diff_ids):
+                    self._findings.tell_boot(image.where, finding)
             self._forget()
+
+    def _layer(self, image: CheckedImage, number: int, layer: ReadDescriptor, archive: Archive, tree: Tree, boot: BootImage) -> None:
+        """Look at the layer NUMBER of IMAGE, and put it on top of TREE."""
+        path = self._source.blob_path(layer.digest)
+        archive.done.result()
+        archive.users -= 1
+        if layer.digest not in self._counted:
+            self._counted.add(layer.digest)
+            self.count += 1
+            self.size += archive.size
+            self.entries += len(archive.scan) if archive.scan else 0
+        self._archive(layer, archive, path)
+        if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
+            where = f"{image.where}: rootfs.diff_ids[{number}]"
+            self._findings.problem(path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}")
+        if archive.scan is None:
+            tree.incomplete = True
+        else:
+            if self._bootc:
+                for finding in boot.layer(members(archive.scan)):
+                    self._findings.tell_boot(path, finding)
+            for finding in tree.apply(archive.scan, self._crew.check):
+                self._findings.tell(path, finding)
 
     def _archive(self, layer: ReadDescriptor, archive: Archive, path: Path) -> None:
         """What is wrong with the blob of LAYER and its archive alone."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from build_oci.verify.findings import Finding
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Scan
+    from build_oci._native.lower import Member, Scan
 
 _MEMBERS_AT_ONCE = 4096
 _WHITEOUT = b".wh."
@@ -22,8 +22,14 @@ _TREE_SLACK = 64 << 20
 _NAME_COST = 200
 ENTRY_COST = 400  # bytes of memory that are promised to do for a member
 
-_OTHER, _LINK, _FOLDER, _HIDING = range(4)  # what is not told apart: files, devices, FIFOs
-_KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: _LINK}
+OTHER, LINK, _FOLDER, _HIDING = range(4)  # OTHER: files, devices and FIFOs, which are not told apart
+_KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: LINK}
+
+
+def members(scan: Scan) -> Iterator[Member]:
+    """The members of SCAN in the order of the archive, a batch of them in memory."""
+    for start in range(0, len(scan), _MEMBERS_AT_ONCE):
+        yield from scan.members(start, start + _MEMBERS_AT_ONCE)
 
 
 class Tree:
@@ -48,24 +54,24 @@ class Tree:
                 name = member["name"]
                 folder, _, last = name.rpartition(b"/")
                 if name in added:
-                    yield Finding(True, f"{_shown(name)} is in it more than once")
+                    yield Finding(True, f"{show_name(name)} is in it more than once")
                 if last.startswith(_WHITEOUT):
                     if not stat.S_ISREG(member["mode"]) or member["size"] or member["hard_link"]:
-                        yield Finding(True, f"{_shown(name)} is a whiteout, and should be an empty file")
+                        yield Finding(True, f"{show_name(name)} is a whiteout, and should be an empty file")
                     yield from self._whiteout(name, folder, last, added, hidden)
                     added[name] = _HIDING
                     continue
                 if len(last) > _LONGEST_NAME:
-                    yield Finding(True, f"{_shown(name)} is longer than any file system takes")
+                    yield Finding(True, f"{show_name(name)} is longer than any file system takes")
                 if added.get(_join(folder, _WHITEOUT + last)) == _HIDING:
-                    yield Finding(False, f"{_shown(name)} is in it beside its own whiteout, which hides it only in the layers below")
-                kind = _KINDS.get(stat.S_IFMT(member["mode"]), _OTHER)
+                    yield Finding(False, f"{show_name(name)} is in it beside its own whiteout, which hides it only in the layers below")
+                kind = _KINDS.get(stat.S_IFMT(member["mode"]), OTHER)
                 if member["hard_link"]:
                     target = member["target"] or b""
-                    kind = added.get(target, _OTHER)
+                    kind = added.get(target, OTHER)
                     if kind in (_FOLDER, _HIDING):
-                        yield Finding(True, f"{_shown(name)} is a hard link to {_shown(target)}, which is no file")
-                        kind = _OTHER
+                        yield Finding(True, f"{show_name(name)} is a hard link to {show_name(target)}, which is no file")
+                        kind = OTHER
                     elif target not in added:
                         linked.append((name, target))
                 added[name] = kind
@@ -80,9 +86,9 @@ class Tree:
         for number, (name, kind) in enumerate(added.items()):
             if number % _MEMBERS_AT_ONCE == 0:
                 check()
-            if added.get(name.rpartition(b"/")[0]) == _OTHER:
+            if added.get(name.rpartition(b"/")[0]) == OTHER:
                 # umoci writes such whiteouts where a file replaces a directory; buildah cannot apply them.
-                yield Finding(kind != _HIDING, f"{_shown(name)} is inside of what is no directory")
+                yield Finding(kind != _HIDING, f"{show_name(name)} is inside of what is no directory")
             if kind != _HIDING and name:
                 if self._cost > _TREE_SLACK + ENTRY_COST * self._members:
                     self.incomplete = True
@@ -93,6 +99,11 @@ class Tree:
                     return
                 self._add(name, kind)
 
+    def look(self, path: bytes) -> dict[bytes, Any] | int | None:
+        """What PATH is: a dict of names for a directory, LINK for a symbolic link, OTHER for anything else, None for nothing."""
+        folder, _, last = path.rpartition(b"/")
+        return self._folder(folder).get(last) if path else self._root
+
     def _whiteout(
         self, name: bytes, folder: bytes, last: bytes, added: dict[bytes, int], hidden: list[tuple[bytes, bytes]]
     ) -> Iterator[Finding]:
@@ -100,17 +111,17 @@ class Tree:
         if last == _OPAQUE:
             hidden.append((folder, last))
         elif gone in (b"", b".", b".."):
-            yield Finding(True, f"{_shown(name)} is a whiteout of nothing that has a name")
+            yield Finding(True, f"{show_name(name)} is a whiteout of nothing that has a name")
         elif gone.startswith(_WHITEOUT):
-            yield Finding(False, f"{_shown(name)} is a whiteout of its own kind, which clients ignore")
+            yield Finding(False, f"{show_name(name)} is a whiteout of its own kind, which clients ignore")
         elif _join(folder, gone) in added:
             # The image-spec allows it, and what it hides stays; clients that unpack in the order of the archive remove it.
-            yield Finding(False, f"{_shown(name)} is a whiteout of what stands before it in the same layer, which some clients remove")
+            yield Finding(False, f"{show_name(name)} is a whiteout of what stands before it in the same layer, which some clients remove")
             hidden.append((folder, last))
         elif gone in self._folder(folder):
             hidden.append((folder, last))
         else:
-            yield Finding(False, f"{_shown(name)} hides nothing: no layer below has that name")
+            yield Finding(False, f"{show_name(name)} hides nothing: no layer below has that name")
 
     def _linked(self, name: bytes, target: bytes, added: dict[bytes, int]) -> Iterator[Finding]:
         """The hard link NAME leads out of its layer."""
@@ -118,7 +129,7 @@ class Tree:
         found = self._folder(folder).get(last)
         if isinstance(found, int):
             return
-        what = f"{_shown(name)} is a hard link to {_shown(target)}"
+        what = f"{show_name(name)} is a hard link to {show_name(target)}"
         if found is not None:
             yield Finding(True, f"{what}, which is no file")
         elif self.incomplete or self._through_links or self._crosses_link(folder, added):
@@ -142,7 +153,7 @@ class Tree:
         for part in path.split(b"/") if path else ():
             end += len(part) + 1
             node = node.get(part) if isinstance(node, dict) else None
-            if node == _LINK or added.get(path[: end - 1]) == _LINK:
+            if node == LINK or added.get(path[: end - 1]) == LINK:
                 return True
         return False
 
@@ -153,7 +164,7 @@ class Tree:
             below = node.get(part)
             if not isinstance(below, dict):
                 # An archive need not name the directories of its files.
-                self._through_links = self._through_links or below == _LINK
+                self._through_links = self._through_links or below == LINK
                 self._cost += _NAME_COST + len(part)
                 below = node[part] = {}
             node = below
@@ -169,5 +180,6 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
 
 
-def _shown(name: bytes) -> str:
+def show_name(name: bytes) -> str:
+    """NAME for a message."""
     return f"“{os.fsdecode(name[:_SHOWN] or b'.')}{'…' if len(name) > _SHOWN else ''}”"

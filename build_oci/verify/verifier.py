@@ -18,32 +18,44 @@ _MOST_READERS = 8  # threads: beyond that, the file system is the limit, and mem
 
 
 class Verified(NamedTuple):
-    """What was looked at, and how many mismatches there are. size: bytes of the blobs that are no layers and of the layers' archives."""
+    """What was looked at, and how many mismatches and warnings there are.
+
+    size: bytes of the blobs that are no layers and of the layers' archives.
+    """
 
     mismatches: int
     images: int
     layers: int
     entries: int
     size: int
+    warnings: int = 0
 
 
-def verify(path: str, *, workers: int, problem: Callable[[str], None], note: Callable[[str], None]) -> Verified:
+def verify(
+    path: str,
+    *,
+    workers: int,
+    problem: Callable[[str], None],
+    note: Callable[[str], None],
+    warning: Callable[[str], None] | None = None,
+    bootc: bool = False,
+) -> Verified:
     """Look at everything in the layout in the directory PATH. UsageError where there is none.
 
     workers: layers that are read at once. problem, note: called with a line `WHERE: WHAT` for what is wrong, and for what is odd but
-    allowed.
+    allowed. bootc: look for what keeps an image from booting with bootc, too; what it should not have for that is a line for `warning`.
     """
     source = Source(Path(path))
     if not source.path.is_dir():
         raise UsageError("is no directory", where=path, hint="name the directory that holds index.json")
     if not source.is_there():
         raise UsageError("there is no OCI layout here: index.json is missing", where=path, hint="name one: build-oci verify DIR")
-    findings = Findings(problem, note)
+    findings = Findings(problem, note, warning or note)
     with Crew(min(workers, _MOST_READERS), 1 << 20) as crew:
         blobs = Blobs(source, findings, crew.check)
         documents = Documents(source, blobs, findings)
         documents.layout_file()
-        layers = Layers(source, blobs, findings, crew)
+        layers = Layers(source, blobs, findings, crew, bootc=bootc)
         layers.look_at(documents.read())
         blobs.unreferenced()
-    return Verified(findings.mismatches, documents.images, layers.count, layers.entries, blobs.size + layers.size)
+    return Verified(findings.mismatches, documents.images, layers.count, layers.entries, blobs.size + layers.size, findings.warnings)

@@ -6,6 +6,7 @@ bootc boots such a digest: an image that was sealed by the digest of its directo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -20,8 +21,9 @@ from typing import Any
 import clients
 import pytest
 import trees
+from layouts import Layout, archive, image
 from oracles import SECOND
-from test_parent_roundtrip import COMPRESSIONS, Names, built, change, image_of, names_of, on_disk
+from test_parent_roundtrip import COMPRESSIONS, Names, built, change, image_of, names_in, names_of, on_disk
 
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
@@ -94,9 +96,9 @@ def test_upon_a_parent(cfsctl: Command, tmp_path: Path, seed: int) -> None:
         if number:
             change(rng, names, 15)
         tree = on_disk(fit(names), tmp_path / f"tree-{number}")
-        settings = {"compression": rng.choice(COMPRESSIONS), "trust_checksum_xattrs": False}
-        image = image_of(tree, former, recompress=bool(seed % 2)) if former else image_of(tree)
-        former = built(tmp_path / f"parent-{seed}-{number}", image, **settings)
+        settings: dict[str, Any] = {"compression": rng.choice(COMPRESSIONS), "trust_checksum_xattrs": False}
+        upon: dict[str, Any] = {"parent": former, "recompress": bool(seed % 2)} if former else {}
+        former = built(tmp_path / f"parent-{seed}-{number}", image_of(tree, **upon), **settings)
     assert former
     assert_digests_equal(cfsctl, former, tree)
 
@@ -129,6 +131,24 @@ def test_split(cfsctl: Command, tmp_path: Path, seed: int) -> None:
     assert_digests_equal(cfsctl, layout, with_epoch(tree, epoch) if epoch else tree)
 
 
+def test_sealed(cfsctl: Command, tmp_path: Path) -> None:
+    """The order of docs/bootc.md: the digest that a UKI holds outlives the layer that brings the UKI into /boot."""
+    tree = tmp_path / "tree"
+    for name in ("usr/lib/modules/6.1", "boot", "sysroot", "etc"):
+        (tree / name).mkdir(parents=True)
+    (tree / "usr" / "lib" / "modules" / "6.1" / "vmlinuz").write_bytes(b"kernel")
+    unsealed = built(tmp_path / "unsealed", image_of(tree), epoch=EPOCH)
+    cfsctl("oci", "pull", f"oci:{unsealed}", "unsealed")
+    digest = cfsctl("oci", "compute-id", "--bootable", "unsealed")
+    assert digest == cfsctl("compute-id", "--bootable", with_epoch(tree, EPOCH))
+    (tree / "boot" / "EFI" / "Linux").mkdir(parents=True)
+    (tree / "boot" / "EFI" / "Linux" / "a.efi").write_bytes(b"UKI with " + digest.encode())
+    sealed = built(tmp_path / "sealed", image_of(tree, unsealed), epoch=EPOCH)
+    assert names_in(clients.layer_tars(sealed)[-1]) == [".", "boot", "boot/EFI", "boot/EFI/Linux", "boot/EFI/Linux/a.efi"]
+    cfsctl("oci", "pull", f"oci:{sealed}", "sealed")
+    assert cfsctl("oci", "compute-id", "--bootable", "sealed") == digest
+
+
 def test_time_before_1970_is_refused(cfsctl: Command, tmp_path: Path) -> None:
     """If this fails, composefs has learned them, and `verify --bootc` has a finding too many."""
     tree = tmp_path / "tree"
@@ -137,6 +157,21 @@ def test_time_before_1970_is_refused(cfsctl: Command, tmp_path: Path) -> None:
     layout = built(tmp_path / "early", image_of(tree))
     with pytest.raises(AssertionError, match="invalid PAX mtime"):
         cfsctl("oci", "pull", f"oci:{layout}", "early")
+
+
+@pytest.mark.parametrize("tars", [
+    [archive(("usr", None), ("opt/f", b"x"))],
+    [archive(("usr", None), ("opt", None)), archive((".wh.opt", b""), ("opt/f", b"x"))],
+    [archive(("etc", None))],
+])  # fmt: skip
+def test_what_verify_says_is_refused(cfsctl: Command, tmp_path: Path, tars: list[bytes]) -> None:
+    """An entry without the directory that it is in, and an image without /usr."""
+    layout = Layout(tmp_path / "refused")
+    layout.index(image(layout, tars))
+    name = f"refused-{hashlib.sha256(b''.join(tars)).hexdigest()}"
+    with pytest.raises(AssertionError, match="does not exist"):  # noqa: PT012
+        cfsctl("oci", "pull", f"oci:{layout.path}", name)
+        cfsctl("oci", "compute-id", name)
 
 
 @pytest.mark.skipif("BUILD_OCI_COMPOSEFS_TREES" not in os.environ, reason="make test-composefs runs it")

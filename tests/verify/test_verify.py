@@ -48,7 +48,7 @@ def test_nothing_is_wrong(layout: Layout) -> None:
     path = layout.index(image(layout, [FIRST, SECOND]))
     assert found(path) == ([], [])
     verified = verify(str(path), workers=1, problem=pytest.fail, note=pytest.fail)
-    assert verified == (0, 1, 2, 7, len(FIRST) + len(SECOND))
+    assert verified == (0, 1, 2, 7, len(FIRST) + len(SECOND), 0)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
