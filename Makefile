@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs sanitize fuzz tsan test-composefs test-aarch64 test-musl wheel clients clean
+.PHONY: help demo test lint bench docs sanitize fuzz tsan test-buildstream test-composefs test-aarch64 test-musl wheel clients clean
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Keeps the checkout off sys.path: `python -m build_oci` here means the installed package.
@@ -35,6 +35,9 @@ lint: .venv/.tools ## ruff, cython-lint, mypy --strict, the stubs against the ex
 docs: .venv/.tools ## the pages as a web site, in build/site
 	@.venv/bin/mkdocs build --quiet
 	@echo 'look at build/site/index.html'
+
+test-buildstream: .venv/.tools ## the BuildStream element, built locally and through remote execution; needs bubblewrap and FUSE
+	@tools/test-buildstream
 
 test-composefs: .venv/.tools clients ## composefs digests of images and of directories, held equal; needs cfsctl, or cargo to build it
 	@tools/test-composefs $(TREES)
