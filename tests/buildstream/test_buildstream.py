@@ -73,6 +73,22 @@ config:
     layer: sdk
     parent: {image: runtime}
 """,
+    "divided": """
+kind: oci_image
+build-depends:
+- base.bst
+- filename: two.bst
+  config: {layer: sdk}
+config:
+  images:
+  - os: linux
+    architecture: amd64
+    layer: sdk
+    split:
+      components: [{paths: {commands: [usr/bin], extras: ["opt/**"]}}]
+      max-layers: 4
+      plan: layers.json
+""",
     "changed": """
 kind: oci_image
 build-depends:
@@ -186,6 +202,13 @@ def test_layers(sdk: Path) -> None:
     assert list(map(names, clients.layer_tars(sdk))) == [[".", "usr", "usr/bin", "usr/bin/hi"], [".", "opt", "opt/more"]]
 
 
+def test_split(project: Project, local: Path) -> None:
+    """The plan lies in the artifact, beside the layout."""
+    layout = project.layout(local, "divided", "divided")
+    assert len(clients.layer_tars(layout)) > 1
+    assert set(json.loads((layout / "layers.json").read_text())) > {"layers"}
+
+
 def test_types_and_shell(project: Project, local: Path, sdk: Path) -> None:
     """Numbers and booleans are such, a date stays a string, and no shell has touched any of it."""
     assert config_of(project.layout(local, "runtime", "runtime")) == CONFIG
@@ -253,8 +276,10 @@ def test_remote_execution(project: Project, sdk: Path, tmp_path: Path, arguments
         services = {name: {"url": url} for name in ("execution-service", "storage-service", "action-cache-service")}
         config = project.cache(**{"remote-execution": services})
         layout = project.layout(config, "sdk", "remote")
+        divided = project.layout(config, "divided", "remote-divided")
         assert "Waiting for the remote build" in project.bst(config, "artifact", "log", "sdk.bst")
     assert contents(layout) == contents(sdk)
+    assert contents(divided) == contents(project.layout(project.cache(), "divided", "local-divided"))
 
 
 def test_workers_are_no_part_of_the_cache_key(project: Project, local: Path) -> None:

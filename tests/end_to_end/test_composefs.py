@@ -14,7 +14,6 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,6 @@ def split_image(tree: Path, ways: int, rng: random.Random) -> dict[str, Any]:
     return {**image_of(tree), "split": {"components": [{"file": os.fspath(map_file)}], "unclaimed": "ignore", "max-layers": ways}}
 
 
-@pytest.mark.skipif(find_spec("build_oci.split.division") is None, reason="this build-oci does not split")
 @pytest.mark.parametrize("seed", range(TREES))
 def test_split(cfsctl: Command, tmp_path: Path, seed: int) -> None:
     """Spec 7.3: the digest of an image of many layers is that of the directory, too."""
