@@ -27,10 +27,10 @@ from test_parent_roundtrip import COMPRESSIONS, Names, built, change, image_of, 
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
 
-pytestmark = [pytest.mark.composefs, pytest.mark.slow]
+pytestmark = [pytest.mark.composefs, pytest.mark.clients, pytest.mark.slow]
 
 EPOCH = 1_700_000_000
-TREES = int(os.environ.get("BUILD_OCI_COMPOSEFS_TREES", "4"))
+TREES = int(os.environ.get("BUILD_OCI_COMPOSEFS_TREES", "3"))
 
 Command = Callable[..., str]
 

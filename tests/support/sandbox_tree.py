@@ -20,7 +20,7 @@ _LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "ensurepip", "site-packages"
 def make(root: Path) -> Path:
     """Put it into the directory ROOT, which does not exist. Some 90 MB."""
     library = Path(sysconfig.get_path("stdlib"))
-    inside = root / "usr" / "lib" / library.name
+    inside = root / "usr" / sys.platlibdir / library.name
     shutil.copytree(library, inside, ignore=lambda _, names: [name for name in names if name in _LEFT_OUT or name.startswith("config-")])
     packages = inside / "site-packages"
     for name in PACKAGES:
