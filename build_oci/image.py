@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.errors import counted
+from build_oci.errors import PlanError, counted
 from build_oci.oci import documents as oci
 from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
 from build_oci.progress import Listener, Progress, Stage, ignore
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from build_oci.layer.pack import PlannedLayer
     from build_oci.oci.layout import Layout
     from build_oci.parent.layers import ParentImage, Parents
+    from build_oci.previous.image import Difference, PreviousImage
     from build_oci.split.division import Division
     from build_oci.split.plan import Plan
     from build_oci.work.crew import Crew
@@ -32,12 +34,18 @@ _LONGEST_COMMENT = 250  # characters of the names of components in the history
 
 
 class BuiltLayer(NamedTuple):
-    """A layer that this build made. size, uncompressed_size: bytes as stored and as an archive. components: none where nothing is split."""
+    """A layer that this build made, or took from the previous image.
+
+    size, uncompressed_size: bytes as stored and as an archive. components: none where nothing is split. reused: is it the previous image's?
+    difference: where not, in what it differs from the layer there that it is most like; None also where there is none.
+    """
 
     digest: str
     size: int
     uncompressed_size: int
     components: tuple[str, ...]
+    reused: bool = False
+    difference: Difference | None = None
 
 
 class BuiltImage(NamedTuple):
@@ -46,7 +54,8 @@ class BuiltImage(NamedTuple):
     descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
     and as archives. files: regular files written. unchanged, whiteouts: entries left to the parent, and names of it hidden.
     digests_believed: files of the tree that were not hashed, because their attribute was believed.
-    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `pack`, those that there were; `parent` runs beside the first two.
+    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those that there were; `parent` runs
+    beside the first two.
     layers: those that this build made, the lowest first. plan, unclaimed_size, unclaimed_files: of `split`, and what no source claims.
     """
 
@@ -89,10 +98,13 @@ def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltI
 
 
 class _Packed(NamedTuple):
-    """A layer that this build made, and what it was made of."""
+    """A layer that this build made, or took from the previous image (`reused`), and what it was made of. recipe: where it is known."""
 
     layer: Layer
     planned: PlannedLayer
+    recipe: bytes | None = None
+    reused: bool = False
+    difference: Difference | None = None
 
 
 class _ImageBuild:
@@ -106,6 +118,8 @@ class _ImageBuild:
         self._stages: dict[str, float] = {}
         self._unchanged = self._whiteouts = self._believed = 0
         self._division: Division | None = None
+        self._previous: PreviousImage | None = None
+        self._previous_plan: Plan | None = None
 
     def run(self) -> BuiltImage:
         started = time.monotonic()
@@ -114,8 +128,9 @@ class _ImageBuild:
         if self._image.layer is None:
             parent = self._read_parent() if self._image.parent else None
         else:
+            self._open_previous()
             parent, tree = self._read_all(self._image.layer)
-            packed = self._pack(self._plan(tree, self._image.layer), self._image.layer)
+            packed = self._make(self._plan(tree, self._image.layer), self._image.layer)
             self._learn(tree)
         annotations = self._remember(packed)
         descriptor = self._write_documents(parent, packed, annotations)
@@ -133,19 +148,41 @@ class _ImageBuild:
         finally:
             self._stages[stage] = time.monotonic() - started
 
-    # ---- what there is: the parent and the tree
+    # ---- what there is: the previous image, the parent and the tree
+
+    def _open_previous(self) -> None:
+        """The documents of what an earlier build made, as far as it is there."""
+        previous = self._image.previous
+        if previous is None:
+            return
+        from build_oci.previous.image import PreviousImage, read_plan_file
+
+        context = self._context
+        if previous.image is not None and os.path.lexists(os.path.join(previous.image, "index.json")):
+            self._previous = PreviousImage(
+                previous, self._platform, context.config, context.layout, context.workers, epoch=context.epoch, explain=context.explain
+            )
+        if self._image.split is None:
+            return
+        self._previous_plan = read_plan_file(previous)
+        if self._previous_plan is None and self._previous is not None:
+            try:
+                self._previous_plan = self._previous.plan()
+            except PlanError as error:
+                context.warn(f"{error}; the layers are planned anew")
 
     def _read_all(self, path: str) -> tuple[ParentImage | None, Tree]:
         """The parent and the tree of the directory PATH, read side by side; what the parent has already is marked in the tree."""
         if self._image.parent is None:
-            return None, self._read_tree(path)
+            tree = self._read_tree(path)
+            if self._previous is not None or self._previous_plan is not None:
+                self._hash(tree, path)
+            return None, tree
         from build_oci._native.diff import mark_unchanged
-        from build_oci.layer.digest import digest_files
 
         with self._context.workers.beside(self._read_parent) as reading:
             tree = self._read_tree(path)
-            with self._stage("hash"):
-                digest_files(tree, path, self._context.workers, partial(self._tell, "hash"))
+            self._hash(tree, path)
             parent = reading.result()
         assert parent.lower is not None  # there is one where any image of the build has a layer
         with self._stage("diff"):
@@ -153,6 +190,13 @@ class _ImageBuild:
                 tree, parent.lower, epoch=self._context.epoch, preserve_hardlinks=self._context.config.preserve_hardlinks
             )
         return parent, tree
+
+    def _hash(self, tree: Tree, path: str) -> None:
+        """Let every file of TREE, the directory PATH, have its digest."""
+        from build_oci.layer.digest import digest_files
+
+        with self._stage("hash"):
+            digest_files(tree, path, self._context.workers, partial(self._tell, "hash"))
 
     def _read_parent(self) -> ParentImage:
         assert self._image.parent is not None
@@ -202,6 +246,8 @@ class _ImageBuild:
                 path,
                 split,
                 most=split.max_layers - directories_last,
+                previous=self._previous_plan,
+                digested="hash" in self._stages,
                 warn=self._context.warn,
                 check=self._context.workers.check,
             )
@@ -211,11 +257,51 @@ class _ImageBuild:
             names = [layer.components for layer in division.plan.layers]
             return plan_layers(partition, epoch=epoch, components=lambda number: names[number] if number < len(names) else ())
 
-    def _pack(self, planned: list[PlannedLayer], path: str) -> list[_Packed]:
-        """Each of PLANNED as a blob, several at once, the largest first so that none is left over at the end.
+    def _make(self, planned: list[PlannedLayer], path: str) -> list[_Packed]:
+        """Each of PLANNED as a blob: taken from the previous image if it is there, else packed.
 
-        Where every digest is known by now, so is every header, and with it a layer's recipe: the place to carry one that was built before.
+        With a previous image every digest is known by now, and so is every header, and with it a layer's recipe.
         """
+        if self._previous is None:
+            return self._pack(planned, path)
+        with self._stage("previous"):
+            recipes = self._recipes(planned)
+            wanted = {recipe: layer.plan for recipe, layer in zip(recipes, planned, strict=True)}
+            taken = self._previous.take(wanted, partial(self._tell, "previous"))
+        rest = [layer for recipe, layer in zip(recipes, planned, strict=True) if recipe not in taken]
+        reused = {layer.descriptor.digest for layer in taken.values()}
+        with self._context.workers.beside(partial(self._differences, self._previous, rest, reused)) as comparing:
+            made = iter(self._pack(rest, path))
+            differences = iter(comparing.result())
+        return [
+            _Packed(taken[recipe], layer, recipe, reused=True)
+            if recipe in taken
+            else next(made)._replace(recipe=recipe, difference=next(differences))
+            for recipe, layer in zip(recipes, planned, strict=True)
+        ]
+
+    def _recipes(self, planned: list[PlannedLayer]) -> list[bytes]:
+        """The recipe of each of PLANNED, all of whose digests are known."""
+        workers = self._context.workers
+        found = [task.result() for task in [workers.pool.submit(layer.plan.recipe) for layer in planned]]
+        workers.check()
+        recipes = []
+        for recipe in found:
+            assert recipe is not None  # every file was hashed or packed
+            recipes.append(recipe)
+        return recipes
+
+    def _differences(self, previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]) -> list[Difference | None]:
+        """Why each of PLANNED is no layer of PREVIOUS."""
+        workers = self._context.workers
+        return workers.each(
+            lambda layer: previous.difference(layer.plan, layer.components, reused), planned, at_once=max(1, workers.count // 2)
+        )
+
+    def _pack(self, planned: list[PlannedLayer], path: str) -> list[_Packed]:
+        """Each of PLANNED as a blob, several at once, the largest first so that none is left over at the end."""
+        if not planned:
+            return []
         from build_oci.layer.blob import write_layer
         from build_oci.layer.pack import Packer
 
@@ -250,7 +336,21 @@ class _ImageBuild:
             self._division = with_digests(self._division, tree)
 
     def _remember(self, packed: list[_Packed]) -> list[dict[str, str]]:
-        """What the descriptors of PACKED say of their components, so that the next build can keep to the plan."""
+        """What the descriptors of PACKED say, so that the next build can keep to the plan and use layers again: components and recipes.
+
+        An image that uses neither `split` nor `previous` has the descriptors that the original's would have.
+        """
+        if self._division is None and self._image.previous is None:
+            return [{} for _ in packed]
+        from build_oci.previous.image import RECIPE
+
+        unknown = iter(self._recipes([layer.planned for layer in packed if layer.recipe is None]))
+        recipes = [layer.recipe or next(unknown) for layer in packed]
+        return [
+            components | {RECIPE: f"sha256:{recipe.hex()}"} for components, recipe in zip(self._components(packed), recipes, strict=True)
+        ]
+
+    def _components(self, packed: list[_Packed]) -> list[dict[str, str]]:
         if self._division is None:
             return [{} for _ in packed]
         from build_oci.split.plan_file import ANNOTATION, layer_annotations
@@ -261,7 +361,7 @@ class _ImageBuild:
                 f"{self._image.where}: there are too many components for the annotations of the layers; `split.plan` writes them to a file"
             )
             texts = []
-        return [{ANNOTATION: texts[planned.number]} if planned.number < len(texts) else {} for _, planned in packed]
+        return [{ANNOTATION: texts[made.planned.number]} if made.planned.number < len(texts) else {} for made in packed]
 
     # ---- what is said of it: documents
 
@@ -271,10 +371,10 @@ class _ImageBuild:
         layers = [below.descriptor for below in parent.layers] if parent else []
         diff_ids = [below.diff_id for below in parent.layers] if parent else []
         history = list(parent.history) if parent else []
-        for (layer, planned), notes in zip(packed, annotations, strict=True):
-            layers.append(layer.descriptor._replace(annotations={**layer.descriptor.annotations, **notes}))
-            diff_ids.append(layer.diff_id)
-            history.append(self._history_entry(has_layer=True, comment=self._comment(planned)))
+        for made, notes in zip(packed, annotations, strict=True):
+            layers.append(made.layer.descriptor._replace(annotations={**made.layer.descriptor.annotations, **notes}))
+            diff_ids.append(made.layer.diff_id)
+            history.append(self._history_entry(has_layer=True, comment=self._comment(made.planned)))
         if not packed:
             history.append(self._history_entry(has_layer=False, comment=image.comment))
         if len(layers) > MOST_LAYERS_OF_DOCKER:
@@ -307,19 +407,24 @@ class _ImageBuild:
 
     def _built(self, descriptor: oci.Descriptor, packed: list[_Packed], seconds: float) -> BuiltImage:
         layers = tuple(
-            BuiltLayer(layer.descriptor.digest, layer.descriptor.size, layer.archive_size, planned.components) for layer, planned in packed
+            BuiltLayer(
+                made.layer.descriptor.digest,
+                made.layer.descriptor.size,
+                made.layer.archive_size,
+                made.planned.components,
+                made.reused,
+                made.difference,
+            )
+            for made in packed
         )
-        if self._division:
-            for number, layer in enumerate(layers):
-                self._context.explain(
-                    f"layer {number}: {layer.digest} {layer.size / 1e6:.1f} MB: {listed(layer.components, 500) or 'directories'}"
-                )
+        for number, layer in enumerate(layers):
+            self._explain_layer(number, layer)
         unclaimed = self._division.unclaimed if self._division else None
         return BuiltImage(
             descriptor,
             layers_size=sum(layer.size for layer in layers),
             uncompressed_size=sum(layer.uncompressed_size for layer in layers),
-            files=sum(planned.plan.files for _, planned in packed),
+            files=sum(made.planned.plan.files for made in packed),
             unchanged=self._unchanged,
             whiteouts=self._whiteouts,
             seconds=seconds,
@@ -330,6 +435,17 @@ class _ImageBuild:
             unclaimed_size=unclaimed.size if unclaimed else 0,
             unclaimed_files=unclaimed.files if unclaimed else 0,
         )
+
+    def _explain_layer(self, number: int, layer: BuiltLayer) -> None:
+        if self._division is None and self._previous is None:
+            return
+        text = f"layer {number}: {layer.digest} {layer.size / 1e6:.1f} MB"
+        if self._division:
+            text += f": {listed(layer.components, 500) or 'directories'}"
+        if self._previous:
+            new = f"not in the previous image: {layer.difference or 'no layer there is like it'}"
+            text += f": {'that of the previous image' if layer.reused else new}"
+        self._context.explain(text)
 
 
 class _Gauge:

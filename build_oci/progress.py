@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-Stage = Literal["walk", "parent", "hash", "pack", "done"]
+Stage = Literal["walk", "parent", "hash", "previous", "pack", "done"]
 
 
 class Progress(NamedTuple):
     """How far one image is.
 
-    image: its number in the configuration, from 0. stage: `walk` and `hash` count entries of the layer's tree, `parent` bytes of the
-    parent's blobs, `pack` bytes of the layer's archive; `done` comes once, at the end. total: None where it is not known yet. `parent`
-    runs beside `walk` and `hash`.
+    image: its number in the configuration, from 0. stage: `walk` and `hash` count entries of the tree, `parent` and `previous` bytes
+    of those images' blobs, `pack` bytes of the layers' archives; `done` comes once, at the end. total: None where it is not known yet.
+    `parent` runs beside `walk` and `hash`.
     """
 
     image: int

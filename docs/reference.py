@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from build_oci.config.keys import IMAGE_KEYS, PARENT_KEYS, SPLIT_KEYS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import IMAGE_KEYS, PARENT_KEYS, PREVIOUS_KEYS, SPLIT_KEYS, TOP_KEYS, Key, Kind
 
 INTRODUCTION = """\
 # Configuration
@@ -59,6 +59,9 @@ def reference() -> str:
         "The parent's `config` is not inherited.\n",
         "## `parent`\n",
         _table(PARENT_KEYS),
+        "## `previous`\n",
+        _table(PREVIOUS_KEYS),
+        "The page [Building again](previous.md) says more.\n",
         "## `split`\n",
         _table(SPLIT_KEYS),
         "The page [Many layers](split.md) says more.\n",

@@ -34,10 +34,20 @@ class Scan:
     kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it; by default the fastest.
     memory_limit: bytes that the members may take.
     trust: take a checksum record for the digest of a file, instead of computing it and refusing a record that says otherwise.
-    digest: compute that of the whole archive as well, at little cost.
+    digest: compute that of the whole archive as well, at little cost. recipe: and that of its headers (kernel/pack/layer_recipe.h).
+    keep: if not, members are forgotten once they are read, so that memory is bounded whatever the archive holds.
     """
 
-    def __new__(cls, *, kernel: int | None = None, memory_limit: int = ..., trust: bool = False, digest: bool = False) -> Scan: ...
+    def __new__(
+        cls,
+        *,
+        kernel: int | None = None,
+        memory_limit: int = ...,
+        trust: bool = False,
+        digest: bool = False,
+        recipe: bool = False,
+        keep: bool = True,
+    ) -> Scan: ...
     def feed(self, data: Buffer) -> None:
         """The next bytes of the archive, as many as there are. Releases the GIL.
 
@@ -56,6 +66,13 @@ class Scan:
         """The SHA-256, 32 bytes, of all that was fed; None where it was not asked for. Of a refused archive it means nothing."""
 
     @property
+    def recipe(self) -> bytes | None:
+        """The recipe of the archive, 32 bytes, after `finish`. None where it was not asked for.
+
+        None also of an archive that no build of ours wrote: padded with anything but zeros, or ended otherwise.
+        """
+
+    @property
     def held(self) -> int:
         """Bytes that the members so far take."""
 
@@ -64,6 +81,9 @@ class Scan:
 
     def capsule(self) -> object:
         """The native members for the other extensions; valid as long as this object lives. RuntimeError before `finish`."""
+
+    def seen(self) -> object:
+        """The native members so far, for `Plan.difference`; valid until the next call of any method."""
 
 @disjoint_base
 class Lower:

@@ -30,6 +30,11 @@ cdef extern from "scanner.h" nogil:
         uint32_t mtime_ns, mode, uid, gid, xattrs_size, name_size, target_size, flags
         const uint8_t *digest
 
+    ctypedef struct member_view:
+        const member *members
+        size_t count
+        int ended
+
     ctypedef struct scanner:
         pass
 
@@ -41,6 +46,9 @@ cdef extern from "scanner.h" nogil:
     const char *scanner_error(const scanner *)
     void scanner_digest_archive(scanner *)
     void scanner_archive_digest(const scanner *, uint8_t *digest)
+    void scanner_digest_headers(scanner *)
+    void scanner_forget(scanner *)
+    int scanner_headers_digest(const scanner *, uint8_t *digest)
     void scanner_free(scanner *)
 
 
@@ -48,9 +56,10 @@ cdef class Scan:
     """See lower.pyi."""
 
     cdef scanner *scanner
+    cdef member_view view
     cdef bint finished, digesting
 
-    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False):
+    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False, bint recipe=False, bint keep=True):
         cdef const sha256_kernel *chosen = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
@@ -60,6 +69,10 @@ cdef class Scan:
         self.digesting = digest
         if digest:
             scanner_digest_archive(self.scanner)
+        if recipe:
+            scanner_digest_headers(self.scanner)
+        if not keep:
+            scanner_forget(self.scanner)
 
     def __dealloc__(self):
         scanner_free(self.scanner)
@@ -101,6 +114,13 @@ cdef class Scan:
         return (<const char *>digest)[:32]
 
     @property
+    def recipe(self):
+        cdef uint8_t digest[32]
+        if not self.finished or not scanner_headers_digest(self.scanner, digest):
+            return None
+        return (<const char *>digest)[:32]
+
+    @property
     def held(self):
         return scanner_held(self.scanner)
 
@@ -130,6 +150,14 @@ cdef class Scan:
         if not self.finished:
             raise RuntimeError("the archive has not been finished")
         return PyCapsule_New(self.scanner, "build_oci.members", NULL)
+
+    def seen(self):
+        self.view.members = scanner_members(self.scanner, &self.view.count)
+        self.view.ended = self.finished
+        # The digest of the last one may be under way.
+        if not self.finished and self.view.count:
+            self.view.count -= 1
+        return PyCapsule_New(&self.view, "build_oci.member_view", NULL)
 
 cdef extern from "lower.h" nogil:
     ctypedef struct lower:

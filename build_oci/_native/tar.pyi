@@ -1,7 +1,10 @@
 """The layers of a walked tree, and their tar segments, in any order, from many threads (spec: tar, hard links, layers)."""
 
+from typing import Literal, TypeAlias
+
 from typing_extensions import Buffer, disjoint_base
 
+from build_oci._native.lower import Scan
 from build_oci._native.walk import Problem, Tree
 
 OWNER_NOBODY = 0xFFFFFFFF
@@ -14,6 +17,9 @@ def component_digests(tree: Tree, owners: Buffer, count: int, *, kernel: int) ->
     than those below `count` are nobody's. None where a file's digest is not known: after a packing, and after `Digests`, all are. Hard
     links count as files, before and after a partition. Raises ValueError where `owners` do not fit.
     """
+
+Difference: TypeAlias = Literal["new", "gone", "type", "content", "target", "mode", "owner", "mtime", "xattr", "device"]
+"""What of an entry differs. `new`: no archive has it at this place; `gone`: the archive has a member there that the plan lacks."""
 
 @disjoint_base
 class Partition:
@@ -87,6 +93,12 @@ class Plan:
         """Write segment `index` to the start of `into` (writable, at least `size` bytes). Releases the GIL.
 
         Returns what went wrong, if anything: a file that could not be read, or is no longer what the walk saw.
+        """
+
+    def difference(self, scan: Scan, start: int = 0) -> int | tuple[Difference, bytes]:
+        """The first entry, from number `start` on, that differs from the members that `scan` has read so far: in what, and its path.
+
+        A number where there is none: that of the entry to go on with. Releases the GIL; not while the scan is fed.
         """
 
     def cancel(self) -> None:

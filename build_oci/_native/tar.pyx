@@ -4,7 +4,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from build_oci._native.tree cimport problem, told
+from build_oci._native.tree cimport entry, path_of, problem, told
 from build_oci._native.tree cimport tree as _tree
 
 
@@ -44,6 +44,7 @@ cdef extern from "pack.h" nogil:
     ctypedef struct plan:
         segment *segments
         size_t segments_count, members_count
+        entry **members
         uint64_t archive_size, files, bytes
         int cancelled
 
@@ -61,6 +62,32 @@ cdef extern from "recipe.h" nogil:
     int recipe_of_components(
         _tree *, const sha256_kernel *, const uint32_t *owners, size_t entries, size_t count, uint8_t (*out)[32], uint8_t *known
     )
+
+
+cdef extern from "layer_recipe.h" nogil:
+    ctypedef struct member:
+        const char *name
+        uint32_t name_size
+
+    ctypedef struct member_view:
+        const member *members
+        size_t count
+        int ended
+
+    ctypedef enum difference:
+        DIFFERENCE_NONE
+        DIFFERENCE_NEW
+        DIFFERENCE_GONE
+        DIFFERENCE_TYPE
+        DIFFERENCE_CONTENT
+        DIFFERENCE_TARGET
+        DIFFERENCE_MODE
+        DIFFERENCE_OWNER
+        DIFFERENCE_MTIME
+        DIFFERENCE_XATTR
+        DIFFERENCE_DEVICE
+
+    difference plan_difference(const plan *, const member *, size_t count, int ended, size_t *at)
 
 
 OWNER_NOBODY = 0xFFFFFFFF
@@ -235,6 +262,23 @@ cdef class Plan:
         with nogil:
             end = plan_fill(self.plan, index, start, &trouble)
         return told(&trouble) if end else None
+
+    def difference(self, scan, size_t start=0):
+        cdef member_view *view = <member_view *>PyCapsule_GetPointer(scan.seen(), "build_oci.member_view")
+        cdef size_t at = start
+        cdef difference found
+        with nogil:
+            found = plan_difference(self.plan, view.members, view.count, view.ended, &at)
+        if found == DIFFERENCE_NONE:
+            return at
+        kind = {
+            DIFFERENCE_NEW: "new", DIFFERENCE_GONE: "gone", DIFFERENCE_TYPE: "type", DIFFERENCE_CONTENT: "content",
+            DIFFERENCE_TARGET: "target", DIFFERENCE_MODE: "mode", DIFFERENCE_OWNER: "owner", DIFFERENCE_MTIME: "mtime",
+            DIFFERENCE_XATTR: "xattr", DIFFERENCE_DEVICE: "device",
+        }[found]
+        if found == DIFFERENCE_GONE:
+            return kind, view.members[at].name[:view.members[at].name_size]
+        return kind, path_of(self.plan.members[at])
 
     def cancel(self):
         self.plan.cancelled = 1

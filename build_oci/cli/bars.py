@@ -33,8 +33,8 @@ def reporter(mode: str, names: list[str], say: Callable[[str], None], *, termina
     return Lines(names, say) if mode == "plain" else None
 
 
-_DOING = {"walk": "walking", "parent": "reading parent", "hash": "hashing", "pack": "packing"}
-_BYTES = ("parent", "pack")
+_DOING = {"walk": "walking", "parent": "reading parent", "hash": "hashing", "previous": "reading previous", "pack": "packing"}
+_BYTES = ("parent", "previous", "pack")
 # Left free at the end of a line: the ^C that a terminal writes behind a bar must not begin the next one.
 _MARGIN = 4
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from build_oci.errors import counted
+from build_oci.errors import counted, printable
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
     from build_oci.config.load import BuildConfig
-    from build_oci.image import BuiltImage
+    from build_oci.image import BuiltImage, BuiltLayer
     from build_oci.pipeline import BuildResult
 
 
@@ -23,6 +23,8 @@ def summary(image: BuiltImage) -> str:
     if image.plan:
         files = f"{counted(len(image.layers), 'layer')}, {files}"
         files += f", {image.unclaimed_size / 1e6:.1f} MB without an owner" if image.unclaimed_files else ""
+    if reused := [layer.size for layer in image.layers if layer.reused]:
+        files += f", {counted(len(reused), 'layer')} of {len(image.layers)} reused ({sum(reused) / 1e6:.1f} MB)"
     return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}  {files}  {image.seconds:.1f} s"
 
 
@@ -46,6 +48,8 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
                         "size": layer.size,
                         "uncompressedSize": layer.uncompressed_size,
                         "components": list(layer.components),
+                        "reused": layer.reused,
+                        "difference": _difference(layer),
                     }
                     for layer in image.layers
                 ],
@@ -63,6 +67,10 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
             for configured, image in zip(config.images, result.images, strict=True)
         ],
     }
+
+
+def _difference(layer: BuiltLayer) -> dict[str, str] | None:
+    return {"what": layer.difference.what, "path": printable(layer.difference.path)} if layer.difference else None
 
 
 def as_json(document: dict[str, Any]) -> bytes:

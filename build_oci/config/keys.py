@@ -57,6 +57,13 @@ PARENT_KEYS = (
     Key("trust", Kind.BOOLEAN, "believe the checksum records in the parent's layers; `false` computes every digest", default=False),
     Key("recompress", Kind.BOOLEAN, "bring the parent's layers to `compression`; `false` carries them as they are", default=True),
 )
+PREVIOUS_KEYS = (
+    Key("image", Kind.PATH, "the OCI layout that an earlier build made: layers that come out the same are taken from it"),
+    Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
+    Key("plan", Kind.FILE, "the plan that an earlier build wrote (`split.plan`); else what the image remembers of it"),
+    Key("trust", Kind.BOOLEAN, "believe what the image says of its layers; `false` reads and verifies them", default=False),
+    Key("optional", Kind.BOOLEAN, "build without it where it does not exist, as at the first build of a series", default=False),
+)
 # The sources of components that are one word, and those that say more.
 PLAIN_SOURCES = ("xattr", "packages")
 SOURCE_KEYS = (
@@ -93,6 +100,7 @@ IMAGE_KEYS = (
     Key("exclude", Kind.PATTERNS, "what to leave out of `layer`, from its root: `/dir`, `/dir/` (what is in it), `**/*.pyc`", default=()),
     Key("owner", Kind.OWNER, "user and group of every entry of `layer`, whoever owns it on disk"),
     Key("parent", Kind.SECTION, "the image to build upon", keys=PARENT_KEYS),
+    Key("previous", Kind.SECTION, "what an earlier build made of `layer`, to build only what changed", keys=PREVIOUS_KEYS),
     Key("config", Kind.ANYTHING, "passed through untouched into the image config"),
     Key("annotations", Kind.ANNOTATIONS, "annotations of the manifest", default={}),
     Key("index-annotations", Kind.ANNOTATIONS, "annotations of the manifest's descriptor in the index", default={}),
@@ -125,6 +133,7 @@ SECTIONS = {
     "at the top of the document": TOP_KEYS,
     "of an image": IMAGE_KEYS,
     "of `parent`": PARENT_KEYS,
+    "of `previous`": PREVIOUS_KEYS,
     "of `split`": SPLIT_KEYS,
     "of an item of `components`": SOURCE_KEYS,
 }

@@ -34,6 +34,7 @@ __all__ = [
     "Compression",
     "ImageConfig",
     "ParentConfig",
+    "PreviousConfig",
     "SplitConfig",
     "check_paths",
     "load_config",
@@ -58,6 +59,21 @@ class ParentConfig(NamedTuple):
     recompress: bool
     trust: bool
     where: str
+
+
+class PreviousConfig(NamedTuple):
+    """What an earlier build made: manifest `number` (from 0) in the index of the OCI layout `image`, and the file `plan`, or one of them.
+
+    `plan_where` is for errors, as `where`, which is that of `image`.
+    """
+
+    image: str | None
+    number: int
+    plan: str | None
+    trust: bool
+    optional: bool
+    where: str
+    plan_where: str
 
 
 class ComponentSource(NamedTuple):
@@ -106,6 +122,7 @@ class ImageConfig(NamedTuple):
     exclude: tuple[str, ...] = ()
     exclude_where: str = ""
     owner: tuple[int, int] | None = None
+    previous: PreviousConfig | None = None
 
     @property
     def platform(self) -> Platform:
@@ -483,6 +500,7 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         exclude=values["exclude"],
         exclude_where=document.where(places.get("exclude", section.place)),
         owner=values["owner"],
+        previous=_previous_config(document, values["previous"], values) if values["previous"] else None,
     )
 
 
@@ -501,6 +519,32 @@ def _split_config(document: Document, section: _Section) -> SplitConfig:
         plan=values["plan"],
         where=where,
         plan_where=document.where(section.places.get("plan", section.place)),
+    )
+
+
+def _previous_config(document: Document, section: _Section, image: Mapping[str, Any]) -> PreviousConfig:
+    values, places = section.values, section.places
+    if values["image"] is None and values["plan"] is None and not document.has_problems:  # else the problem may be the one that is missing
+        document.problem(
+            section.place,
+            "names nothing to build upon",
+            "give `image`, the layout of the last build, or `plan`, the plan it wrote",
+        )
+    if image["layer"] is None:
+        document.warn(section.place, "has no effect: the image has no `layer`")
+    elif image["split"] is None and "plan" in places:
+        document.warn(places["plan"], "has no effect: the image has no `split`")
+    for name in ("index", "trust"):
+        if name in places and values["image"] is None:
+            document.warn(places[name], "has no effect: there is no `image`")
+    return PreviousConfig(
+        image=values["image"],
+        number=values["index"],
+        plan=values["plan"],
+        trust=values["trust"],
+        optional=values["optional"],
+        where=document.where(places.get("image", section.place)),
+        plan_where=document.where(places.get("plan", section.place)),
     )
 
 
@@ -539,16 +583,40 @@ def check_paths(config: BuildConfig) -> None:
             if source.kind == "file" and not os.path.isfile(source.path):
                 what = "is not a regular file" if os.path.exists(source.path) else "does not exist"
                 problems.append(UsageError(f"`{source.path}` {what}", where=source.where, hint=_path_hint(source.path)))
-        if image.parent is None:
-            continue
-        parent = image.parent.image
-        if what := _unusable(parent):
-            problems.append(UsageError(what, where=image.parent.where, hint=_path_hint(parent)))
-        elif not os.path.isfile(os.path.join(parent, "index.json")):
-            hint = f"`skopeo copy docker://IMAGE oci:{parent}` makes one of an image"
-            problems.append(UsageError(f"`{parent}` is no OCI layout: it has no `index.json`", where=image.parent.where, hint=hint))
+        if image.parent:
+            problems += _layout_problems(image.parent.image, image.parent.where)
+        if image.previous:
+            problems += _previous_problems(image.previous)
     if problems:
         raise ConfigError(problems)
+
+
+def _layout_problems(path: str, where: str) -> list[BuildOciError]:
+    """Why the directory PATH cannot be read as an OCI layout."""
+    if what := _unusable(path):
+        return [UsageError(what, where=where, hint=_path_hint(path))]
+    if os.path.isfile(os.path.join(path, "index.json")):
+        return []
+    hint = f"`skopeo copy docker://IMAGE oci:{path}` makes one of an image"
+    return [UsageError(f"`{path}` is no OCI layout: it has no `index.json`", where=where, hint=hint)]
+
+
+def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
+    problems: list[BuildOciError] = []
+    optional = "`optional: true` builds without it until there is one"
+    if previous.image is not None:
+        empty = os.path.isdir(previous.image) and not os.path.lexists(os.path.join(previous.image, "index.json"))
+        if not empty and os.path.lexists(previous.image):
+            problems += _layout_problems(previous.image, previous.where)
+        elif not previous.optional:
+            what = "holds no `index.json`" if empty else "does not exist"
+            problems.append(UsageError(f"`{previous.image}` {what}", where=previous.where, hint=optional))
+    if previous.plan is not None and not os.path.lexists(previous.plan):
+        if not previous.optional:
+            problems.append(UsageError(f"`{previous.plan}` does not exist", where=previous.plan_where, hint=optional))
+    elif previous.plan is not None and not os.path.isfile(previous.plan):
+        problems.append(UsageError(f"`{previous.plan}` is not a regular file", where=previous.plan_where, hint=_path_hint(previous.plan)))
+    return problems
 
 
 def _unusable(path: str) -> str:

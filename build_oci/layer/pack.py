@@ -47,6 +47,22 @@ def plan_layers(
     ]
 
 
+def block_sizes(plan: Plan, most: int) -> Iterator[int]:
+    """Bytes of the blocks that an archive is compressed in: runs of segments of at most MOST bytes, or one segment that is larger.
+
+    Where blocks end shows in the compressed stream, so this depends on the archive alone.
+    """
+    size = 0
+    for number in range(len(plan)):
+        segment = plan.size(number)
+        if size and size + segment > most:
+            yield size
+            size = 0
+        size += segment
+    if size:
+        yield size
+
+
 class Block:
     """A run of segments, one behind the other in memory, that is compressed as one. Its memory is used anew when all have released it."""
 
@@ -131,8 +147,9 @@ class Packer:
                     following = self._pack_ahead(following, relieve)
                     self._finish(self._queue[0])
                     yield self._queue.popleft()
-            finally:
+            except BaseException:
                 self._abandon()
+                raise
 
     def take_back(self, block: Block) -> None:
         """Use the memory of BLOCK anew, for whichever image comes first."""

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,7 @@ from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source
-from build_oci.parent.lower import Scans, named
+from build_oci.parent.lower import ArchiveReader, Scans, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
     return os.path.realpath(parent.image), parent.number, parent.trust
 
 
-class _Gauge:
-    """How much of a parent's blobs has been read; several threads may read."""
+class ReadGauge:
+    """How much of an image's blobs has been read; several threads may read."""
 
     def __init__(self, total: int, read: Callable[[int, int], None], check: Callable[[], None]) -> None:
         """CHECK raises once the build is being stopped."""
@@ -112,7 +111,7 @@ class Parents:
         self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
         scans = Scans(manifest.diff_ids, trust=parent.trust) if _identity(parent) in self._diffed else None
-        gauge = _Gauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
+        gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
         # Each may be recompressed, by an encoder of its own.
         there = self._workers.codec_memory // least_memory(self._config.compression, self._config.level)
@@ -148,7 +147,7 @@ class Parents:
         return found
 
     def _take_layer(
-        self, source: Source, manifest: ReadManifest, number: int, scans: Scans | None, gauge: _Gauge, *, recompress: bool, memory: int
+        self, source: Source, manifest: ReadManifest, number: int, scans: Scans | None, gauge: ReadGauge, *, recompress: bool, memory: int
     ) -> ParentLayer:
         """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and scan its archive on the way."""
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
@@ -159,7 +158,7 @@ class Parents:
             if target == codec:
                 self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
                 if scans:
-                    self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, scans, number)
+                    read_archive(codec, gauge.watch(blob), blob.path, diff_id, self._workers, scans.reader(number))
                 else:
                     for _ in gauge.watch(blob):
                         pass
@@ -181,7 +180,8 @@ class Parents:
                         memory=memory,
                         budget=self._workers.codec_budget,
                     )
-                    self._read_archive(codec, gauge.watch(blob), blob.path, diff_id, scans, number, compressed.write)
+                    reader = scans.reader(number) if scans else None
+                    read_archive(codec, gauge.watch(blob), blob.path, diff_id, self._workers, reader, compressed.write)
                     compressed.finish()
                     output.finish()
                 taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
@@ -202,40 +202,40 @@ class Parents:
             return without_annotations(layer.annotations)
         return layer.annotations
 
-    def _read_archive(
-        self,
-        codec: str,
-        blob: Iterable[bytes],
-        path: Path,
-        diff_id: str,
-        scans: Scans | None,
-        number: int,
-        write: Callable[[bytes | memoryview], None] | None = None,
-    ) -> None:
-        """Unpack BLOB, the file PATH, to its end and check its diff_id; scan NUMBER and WRITE get every piece of the archive."""
-        algorithm, _, expected = diff_id.partition(":")
-        digest = hashlib.new(algorithm)
-        scanned = scans is not None and scans.digest(number) is not None
-        # A scan hashes contents and archive in one pass, for little more than the archive's digest alone takes.
-        concurrently = partial(scans.feed, number) if scans and scanned else digest.update
-        others: list[Callable[[bytes | memoryview], None]] = [partial(scans.feed, number)] if scans and not scanned else []
-        if write is not None:
-            others.append(write)
-        hashing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
-            for piece in decode(codec, _read_ahead(blob, beside), self._workers.windows):
-                self._workers.check()
-                # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
-                if hashing is not None:
-                    hashing.result()
-                hashing = beside.submit(concurrently, piece)
-                for read in others:
-                    read(piece)
+
+def read_archive(
+    codec: str,
+    blob: Iterable[bytes],
+    path: Path,
+    diff_id: str,
+    workers: Crew,
+    reader: ArchiveReader | None,
+    write: Callable[[bytes | memoryview], None] | None = None,
+) -> None:
+    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER and WRITE get every piece of the archive. Raises ParentError."""
+    algorithm, _, expected = diff_id.partition(":")
+    digest = hashlib.new(algorithm)
+    hashed = reader is not None and reader.digest() is not None
+    # A scan hashes contents and archive in one pass, for little more than the archive's digest alone takes.
+    concurrently = reader.feed if reader is not None and hashed else digest.update
+    others: list[Callable[[bytes | memoryview], None]] = [reader.feed] if reader is not None and not hashed else []
+    if write is not None:
+        others.append(write)
+    hashing: Future[None] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
+        for piece in decode(codec, _read_ahead(blob, beside), workers.windows):
+            workers.check()
+            # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
             if hashing is not None:
                 hashing.result()
-        found = ((scans.digest(number) if scans and scanned else None) or digest.digest()).hex()
-        if found != expected:
-            raise ParentError(f"its archive has the digest {algorithm}:{found}, but the image's config says {diff_id}", where=str(path))
+            hashing = beside.submit(concurrently, piece)
+            for read in others:
+                read(piece)
+        if hashing is not None:
+            hashing.result()
+    found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
+    if found != expected:
+        raise ParentError(f"its archive has the digest {algorithm}:{found}, but the image's config says {diff_id}", where=str(path))
 
 
 def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:

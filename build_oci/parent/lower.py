@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.errors import ParentError
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 # For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
 _TABLE_LIMIT = 1 << 30
+
+
+class ArchiveReader(NamedTuple):
+    """Who takes in an archive piece by piece. digest: the SHA-256 of what was fed, None where it is not computed."""
+
+    feed: Callable[[bytes | memoryview], None]
+    digest: Callable[[], bytes | None]
 
 
 class Scans:
@@ -37,6 +45,10 @@ class Scans:
     def digest(self, number: int) -> bytes | None:
         """The SHA-256 of what was fed of archive NUMBER, where its diff_id is one."""
         return self._scans[number].digest
+
+    def reader(self, number: int) -> ArchiveReader:
+        """What reads the archive of layer NUMBER."""
+        return ArchiveReader(partial(self.feed, number), partial(self.digest, number))
 
     def finish(self, number: int) -> None:
         """That archive has ended. ValueError when it should not have."""

@@ -26,24 +26,26 @@ class ReadManifest(NamedTuple):
     config: dict[str, Any]
 
 
-def read_manifest(source: Source, number: int, platform: Platform) -> ReadManifest:
-    """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for PLATFORM. Raises ParentError."""
+def read_manifest(source: Source, number: int, platform: Platform, key: str = "parent") -> ReadManifest:
+    """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for PLATFORM. Raises ParentError.
+
+    KEY is the section of the configuration that names the image."""
     where = str(source.path / "index.json")
     manifests = parse_descriptors(source.index(), "manifests", where)
     if not 0 <= number < len(manifests):
         raise ParentError(
-            f"has no manifest number {number}, for it has {len(manifests)} in all", where=where, hint="parent.index counts from 0"
+            f"has no manifest number {number}, for it has {len(manifests)} in all", where=where, hint=f"{key}.index counts from 0"
         )
     descriptor = manifests[number]
     document = source.document(descriptor)
     where = str(source.blob_path(descriptor.digest))
     if is_index(descriptor, document):
-        descriptor = _ForPlatform(source, platform).choose(document, where)
+        descriptor = _ForPlatform(source, platform, key).choose(document, where)
         document = source.document(descriptor)
         where = str(source.blob_path(descriptor.digest))
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
-        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint="parent.index chooses another one")
+        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint=f"{key}.index chooses another one")
     return read_image(source, document, where)
 
 
@@ -66,9 +68,10 @@ class _ForPlatform:
     A descriptor need not tell a platform: then the config of the image does, or what the inner index holds.
     """
 
-    def __init__(self, source: Source, platform: Platform) -> None:
+    def __init__(self, source: Source, platform: Platform, key: str = "parent") -> None:
         self._source = source
         self._platform = platform
+        self._key = key
         self._documents_left = _MOST_DOCUMENTS_READ
         self._seen: set[str] = set()  # platforms, for the error
 
@@ -77,7 +80,7 @@ class _ForPlatform:
         fitting = self._fitting(index, where, 1)
         if not fitting:
             wanted = f"{self._platform.os}/{self._platform.architecture}"
-            hint = "architecture and os of the image choose among these; parent.image can be another layout"
+            hint = f"architecture and os of the image choose among these; {self._key}.image can be another layout"
             there = ", ".join(sorted(self._seen))
             raise ParentError(f"holds no image for {wanted}, only for: {there[:500] or 'nothing'}", where=where, hint=hint)
         exact = [one for one in fitting if one.platform.get("variant") == self._platform.variant]

@@ -53,21 +53,30 @@ def divide(
     *,
     most: int,
     previous: Plan | None = None,
+    digested: bool = False,
     warn: Callable[[str], None] = lambda text: None,
     check: Callable[[], None] = lambda: None,
 ) -> Division:
     """Divide TREE, the directory ROOT, into at most MOST layers, after the plan PREVIOUS; only what is emitted counts.
 
-    CHECK is called now and then, and raises to end the work. Raises UsageError for a map of components, TreeError for what the tree holds
-    or for files without an owner where the configuration forbids them.
+    DIGESTED: every file has its digest, so that the plan learns which components changed. CHECK is called now and then, and raises to
+    end the work. Raises UsageError for a map of components, TreeError for what the tree holds or for files without an owner where the
+    configuration forbids them.
     """
     view = _View(root, tree.listing())
     found = find_owners(view, split, check=check)
     for warning in found.warnings:
         warn(warning)
     sizes = _sizes(view, found, tree.emitted())
+    digests: list[bytes | None] = [None] * len(sizes)
+    if digested:
+        digests = component_digests(tree, found.owners, len(sizes), kernel=sha256_kernel())
     result = make_plan(
-        [Component(component.name, size, component.interval_days) for component, size in zip(found.components, sizes, strict=True) if size],
+        [
+            Component(component.name, size, component.interval_days, digest.hex() if digest else None)
+            for component, size, digest in zip(found.components, sizes, digests, strict=True)
+            if size
+        ],
         most,
         previous,
         check=check,

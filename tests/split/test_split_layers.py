@@ -264,7 +264,7 @@ def test_history_and_annotations(root: Path, tmp_path: Path) -> None:
         assert files == ({f"file-{comment}"} if comment in ("a", "b", "c") else set())
     remembered = [json.loads(layer["annotations"]["io.build-oci.components"])["components"] for layer in layers[:-1]]
     assert [[name for name, *_ in rows] for rows in remembered] == [[comment] for comment in comments[:-1]]
-    assert "annotations" not in layers[-1]
+    assert list(layers[-1]["annotations"]) == ["io.build-oci.recipe"]
 
 
 def test_history_of_many_components(tmp_path: Path) -> None:

@@ -160,12 +160,13 @@ static int settle(const plan *p, pending *w, problem *out)
     sha256_many(p->kernel, w->jobs, w->count);
     for (size_t i = 0; i < w->count; i++) {
         entry *e = w->members[i];
-        if (e->flags & ENTRY_DIGEST_KNOWN && memcmp(e->digest, w->digests[i], sizeof e->digest)) {
+        if (!(e->flags & ENTRY_DIGEST_KNOWN)) {
+            memcpy(e->digest, w->digests[i], sizeof e->digest);
+            e->flags |= ENTRY_DIGEST_KNOWN;
+        } else if (memcmp(e->digest, w->digests[i], sizeof e->digest)) {
             *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
             return -1;
         }
-        memcpy(e->digest, w->digests[i], sizeof e->digest);
-        e->flags |= ENTRY_DIGEST_KNOWN;
         if (header_write(e, &p->options, w->headers[i]))
             return no_memory(out, e);
     }

@@ -229,11 +229,18 @@ static size_t text_capacity(const entry *e)
     return needed;
 }
 
-static void write_headers(const entry *e, const header_options *options, sink *s, uint8_t *name, uint8_t *target)
+void header_time(const entry *e, const header_options *options, int64_t *seconds, uint32_t *nanoseconds)
 {
     int own_time = !options->has_epoch && !(options->directories_at_zero && S_ISDIR(e->mode));
-    int64_t mtime = own_time ? e->mtime : options->has_epoch ? options->epoch : 0;
-    uint32_t nanoseconds = own_time ? e->mtime_ns : 0;
+    *seconds = own_time ? e->mtime : options->has_epoch ? options->epoch : 0;
+    *nanoseconds = own_time ? e->mtime_ns : 0;
+}
+
+static void write_headers(const entry *e, const header_options *options, sink *s, uint8_t *name, uint8_t *target)
+{
+    int64_t mtime;
+    uint32_t nanoseconds;
+    header_time(e, options, &mtime, &nanoseconds);
     int is_link = S_ISREG(e->mode) && e->link;
     ustar u = {.name = name, .target = target, .type = type_flag(e), .mode = e->mode & 07777};
     u.name_size = archive_name(e, name);

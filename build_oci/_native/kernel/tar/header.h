@@ -21,6 +21,9 @@ uint64_t header_size(const entry *, const header_options *);
 /* Writes them to OUT, which has room for header_size() bytes. A regular file's digest is taken from the entry. -1 without memory. */
 int header_write(const entry *, const header_options *, uint8_t *out);
 
+/* The mtime that the headers of ENTRY tell. */
+void header_time(const entry *, const header_options *, int64_t *seconds, uint32_t *nanoseconds);
+
 /* Does ENTRY carry content in the archive? */
 int has_content(const entry *);
 

@@ -2,6 +2,7 @@
 #ifndef BUILD_OCI_MEMBER_H
 #define BUILD_OCI_MEMBER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
@@ -25,5 +26,12 @@ typedef struct member {
     uint32_t flags;
     uint8_t digest[32];
 } member;
+
+/* Members that were read so far; `ended`: there are no more. Valid until the scanner reads on. */
+typedef struct member_view {
+    const member *members;
+    size_t count;
+    int ended;
+} member_view;
 
 #endif

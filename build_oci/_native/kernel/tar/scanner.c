@@ -33,6 +33,7 @@ enum {
     SYMLINK_LIMIT = PATH_MAX - 1, /* no file system holds a longer target */
     WHITEOUT_LIMIT = NAME_MAX + 4, /* `.wh.` in front of the longest name: never a file on a disk */
     RECORDS_LIMIT = 4 * 1024 * 1024,
+    KEPT = 1024 * 1024, /* bytes of members, where they are not wanted */
     ZEROS_LIMIT = 2 * BLOCK + 1024 * 1024, /* the end of the archive and what a writer may pad it with */
 };
 
@@ -72,6 +73,10 @@ struct scanner {
     sha256_context context;
     int digesting; /* the whole archive */
     sha256_context archive;
+    int forgetting; /* members that have been read */
+    int digesting_headers;
+    int unlike_ours; /* padding that is not zero */
+    sha256_context headers;
     int failed;
     char error[640];
 };
@@ -325,6 +330,10 @@ static int begin_member(scanner *s)
 {
     member m = {.name = NULL};
     uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
+    if (s->forgetting && s->arena.held + s->count * sizeof *s->members > KEPT) {
+        arena_release(&s->arena);
+        s->count = 0;
+    }
     if (raw_name(s))
         return -1;
     if (!s->name.size)
@@ -480,6 +489,8 @@ static int header(scanner *s)
         s->zeros = BLOCK;
         return is_pending(s) ? refuse(s, "the archive ends where an extended header wants its member") : 0;
     }
+    if (s->digesting_headers)
+        sha256_update(s->kernel, &s->headers, s->block, BLOCK);
     if (!block_checksum_holds(s->block))
         return refuse(s, "this is no tar header: its checksum does not hold");
     switch (s->block[156]) {
@@ -530,11 +541,22 @@ static size_t least(uint64_t a, size_t b)
     return a < b ? (size_t)a : b;
 }
 
+/* What stands at DATA takes part in the recipe, as far as the present state reaches. Blocks of headers follow when they are whole. */
+static void hash_headers(scanner *s, const uint8_t *data, size_t size)
+{
+    if (s->state == EXTENSION || s->state == GAP)
+        sha256_update(s->kernel, &s->headers, data, least(s->state == GAP ? s->padding : s->left, size));
+    if (s->state == PADDING && !is_zero(data, least(s->padding, size)))
+        s->unlike_ours = 1;
+}
+
 int scanner_feed(scanner *s, const uint8_t *data, size_t size)
 {
     while (size && !s->failed) {
         size_t step = size;
         int content_hashed = s->state == CONTENT;
+        if (s->digesting_headers)
+            hash_headers(s, data, size);
         switch (s->state) {
         case HEADER:
             if (!s->filled)
@@ -618,6 +640,25 @@ void scanner_digest_archive(scanner *s)
 void scanner_archive_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
 {
     sha256_final(s->kernel, &s->archive, digest);
+}
+
+void scanner_forget(scanner *s)
+{
+    s->forgetting = 1;
+}
+
+void scanner_digest_headers(scanner *s)
+{
+    s->digesting_headers = 1;
+    sha256_init(&s->headers);
+}
+
+int scanner_headers_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
+{
+    if (!s->digesting_headers || s->unlike_ours || s->state != END || s->zeros != 2 * BLOCK)
+        return 0;
+    sha256_final(s->kernel, &s->headers, digest);
+    return 1;
 }
 
 void scanner_free(scanner *s)

@@ -40,6 +40,18 @@ void scanner_digest_archive(scanner *);
 /* That digest, of all bytes so far. */
 void scanner_archive_digest(const scanner *, uint8_t digest[SHA256_DIGEST]);
 
+/* Before the first byte: computes the SHA-256 of the headers as well, the archive's recipe (layer_recipe.h). */
+void scanner_digest_headers(scanner *);
+
+/*
+ * That digest, after scanner_finish(): of all header blocks and extended headers with their padding. 0 where the archive has none, because
+ * it is padded with anything but zeros or does not end with two blocks of zeros: such a one is no archive of ours.
+ */
+int scanner_headers_digest(const scanner *, uint8_t digest[SHA256_DIGEST]);
+
+/* Before the first byte: keeps only the last members, about a MiB of them, for who wants digests alone. */
+void scanner_forget(scanner *);
+
 void scanner_free(scanner *);
 
 #endif

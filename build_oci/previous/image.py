@@ -1,0 +1,312 @@
+"""The image that an earlier build made: which of its layers come out again, verified before anything of them is used, then carried.
+
+kernel/pack/layer_recipe.h says why a layer with the recipe of a planned one is that layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from build_oci._native.lower import Scan
+from build_oci.codec.chunked.container import chunked_annotations
+from build_oci.codec.table import decode, encoder, least_memory, stream_codec
+from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, printable
+from build_oci.layer.blob import Layer
+from build_oci.layer.pack import block_sizes
+from build_oci.layer.walk import sha256_kernel
+from build_oci.oci.documents import Descriptor, Platform
+from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
+from build_oci.oci.untrusted import ReadDescriptor, Source, VerifiedBlob
+from build_oci.parent.layers import ReadGauge, read_archive
+from build_oci.parent.lower import ArchiveReader, named
+from build_oci.parent.manifest import read_manifest
+from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
+
+if TYPE_CHECKING:
+    from build_oci._native.tar import Plan as TarPlan
+    from build_oci.codec.blocks import Encoder
+    from build_oci.config.load import BuildConfig, PreviousConfig
+    from build_oci.oci.layout import Layout
+    from build_oci.split.plan import Plan
+    from build_oci.work.crew import Crew
+
+# The annotation of a layer's descriptor that tells its recipe, `sha256:` and 64 digits.
+RECIPE = "io.build-oci.recipe"
+_COMPARED = 64 << 20  # bytes of members that are looked at to say in what a layer differs
+
+
+class Difference(NamedTuple):
+    """Why a layer is not one of the previous image. what: `content`, `mode`, … (build_oci._native.tar.Difference), `unknown`; path: of the
+    first entry that differs, below the root; of `unknown`, why."""
+
+    what: str
+    path: bytes
+
+    def __str__(self) -> str:
+        path = printable(self.path) or "."
+        return path if self.what == "unknown" else f"{path} is {self.what}" if self.what in ("new", "gone") else f"{self.what} of {path}"
+
+
+class _Old(NamedTuple):
+    """A layer of the previous image. recipe: what the image says of it; None where it says nothing."""
+
+    descriptor: ReadDescriptor
+    diff_id: str
+    codec: str
+    recipe: bytes | None
+
+
+def read_plan_file(previous: PreviousConfig) -> Plan | None:
+    """The plan in the file that PREVIOUS names; None where it is missing, and may be. Raises PlanError."""
+    if previous.plan is None:
+        return None
+    try:
+        with open(previous.plan, "rb") as file:
+            return load_plan(file.read(MOST_BYTES + 1), previous.plan)
+    except FileNotFoundError:
+        if previous.optional:
+            return None
+        raise PlanError("does not exist", where=previous.plan, hint="`optional: true` builds without it until there is one") from None
+    except OSError as error:
+        raise PlanError(f"cannot be read: {error.strerror}", where=previous.plan, hint="it is the plan of an earlier build") from None
+
+
+class PreviousImage:
+    """The layers of one image of an earlier build. Opening it raises ParentError; only documents are read then."""
+
+    def __init__(
+        self,
+        previous: PreviousConfig,
+        platform: Platform,
+        config: BuildConfig,
+        layout: Layout,
+        workers: Crew,
+        *,
+        epoch: int | None,
+        explain: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        assert previous.image is not None
+        self._source = Source(Path(previous.image))
+        self._trust = previous.trust
+        self._chunked = stream_codec(config.compression) != config.compression
+        self._target = stream_codec(config.compression)
+        self._level = config.level
+        self._layout = layout
+        self._workers = workers
+        self._epoch = epoch
+        self._explain = explain
+        manifest = read_manifest(self._source, previous.number, platform, "previous")
+        self._notes = [layer.annotations.get(ANNOTATION) for layer in manifest.layers]
+        # Of a layer that cannot be one of ours there is no codec to read it with.
+        self._layers = [
+            _Old(layer, diff_id, CODECS.get(layer.media_type, ""), _recorded(layer))
+            for layer, diff_id in zip(manifest.layers, manifest.diff_ids, strict=True)
+        ]
+
+    def plan(self) -> Plan | None:
+        """The plan that its layers remember. Raises PlanError."""
+        return plan_from_annotations(self._notes, str(self._source.path))
+
+    def take(self, wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]) -> dict[bytes, Layer]:
+        """Bring those of its layers into the layout that have one of the recipes WANTED, each that of a plan.
+
+        READ is told how many bytes of how many are done. A layer whose recipe the image does not tell is read to know it. Raises
+        ParentError for a layer that is not what the image says, OutputError, Cancelled.
+        """
+        possible = [old for old in self._layers if self._may_be_ours(old)]
+        known = self._with_recipe(possible, wanted)
+        taken = self._take_all(known, wanted, read)
+        if left := {recipe: plan for recipe, plan in wanted.items() if recipe not in taken}:
+            sizes = {plan.archive_size for plan in left.values()}
+            unknown = [old for old in possible if old.recipe is None and self._may_have_size(old, sizes)]
+            taken |= self._take_all(unknown, left, read)
+        return taken
+
+    def difference(self, plan: TarPlan, components: Sequence[str], reused: Collection[str]) -> Difference | None:
+        """The first entry of PLAN, a layer of COMPONENTS, that differs from the layer here that has most of them; None if none has any.
+
+        REUSED: digests of the layers that were taken. Reads the layer only as far as is needed, and does not verify what it reads.
+        """
+        old = self._counterpart(frozenset(components), reused)
+        if old is None:
+            return None
+        try:
+            return self._compare(plan, old)
+        except Cancelled:
+            raise
+        except (BuildOciError, ValueError) as error:
+            return Difference("unknown", f"its previous layer cannot be compared: {error}".encode("utf-8", "backslashreplace"))
+
+    # ---- which layers
+
+    def _may_be_ours(self, old: _Old) -> bool:
+        # The metadata of zstd:chunked belong to one way of compressing: such layers are always made.
+        if self._chunked or chunked_annotations(old.descriptor.annotations):
+            return False
+        return bool(old.codec) and old.descriptor.digest.startswith("sha256:") and old.diff_id.startswith("sha256:")
+
+    def _may_have_size(self, old: _Old, sizes: Collection[int]) -> bool:
+        return old.codec != "disabled" or old.descriptor.size in sizes
+
+    def _with_recipe(self, layers: Sequence[_Old], wanted: Collection[bytes]) -> list[_Old]:
+        """One of LAYERS for each recipe that is WANTED, as the image tells them, with the codec that is wanted if there is one."""
+        found: dict[bytes, _Old] = {}
+        for old in layers:
+            if old.recipe is None or old.recipe not in wanted:
+                continue
+            if old.recipe not in found or old.codec == self._target != found[old.recipe].codec:
+                found[old.recipe] = old
+        return list(found.values())
+
+    def _take_all(self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]) -> dict[bytes, Layer]:
+        gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
+        room = self._workers.codec_memory // least_memory(self._target, self._level)
+        at_once = max(1, min(self._workers.count, len(layers), room))
+        found = self._workers.each(lambda old: self._take(old, wanted, gauge, at_once), layers, at_once=at_once)
+        return {recipe: layer for recipe, layer in reversed(found) if layer is not None}
+
+    # ---- one layer
+
+    def _take(self, old: _Old, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int) -> tuple[bytes, Layer | None]:
+        """The recipe of OLD, and where it is WANTED the layer, now in the layout."""
+        path = self._source.blob_path(old.descriptor.digest)
+        same = old.codec == self._target
+        with self._source.blob(old.descriptor) as blob:
+            if not same and old.recipe is not None:
+                return self._recompressed(old, blob, wanted, gauge, at_once)
+            recipe = self._verified(old, blob, gauge)
+            if recipe not in wanted:
+                self._explain(f"{path}: not used again")
+                return recipe, None
+            if same:
+                self._layout.carry(blob.fd, path, old.descriptor.digest, self._workers.check)
+                taken = Descriptor(LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size)
+                return recipe, Layer(taken, old.diff_id, wanted[recipe].archive_size)
+        return self._take(old._replace(recipe=recipe), wanted, gauge, at_once)
+
+    def _verified(self, old: _Old, blob: VerifiedBlob, gauge: ReadGauge) -> bytes:
+        """The recipe of OLD, from its archive, or as the image tells it where that is trusted."""
+        if not self._trust or old.recipe is None:
+            return self._read(old, blob, gauge)
+        for _ in gauge.watch(blob):
+            pass
+        if old.codec == "disabled" and old.descriptor.digest != old.diff_id:
+            raise ParentError(f"is stored as it is, but the image's config says that its archive is {old.diff_id}", where=str(blob.path))
+        return old.recipe
+
+    def _read(self, old: _Old, blob: VerifiedBlob, gauge: ReadGauge, write: Callable[[bytes | memoryview], None] | None = None) -> bytes:
+        """The recipe of OLD, whose archive is read to its end, and verified. Empty where no build of ours can have written it."""
+        scan = Scan(kernel=sha256_kernel(), digest=True, recipe=True, keep=False)
+        reader = ArchiveReader(scan.feed, lambda: scan.digest)
+        read_archive(old.codec, gauge.watch(blob), blob.path, old.diff_id, self._workers, reader, write)
+        with named(blob.path):
+            scan.finish()
+        recipe = scan.recipe or b""
+        if old.recipe is not None and recipe != old.recipe:
+            raise ParentError(
+                f"its descriptor tells another recipe ({RECIPE}) than its archive has",
+                where=str(blob.path),
+                hint="somebody changed this image: build once without it",
+            )
+        return recipe
+
+    def _recompressed(
+        self, old: _Old, blob: VerifiedBlob, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
+    ) -> tuple[bytes, Layer]:
+        """Bring OLD into the layout in the codec that is wanted. It spares reading and hashing the files again; the bytes are the same."""
+        with self._layout.blob() as output:
+            compressed = encoder(
+                self._target,
+                self._level,
+                output.write,
+                pool=self._workers.pool,
+                workers=self._workers.count,
+                epoch=self._epoch,
+                memory=self._workers.codec_memory // at_once,
+                budget=self._workers.codec_budget,
+            )
+            assert old.recipe is not None
+            blocks = _Blocks(compressed, block_sizes(wanted[old.recipe], self._workers.block_size))
+            self._read(old, blob, gauge, blocks.write)
+            compressed.finish()
+            output.finish()
+        self._explain(f"{blob.path}: recompressed from {old.codec} to {self._target}")
+        taken = Descriptor(LAYER_MEDIA_TYPES[self._target], output.digest, output.size)
+        return old.recipe, Layer(taken, old.diff_id, wanted[old.recipe].archive_size)
+
+    # ---- what differs
+
+    def _counterpart(self, components: frozenset[str], reused: Collection[str]) -> _Old | None:
+        """The layer that holds most of COMPONENTS; of none, the topmost that is of no component."""
+        owned = self._components()
+        rest = [number for number, old in enumerate(self._layers) if old.codec and old.descriptor.digest not in reused]
+        if not components:
+            rest = [number for number in rest if not owned[number]]
+            return self._layers[rest[-1]] if rest else None
+        best = max(rest, key=lambda number: len(components & owned[number]), default=None)
+        return self._layers[best] if best is not None and components & owned[best] else None
+
+    def _components(self) -> list[frozenset[str]]:
+        """What each layer holds, by what it remembers; nothing where it remembers nothing."""
+        owned: list[frozenset[str]] = [frozenset()] * len(self._layers)
+        with suppress(PlanError):
+            plan = self.plan()
+            noted = [number for number, note in enumerate(self._notes) if note is not None]
+            for number, layer in zip(noted[-len(plan.layers) :] if plan else (), plan.layers if plan else (), strict=False):
+                owned[number] = frozenset(layer.components)
+        return owned
+
+    def _compare(self, plan: TarPlan, old: _Old) -> Difference | None:
+        scan = Scan(memory_limit=_COMPARED, trust=True)
+        at = 0
+        with self._source.blob(old.descriptor) as blob:
+            for piece in decode(old.codec, _checked(blob, self._workers.check), self._workers.windows):
+                scan.feed(piece)
+                found = plan.difference(scan, at)
+                if not isinstance(found, int):
+                    return Difference(*found)
+                at = found
+        scan.finish()
+        found = plan.difference(scan, at)
+        return Difference("unknown", b"no entry, but the bytes of the archive") if isinstance(found, int) else Difference(*found)
+
+
+class _Blocks:
+    """An archive that streams by, in the blocks that packing it would compress."""
+
+    def __init__(self, encoder: Encoder, sizes: Iterator[int]) -> None:
+        self._encoder = encoder
+        self._sizes = sizes
+        self._left = next(sizes, 0)
+        self._block = bytearray()
+
+    def write(self, piece: bytes | memoryview) -> None:
+        view = memoryview(piece)
+        # What is longer than the plan says is no archive of that recipe, which shows at its end.
+        while view and self._left:
+            taken = view[: self._left]
+            self._block += taken
+            view = view[len(taken) :]
+            self._left -= len(taken)
+            if not self._left:
+                block, self._block = self._block, bytearray()
+                self._encoder.poll()
+                self._encoder.add(memoryview(block), lambda: None)
+                self._left = next(self._sizes, 0)
+
+
+def _recorded(descriptor: ReadDescriptor) -> bytes | None:
+    """The recipe that DESCRIPTOR tells."""
+    found = re.fullmatch("sha256:([0-9a-f]{64})", descriptor.annotations.get(RECIPE, ""))
+    return bytes.fromhex(found[1]) if found else None
+
+
+def _checked(pieces: Iterator[bytes] | VerifiedBlob, check: Callable[[], None]) -> Iterator[bytes]:
+    for piece in islice(pieces, None):
+        check()
+        yield piece
