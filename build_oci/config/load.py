@@ -603,19 +603,28 @@ def _layout_problems(path: str, where: str) -> list[BuildOciError]:
 
 def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
     problems: list[BuildOciError] = []
-    optional = "`optional: true` builds without it until there is one"
     if previous.image is not None:
         empty = os.path.isdir(previous.image) and not os.path.lexists(os.path.join(previous.image, "index.json"))
         if not empty and os.path.lexists(previous.image):
             problems += _layout_problems(previous.image, previous.where)
         elif not previous.optional:
             what = "holds no `index.json`" if empty else "does not exist"
-            problems.append(UsageError(f"`{previous.image}` {what}", where=previous.where, hint=optional))
+            problems.append(
+                UsageError(f"`{previous.image}` {what}", where=previous.where, hint="`optional: true` builds without it until there is one")
+            )
     if previous.plan is not None and not os.path.lexists(previous.plan):
         if not previous.optional:
-            problems.append(UsageError(f"`{previous.plan}` does not exist", where=previous.plan_where, hint=optional))
+            problems.append(
+                UsageError(
+                    f"`{previous.plan}` does not exist",
+                    where=previous.plan_where,
+                    hint="`optional: true` builds without it until there is one",
+                )
+            )
     elif previous.plan is not None and not os.path.isfile(previous.plan):
-        problems.append(UsageError(f"`{previous.plan}` is not a regular file", where=previous.plan_where, hint=_path_hint(previous.plan)))
+        problems.append(
+            UsageError(f"`{previous.plan}` is not a regular file", where=previous.plan_where, hint="it is the plan of an earlier build")
+        )
     return problems
 
 

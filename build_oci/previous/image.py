@@ -196,7 +196,11 @@ class PreviousImage:
         for _ in gauge.watch(blob):
             pass
         if old.codec == "disabled" and old.descriptor.digest != old.diff_id:
-            raise ParentError(f"is stored as it is, but the image's config says that its archive is {old.diff_id}", where=str(blob.path))
+            raise ParentError(
+                f"is stored as it is, but the image's config says that its archive is {old.diff_id}",
+                where=str(blob.path),
+                hint="somebody changed this image: build once without it",
+            )
         return old.recipe
 
     def _read(self, old: _Old, blob: VerifiedBlob, gauge: ReadGauge, write: Callable[[bytes | memoryview], None] | None = None) -> bytes:
