@@ -43,6 +43,7 @@ class StandIn:
                 whiteouts=5,
                 seconds=1.25,
                 plan=None,
+                layers=(),
             )
         ]
 
@@ -112,7 +113,7 @@ def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_summary_without_layers() -> None:
     image: Any = types.SimpleNamespace(
-        digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, unchanged=0, whiteouts=0, seconds=0.0, plan=None
+        digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, unchanged=0, whiteouts=0, seconds=0.0, plan=None, layers=()
     )
     assert summary(image) == "sha256:ab  0.0 MB -> 0.0 MB  0 files  0.0 s"
 
