@@ -20,6 +20,8 @@ Editors check and complete it with the schema that `build-oci --schema` prints:
 
 
 def _value(key: Key) -> str:
+    if key.kind is Kind.CHOICES:
+        return ", ".join(f"`{choice}`" for choice in key.choices) + ", or a list of two"
     if key.kind is Kind.CHOICE:
         return ", ".join(f"`{str(choice).lower()}`" for choice in key.choices)
     if key.kind is Kind.INTEGER:

@@ -17,6 +17,17 @@ class Compression(StrEnum):
     DISABLED = "disabled"
 
 
+# What a list of two may be, in either order.
+CODEC_PAIRS = ((Compression.GZIP, Compression.ZSTD), (Compression.GZIP, Compression.CHUNKED))
+
+
+class Codec(NamedTuple):
+    """How an image's layers are compressed. `level` is None for `disabled` only."""
+
+    compression: Compression
+    level: int | None
+
+
 class Kind(StrEnum):
     """What the value of a key is."""
 
@@ -26,6 +37,7 @@ class Kind(StrEnum):
     BOOLEAN = "`true` or `false`"
     INTEGER = "a whole number"
     CHOICE = "a choice"
+    CHOICES = "a choice, or a list of them"
     STRINGS = "a list of strings"
     PATTERNS = "a list of paths or globs"
     OWNER = "`UID:GID`"
@@ -106,14 +118,20 @@ IMAGE_KEYS = (
     Key("index-annotations", Kind.ANNOTATIONS, "annotations of the manifest's descriptor in the index", default={}),
 )
 TOP_KEYS = (
-    Key("compression", Kind.CHOICE, "how layers are compressed", default=Compression.ZSTD, choices={c.value: c for c in Compression}),
+    Key(
+        "compression",
+        Kind.CHOICES,
+        "how layers are compressed; `[gzip, zstd]` or `[gzip, \"zstd:chunked\"]` writes each image twice, from one packing",
+        default=(Compression.ZSTD,),
+        choices={c.value: c for c in Compression},
+    ),
     Key(
         "gzip",
         Kind.CHOICE,
         "the former spelling of `compression`",
         choices={"gzip": Compression.GZIP, "disabled": Compression.DISABLED, True: Compression.GZIP, False: Compression.DISABLED},
     ),
-    Key("compression-level", Kind.INTEGER, "zstd 1 to 22 (default 3), gzip 1 to 9 (default 5)", minimum=1, maximum=22),
+    Key("compression-level", Kind.INTEGER, "zstd 1 to 22 (default 3), gzip 1 to 9 (default 5); with both, one level for both", minimum=1, maximum=22),
     Key("skip-xattrs", Kind.BOOLEAN, "read no extended attributes at all", default=False),
     Key(
         "trust-checksum-xattrs",

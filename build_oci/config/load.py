@@ -12,12 +12,14 @@ from build_oci.codec.table import DEFAULT_LEVELS, HIGHEST_LEVELS
 from build_oci.config.document import NULL, STRING_TAGS, BadValue, Document, Node, Pairs, Place, describe, is_list, is_mapping, join, shown
 from build_oci.config.keys import (
     ARCHITECTURES,
+    CODEC_PAIRS,
     OTHER_NAMES,
     PLAIN_SOURCES,
     SECTIONS,
     SOURCE_KEYS,
     SYSTEMS,
     TOP_KEYS,
+    Codec,
     Compression,
     Key,
     Kind,
@@ -30,6 +32,7 @@ from build_oci.oci.runtime_config import config_findings
 
 __all__ = [
     "BuildConfig",
+    "Codec",
     "ComponentSource",
     "Compression",
     "ImageConfig",
@@ -130,10 +133,12 @@ class ImageConfig(NamedTuple):
 
 
 class BuildConfig(NamedTuple):
-    """A whole configuration. `level` is None for `disabled` only; `prefetch_limit` is in bytes; `warnings` are lines for the user."""
+    """A whole configuration. `codecs`: one, or gzip and a kind of zstd, in this order: each image is written once for each of them.
 
-    compression: Compression
-    level: int | None
+    `prefetch_limit` is in bytes; `warnings` are lines for the user.
+    """
+
+    codecs: tuple[Codec, ...]
     skip_xattrs: bool
     trust_checksum_xattrs: bool | None  # None: on FUSE
     preserve_hardlinks: bool
@@ -204,6 +209,8 @@ class _Reader:
                 return self.integer(key, node)
             case Kind.CHOICE:
                 return self.choice(key, node)
+            case Kind.CHOICES:
+                return self.each(node, path, lambda child, _: self.choice(key, child)) if is_list(node) else (self.choice(key, node),)
             case Kind.STRINGS | Kind.PATTERNS:
                 if not is_list(node):
                     _refuse(key.kind, node, f"write it as `{key.name}: [{shown(node.value)}]`" if node.id == "scalar" else "")
@@ -405,13 +412,12 @@ def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
         document.finish()
     top = reader.section(document.root, "", TOP_KEYS)
     _ref_names(document, top)
-    compression, level = _compression(document, top)
+    codecs = _codecs(document, top)
     if not top.values["images"] and not document.has_problems:  # else the problem may be the images
         document.warn(top.places.get("images", top.place), "no images to build: the index will be empty")
     images = tuple(_image(document, section) for section in top.values["images"])
     return BuildConfig(
-        compression=compression,
-        level=level,
+        codecs=codecs,
         skip_xattrs=top.values["skip-xattrs"],
         trust_checksum_xattrs=top.values["trust-checksum-xattrs"],
         preserve_hardlinks=top.values["hardlinks"],
@@ -423,25 +429,39 @@ def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
     )
 
 
-def _compression(document: Document, top: _Section) -> tuple[Compression, int | None]:
-    compression: Compression = top.values["compression"]
-    if "gzip" in top.places:
-        former: Compression = top.values["gzip"]
-        if "compression" in top.places and former is not compression:
-            document.problem(top.places["gzip"], f"means `{former}`, but `compression` says `{compression}`", "remove `gzip`")
-        compression = former
+def _codecs(document: Document, top: _Section) -> tuple[Codec, ...]:
+    compressions = _compressions(document, top)
     level = top.values["compression-level"]
     if level is None:
-        return compression, DEFAULT_LEVELS[compression]
+        return tuple(Codec(compression, DEFAULT_LEVELS[compression]) for compression in compressions)
     place = top.places["compression-level"]
-    if compression is Compression.DISABLED:
+    if Compression.DISABLED in compressions:
         document.warn(place, "has no effect: compression is `disabled`")
-        return compression, None
-    if level > HIGHEST_LEVELS[compression]:
+        return tuple(Codec(compression, None) for compression in compressions)
+    for compression in compressions:
+        if level > (highest := HIGHEST_LEVELS[compression]):
+            hint = "with two codecs the level is for both; without it each has its default" if len(compressions) > 1 else "`zstd` goes up to 22"
+            document.problem(place, f"must be from 1 to {highest} with `{compression}`, not {level}", hint)
+    return tuple(Codec(compression, level) for compression in compressions)
+
+
+def _compressions(document: Document, top: _Section) -> tuple[Compression, ...]:
+    """What `compression`, or `gzip`, asks for, with gzip first: clients that know no zstd take the first image of their platform."""
+    given: tuple[Compression, ...] = top.values["compression"]
+    compressions = tuple(sorted(given, key=lambda compression: compression is not Compression.GZIP))
+    if len(given) != 1 and compressions not in CODEC_PAIRS and not document.has_problems:  # else the problem may be one of them
         document.problem(
-            place, f"must be from 1 to {HIGHEST_LEVELS[compression]} with `{compression}`, not {level}", "`zstd` goes up to 22"
+            top.places["compression"],
+            "a list names `gzip` and one of `zstd`, `zstd:chunked`, or one compression alone",
+            "write `compression: [gzip, zstd]`, or one without brackets",
         )
-    return compression, level
+    if "gzip" in top.places:
+        former: Compression = top.values["gzip"]
+        if "compression" in top.places and compressions != (former,):
+            asked = ", ".join(compressions)
+            document.problem(top.places["gzip"], f"means `{former}`, but `compression` says `{asked}`", "remove `gzip`")
+        return (former,)
+    return compressions or (Compression.ZSTD,)
 
 
 def _ref_names(document: Document, top: _Section) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from build_oci.config.keys import ARCHITECTURES, PLAIN_SOURCES, SOURCE_KEYS, SYSTEMS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import ARCHITECTURES, CODEC_PAIRS, PLAIN_SOURCES, SOURCE_KEYS, SYSTEMS, TOP_KEYS, Key, Kind
 
 # What editors suggest; other names are a warning of the build, no error.
 _SUGGESTIONS = {"architecture": ARCHITECTURES.split(), "os": SYSTEMS.split()}
@@ -18,7 +18,10 @@ def schema() -> dict[str, Any]:
         "description": "The images that build-oci builds.",
         **_section(TOP_KEYS),
         # As the build has it: a level is for a compression that has levels.
-        "if": {"properties": {"compression": {"const": "gzip"}}, "required": ["compression"]},
+        "if": {
+            "properties": {"compression": {"anyOf": [{"const": "gzip"}, {"type": "array", "contains": {"const": "gzip"}}]}},
+            "required": ["compression"],
+        },
         "then": {"properties": {"compression-level": {"maximum": 9}}},
     }
 
@@ -38,7 +41,9 @@ def _property(key: Key) -> dict[str, Any]:
     found: dict[str, Any] = {"description": f"{key.doc[:1].upper()}{key.doc[1:]}."}
     found |= _value(key)
     default = next((written for written, meant in key.choices.items() if meant == key.default), None) if key.choices else key.default
-    if default not in (None, {}, ()):
+    if key.kind is Kind.CHOICES:
+        found["default"] = key.default[0]
+    elif default not in (None, {}, ()):
         found["default"] = list(default) if isinstance(default, tuple) else default
     return found
 
@@ -56,6 +61,10 @@ def _value(key: Key) -> dict[str, Any]:
             return {"type": "integer", "minimum": key.minimum} | ({} if key.maximum is None else {"maximum": key.maximum})
         case Kind.CHOICE:
             return {"enum": list(key.choices)}
+        case Kind.CHOICES:
+            alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": {"enum": list(key.choices)}}
+            two = {"type": "array", "enum": [list(order) for pair in CODEC_PAIRS for order in (pair, pair[::-1])]}
+            return {"anyOf": [{"enum": list(key.choices)}, alone, two]}
         case Kind.OWNER:
             return {"type": "string", "pattern": "^[0-9]{1,10}:[0-9]{1,10}$"}
         case Kind.STRINGS | Kind.PATTERNS:

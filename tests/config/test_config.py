@@ -55,7 +55,7 @@ def test_real_document(document: Path) -> None:
     config = load(text)
     written = yaml.safe_load(text)
     expected = {None: "zstd", True: "gzip", False: "disabled"}.get(written.get("gzip"), written.get("gzip"))
-    assert config.compression == written.get("compression", expected)
+    assert config.codecs[0].compression == written.get("compression", expected)
     for image, source in zip(config.images, written["images"], strict=True):
         assert (image.layer, image.comment, image.os) == (source["layer"], source["comment"], "linux")
         assert image.config == source.get("config")
@@ -66,14 +66,14 @@ def test_real_document(document: Path) -> None:
     assert [any(f"`{key}` is not a key" in warning for warning in config.warnings) for key in stray] == [True] * len(stray)
     assert len(config.warnings) == len(stray)
     if document.name.startswith("gbm-2025b-"):
-        assert (config.compression, config.level) == (Compression.DISABLED, None)
+        assert config.codecs == ((Compression.DISABLED, None),)
 
 
 def test_defaults() -> None:
     """contract: config-keys. Both tables."""
     config = load(IMAGE)
     (image,) = config.images
-    assert (config.compression, config.level, config.prefetch_limit) == ("zstd", 3, 512 << 20)
+    assert (config.codecs, config.prefetch_limit) == ((("zstd", 3),), 512 << 20)
     assert (config.skip_xattrs, config.trust_checksum_xattrs, config.preserve_hardlinks) == (False, None, True)
     assert (config.annotations, config.warnings) == ({}, ())
     assert (image.variant, image.os_version, image.os_features, image.author, image.comment, image.layer) == (None,) * 6
@@ -109,7 +109,7 @@ images:
 """
     )
     (image,) = config.images
-    assert (config.compression, config.level, config.prefetch_limit, config.annotations) == ("gzip", 9, 64 << 20, {"top": "1"})
+    assert (config.codecs, config.prefetch_limit, config.annotations) == ((("gzip", 9),), 64 << 20, {"top": "1"})
     assert (config.skip_xattrs, config.trust_checksum_xattrs, config.preserve_hardlinks) == (True, False, False)
     assert (image.architecture, image.os, image.variant, image.os_version, image.os_features) == ("arm64", "linux", "v8", "10", ("win32k",))
     assert (image.author, image.comment, image.layer, image.has_config, image.config) == (
@@ -142,12 +142,36 @@ images:
 def test_compression(text: str, compression: str, level: int | None) -> None:
     """contract: config-compression. `gzip` is the original's key, levels have a default each."""
     config = load(f"{text}\n{IMAGE}")
-    assert (config.compression, config.level, config.warnings) == (compression, level, ())
+    assert (config.codecs, config.warnings) == (((compression, level),), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "codecs"),
+    [
+        ("compression: [gzip, zstd]", (("gzip", 5), ("zstd", 3))),
+        ("compression: [zstd, gzip]", (("gzip", 5), ("zstd", 3))),
+        ('compression: ["zstd:chunked", gzip]', (("gzip", 5), ("zstd:chunked", 3))),
+        ("compression: [gzip, zstd]\ncompression-level: 9", (("gzip", 9), ("zstd", 9))),
+        ("compression: [disabled]", (("disabled", None),)),
+        ("compression: [gzip]\ngzip: true", (("gzip", 5),)),
+    ],
+)
+def test_codecs(text: str, codecs: tuple[tuple[str, int | None], ...]) -> None:
+    """Section 12: gzip stands first in the index, whatever the order in the document."""
+    config = load(f"{text}\n{IMAGE}")
+    assert (config.codecs, config.warnings) == (codecs, ())
 
 
 WRONG = {
     "compression: zsdt": "config.yaml:1: compression: must be one of `zstd`, `zstd:chunked`, `gzip`, `disabled`, not the string `zsdt`",
     "compression: false": "compression: must be one of",
+    "compression: [gzip, zsdt]": "config.yaml:1: compression[1]: must be one of",
+    "compression: []": "compression: a list names `gzip` and one of `zstd`, `zstd:chunked`, or one compression alone",
+    'compression: [zstd, "zstd:chunked"]': "compression: a list names `gzip` and one of",
+    "compression: [gzip, disabled]": "compression: a list names `gzip` and one of",
+    "compression: [gzip, gzip]": "compression: a list names `gzip` and one of",
+    "compression: [gzip, zstd]\ncompression-level: 10": "must be from 1 to 9 with `gzip`, not 10",
+    "compression: [gzip, zstd]\ngzip: true": "means `gzip`, but `compression` says `gzip, zstd`",
     "gzip: 1": "gzip: must be one of `gzip`, `disabled`, `true`, `false`, not the number `1`",
     "gzip: 'False'": "without quotes",
     "gzip: zstd": "gzip: must be one of",
