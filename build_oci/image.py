@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.errors import PlanError, counted
 from build_oci.oci import documents as oci
-from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST
+from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, REF_NAME_KEY, ZSTD_KEY
 from build_oci.progress import Listener, Progress, Stage, ignore
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Tree
-    from build_oci.config.load import BuildConfig, Compression, ImageConfig
+    from build_oci.config.load import BuildConfig, Codec, Compression, ImageConfig
     from build_oci.layer.blob import Layer
     from build_oci.layer.pack import PlannedLayer
     from build_oci.oci.layout import Layout
@@ -48,6 +48,18 @@ class BuiltLayer(NamedTuple):
     difference: Difference | None = None
 
 
+class OtherCodec(NamedTuple):
+    """The same image in another codec. descriptor: of its manifest; layers: digests and sizes, in bytes, of those that this build made."""
+
+    compression: Compression
+    descriptor: oci.Descriptor
+    layers: tuple[tuple[str, int], ...]
+
+    @property
+    def layers_size(self) -> int:
+        return sum(size for _, size in self.layers)
+
+
 class BuiltImage(NamedTuple):
     """What came of one image.
 
@@ -57,6 +69,7 @@ class BuiltImage(NamedTuple):
     stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those that there were; `parent` runs
     beside the first two.
     layers: those that this build made, the lowest first. plan, unclaimed_size, unclaimed_files: of `split`, and what no source claims.
+    others: the image in the codecs after the first, which all the rest is about.
     """
 
     descriptor: oci.Descriptor
@@ -72,6 +85,7 @@ class BuiltImage(NamedTuple):
     plan: Plan | None = None
     unclaimed_size: int = 0
     unclaimed_files: int = 0
+    others: tuple[OtherCodec, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -133,9 +147,9 @@ class _ImageBuild:
             packed = self._make(self._plan(tree, self._image.layer), self._image.layer)
             self._learn(tree)
         annotations = self._remember(packed)
-        descriptor = self._write_documents(parent, packed, annotations)
+        descriptors = self._write_documents(parent, packed, annotations)
         self._tell("done", 1, 1)
-        return self._built(descriptor, packed, time.monotonic() - started)
+        return self._built(descriptors, packed, time.monotonic() - started)
 
     def _tell(self, stage: Stage, done: int, total: int | None) -> None:
         self._context.listen(Progress(self._number, stage, done, total))
@@ -216,7 +230,7 @@ class _ImageBuild:
                 skip_xattrs=config.skip_xattrs,
                 trust_checksum_xattrs=config.trust_checksum_xattrs,
                 warn=self._context.warn,
-                meanwhile=partial(_import_the_rest, config.compression),
+                meanwhile=partial(_import_the_rest, config.codecs),
                 exclude=image.exclude,
                 exclude_where=image.exclude_where,
                 owner=image.owner,
@@ -269,7 +283,7 @@ class _ImageBuild:
             wanted = {recipe: layer.plan for recipe, layer in zip(recipes, planned, strict=True)}
             taken = self._previous.take(wanted, partial(self._tell, "previous"))
         rest = [layer for recipe, layer in zip(recipes, planned, strict=True) if recipe not in taken]
-        reused = {layer.descriptor.digest for layer in taken.values()}
+        reused = {layer.descriptors[0].digest for layer in taken.values()}
         with self._context.workers.beside(partial(self._differences, self._previous, rest, reused)) as comparing:
             made = iter(self._pack(rest, path))
             differences = iter(comparing.result())
@@ -315,8 +329,7 @@ class _ImageBuild:
                 Packer(plan, path, workers),
                 self._context.layout,
                 workers,
-                compression=config.compression,
-                level=config.level,
+                codecs=config.codecs,
                 epoch=self._context.epoch,
                 at_once=at_once,
                 written=partial(gauge.reach, number),
@@ -365,14 +378,14 @@ class _ImageBuild:
 
     # ---- what is said of it: documents
 
-    def _write_documents(self, parent: ParentImage | None, packed: list[_Packed], annotations: list[dict[str, str]]) -> oci.Descriptor:
-        """Config and manifest; returns the manifest's descriptor for the index."""
+    def _write_documents(self, parent: ParentImage | None, packed: list[_Packed], notes_of: list[dict[str, str]]) -> list[oci.Descriptor]:
+        """Config, and a manifest for each codec; returns the manifests' descriptors for the index."""
         context, image = self._context, self._image
-        layers = [below.descriptor for below in parent.layers] if parent else []
+        layers = [below.descriptors for below in parent.layers] if parent else []
         diff_ids = [below.diff_id for below in parent.layers] if parent else []
         history = list(parent.history) if parent else []
-        for made, notes in zip(packed, annotations, strict=True):
-            layers.append(made.layer.descriptor._replace(annotations={**made.layer.descriptor.annotations, **notes}))
+        for made, notes in zip(packed, notes_of, strict=True):
+            layers.append(tuple(one._replace(annotations={**one.annotations, **notes}) for one in made.layer.descriptors))
             diff_ids.append(made.layer.diff_id)
             history.append(self._history_entry(has_layer=True, comment=self._comment(made.planned)))
         if not packed:
@@ -392,8 +405,16 @@ class _ImageBuild:
                 history=history,
             ),
         )
-        manifest = context.layout.add_document(MEDIA_TYPE_MANIFEST, oci.manifest(config, layers, image.annotations))
-        return oci.Descriptor(manifest.media_type, manifest.digest, manifest.size, self._platform, image.index_annotations)
+        manifests = [
+            context.layout.add_document(MEDIA_TYPE_MANIFEST, oci.manifest(config, [layer[number] for layer in layers], image.annotations))
+            for number in range(len(context.config.codecs))
+        ]
+        descriptors = [manifests[0]._replace(platform=self._platform, annotations=image.index_annotations)]
+        for manifest in manifests[1:]:
+            if manifest.digest != manifests[0].digest:  # as it is without layers, or where those of the parent are carried as they are
+                annotations = {key: value for key, value in image.index_annotations.items() if key != REF_NAME_KEY}
+                descriptors.append(manifest._replace(platform=self._platform, annotations=annotations | {ZSTD_KEY: "true"}))
+        return descriptors
 
     def _history_entry(self, *, has_layer: bool, comment: str | None) -> dict[str, Any]:
         return oci.history_entry(created=self._context.created, has_layer=has_layer, author=self._image.author, comment=comment)
@@ -405,11 +426,11 @@ class _ImageBuild:
         names = listed(planned.components, _LONGEST_COMMENT) or "directories"
         return f"{self._image.comment}: {names}" if self._image.comment else names
 
-    def _built(self, descriptor: oci.Descriptor, packed: list[_Packed], seconds: float) -> BuiltImage:
+    def _built(self, descriptors: list[oci.Descriptor], packed: list[_Packed], seconds: float) -> BuiltImage:
         layers = tuple(
             BuiltLayer(
-                made.layer.descriptor.digest,
-                made.layer.descriptor.size,
+                made.layer.descriptors[0].digest,
+                made.layer.descriptors[0].size,
                 made.layer.archive_size,
                 made.planned.components,
                 made.reused,
@@ -417,11 +438,16 @@ class _ImageBuild:
             )
             for made in packed
         )
+        others = tuple(
+            OtherCodec(codec.compression, descriptor, tuple(_blob_of(made.layer, number) for made in packed))
+            for number, (codec, descriptor) in enumerate(zip(self._context.config.codecs, descriptors, strict=False))
+            if number
+        )
         for number, layer in enumerate(layers):
             self._explain_layer(number, layer)
         unclaimed = self._division.unclaimed if self._division else None
         return BuiltImage(
-            descriptor,
+            descriptors[0],
             layers_size=sum(layer.size for layer in layers),
             uncompressed_size=sum(layer.uncompressed_size for layer in layers),
             files=sum(made.planned.plan.files for made in packed),
@@ -434,6 +460,7 @@ class _ImageBuild:
             plan=self._division.plan if self._division else None,
             unclaimed_size=unclaimed.size if unclaimed else 0,
             unclaimed_files=unclaimed.files if unclaimed else 0,
+            others=others,
         )
 
     def _explain_layer(self, number: int, layer: BuiltLayer) -> None:
@@ -446,6 +473,10 @@ class _ImageBuild:
             new = f"not in the previous image: {layer.difference or 'no layer there is like it'}"
             text += f": {'that of the previous image' if layer.reused else new}"
         self._context.explain(text)
+
+
+def _blob_of(layer: Layer, number: int) -> tuple[str, int]:
+    return layer.descriptors[number].digest, layer.descriptors[number].size
 
 
 class _Gauge:
@@ -478,7 +509,8 @@ def listed(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:shown]) + (f" and {more:,} more" if more else "")
 
 
-def _import_the_rest(compression: Compression) -> None:
+def _import_the_rest(codecs: Sequence[Codec]) -> None:
     """What comes after the walk, which leaves this thread nothing else to do."""
     import_module("build_oci.layer.blob")
-    import_module("build_oci.codec.table").load(compression)
+    for codec in codecs:
+        import_module("build_oci.codec.table").load(codec.compression)

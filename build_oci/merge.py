@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.errors import ParentError, UsageError, printable
 from build_oci.oci.archive import open_output
 from build_oci.oci.documents import to_json
-from build_oci.oci.media_types import INDEXES, MANIFESTS, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, REF_NAME_KEY
+from build_oci.oci.media_types import INDEXES, MANIFESTS, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, REF_NAME_KEY, ZSTD_KEY
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
@@ -197,7 +197,7 @@ class _Merging:
             platform = {key: said[key] for key in _PLATFORM if said.get(key)}
             if platform:
                 entry.kept["platform"] = platform
-        self._refuse_second(platform, name, entry.where)
+        self._refuse_second(platform, name, entry)
         self._add_blob(source, entry.descriptor)
         self._add_blob(source, config)
         for layer in layers:
@@ -205,20 +205,22 @@ class _Merging:
                 self._add_blob(source, layer)
         self._count += 1
 
-    def _refuse_second(self, platform: dict[str, Any], name: str, where: str) -> None:
+    def _refuse_second(self, platform: dict[str, Any], name: str, entry: _Entry) -> None:
         system, architecture = platform.get("os"), platform.get("architecture")
         if system in (None, "unknown") and architecture in (None, "unknown"):
             return  # an attestation or signature stored as an image manifest
-        key = (to_json([platform.get(part) for part in _PLATFORM]).decode(), name)
+        # The same image may be there with gzip and with zstd.
+        zstd = entry.descriptor.annotations.get(ZSTD_KEY) == "true"
+        key = (to_json([zstd, *(platform.get(part) for part in _PLATFORM)]).decode(), name)
         if key in self._images:
             text = f"{system}/{architecture}" + (f"/{platform['variant']}" if platform.get("variant") else "")
             called = f" called “{name[:200]}”" if name else ""
             raise ParentError(
                 f"is a second image for {text[:200]}{called}; the first one is {self._images[key]}",
-                where=where,
+                where=entry.where,
                 hint="leave one out, or give them different names: `ref-name` in their configurations",
             )
-        self._images[key] = where
+        self._images[key] = entry.where
 
     def _add_blob(self, source: Source, descriptor: ReadDescriptor) -> None:
         former = self._blobs.setdefault(descriptor.digest, _Blob(source, descriptor))

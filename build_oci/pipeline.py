@@ -71,9 +71,9 @@ def build(
     made = open_output(output, sync=sync)
     check_output(config, made.folder)
     created = int(time.time()) if epoch is None else epoch
-    block = block_size(config.compression, config.level)
+    block = max(block_size(*codec) for codec in config.codecs)
     at_once = min(IMAGES_AT_ONCE, len(config.images))
-    threads = Crew(workers, config.prefetch_limit, at_once, block, least_memory(config.compression, config.level))
+    threads = Crew(workers, config.prefetch_limit, at_once, block, sum(least_memory(*codec) for codec in config.codecs))
     if any(image.layer is not None or image.parent for image in config.images):
         from build_oci._native.memory import one_heap
 
@@ -91,7 +91,7 @@ def build(
         numbered = list(enumerate(config.images))
         images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
         plans = _plan_files(config, images)
-        listed, annotations = _listed(layout, config, [image.descriptor for image in images])
+        listed, annotations = _listed(layout, config, _descriptors(images))
         index = oci.index(listed, annotations)
         layout.commit(index, check=threads.check)
         if prune:
@@ -102,6 +102,12 @@ def build(
         write_file(path, plan, "`split.plan`", threads.check)
     digest = listed[0].digest if len(listed) == 1 else _digest(index)
     return BuildResult(os.fspath(output), digest, tuple(images))
+
+
+def _descriptors(images: Sequence[BuiltImage]) -> list[oci.Descriptor]:
+    """Those of the manifests: of every image in the first codec, so that numbers in the index are those of the configuration, and then of
+    every image in the other one."""
+    return [image.descriptor for image in images] + [other.descriptor for image in images for other in image.others]
 
 
 def _plan_files(config: BuildConfig, images: Sequence[BuiltImage]) -> list[tuple[str, bytes]]:
@@ -151,8 +157,8 @@ def _listed(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -
 
 
 def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str], None]) -> None:
-    level = "" if config.level is None else f" level {config.level}"
-    text = f"compression {config.compression}{level}, {workers} workers"
+    codecs = [compression if level is None else f"{compression} level {level}" for compression, level in config.codecs]
+    text = f"compression {' and '.join(codecs)}, {workers} workers"
     if any(image.layer is not None for image in config.images):
         from build_oci._native.sha256 import kernels
 

@@ -25,7 +25,12 @@ def summary(image: BuiltImage) -> str:
         files += f", {image.unclaimed_size / 1e6:.1f} MB without an owner" if image.unclaimed_files else ""
     if reused := [layer.size for layer in image.layers if layer.reused]:
         files += f", {counted(len(reused), 'layer')} of {len(image.layers)} reused ({sum(reused) / 1e6:.1f} MB)"
-    return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}  {files}  {image.seconds:.1f} s"
+    others = "".join(
+        f"; {other.descriptor.digest} with {other.compression} {other.layers_size / 1e6:.1f} MB"
+        + (f" ({other.layers_size / before:.1%})" if before else "")
+        for other in image.others
+    )
+    return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}{others}  {files}  {image.seconds:.1f} s"
 
 
 def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: float) -> dict[str, Any]:
@@ -35,8 +40,8 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
         "version": __version__,
         "seconds": round(seconds, 6),
         "workers": workers,
-        "compression": str(config.compression),
-        "compressionLevel": config.level,
+        "compression": str(config.codecs[0].compression),
+        "compressionLevel": config.codecs[0].level,
         "images": [
             {
                 "digest": image.digest,
@@ -55,6 +60,16 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
                 ],
                 "unclaimedSize": image.unclaimed_size,
                 "unclaimedFiles": image.unclaimed_files,
+                "otherCodecs": [
+                    {
+                        "compression": str(codec.compression),
+                        "compressionLevel": codec.level,
+                        "digest": other.descriptor.digest,
+                        "layers": [{"digest": digest, "size": size} for digest, size in other.layers],
+                        "layerSize": other.layers_size,
+                    }
+                    for codec, other in zip(config.codecs[1:], image.others, strict=False)
+                ],
                 "layerSize": image.layers_size,
                 "uncompressedSize": image.uncompressed_size,
                 "files": image.files,

@@ -6,9 +6,9 @@ docs/compression.md has speed and size of every level, measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.codec import gzip, stored, zstd
 from build_oci.codec.blocks import Encoder, Sink, slices
@@ -61,6 +61,27 @@ def least_memory(compression: str, level: int | None) -> int:
     if compression == CHUNKED:  # or plain zstd, for what cannot be expressed
         return max(container.BLOCKS_HELD * container.BLOCK + (2 << 20), zstd.least_memory(_level(compression, level)))
     return 2 * block_size(compression, level)
+
+
+class Share(NamedTuple):
+    """What one of several encoders of a stream may use: BUDGET where the pool compresses its blocks, MEMORY, in bytes, where not."""
+
+    memory: int
+    budget: Budget
+
+
+def shares(codecs: Sequence[tuple[str, int | None]], memory: int, budget: Budget) -> list[Share]:
+    """What the encoders of CODECS, pairs of compression and level, may use at once: BUDGET, of which MEMORY bytes are theirs alone.
+
+    An encoder with threads of its own takes nothing from a budget: beside another one it has half of MEMORY, or the least it can do with,
+    and the other what is left.
+    """
+    own = [compression == "zstd" and not zstd.uses_pool(_level(compression, level)) for compression, level in codecs]
+    if len(codecs) < 2 or not any(own):
+        return [Share(memory, budget) for _ in codecs]
+    held = sum(max(least_memory(*codec), memory // 2) for codec, alone in zip(codecs, own, strict=True) if alone)
+    rest = Share(memory, Budget(max(0, memory - held)))
+    return [Share(held, budget) if alone else rest for alone in own]
 
 
 def encoder(

@@ -129,19 +129,24 @@ class _LibraryThreadsEncoder(StreamOnly):
         self._sink(self._stream.flush())
 
 
+def uses_pool(level: int) -> bool:
+    """Does the pool compress blocks at LEVEL, or does the library with threads of its own?"""
+    return level <= _LAST_BLOCK_LEVEL
+
+
 def block_size(level: int) -> int:
     """The bytes that are packed as one block at LEVEL."""
-    return _BLOCK_SIZE if level <= _LAST_BLOCK_LEVEL else 1 << 20
+    return _BLOCK_SIZE if uses_pool(level) else 1 << 20
 
 
 def least_memory(level: int) -> int:
     """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
-    return 2 * _BLOCK_SIZE + (2 << 20) if level <= _LAST_BLOCK_LEVEL else (_JOBS_HELD + _JOBS_HELD_PER_THREAD) * _job_size(level)
+    return 2 * _BLOCK_SIZE + (2 << 20) if uses_pool(level) else (_JOBS_HELD + _JOBS_HELD_PER_THREAD) * _job_size(level)
 
 
 def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int, budget: Budget) -> Encoder:
     """See build_oci.codec.table.encoder."""
-    if level <= _LAST_BLOCK_LEVEL:
+    if uses_pool(level):
         return _BlockEncoder(level, sink, pool, workers, budget)
     return _LibraryThreadsEncoder(level, sink, workers, memory)
 

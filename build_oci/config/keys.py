@@ -121,7 +121,7 @@ TOP_KEYS = (
     Key(
         "compression",
         Kind.CHOICES,
-        "how layers are compressed; `[gzip, zstd]` or `[gzip, \"zstd:chunked\"]` writes each image twice, from one packing",
+        'how layers are compressed; `[gzip, zstd]` or `[gzip, "zstd:chunked"]` writes each image twice, from one packing',
         default=(Compression.ZSTD,),
         choices={c.value: c for c in Compression},
     ),
@@ -131,7 +131,13 @@ TOP_KEYS = (
         "the former spelling of `compression`",
         choices={"gzip": Compression.GZIP, "disabled": Compression.DISABLED, True: Compression.GZIP, False: Compression.DISABLED},
     ),
-    Key("compression-level", Kind.INTEGER, "zstd 1 to 22 (default 3), gzip 1 to 9 (default 5); with both, one level for both", minimum=1, maximum=22),
+    Key(
+        "compression-level",
+        Kind.INTEGER,
+        "zstd 1 to 22 (default 3), gzip 1 to 9 (default 5); with both, one level for both",
+        minimum=1,
+        maximum=22,
+    ),
     Key("skip-xattrs", Kind.BOOLEAN, "read no extended attributes at all", default=False),
     Key(
         "trust-checksum-xattrs",

@@ -440,7 +440,11 @@ def _codecs(document: Document, top: _Section) -> tuple[Codec, ...]:
         return tuple(Codec(compression, None) for compression in compressions)
     for compression in compressions:
         if level > (highest := HIGHEST_LEVELS[compression]):
-            hint = "with two codecs the level is for both; without it each has its default" if len(compressions) > 1 else "`zstd` goes up to 22"
+            hint = (
+                "with two codecs the level is for both; without it each has its default"
+                if len(compressions) > 1
+                else "`zstd` goes up to 22"
+            )
             document.problem(place, f"must be from 1 to {highest} with `{compression}`, not {level}", hint)
     return tuple(Codec(compression, level) for compression in compressions)
 
@@ -472,11 +476,14 @@ def _ref_names(document: Document, top: _Section) -> None:
             top.places["ref-name"], f"`{shown(name)}` is not a name of the image-spec: letters and digits, `-._:@/+` between them"
         )
     seen: dict[str, str] = {}
+    two = len(top.values["compression"]) > 1
     for section in top.values["images"]:
         given = section.values["index-annotations"].get(REF_NAME_KEY) if "index-annotations" in section.places else None
         if given is None:
             continue
         place = section.places["index-annotations"]
+        if two:
+            document.warn(place, f"the {REF_NAME_KEY} names the image with gzip only; `ref-name` at the top names both")
         if given in seen:
             document.warn(place, f"`{shown(given)}` is the {REF_NAME_KEY} of {seen[given]} too: clients find only one of them by it")
         seen.setdefault(given, section.place.path)

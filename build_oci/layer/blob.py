@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native import sha256
 from build_oci.codec.blocks import Encoder, Piece, Sink
-from build_oci.codec.table import CHUNKED, encoder, stream_codec
+from build_oci.codec.table import CHUNKED, Share, block_size, encoder, shares, stream_codec
 from build_oci.layer.walk import problem_error
 from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
+from build_oci.work.budget import RelievedBudget
 from build_oci.work.pool import Strand
 
 if TYPE_CHECKING:
-    from build_oci.config.load import Compression
+    from build_oci._native.tar import Plan
+    from build_oci.config.load import Codec
     from build_oci.layer.pack import Packer, Segment
-    from build_oci.oci.layout import Layout
+    from build_oci.oci.layout import Blob, Layout
     from build_oci.work.crew import Crew
     from build_oci.work.pool import Task
 
@@ -29,9 +31,9 @@ _MOST_PIECES = 4 << 20
 
 
 class Layer(NamedTuple):
-    """A layer in the layout: its blob, and the digest and size in bytes of the archive inside."""
+    """A layer in the layout: its blobs, one for each codec; digest and size in bytes of the archive that is in all of them."""
 
-    descriptor: Descriptor
+    descriptors: tuple[Descriptor, ...]
     diff_id: str
     archive_size: int
 
@@ -41,76 +43,166 @@ def write_layer(
     layout: Layout,
     workers: Crew,
     *,
-    compression: Compression,
-    level: int | None,
+    codecs: Sequence[Codec],
     epoch: int | None,
     at_once: int = 1,
     written: Callable[[int], None] = lambda size: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Layer:
-    """Compress the archive of PACKER into a blob of LAYOUT while it is being made; WRITTEN is told how many bytes of it are.
+    """Compress the archive of PACKER into a blob of LAYOUT for each of CODECS while it is being made; WRITTEN is told how many bytes of it
+    are. A blob has the same bytes whether there are others or not.
 
     AT_ONCE: how many layers share the memory of an image at the most. A layer that zstd:chunked cannot express becomes plain zstd, and WARN
     is told why. Raises OutputError, and what PACKER raises.
     """
-    shared: dict[str, Any] = {"pool": workers.pool, "workers": workers.count, "budget": workers.codec_budget}
-    if compression == CHUNKED:
-        from build_oci.codec.chunked.encoder import CannotBeChunkedError, ChunkedEncoder, check_plan
+    write = partial(_write, packer, layout, workers, epoch=epoch, at_once=at_once, written=written)
+    if any(codec.compression == CHUNKED for codec in codecs):
+        from build_oci.codec.chunked.encoder import CannotBeChunkedError, check_plan
 
-        new_encoder: Callable[[Sink], Encoder] = partial(
-            ChunkedEncoder, packer.plan, level, new_file=layout.nameless_file, problem_error=partial(problem_error, packer.layer), **shared
-        )
         try:
             check_plan(packer.plan)
-            return _write(packer, layout, workers, "zstd", new_encoder, written, at_once)
+            return write(codecs)
         except CannotBeChunkedError as reason:
             warn(f"{packer.layer}: its layer is written as plain zstd, because {reason}")
-    codec = stream_codec(compression)
-    memory = workers.codec_memory // at_once
-    return _write(packer, layout, workers, codec, partial(encoder, codec, level, epoch=epoch, memory=memory, **shared), written, at_once)
+    return write([(stream_codec(compression), level) for compression, level in codecs])
 
 
 def _write(
     packer: Packer,
     layout: Layout,
     workers: Crew,
-    codec: str,
-    new_encoder: Callable[[Sink], Encoder],
-    written: Callable[[int], None],
+    codecs: Sequence[tuple[str, int | None]],
+    *,
+    epoch: int | None,
     at_once: int,
+    written: Callable[[int], None],
 ) -> Layer:
-    """The archive in a blob of CODEC, which NEW_ENCODER writes to the function that it gets."""
     size = 0
-    plain = codec == "disabled"  # what is stored as it is has one digest for both
-    with layout.blob() as blob:
-        digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
-        pieces: list[Piece] = []  # of the blob, that are to be hashed
-
-        def sink(piece: Piece) -> None:
-            blob.append(piece)
-            if not plain:
-                pieces.append(piece)
-
-        compressed = new_encoder(sink)
+    outputs: list[_Output] = []
+    budget = RelievedBudget(workers.codec_budget, lambda: _relieve(outputs))
+    parts = shares(codecs, workers.codec_memory // at_once, budget)
+    with ExitStack() as blobs:
         try:
-            with closing(packer.segments(compressed.relieve)) as segments:
+            for (compression, level), share in zip(codecs, parts, strict=True):
+                # The first takes in the archive as well, which one codec alone hashes beside its blob.
+                digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
+                new_encoder = partial(_encoder, compression, level, packer, layout, workers, share, epoch)
+                blob = blobs.enter_context(layout.blob())
+                outputs.append(_Output(blob, compression, digests, new_encoder, packer.plan, block_size(compression, level)))
+            with closing(packer.segments(lambda: _relieve(outputs))) as segments:
                 for segment in segments:
-                    compressed.poll()
-                    digests.update(segment, pieces)
-                    pieces = []
+                    for output in outputs:
+                        output.poll(segment if output is outputs[0] else None)
                     size += len(segment.data)
+                    for output in outputs:
+                        output.add(segment)
                     if segment.is_last:
-                        compressed.add(segment.block.data, segment.block.release)
+                        segment.block.release()
                     written(size)
-            compressed.finish()
+            for output in outputs:
+                output.encoder.finish()
+            diff_id = outputs[0].finish(None)
+            for output in outputs[1:]:
+                output.finish(diff_id)
+            return Layer(tuple(output.descriptor() for output in outputs), f"sha256:{diff_id}", size)
         except BaseException:
-            compressed.drop()
+            for output in outputs:
+                output.encoder.drop()
             raise
-        digests.update(None, pieces)
-        diff_id, digest = digests.finish()
-        blob.finish(diff_id if plain else digest)
-    descriptor = Descriptor(LAYER_MEDIA_TYPES[codec], blob.digest, blob.size, annotations=compressed.annotations)
-    return Layer(descriptor, f"sha256:{diff_id}", size)
+        finally:
+            outputs.clear()  # which hold each other by way of the budget
+
+
+def _encoder(
+    compression: str, level: int | None, packer: Packer, layout: Layout, workers: Crew, share: Share, epoch: int | None, sink: Sink
+) -> Encoder:
+    if compression == CHUNKED:
+        from build_oci.codec.chunked.encoder import ChunkedEncoder
+
+        return ChunkedEncoder(
+            packer.plan,
+            level,
+            sink,
+            pool=workers.pool,
+            workers=workers.count,
+            budget=share.budget,
+            new_file=layout.nameless_file,
+            problem_error=partial(problem_error, packer.layer),
+        )
+    return encoder(
+        compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch, memory=share.memory, budget=share.budget
+    )
+
+
+def _relieve(outputs: list[_Output]) -> bool:
+    """Wait for the end of a block of one of OUTPUTS; False if none is under way."""
+    return any(output.encoder.relieve() for output in outputs)
+
+
+class _Output:
+    """The blob of one codec on its way: what compresses the archive into it, and the blob's digest.
+
+    Blocks are cut where a packer would cut them whose blocks are of this codec's size, so the bytes do not depend on the other codecs.
+    """
+
+    def __init__(
+        self, blob: Blob, compression: str, digests: _Digests, new_encoder: Callable[[Sink], Encoder], plan: Plan, most: int
+    ) -> None:
+        """DIGESTS may take in the archive too. MOST: bytes of a block of several segments."""
+        self._blob = blob
+        self._codec = stream_codec(compression)
+        self._plain = compression == "disabled"  # what is stored as it is has one digest for both
+        self._digests = digests
+        self._pieces: list[Piece] = []  # of the blob, that are to be hashed
+        self._plan = plan
+        self._most = most
+        self._kept = bytearray()  # the start of a block, whose rest another block of the packer's holds
+        self._start = self._end = 0  # of what follows it in the packer's block
+        self.encoder = new_encoder(self._sink)
+
+    def poll(self, segment: Segment | None) -> None:
+        """Hand on what is ready, and hash it beside SEGMENT."""
+        self.encoder.poll()
+        if segment or self._pieces:
+            self._digests.update(segment, self._pieces)
+            self._pieces = []
+
+    def add(self, segment: Segment) -> None:
+        """Take in the next segment of the archive."""
+        self._end += len(segment.data)
+        size = len(self._kept) + self._end - self._start
+        following = segment.number + 1
+        is_block = following == len(self._plan) or size + self._plan.size(following) > self._most
+        if is_block and not self._kept:
+            segment.block.hold()
+            self.encoder.add(segment.block.data[self._start : self._end], segment.block.release)
+            self._start = self._end
+        elif is_block or segment.is_last:
+            # The packer's block ends before this one, or did: so that its memory can be used anew, what it holds is copied.
+            self._kept += segment.block.data[self._start : self._end]
+            self._start = self._end
+            if is_block:
+                block, self._kept = self._kept, bytearray()
+                self.encoder.add(memoryview(block), lambda: None)
+        if segment.is_last:
+            self._start = self._end = 0
+
+    def finish(self, diff_id: str | None) -> str:
+        """End the blob; returns the digest of the archive, DIFF_ID if it is known."""
+        self._digests.update(None, self._pieces)
+        archive, digest = self._digests.finish()
+        diff_id = diff_id or archive
+        self._blob.finish(diff_id if self._plain else digest)
+        return diff_id
+
+    def descriptor(self) -> Descriptor:
+        """That of the blob, once it is finished."""
+        return Descriptor(LAYER_MEDIA_TYPES[self._codec], self._blob.digest, self._blob.size, annotations=self.encoder.annotations)
+
+    def _sink(self, piece: Piece) -> None:
+        self._blob.append(piece)
+        if not self._plain:
+            self._pieces.append(piece)
 
 
 class _Digests:

@@ -75,10 +75,14 @@ class Block:
 
     def take(self, size: int) -> memoryview:
         """Room for the SIZE bytes that follow; it is to be released too."""
-        with self._lock:
-            self._users += 1
+        self.hold()
         start, self.size = self.size, self.size + size
         return memoryview(self.buffer)[start : self.size]
+
+    def hold(self) -> None:
+        """Another user has come, which is to release it too."""
+        with self._lock:
+            self._users += 1
 
     @property
     def data(self) -> memoryview:

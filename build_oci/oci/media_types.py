@@ -31,6 +31,8 @@ CODECS = {
 
 # The annotation of a descriptor in an index that clients look an image up by.
 REF_NAME_KEY = "org.opencontainers.image.ref.name"
+# The annotation, there, of an image whose layers are zstd, where the same image is there with gzip: clients that know it prefer this one.
+ZSTD_KEY = "io.github.containers.compression.zstd"
 
 # The last second of the year 9999: `created` has room for four digits.
 LAST_EPOCH = 253402300799

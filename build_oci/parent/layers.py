@@ -7,20 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.codec.chunked.container import chunked_annotations, without_annotations
-from build_oci.codec.table import SNIFFED, decode, encoder, is_archive, least_memory, sniff_codec, stream_codec
+from build_oci.codec.table import CHUNKED, SNIFFED, decode, encoder, is_archive, least_memory, shares, sniff_codec, stream_codec
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source
 from build_oci.parent.lower import ArchiveReader, Scans, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
+from build_oci.work.budget import RelievedBudget
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
+    from build_oci.codec.blocks import Encoder, Piece
     from build_oci.config.load import BuildConfig, ParentConfig
     from build_oci.oci.layout import Layout
     from build_oci.work.crew import Crew
@@ -30,9 +34,9 @@ _CONTENT = {"zstd": "compressed with zstd", "gzip": "compressed with gzip", "dis
 
 
 class ParentLayer(NamedTuple):
-    """A layer of the parent as the new image has it."""
+    """A layer of the parent as the new image has it, for each codec of the build."""
 
-    descriptor: Descriptor
+    descriptors: tuple[Descriptor, ...]
     diff_id: str
 
 
@@ -114,7 +118,7 @@ class Parents:
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
         # Each may be recompressed, by an encoder of its own.
-        there = self._workers.codec_memory // least_memory(self._config.compression, self._config.level)
+        there = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._config.codecs)
         at_once = max(1, min(self._workers.count, len(manifest.layers), there))
         memory = self._workers.codec_memory // at_once
 
@@ -154,41 +158,71 @@ class Parents:
         path = source.blob_path(descriptor.digest)
         with source.blob(descriptor) as blob:
             codec = self._codec(blob.fd, descriptor, str(path))
-            target = stream_codec(self._config.compression) if recompress else codec
-            if target == codec:
+            targets = [stream_codec(compression) if recompress else codec for compression, _ in self._config.codecs]
+            made: dict[str, Descriptor] = {}
+            reader = scans.reader(number) if scans else None
+            read = partial(read_archive, codec, gauge.watch(blob), blob.path, diff_id, self._workers, reader)
+            new = [(target, level) for target, (_, level) in zip(targets, self._config.codecs, strict=True) if target != codec]
+            if new:
+                made = self._recompress(path, codec, new, memory, read)
+            elif scans:
+                read()
+            else:
+                for _ in gauge.watch(blob):
+                    pass
+            if codec in targets:
                 self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
-                if scans:
-                    read_archive(codec, gauge.watch(blob), blob.path, diff_id, self._workers, scans.reader(number))
-                else:
-                    for _ in gauge.watch(blob):
-                        pass
                 self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
                 annotations = self._annotations(descriptor, blob.fd, path, diff_id)
-                taken = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=annotations)
-            else:
+                made[codec] = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=annotations)
+        if scans:
+            with named(path):
+                scans.finish(number)
+        return ParentLayer(tuple(made[target] for target in targets), diff_id)
+
+    def _recompress(
+        self, path: Path, codec: str, targets: list[tuple[str, int | None]], memory: int, read: Callable[[Callable[[Piece], None]], None]
+    ) -> dict[str, Descriptor]:
+        """The layer PATH, whose archive READ gives to a function, in each of TARGETS (codec, level); its descriptors by codec."""
+        encoders: list[Encoder] = []
+        budget = RelievedBudget(self._workers.codec_budget, lambda: any(one.relieve() for one in encoders))
+        made: dict[str, Descriptor] = {}
+        with ExitStack() as stack:
+            outputs = [stack.enter_context(self._layout.blob()) for _ in targets]
+            for (target, level), output, share in zip(targets, outputs, shares(targets, memory, budget), strict=True):
                 self._explain(f"{path}: recompressed from {codec} to {target}")
-                if target != self._config.compression:
-                    self._warn(f"{path}: becomes plain {target}: only layers that are packed here can be {self._config.compression}")
-                with self._layout.blob() as output:
-                    compressed = encoder(
+                if all(target != compression for compression, _ in self._config.codecs):
+                    self._warn(f"{path}: becomes plain {target}: only layers that are packed here can be {CHUNKED}")
+                encoders.append(
+                    encoder(
                         target,
-                        self._config.level,
+                        level,
                         output.write,
                         pool=self._workers.pool,
                         workers=self._workers.count,
                         epoch=self._epoch,
-                        memory=memory,
-                        budget=self._workers.codec_budget,
+                        memory=share.memory,
+                        budget=share.budget,
                     )
-                    reader = scans.reader(number) if scans else None
-                    read_archive(codec, gauge.watch(blob), blob.path, diff_id, self._workers, reader, compressed.write)
-                    compressed.finish()
+                )
+
+            def write(piece: Piece) -> None:
+                for one in encoders:
+                    one.write(piece)
+
+            try:
+                read(write)
+                for (target, _), output, one in zip(targets, outputs, encoders, strict=True):
+                    one.finish()
                     output.finish()
-                taken = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
-        if scans:
-            with named(path):
-                scans.finish(number)
-        return ParentLayer(taken, diff_id)
+                    made[target] = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
+            except BaseException:
+                for one in encoders:
+                    one.drop()
+                raise
+            finally:
+                encoders.clear()  # which hold each other by way of the budget
+        return made
 
     def _annotations(self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str) -> dict[str, str]:
         """Those of a layer that is carried. Clients pull by the metadata of zstd:chunked, so these hold or go."""

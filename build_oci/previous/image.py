@@ -93,9 +93,10 @@ class PreviousImage:
         assert previous.image is not None
         self._source = Source(Path(previous.image))
         self._trust = previous.trust
-        self._chunked = stream_codec(config.compression) != config.compression
-        self._target = stream_codec(config.compression)
-        self._level = config.level
+        # A layer in two codecs, or with metadata of its own, is always packed.
+        self._packs_all = len(config.codecs) > 1 or stream_codec(config.codecs[0].compression) != config.codecs[0].compression
+        self._target = stream_codec(config.codecs[0].compression)
+        self._level = config.codecs[0].level
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
@@ -146,7 +147,7 @@ class PreviousImage:
 
     def _may_be_ours(self, old: _Old) -> bool:
         # The metadata of zstd:chunked belong to one way of compressing: such layers are always made.
-        if self._chunked or chunked_annotations(old.descriptor.annotations):
+        if self._packs_all or chunked_annotations(old.descriptor.annotations):
             return False
         return bool(old.codec) and old.descriptor.digest.startswith("sha256:") and old.diff_id.startswith("sha256:")
 
@@ -186,7 +187,7 @@ class PreviousImage:
             if same:
                 self._layout.carry(blob.fd, path, old.descriptor.digest, self._workers.check)
                 taken = Descriptor(LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size)
-                return recipe, Layer(taken, old.diff_id, wanted[recipe].archive_size)
+                return recipe, Layer((taken,), old.diff_id, wanted[recipe].archive_size)
         return self._take(old._replace(recipe=recipe), wanted, gauge, at_once)
 
     def _verified(self, old: _Old, blob: VerifiedBlob, gauge: ReadGauge) -> bytes:
@@ -241,7 +242,7 @@ class PreviousImage:
             output.finish()
         self._explain(f"{blob.path}: recompressed from {old.codec} to {self._target}")
         taken = Descriptor(LAYER_MEDIA_TYPES[self._target], output.digest, output.size)
-        return old.recipe, Layer(taken, old.diff_id, wanted[old.recipe].archive_size)
+        return old.recipe, Layer((taken,), old.diff_id, wanted[old.recipe].archive_size)
 
     # ---- what differs
 

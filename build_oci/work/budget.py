@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -54,3 +55,27 @@ class Budget:
         while self._waiting:
             self._waiting -= 1
             self._freed.put(None)
+
+
+class RelievedBudget(Budget):
+    """The budget of all, as one thread takes from it that holds parts of it in several places: it never waits for what it holds itself."""
+
+    def __init__(self, budget: Budget, relieve: Callable[[], bool]) -> None:
+        """RELIEVE gives back a part of what this thread holds, waiting where it must; False if it holds nothing."""
+        super().__init__(budget.limit)
+        self._budget = budget
+        self._relieve = relieve
+
+    def take(self, size: int, *, block: bool) -> bool:
+        while not self._budget.take(size, block=False):
+            if not block:
+                return False
+            if not self._relieve():
+                return self._budget.take(size, block=True)
+        return True
+
+    def give_back(self, size: int) -> None:
+        self._budget.give_back(size)
+
+    def close(self) -> None:
+        self._budget.close()

@@ -44,6 +44,7 @@ class StandIn:
                 seconds=1.25,
                 plan=None,
                 layers=(),
+                others=(),
             )
         ]
 
@@ -113,7 +114,16 @@ def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_summary_without_layers() -> None:
     image: Any = types.SimpleNamespace(
-        digest="sha256:ab", layers_size=0, uncompressed_size=0, files=0, unchanged=0, whiteouts=0, seconds=0.0, plan=None, layers=()
+        digest="sha256:ab",
+        layers_size=0,
+        uncompressed_size=0,
+        files=0,
+        unchanged=0,
+        whiteouts=0,
+        seconds=0.0,
+        plan=None,
+        layers=(),
+        others=(),
     )
     assert summary(image) == "sha256:ab  0.0 MB -> 0.0 MB  0 files  0.0 s"
 
