@@ -146,6 +146,7 @@ RUN_TIME = {
     ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
     ("config/load.py", "must be {}, not {}"),  # _refuse: the kind of the value says it all where there is no hint
     ("config/load.py", "`{}` {}"),  # _path_hint
+    ("config/load.py", "must be from 1 to {} with `{}`, not {}"),
     ("config/load.py", "{}"),  # _path_hint, and BadValue's own
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/archive_source.py", "at byte {}: {}"),  # _AGAIN
