@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, TypeAlias
 
+from build_oci.split.component import UNCLAIMED
+
 MOST_ENTRIES = 100_000  # named one by one; all of them are counted
 MOST_DIRECTORIES = 1000
 MOST_COMPONENTS = 1000
@@ -155,6 +157,11 @@ class LayerView(NamedTuple):
     def label(self) -> str:
         """Its components, in a few words."""
         return components_label(self.components)
+
+    @property
+    def unclaimed(self) -> bool:
+        """Has it nothing but files that no source of components claimed?"""
+        return bool(self.components) and all(name.startswith(UNCLAIMED) for name in self.components)
 
 
 def components_label(components: tuple[str, ...]) -> str:

@@ -134,6 +134,9 @@ def _totals(one: Comparison, style: Style) -> Iterator[str]:
     shared = sum(layer.shared for layer in one.new.layers)
     gone = sum(not layer.shared for layer in one.old.layers)
     yield f"  Layers    {shared} shared, {len(one.new.layers) - shared} new, {gone} gone"
+    unclaimed = sum(layer.size for layer in one.new.layers if layer.unclaimed)
+    if unclaimed:
+        yield f"  Unclaimed {size_text(unclaimed)} in layers of files that no component owns"
     tally = one.tally
     line = [
         style.paint(f"{tally.counts[what]:,} {word}", _SIGN_COLOURS[what])

@@ -20,6 +20,7 @@ from stacks import Member, differences, digest, directory, image, model, packed,
 
 from build_oci.compare.document import report_document, report_schema
 from build_oci.compare.report import compare_layouts
+from build_oci.compare.text import Style, report_lines
 
 SCHEMA = report_schema()
 
@@ -216,6 +217,19 @@ def test_the_components_of_layers(tmp_path: Path) -> None:
     assert [(one["name"], one["changed"]["count"]) for one in found["components"]] == [("kernel", 1)]
     assert found["changedComponents"] == {"added": [], "removed": [], "changed": ["kernel"]}
     assert [layer["components"] for layer in found["new"]["layers"]] == [["kernel"], ["bash", "zlib"]]
+
+
+def test_what_nobody_claims_is_told(tmp_path: Path) -> None:
+    def annotate(manifest: clients.Document) -> None:
+        for number, (layer, name) in enumerate(zip(manifest["layers"], ("bash", "unclaimed:usr/share"), strict=True)):
+            rows = [[name, 7, 1, 0, ""]]
+            layer["annotations"] = {"io.build-oci.components": json.dumps({"layer": number, "of": 2, "components": rows})}
+
+    stack = [[Member("bash", content=b"1" * 9000)], [Member("share", content=b"2" * 30000)]]
+    new = image(tmp_path / "new", stack, manifest=annotate)
+    report = compare_layouts(str(image(tmp_path / "old", [[Member("a")]])), str(new), workers=1)
+    size = len(packed(stack[1]))
+    assert f"  Unclaimed {size / 1000:.1f} kB in layers" in "\n".join(report_lines(report, Style(80, colour=False)))
 
 
 # ---- documents and bytes
