@@ -16,15 +16,15 @@ def check_parents(config: BuildConfig) -> None:
     from build_oci.parent.manifest import check_parent
 
     for image in config.images:
-        if image.parent is not None:
-            check_parent(image.parent.image, image.parent.number, image.platform)
+        for source in image.images:
+            check_parent(source.image, source.number, image.platform)
 
 
 def check_output(config: BuildConfig, output: str | os.PathLike[str]) -> None:
     """A layout inside a tree would become part of the very layer that is being written to it."""
     path = os.path.realpath(output)
     for image in config.images:
-        if image.layer is not None and os.path.commonpath((path, layer := os.path.realpath(image.layer))) == layer:
-            raise UsageError(
-                f"the output {os.fspath(output)} lies inside this directory", where=image.layer_where, hint="write elsewhere with --output"
-            )
+        for directory, where in image.directories:
+            if os.path.commonpath((path, root := os.path.realpath(directory))) == root:
+                what = f"the output {os.fspath(output)} lies inside this directory"
+                raise UsageError(what, where=where, hint="write elsewhere with --output")

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.errors import PlanError, counted
 from build_oci.oci import documents as oci
 from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, REF_NAME_KEY, ZSTD_KEY
+from build_oci.oci.runtime_config import inherit
 from build_oci.progress import Listener, Progress, Stage, ignore
 
 if TYPE_CHECKING:
+    from build_oci._native.unpack import AnyTree
     from build_oci._native.walk import Tree
-    from build_oci.config.load import BuildConfig, Codec, Compression, ImageConfig
+    from build_oci.config.load import BuildConfig, Codec, Compression, ImageConfig, StackItem
     from build_oci.layer.blob import Layer
     from build_oci.layer.pack import PlannedLayer
     from build_oci.oci.layout import Layout
@@ -134,20 +136,14 @@ class _ImageBuild:
         self._division: Division | None = None
         self._previous: PreviousImage | None = None
         self._previous_plan: Plan | None = None
+        self._inherited: Any = None  # the config that the image's own is put upon
 
     def run(self) -> BuiltImage:
         started = time.monotonic()
-        parent: ParentImage | None = None
-        packed: list[_Packed] = []
-        if self._image.layer is None:
-            parent = self._read_parent() if self._image.parent else None
-        else:
-            self._open_previous()
-            parent, tree = self._read_all(self._image.layer)
-            packed = self._make(self._plan(tree, self._image.layer), self._image.layer)
-            self._learn(tree)
+        content = self._stack(self._image.stack) if self._image.stack is not None else self._content()
+        packed = [piece for piece in content if isinstance(piece, _Packed)]
         annotations = self._remember(packed)
-        descriptors = self._write_documents(parent, packed, annotations)
+        descriptors = self._write_documents(content, annotations)
         self._tell("done", 1, 1)
         return self._built(descriptors, packed, time.monotonic() - started)
 
@@ -160,7 +156,67 @@ class _ImageBuild:
         try:
             yield
         finally:
-            self._stages[stage] = time.monotonic() - started
+            self._stages[stage] = self._stages.get(stage, 0.0) + time.monotonic() - started
+
+    def _content(self) -> list[ParentImage | _Packed]:
+        """The parent, if there is one, and what is packed upon it."""
+        parent: ParentImage | None = None
+        packed: list[_Packed] = []
+        if not self._image.has_tree:
+            parent = self._read_parent() if self._image.parent else None
+        else:
+            self._open_previous()
+            parent, tree, path = self._read_all()
+            packed = self._make(self._plan(tree, path), path)
+            self._learn(tree)
+        if parent is None:
+            return [*packed]
+        if self._image.parent and self._image.parent.inherit:
+            self._inherited = inherit(parent.config, self._inherited)
+        return [parent, *packed]
+
+    def _stack(self, items: Sequence[StackItem]) -> list[ParentImage | _Packed]:
+        """All images that it is made of are read at once, and beside that all directories; then it is put together from below."""
+        from build_oci.stack import Addition, Below, OwnArchive, nothing_to_add, warn_of_claims
+
+        workers = self._context.workers
+        with workers.beside(self._read_images) as reading:
+            additions: dict[int, Addition] = {}
+            for number, item in enumerate(items):
+                if item.image is None:
+                    path = item.add or "/"
+                    tree = nothing_to_add() if item.add is None else self._read_tree(path)
+                    self._hash(tree, path)
+                    additions[number] = Addition(path, tree)
+            read = reading.result()
+        content: list[ParentImage | _Packed] = []
+        below, last = Below(workers.check), max(additions, default=-1)
+        if self._image.parent:
+            content.append(parent := read.pop(0))
+            self._inherited = parent.config if self._image.parent.inherit else None
+            if additions:
+                below.put_image(parent)
+        parts = [(item.image.image, part) for item, part in zip([item for item in items if item.image], read, strict=True) if item.image]
+        if len(parts) > 1:
+            warn_of_claims(parts, self._context.warn, workers.check)
+        waiting = iter([part for _, part in parts])
+        for number, item in enumerate(items):
+            if item.image is not None:
+                content.append(part := next(waiting))
+                if number < last:
+                    below.put_image(part)
+                continue
+            addition = additions.pop(number)
+            with self._stage("diff"):
+                links = self._context.config.preserve_hardlinks
+                marked = below.mark(item, addition, epoch=self._context.epoch, preserve_hardlinks=links)
+            self._unchanged += marked.unchanged
+            self._whiteouts += marked.whiteouts
+            archive = OwnArchive() if number < last else None
+            content += self._pack(self._plan(addition.tree, addition.path), addition.path, archive.begin if archive else None)
+            if archive:
+                below.put_layer(archive)
+        return content
 
     # ---- what there is: the previous image, the parent and the tree
 
@@ -185,17 +241,47 @@ class _ImageBuild:
             except PlanError as error:
                 context.warn(f"{error}; the layers are planned anew")
 
-    def _read_all(self, path: str) -> tuple[ParentImage | None, Tree]:
-        """The parent and the tree of the directory PATH, read side by side; what the parent has already is marked in the tree."""
+    def _read_images(self) -> list[ParentImage]:
+        """Every image that this one is made of, in their order."""
+        parents, images = self._context.parents, self._image.images
+        assert parents is not None or not images
+        gauge = _Shares(partial(self._tell, "parent"), len(images))
+
+        def read(number: int) -> ParentImage:
+            assert parents is not None
+            return parents.image(images[number], self._platform, partial(gauge.reach, number))
+
+        with self._stage("parent"):
+            return self._context.workers.each(read, list(range(len(images))), at_once=self._context.workers.count)
+
+    def _read_root(self) -> tuple[AnyTree, str]:
+        """What is to be packed, and where it is from: a directory, or what an image unpacks to."""
+        image = self._image
+        if image.layer is not None:
+            return self._read_tree(image.layer), image.layer
+        from build_oci.parent.image_tree import read_image_tree
+
+        assert image.layer_image is not None
+        assert self._context.parents is not None
+        with self._stage("walk"):
+            tree, config = read_image_tree(
+                self._context.parents, image.layer_image, self._platform, partial(self._tell, "walk"), owner=image.owner
+            )
+        self._inherited = config if image.layer_image.inherit else None
+        _import_the_rest(self._context.config.codecs)
+        return tree, image.layer_image.image
+
+    def _read_all(self) -> tuple[ParentImage | None, AnyTree, str]:
+        """The parent, and the tree and where it is from, read side by side; what the parent has already is marked in the tree."""
         if self._image.parent is None:
-            tree = self._read_tree(path)
+            tree, path = self._read_root()
             if self._previous is not None or self._previous_plan is not None:
                 self._hash(tree, path)
-            return None, tree
+            return None, tree, path
         from build_oci._native.diff import mark_unchanged
 
         with self._context.workers.beside(self._read_parent) as reading:
-            tree = self._read_tree(path)
+            tree, path = self._read_root()
             self._hash(tree, path)
             parent = reading.result()
         assert parent.lower is not None  # there is one where any image of the build has a layer
@@ -203,9 +289,9 @@ class _ImageBuild:
             self._unchanged, self._whiteouts = mark_unchanged(
                 tree, parent.lower, epoch=self._context.epoch, preserve_hardlinks=self._context.config.preserve_hardlinks
             )
-        return parent, tree
+        return parent, tree, path
 
-    def _hash(self, tree: Tree, path: str) -> None:
+    def _hash(self, tree: AnyTree, path: str) -> None:
         """Let every file of TREE, the directory PATH, have its digest."""
         from build_oci.layer.digest import digest_files
 
@@ -236,13 +322,13 @@ class _ImageBuild:
                 owner=image.owner,
                 take_instructions=image.split is not None and any(source.kind == "xattr" for source in image.split.components),
             )
-        self._believed = tree.digests_believed
+        self._believed += tree.digests_believed
         self._tell("walk", len(tree), len(tree))
         return tree
 
     # ---- what becomes of it: layers
 
-    def _plan(self, tree: Tree, path: str) -> list[PlannedLayer]:
+    def _plan(self, tree: AnyTree, path: str) -> list[PlannedLayer]:
         """The layers that TREE, the directory PATH, becomes, the lowest first; at least one."""
         from build_oci._native.tar import Partition
         from build_oci.layer.pack import plan_layers
@@ -312,8 +398,10 @@ class _ImageBuild:
             lambda layer: previous.difference(layer.plan, layer.components, reused), planned, at_once=max(1, workers.count // 2)
         )
 
-    def _pack(self, planned: list[PlannedLayer], path: str) -> list[_Packed]:
-        """Each of PLANNED as a blob, several at once, the largest first so that none is left over at the end."""
+    def _pack(
+        self, planned: list[PlannedLayer], path: str, reader: Callable[[], Callable[[memoryview], None]] | None = None
+    ) -> list[_Packed]:
+        """Each of PLANNED as a blob, several at once, the largest first so that none is left over. READER: of the one there is."""
         if not planned:
             return []
         from build_oci.layer.blob import write_layer
@@ -334,6 +422,7 @@ class _ImageBuild:
                 at_once=at_once,
                 written=partial(gauge.reach, number),
                 warn=self._context.warn,
+                reader=reader,
             )
 
         with self._stage("pack"):
@@ -341,7 +430,7 @@ class _ImageBuild:
             layers = dict(zip(order, workers.each(pack, order, at_once=at_once), strict=True))
         return [_Packed(layers[number], layer) for number, layer in enumerate(planned)]
 
-    def _learn(self, tree: Tree) -> None:
+    def _learn(self, tree: AnyTree) -> None:
         """Put the digests of the components, all known after the packing, into the plan."""
         if self._division:
             from build_oci.split.division import with_digests
@@ -378,29 +467,38 @@ class _ImageBuild:
 
     # ---- what is said of it: documents
 
-    def _write_documents(self, parent: ParentImage | None, packed: list[_Packed], notes_of: list[dict[str, str]]) -> list[oci.Descriptor]:
-        """Config, and a manifest for each codec; returns the manifests' descriptors for the index."""
+    def _write_documents(self, content: Sequence[ParentImage | _Packed], notes_of: list[dict[str, str]]) -> list[oci.Descriptor]:
+        """Config, and a manifest for each codec, whose descriptors it returns. NOTES_OF: annotations of the layers that were packed."""
         context, image = self._context, self._image
-        layers = [below.descriptors for below in parent.layers] if parent else []
-        diff_ids = [below.diff_id for below in parent.layers] if parent else []
-        history = list(parent.history) if parent else []
-        for made, notes in zip(packed, notes_of, strict=True):
-            layers.append(tuple(one._replace(annotations={**one.annotations, **notes}) for one in made.layer.descriptors))
-            diff_ids.append(made.layer.diff_id)
-            history.append(self._history_entry(has_layer=True, comment=self._comment(made.planned)))
-        if not packed:
+        layers: list[tuple[oci.Descriptor, ...]] = []
+        diff_ids: list[str] = []
+        history: list[Any] = []
+        notes = iter(notes_of)
+        for piece in content:
+            if isinstance(piece, _Packed):
+                note = next(notes)
+                layers.append(tuple(one._replace(annotations={**one.annotations, **note}) for one in piece.layer.descriptors))
+                diff_ids.append(piece.layer.diff_id)
+                history.append(self._history_entry(has_layer=True, comment=self._comment(piece.planned)))
+            else:
+                layers += [below.descriptors for below in piece.layers]
+                diff_ids += [below.diff_id for below in piece.layers]
+                history += piece.history
+        if not notes_of:
             history.append(self._history_entry(has_layer=False, comment=image.comment))
         if len(layers) > MOST_LAYERS_OF_DOCKER:
             count = counted(len(layers), "layer")
             context.warn(f"{image.where}: the image has {count}, and Docker loads none with more than {MOST_LAYERS_OF_DOCKER}")
+        inherits = any(source and source.inherit for source in (image.parent, image.layer_image))
+        merged = inherit(self._inherited, image.config) if inherits else image.config
         config = context.layout.add_document(
             MEDIA_TYPE_CONFIG,
             oci.image_config(
                 self._platform,
                 created=context.created,
                 author=image.author,
-                config=image.config,
-                has_config=image.has_config,
+                config=merged,
+                has_config=merged is not None if inherits else image.has_config,
                 diff_ids=diff_ids,
                 history=history,
             ),
@@ -495,6 +593,21 @@ class _Gauge:
             self._sum += size - self._done.get(number, 0)
             self._done[number] = size
             self._tell(self._sum, self._total)
+
+
+class _Shares:
+    """How far several readers are together; several threads may tell."""
+
+    def __init__(self, tell: Callable[[int, int | None], None], count: int) -> None:
+        self._tell = tell
+        self._done, self._totals = [0] * count, [0] * count
+        self._lock = threading.Lock()
+
+    def reach(self, number: int, done: int, total: int) -> None:
+        """The reader NUMBER has read DONE bytes of TOTAL."""
+        with self._lock:
+            self._done[number], self._totals[number] = done, total
+            self._tell(sum(self._done), sum(self._totals))
 
 
 def listed(names: Sequence[str], most: int) -> str:

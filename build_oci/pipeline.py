@@ -74,7 +74,7 @@ def build(
     block = max(block_size(*codec) for codec in config.codecs)
     at_once = min(IMAGES_AT_ONCE, len(config.images))
     threads = Crew(workers, config.prefetch_limit, at_once, block, sum(least_memory(*codec) for codec in config.codecs))
-    if any(image.layer is not None or image.parent for image in config.images):
+    if any(image.has_tree or image.images or image.stack for image in config.images):
         from build_oci._native.memory import one_heap
 
         # Frames of zstd's, 8 MiB each at the most, leave holes in it: where many workers make them, or memory is short, they stay out.
@@ -83,7 +83,7 @@ def build(
     _explain_settings(config, workers, explain)
     with made as layout, threads:
         parents = None
-        if any(image.parent for image in config.images):
+        if any(image.images or image.stack for image in config.images):
             from build_oci.parent.layers import Parents
 
             parents = Parents(config, layout, threads, epoch=epoch, warn=warn, explain=explain)
@@ -159,7 +159,7 @@ def _listed(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -
 def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str], None]) -> None:
     codecs = [compression if level is None else f"{compression} level {level}" for compression, level in config.codecs]
     text = f"compression {' and '.join(codecs)}, {workers} workers"
-    if any(image.layer is not None for image in config.images):
+    if any(image.has_tree or image.stack for image in config.images):
         from build_oci._native.sha256 import kernels
 
         text += f", SHA-256 of files by {os.environ.get('BUILD_OCI_SHA256') or kernels()[-1]}"

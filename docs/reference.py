@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from build_oci.config.keys import IMAGE_KEYS, PARENT_KEYS, PREVIOUS_KEYS, SPLIT_KEYS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import IMAGE_KEYS, ITEM_KEYS, LAYER_KEYS, PARENT_KEYS, PREVIOUS_KEYS, SPLIT_KEYS, TOP_KEYS, Key, Kind
 
 INTRODUCTION = """\
 # Configuration
@@ -58,12 +58,18 @@ def reference() -> str:
         "takes such a meaning away. An excluded directory is not read. A pattern that matches nothing is a warning. To the rest of the "
         "build an excluded name is not in the tree: if the parent has it, the layer hides it.\n",
         "`config` may hold anything: `Cmd`, `Env`, `Labels` and so on, or keys that no one knows yet. "
-        "The parent's `config` is not inherited.\n",
+        "The parent's `config` is inherited with `parent.config: inherit` only: then `null` takes a key away, or a name of `Labels` or "
+        "`Env`, and `Env` may be written as a mapping too.\n",
         "## `parent`\n",
         _table(PARENT_KEYS),
         "## `previous`\n",
         _table(PREVIOUS_KEYS),
         "The page [Building again](previous.md) says more.\n",
+        "## `layer`, where it is an image\n",
+        _table(LAYER_KEYS),
+        "## Items of `layers`\n",
+        _table(ITEM_KEYS),
+        "An item has `image`, or `add`, `remove` or both. The page [Late edits](late-edits.md) says more.\n",
         "## `split`\n",
         _table(SPLIT_KEYS),
         "The page [Many layers](split.md) says more.\n",

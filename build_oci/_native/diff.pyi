@@ -1,9 +1,12 @@
 """A tree held against what its parent image has (spec: against the parent)."""
 
+from collections.abc import Sequence
+
 from typing_extensions import disjoint_base
 
 from build_oci._native.lower import Lower
-from build_oci._native.walk import Problem, Tree
+from build_oci._native.unpack import AnyTree
+from build_oci._native.walk import Problem
 
 @disjoint_base
 class Digests:
@@ -12,7 +15,7 @@ class Digests:
     tree: a walked tree without errors. kernel: number of the SHA-256 kernel.
     """
 
-    def __new__(cls, tree: Tree, *, kernel: int) -> Digests: ...
+    def __new__(cls, tree: AnyTree, *, kernel: int) -> Digests: ...
     def __len__(self) -> int:
         """How many batches of files there are."""
 
@@ -25,10 +28,22 @@ class Digests:
     def cancel(self) -> None:
         """Make every `hash`, now running or later, return soon with a problem of the kind `cancelled`."""
 
-def mark_unchanged(tree: Tree, lower_table: Lower, *, epoch: int | None, preserve_hardlinks: bool = True) -> tuple[int, int]:
+def mark_unchanged(tree: AnyTree, lower_table: Lower, *, epoch: int | None, preserve_hardlinks: bool = True) -> tuple[int, int]:
     """Find which entries of a tree, all its files digested, the parent has already, and which names of it the tree has no longer.
 
     Marks the former in the tree, so that a plan leaves them out, and adds whiteouts for the latter; returns how many of both. Releases the
     GIL; any number of calls may share one lower_table. epoch: the mtime that every entry will have, in seconds, or None.
     preserve_hardlinks: names of one inode belong together.
+    """
+
+def mark_added(
+    tree: AnyTree, lower_table: Lower, removed: Sequence[bytes] = (), *, epoch: int | None, preserve_hardlinks: bool = True
+) -> tuple[int, int, Problem | None]:
+    """As mark_unchanged, for a tree that is only added: nothing goes but REMOVED, and a directory that is there keeps its metadata.
+
+    removed: paths, components between slashes, none of them below another one. What the tree has there replaces what was there; of a
+    directory nothing stays. Directories that whiteouts need are put into the tree.
+
+    Returns how many entries are there already, how many whiteouts there are, and, if one entry is a directory on one side only, a problem
+    of the kind `covers`. LookupError with the number of a removed path that is not there.
     """

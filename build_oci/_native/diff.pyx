@@ -2,6 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
 
 from build_oci._native.tree cimport problem, told
 from build_oci._native.tree cimport tree as _tree
@@ -33,6 +34,10 @@ cdef extern from "diff.h" nogil:
     ctypedef struct lower:
         pass
 
+    int diff_add(
+        _tree *, const lower *, const header_options *, int preserve_links, const char *const *removed, size_t removed_count,
+        size_t *unchanged, size_t *whiteouts, size_t *missing, problem *out,
+    )
     int diff_mark(_tree *, const lower *, const header_options *, int preserve_links, size_t *unchanged, size_t *whiteouts)
 
 
@@ -91,3 +96,34 @@ def mark_unchanged(tree, lower_table, *, epoch, bint preserve_hardlinks=True):
     if end:
         raise MemoryError
     return unchanged, whiteouts
+
+
+def mark_added(tree, lower_table, removed=(), *, epoch, bint preserve_hardlinks=True):
+    """See diff.pyi."""
+    cdef header_options options
+    options.has_epoch = epoch is not None
+    options.epoch = 0 if epoch is None else epoch
+    cdef void *upper = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
+    cdef void *below = PyCapsule_GetPointer(lower_table.capsule(), "build_oci.lower")
+    cdef list paths = list(removed)
+    cdef size_t unchanged = 0, whiteouts = 0, missing = 0, i, count = len(paths)
+    cdef const char **texts = <const char **>calloc(count + 1, sizeof(char *))
+    cdef problem trouble
+    cdef int status
+    if texts == NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            texts[i] = <const char *><bytes?>paths[i]
+        with nogil:
+            status = diff_add(
+                <_tree *>upper, <const lower *>below, &options, preserve_hardlinks, <const char *const *>texts, count,
+                &unchanged, &whiteouts, &missing, &trouble,
+            )
+    finally:
+        free(texts)
+    if status < 0:
+        raise MemoryError
+    if status and missing < count:
+        raise LookupError(missing)
+    return unchanged, whiteouts, told(&trouble) if status else None

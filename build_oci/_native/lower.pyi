@@ -99,5 +99,8 @@ class Lower:
         CHECK is called again and again and may raise to stop this; the table is of no use then.
         """
 
+    def claimed_too(self, other: Lower) -> tuple[int, list[bytes]]:
+        """How many names this image and OTHER both have, where not both have a directory, and up to 1,000 of them, sorted."""
+
     def capsule(self) -> object:
         """The native table for the other extensions, from the last `apply` on; valid as long as this object lives."""

@@ -2,7 +2,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from build_oci._native.tree cimport xattr, xattr_next
 
@@ -163,6 +163,11 @@ cdef extern from "lower.h" nogil:
     ctypedef struct lower:
         const char *error
 
+    ctypedef struct lower_node:
+        lower_node *parent
+        const char *name
+        uint16_t name_size
+
     lower *lower_new(size_t memory_limit)
     void lower_begin(lower *)
     int lower_hide(lower *, const member *members, size_t count)
@@ -170,10 +175,14 @@ cdef extern from "lower.h" nogil:
     void lower_end(lower *)
     void lower_free(lower *)
 
+cdef extern from "claims.h" nogil:
+    int claims_in_both(const lower *left, const lower *right, const lower_node **named, size_t most, size_t *count)
+
 
 # Between two looks for cancellation.
 cdef enum:
     MEMBERS_AT_ONCE = 16384
+    CLAIMS_NAMED = 1000
 
 
 cdef class Lower:
@@ -211,6 +220,25 @@ cdef class Lower:
                 at += size
         with nogil:
             lower_end(self.lower)
+
+    def claimed_too(self, Lower other):
+        cdef const lower_node *named[CLAIMS_NAMED]
+        cdef const lower_node *node
+        cdef size_t count = 0, i
+        cdef int status
+        with nogil:
+            status = claims_in_both(self.lower, other.lower, named, CLAIMS_NAMED, &count)
+        if status:
+            raise MemoryError
+        paths = []
+        for i in range(min(count, <size_t>CLAIMS_NAMED)):
+            names = []
+            node = named[i]
+            while node.parent != NULL:
+                names.append(node.name[:node.name_size])
+                node = node.parent
+            paths.append(b"/".join(reversed(names)))
+        return count, sorted(paths)
 
     def capsule(self):
         return PyCapsule_New(self.lower, "build_oci.lower", NULL)

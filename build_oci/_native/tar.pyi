@@ -5,12 +5,13 @@ from typing import Literal, TypeAlias
 from typing_extensions import Buffer, disjoint_base
 
 from build_oci._native.lower import Scan
-from build_oci._native.walk import Problem, Tree
+from build_oci._native.unpack import AnyTree
+from build_oci._native.walk import Problem
 
 OWNER_NOBODY = 0xFFFFFFFF
 """Stands among the owners of a Partition for an entry that nobody owns."""
 
-def component_digests(tree: Tree, owners: Buffer, count: int, *, kernel: int) -> list[bytes | None]:
+def component_digests(tree: AnyTree, owners: Buffer, count: int, *, kernel: int) -> list[bytes | None]:
     """For each of COUNT components the SHA-256 of the headers of its entries, directories left out, at the time 0.
 
     owners: for each entry, in the order of `Tree.paths`, the number of its component, as 32-bit unsigned integers of this machine; others
@@ -40,7 +41,13 @@ class Partition:
     """
 
     def __new__(
-        cls, tree: Tree, owners: Buffer | None = None, layers: int = 1, *, directories_last: bool = False, preserve_hardlinks: bool = True
+        cls,
+        tree: AnyTree,
+        owners: Buffer | None = None,
+        layers: int = 1,
+        *,
+        directories_last: bool = False,
+        preserve_hardlinks: bool = True,
     ) -> Partition: ...
     def __len__(self) -> int:
         """The number of layers, empty ones included, and that of the directories, if there is one."""

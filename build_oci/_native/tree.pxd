@@ -38,6 +38,7 @@ cdef extern from "tree.h" nogil:
         PROBLEM_TYPE
         PROBLEM_SOCKET
         PROBLEM_WHITEOUT_NAME
+        PROBLEM_COVERS
 
     ctypedef struct problem:
         problem_kind kind
@@ -72,5 +73,6 @@ cdef inline tuple told(const problem *p):
     kind = {
         PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_LENGTH: "length", PROBLEM_XATTR_NAME: "xattr-name",
         PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
+        PROBLEM_COVERS: "covers",
     }[p.kind]
     return kind, p.error, (<bytes>p.call).decode("ascii") if p.call != NULL else "", path

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from typing_extensions import disjoint_base
 
-Kind: TypeAlias = Literal["cancelled", "system", "changed", "length", "xattr-name", "type", "socket", "whiteout-name"]
+Kind: TypeAlias = Literal["cancelled", "system", "changed", "length", "xattr-name", "type", "socket", "whiteout-name", "covers"]
 Problem: TypeAlias = tuple[Kind, int, str, bytes]
 """What went wrong, the errno where a call failed, the name of that call, the path below the root (empty: the root itself)."""
 
@@ -91,3 +91,9 @@ class Tree:
 
     def capsule(self) -> object:
         """The native table for the other extensions; valid as long as this object lives."""
+
+def entries_listing(capsule: object) -> Listing:
+    """As Tree.listing, of any native table of entries."""
+
+def entries_emitted(capsule: object) -> bytes:
+    """As Tree.emitted, of any native table of entries."""

@@ -1,7 +1,7 @@
 """The parallel walk of a root file system: a thin face of kernel/tree/scan.c."""
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -82,6 +82,74 @@ cdef _take_instructions(const entry *e, size_t number, dict components, dict int
             intervals[number] = value
 
 
+cdef entry **_walked(tree *walked, size_t *count) except NULL:
+    """All entries of the walk, without whiteouts, in tar order. The caller frees them."""
+    cdef size_t total = 0, i
+    cdef entry **order = tree_order(walked, &total)
+    if order == NULL:
+        raise MemoryError
+    count[0] = 0
+    for i in range(total):
+        if not order[i].flags & ENTRY_WHITEOUT:
+            order[count[0]] = order[i]
+            count[0] += 1
+    return order
+
+
+def entries_listing(capsule):
+    """See walk.pyi."""
+    cdef size_t count, i
+    cdef entry **order = _walked(<tree *>PyCapsule_GetPointer(capsule, "build_oci.tree"), &count)
+    cdef inode_table inodes
+    cdef entry *first
+    cdef bint begun = False
+    try:
+        paths = []
+        directories = PyBytes_FromStringAndSize(NULL, count)
+        sizes = PyBytes_FromStringAndSize(NULL, count * sizeof(uint64_t))
+        links = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
+        symlinks = {}
+        components = {}
+        intervals = {}
+        if inodes_begin(&inodes, order, count):
+            raise MemoryError
+        begun = True
+        for i in range(count):
+            order[i].number = i
+            path = path_of(order[i])
+            paths.append(path)
+            PyBytes_AsString(directories)[i] = S_ISDIR(order[i].mode)
+            (<uint64_t *>PyBytes_AsString(sizes))[i] = order[i].size
+            first = inodes_first(&inodes, order[i])
+            if first == NULL and inodes_group(&inodes, order[i]) != NULL:
+                first = order[i]
+            (<uint32_t *>PyBytes_AsString(links))[i] = 0 if first == NULL else <uint32_t>(first.number + 1)
+            if S_ISLNK(order[i].mode):
+                symlinks[path] = order[i].target[:order[i].target_size]
+            if order[i].instructions_size:
+                _take_instructions(order[i], i, components, intervals)
+        return Listing(
+            paths, directories, memoryview(sizes).cast("Q"), memoryview(links).cast("I"), symlinks, components, intervals
+        )
+    finally:
+        if begun:
+            inodes_end(&inodes)
+        free(order)
+
+
+def entries_emitted(capsule):
+    """See walk.pyi."""
+    cdef size_t count, i
+    cdef entry **order = _walked(<tree *>PyCapsule_GetPointer(capsule, "build_oci.tree"), &count)
+    try:
+        flags = PyBytes_FromStringAndSize(NULL, count)
+        for i in range(count):
+            PyBytes_AsString(flags)[i] = not order[i].flags & ENTRY_UNCHANGED
+        return flags
+    finally:
+        free(order)
+
+
 cdef class Tree:
     """See walk.pyi."""
 
@@ -146,76 +214,19 @@ cdef class Tree:
         # A name that was listed twice is told once.
         return sorted(set(found), key=lambda item: (item[3], item[0]))
 
-    cdef entry **_walked(self, size_t *count) except NULL:
-        """All entries of the walk, without whiteouts, in tar order. The caller frees them."""
-        cdef size_t total = 0, i
-        cdef entry **order = tree_order(&self.scan.tree, &total)
-        if order == NULL:
-            raise MemoryError
-        count[0] = 0
-        for i in range(total):
-            if not order[i].flags & ENTRY_WHITEOUT:
-                order[count[0]] = order[i]
-                count[0] += 1
-        return order
-
     def paths(self):
         cdef size_t count, i
-        cdef entry **order = self._walked(&count)
+        cdef entry **order = _walked(&self.scan.tree, &count)
         try:
             return [path_of(order[i]) for i in range(count)]
         finally:
             free(order)
 
     def listing(self):
-        cdef size_t count, i
-        cdef entry **order = self._walked(&count)
-        cdef inode_table inodes
-        cdef entry *first
-        cdef bint begun = False
-        try:
-            paths = []
-            directories = PyBytes_FromStringAndSize(NULL, count)
-            sizes = PyBytes_FromStringAndSize(NULL, count * sizeof(uint64_t))
-            links = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
-            symlinks = {}
-            components = {}
-            intervals = {}
-            if inodes_begin(&inodes, order, count):
-                raise MemoryError
-            begun = True
-            for i in range(count):
-                order[i].number = i
-                path = path_of(order[i])
-                paths.append(path)
-                PyBytes_AsString(directories)[i] = S_ISDIR(order[i].mode)
-                (<uint64_t *>PyBytes_AsString(sizes))[i] = order[i].size
-                first = inodes_first(&inodes, order[i])
-                if first == NULL and inodes_group(&inodes, order[i]) != NULL:
-                    first = order[i]
-                (<uint32_t *>PyBytes_AsString(links))[i] = 0 if first == NULL else <uint32_t>(first.number + 1)
-                if S_ISLNK(order[i].mode):
-                    symlinks[path] = order[i].target[:order[i].target_size]
-                if order[i].instructions_size:
-                    _take_instructions(order[i], i, components, intervals)
-            return Listing(
-                paths, directories, memoryview(sizes).cast("Q"), memoryview(links).cast("I"), symlinks, components, intervals
-            )
-        finally:
-            if begun:
-                inodes_end(&inodes)
-            free(order)
+        return entries_listing(self.capsule())
 
     def emitted(self):
-        cdef size_t count, i
-        cdef entry **order = self._walked(&count)
-        try:
-            flags = PyBytes_FromStringAndSize(NULL, count)
-            for i in range(count):
-                PyBytes_AsString(flags)[i] = not order[i].flags & ENTRY_UNCHANGED
-            return flags
-        finally:
-            free(order)
+        return entries_emitted(self.capsule())
 
     def unused(self):
         return [i for i in range(self.patterns) if not self.scan.exclusion.used[i]]

@@ -33,6 +33,7 @@ class Kind(StrEnum):
 
     STRING = "a string"
     PATH = "the path of a directory"
+    TREE = "the path of a directory, or `{image: LAYOUT}`"
     FILE = "the path of a file"
     BOOLEAN = "`true` or `false`"
     INTEGER = "a whole number"
@@ -63,10 +64,18 @@ class Key(NamedTuple):
     keys: tuple[Key, ...] = ()
 
 
+_CONFIG = Key(
+    "config",
+    Kind.CHOICE,
+    "`inherit` takes its config over; what `config` says replaces its keys, and its `Labels` and `Env` by name",
+    default=False,
+    choices={"replace": False, "inherit": True},
+)
 PARENT_KEYS = (
     Key("image", Kind.PATH, "the OCI layout to build upon", required=True),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
     Key("trust", Kind.BOOLEAN, "believe the checksum records in the parent's layers; `false` computes every digest", default=False),
+    _CONFIG,
     Key("recompress", Kind.BOOLEAN, "bring the parent's layers to `compression`; `false` carries them as they are", default=True),
 )
 PREVIOUS_KEYS = (
@@ -75,6 +84,18 @@ PREVIOUS_KEYS = (
     Key("plan", Kind.FILE, "the plan that an earlier build wrote (`split.plan`); else what the image remembers of it"),
     Key("trust", Kind.BOOLEAN, "believe what the image says of its layers; `false` reads and verifies them", default=False),
     Key("optional", Kind.BOOLEAN, "build without it where it does not exist, as at the first build of a series", default=False),
+)
+PART_KEYS = (
+    Key("image", Kind.PATH, "the OCI layout of the image", required=True),
+    Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
+)
+LAYER_KEYS = (*PART_KEYS, _CONFIG)
+ITEM_KEYS = (
+    Key("add", Kind.PATH, "a directory: what it holds is added, and nothing goes"),
+    Key("remove", Kind.STRINGS, "paths of the image below that go", default=()),
+    Key("image", Kind.PATH, "an OCI layout: the layers of its image, as they are"),
+    Key("index", Kind.INTEGER, "which manifest of that layout's index, from 0", default=0),
+    Key("recompress", Kind.BOOLEAN, "bring that image's layers to `compression`; `false` carries them as they are", default=True),
 )
 # The sources of components that are one word, and those that say more.
 PLAIN_SOURCES = ("xattr", "packages")
@@ -107,8 +128,14 @@ IMAGE_KEYS = (
     Key("os.features", Kind.STRINGS, "what the image demands of the operating system"),
     Key("author", Kind.STRING, "who made the image"),
     Key("comment", Kind.STRING, "what is said of it in the image's history"),
-    Key("layer", Kind.PATH, "the directory to pack, relative to the current directory"),
+    Key(
+        "layer",
+        Kind.TREE,
+        "the directory to pack, relative to the current directory; or an image, to pack what it unpacks to",
+        keys=LAYER_KEYS,
+    ),
     Key("split", Kind.SECTION, "pack `layer` as many layers, by component", keys=SPLIT_KEYS),
+    Key("layers", Kind.SECTIONS, "instead of `layer`: what is put on top of each other, the lowest first", default=(), keys=ITEM_KEYS),
     Key("exclude", Kind.PATTERNS, "what to leave out of `layer`, from its root: `/dir`, `/dir/` (what is in it), `**/*.pyc`", default=()),
     Key("owner", Kind.OWNER, "user and group of every entry of `layer`, whoever owns it on disk"),
     Key("parent", Kind.SECTION, "the image to build upon", keys=PARENT_KEYS),
@@ -158,6 +185,7 @@ SECTIONS = {
     "of an image": IMAGE_KEYS,
     "of `parent`": PARENT_KEYS,
     "of `previous`": PREVIOUS_KEYS,
+    "of an item of `layers`": ITEM_KEYS,
     "of `split`": SPLIT_KEYS,
     "of an item of `components`": SOURCE_KEYS,
 }

@@ -28,7 +28,7 @@ from build_oci.config.patterns import compile_pattern
 from build_oci.errors import BuildOciError, ConfigError, UsageError
 from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import LAST_EPOCH, REF_NAME_KEY
-from build_oci.oci.runtime_config import config_findings
+from build_oci.oci.runtime_config import changes_of, config_findings
 
 __all__ = [
     "BuildConfig",
@@ -39,6 +39,7 @@ __all__ = [
     "ParentConfig",
     "PreviousConfig",
     "SplitConfig",
+    "StackItem",
     "check_paths",
     "load_config",
     "source_date_epoch",
@@ -49,6 +50,7 @@ MIB = 1 << 20
 # beside the known keys (`created`, `tags`) has 0.6 at the most.
 SLIP = 0.8
 REF_NAME = "[A-Za-z0-9]+([-._:@+/]+[A-Za-z0-9]+)*"
+_PATHS = (Kind.PATH, Kind.FILE, Kind.TREE)
 NO_COMPRESSION = ("none", "off", "no", "plain", "uncompressed", "tar", "store", "stored")
 _SOURCES_HINT = "write `components: [{file: MAP}, xattr, packages, {paths: {kernel: [usr/lib/modules]}}]`"
 _GLOB = Key("", Kind.STRING, "a path below the root, or a glob such as `usr/share/fonts/**`", required=True)
@@ -62,6 +64,16 @@ class ParentConfig(NamedTuple):
     recompress: bool
     trust: bool
     where: str
+    inherit: bool = False  # its config
+
+
+class StackItem(NamedTuple):
+    """One item of `layers`: an image, or a directory to add (None: nothing) and paths to remove, normalised, none below another one."""
+
+    where: str
+    image: ParentConfig | None = None
+    add: str | None = None
+    remove: tuple[str, ...] = ()
 
 
 class PreviousConfig(NamedTuple):
@@ -103,7 +115,8 @@ class ImageConfig(NamedTuple):
     """One image to build. `where` is for errors: `config.yaml:12: images[0]`; `layer_where` that of its `layer`.
 
     `config` is JSON-able and passed through untouched; `has_config` tells an absent one from `null`. `exclude` holds patterns as they were
-    written, each of which compile_pattern takes; `owner` is user and group.
+    written, each of which compile_pattern takes; `owner` is user and group. `layer` is a directory; where an image is packed
+    instead, it is None and `layer_image` is that.
     """
 
     where: str
@@ -126,6 +139,25 @@ class ImageConfig(NamedTuple):
     exclude_where: str = ""
     owner: tuple[int, int] | None = None
     previous: PreviousConfig | None = None
+    layer_image: ParentConfig | None = None
+    stack: tuple[StackItem, ...] | None = None  # `layers`, where it is given
+
+    @property
+    def images(self) -> tuple[ParentConfig, ...]:
+        """Every image that this one is made of."""
+        parts = [item.image for item in self.stack or ()]
+        return tuple(source for source in (self.parent, self.layer_image, *parts) if source)
+
+    @property
+    def directories(self) -> tuple[tuple[str, str], ...]:
+        """Every directory that it is made of, and where the configuration names it."""
+        layer = ((self.layer, self.layer_where),) if self.layer is not None else ()
+        return layer + tuple((item.add, item.where) for item in self.stack or () if item.add is not None)
+
+    @property
+    def has_tree(self) -> bool:
+        """Is there something to pack, a directory or an image?"""
+        return self.layer is not None or self.layer_image is not None
 
     @property
     def platform(self) -> Platform:
@@ -202,6 +234,8 @@ class _Reader:
         match key.kind:
             case Kind.STRING | Kind.PATH | Kind.FILE:
                 return self.string(key, node)
+            case Kind.TREE:
+                return self.section(node, path, key.keys) if is_mapping(node) else self.string(key, node)
             case Kind.BOOLEAN:
                 value = self.scalar(key.kind, node)
                 return value if isinstance(value, bool) else _refuse(key.kind, node, _quotes_hint(value, ("true", "false", "yes", "no")))
@@ -254,9 +288,9 @@ class _Reader:
         value = self.scalar(Kind.STRING, node)
         if not isinstance(value, str):
             return _refuse(Kind.STRING, node, f'quote it: "{shown(node.value)}"')
-        if not value and (key.required or key.kind in (Kind.PATH, Kind.FILE)):
+        if not value and (key.required or key.kind in _PATHS):
             raise BadValue("is empty", f"it is {key.doc}")
-        if "\0" in value and key.kind in (Kind.PATH, Kind.FILE):
+        if "\0" in value and key.kind in _PATHS:
             raise BadValue("a path cannot hold a NUL character")
         return native_path(value) if key.kind in (Kind.PATH, Kind.FILE) else value
 
@@ -496,17 +530,24 @@ def _image(document: Document, section: _Section) -> ImageConfig:
             near = OTHER_NAMES.get(values[name].lower()) or _nearest(values[name].lower(), usual)
             hint = f"; did you mean `{near}`?" if near else ""
             document.warn(places[name], f"`{shown(values[name])}` is not a name that clients know{hint}")
+    parent: _Section | None = values["parent"]
     if "config" in places:
-        for name, what in config_findings(values["config"]):
+        inherits = any(isinstance(source, _Section) and source.values["config"] for source in (parent, values["layer"]))
+        for name, what in config_findings(changes_of(values["config"]) if inherits else values["config"]):
             place = places["config"]
             document.warn(place._replace(path=join(place.path, name)) if name else place, what)
     for name in ("exclude", "owner"):
-        if name in places and "layer" not in places:
+        if name in places and not places.keys() & {"layer", "layers"}:
             document.warn(places[name], "has no effect: there is no `layer`")
-    parent: _Section | None = values["parent"]
     split: _Section | None = values["split"]
     if split and values["layer"] is None:
         document.warn(split.place, "has no effect: the image has no `layer` to split")
+    layer = values["layer"]
+    layer_image: ParentConfig | None = None
+    if isinstance(layer, _Section):
+        layer_image = _image_source(document, layer)
+        if values["exclude"]:
+            document.warn(places["exclude"], "has no effect: `layer` is an image; `exclude` is for directories")
     return ImageConfig(
         where=document.where(section.place),
         architecture=values["architecture"],
@@ -516,7 +557,7 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         os_features=values["os.features"],
         author=values["author"],
         comment=values["comment"],
-        layer=values["layer"],
+        layer=None if layer_image else layer,
         layer_where=document.where(places.get("layer", section.place)),
         split=_split_config(document, split) if split else None,
         parent=_parent_config(parent.values, document.where(parent.places.get("image", parent.place))) if parent else None,
@@ -528,7 +569,54 @@ def _image(document: Document, section: _Section) -> ImageConfig:
         exclude_where=document.where(places.get("exclude", section.place)),
         owner=values["owner"],
         previous=_previous_config(document, values["previous"], values) if values["previous"] else None,
+        layer_image=layer_image,
+        stack=_stack(document, section),
     )
+
+
+def _stack(document: Document, section: _Section) -> tuple[StackItem, ...] | None:
+    place = section.places.get("layers")
+    if place is None:
+        return None
+    for name in ("layer", "split"):
+        if name in section.places:
+            document.problem(
+                section.places[name],
+                "cannot stand beside `layers`",
+                "write the directory as `{add: DIRECTORY}` among `layers`, or leave `layers` out",
+            )
+    return tuple(_stack_item(document, item) for item in section.values["layers"])
+
+
+def _stack_item(document: Document, item: _Section) -> StackItem:
+    values, places = item.values, item.places
+    adds = [name for name in ("add", "remove") if name in places]
+    if ("image" in places) is bool(adds):
+        what = f"has both `image` and `{adds[0]}`" if adds else "has neither `add`, `remove` nor `image`"
+        document.problem(item.place, what, "write `{add: DIRECTORY}`, `{add: DIRECTORY, remove: [PATH]}` or `{image: LAYOUT}`")
+    for name in ("index", "recompress"):
+        if name in places and "image" not in places:
+            document.warn(places[name], "has no effect: there is no `image`")
+    where = document.where(places.get("image") or places.get("add") or item.place)
+    image = ParentConfig(values["image"], values["index"], values["recompress"], trust=False, where=where) if "image" in places else None
+    return StackItem(where, image, values["add"], _removed(document, values["remove"], places.get("remove", item.place)))
+
+
+def _removed(document: Document, paths: tuple[str, ...], place: Place) -> tuple[str, ...]:
+    normalised = set()
+    for path in paths:
+        names = [name for name in path.split("/") if name not in ("", ".")]
+        if not names or ".." in names or "\0" in path:
+            document.problem(place, f"`{shown(path)}` is no path below the root", "write it as `/etc/motd`")
+        normalised.add(tuple(names))
+    whole = [names for names in normalised if not any(names[:size] in normalised for size in range(1, len(names)))]
+    return tuple(sorted("/".join(names) for names in whole))
+
+
+def _image_source(document: Document, section: _Section) -> ParentConfig:
+    """An image that is read, and built upon by nobody."""
+    where, values = document.where(section.places.get("image", section.place)), section.values
+    return ParentConfig(values["image"], values["index"], recompress=True, trust=False, where=where, inherit=values.get("config", False))
 
 
 def _split_config(document: Document, section: _Section) -> SplitConfig:
@@ -579,7 +667,14 @@ def _previous_config(document: Document, section: _Section, image: Mapping[str, 
 
 
 def _parent_config(values: dict[str, Any], where: str) -> ParentConfig:
-    return ParentConfig(image=values["image"], number=values["index"], recompress=values["recompress"], trust=values["trust"], where=where)
+    return ParentConfig(
+        image=values["image"],
+        number=values["index"],
+        recompress=values["recompress"],
+        trust=values["trust"],
+        where=where,
+        inherit=values["config"],
+    )
 
 
 def source_date_epoch(environ: Mapping[str, str]) -> int | None:
@@ -604,14 +699,15 @@ def check_paths(config: BuildConfig) -> None:
     """
     problems: list[BuildOciError] = []
     for image in config.images:
-        if image.layer is not None and (what := _unusable(image.layer)):
-            problems.append(UsageError(what, where=image.layer_where, hint=_path_hint(image.layer)))
-        for source in image.split.components if image.split else ():
-            if source.kind == "file" and not os.path.isfile(source.path):
-                what = "is not a regular file" if os.path.exists(source.path) else "does not exist"
-                problems.append(UsageError(f"`{source.path}` {what}", where=source.where, hint=_path_hint(source.path)))
-        if image.parent:
-            problems += _layout_problems(image.parent.image, image.parent.where)
+        for directory, where in image.directories:
+            if what := _unusable(directory):
+                problems.append(UsageError(what, where=where, hint=_path_hint(directory)))
+        for component in image.split.components if image.split else ():
+            if component.kind == "file" and not os.path.isfile(component.path):
+                what = "is not a regular file" if os.path.exists(component.path) else "does not exist"
+                problems.append(UsageError(f"`{component.path}` {what}", where=component.where, hint=_path_hint(component.path)))
+        for source in image.images:
+            problems += _layout_problems(source.image, source.where)
         if image.previous:
             problems += _previous_problems(image.previous)
     if problems:
@@ -653,6 +749,16 @@ def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
             UsageError(f"`{previous.plan}` is not a regular file", where=previous.plan_where, hint="it is the plan of an earlier build")
         )
     return problems
+
+
+def _no_layout(path: str, where: str) -> UsageError | None:
+    """Why PATH cannot be used as an OCI layout, if it cannot."""
+    if what := _unusable(path):
+        return UsageError(what, where=where, hint=_path_hint(path))
+    if not os.path.isfile(os.path.join(path, "index.json")):
+        hint = f"`skopeo copy docker://IMAGE oci:{path}` makes one of an image"
+        return UsageError(f"`{path}` is no OCI layout: it has no `index.json`", where=where, hint=hint)
+    return None
 
 
 def _unusable(path: str) -> str:

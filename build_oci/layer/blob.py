@@ -48,14 +48,16 @@ def write_layer(
     at_once: int = 1,
     written: Callable[[int], None] = lambda size: None,
     warn: Callable[[str], None] = lambda text: None,
+    reader: Callable[[], Callable[[memoryview], None]] | None = None,
 ) -> Layer:
     """Compress the archive of PACKER into a blob of LAYOUT for each of CODECS while it is being made; WRITTEN is told how many bytes of it
     are. A blob has the same bytes whether there are others or not.
 
     AT_ONCE: how many layers share the memory of an image at the most. A layer that zstd:chunked cannot express becomes plain zstd, and WARN
-    is told why. Raises OutputError, and what PACKER raises.
+    is told why. What READER returns is given every piece of the archive, valid during the call; where it is written anew, READER is
+    called again. Raises OutputError, and what PACKER raises.
     """
-    write = partial(_write, packer, layout, workers, epoch=epoch, at_once=at_once, written=written)
+    write = partial(_write, packer, layout, workers, epoch=epoch, at_once=at_once, written=written, reader=reader)
     if any(codec.compression == CHUNKED for codec in codecs):
         from build_oci.codec.chunked.encoder import CannotBeChunkedError, check_plan
 
@@ -76,11 +78,13 @@ def _write(
     epoch: int | None,
     at_once: int,
     written: Callable[[int], None],
+    reader: Callable[[], Callable[[memoryview], None]] | None,
 ) -> Layer:
     size = 0
     outputs: list[_Output] = []
     budget = RelievedBudget(workers.codec_budget, lambda: _relieve(outputs))
     parts = shares(codecs, workers.codec_memory // at_once, budget)
+    read = reader() if reader else None
     with ExitStack() as blobs:
         try:
             for (compression, level), share in zip(codecs, parts, strict=True):
@@ -91,6 +95,8 @@ def _write(
                 outputs.append(_Output(blob, compression, digests, new_encoder, packer.plan, block_size(compression, level)))
             with closing(packer.segments(lambda: _relieve(outputs))) as segments:
                 for segment in segments:
+                    if read:
+                        read(segment.data)
                     for output in outputs:
                         output.poll(segment if output is outputs[0] else None)
                     size += len(segment.data)

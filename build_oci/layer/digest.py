@@ -9,11 +9,11 @@ from build_oci._native.diff import Digests
 from build_oci.layer.walk import problem_error, sha256_kernel
 
 if TYPE_CHECKING:
-    from build_oci._native.walk import Tree
+    from build_oci._native.unpack import AnyTree
     from build_oci.work.crew import Crew
 
 
-def digest_files(tree: Tree, layer: str, workers: Crew, hashed: Callable[[int, int], None]) -> None:
+def digest_files(tree: AnyTree, layer: str, workers: Crew, hashed: Callable[[int, int], None]) -> None:
     """Hash every file of TREE, the directory `layer`, on all workers; HASHED is told how many entries of how many are done.
 
     Each digest is needed whatever the parent holds: to find the file unchanged, or for its header. So this need not wait for the parent.

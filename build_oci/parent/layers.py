@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.codec.chunked.container import chunked_annotations, without_annotations
 from build_oci.codec.table import CHUNKED, SNIFFED, decode, encoder, is_archive, least_memory, shares, sniff_codec, stream_codec
+from build_oci.config.keys import Compression
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source
+from build_oci.parent.image_tree import Archive
 from build_oci.parent.lower import ArchiveReader, Scans, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
 from build_oci.work.budget import RelievedBudget
@@ -25,7 +27,7 @@ from build_oci.work.budget import RelievedBudget
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
     from build_oci.codec.blocks import Encoder, Piece
-    from build_oci.config.load import BuildConfig, ParentConfig
+    from build_oci.config.load import BuildConfig, ImageConfig, ParentConfig
     from build_oci.oci.layout import Layout
     from build_oci.work.crew import Crew
 
@@ -41,11 +43,29 @@ class ParentLayer(NamedTuple):
 
 
 class ParentImage(NamedTuple):
-    """What an image takes over from its parent. `lower` is there if any image on top of it has a layer."""
+    """What an image takes over from its parent. `lower` is there if any image on top of it has a layer.
+
+    config: the part of its image config that says how a container runs, as untrusted as it was; None where there is none.
+    wheres, scans: the blobs of its layers, and what they hold, for a stack; `scans` is there where `lower` is.
+    """
 
     layers: tuple[ParentLayer, ...]
     history: tuple[Any, ...]
     lower: Lower | None
+    config: dict[str, Any] | None
+    wheres: list[Path]
+    scans: Scans | None
+
+
+def _compared(image: ImageConfig) -> list[ParentConfig]:
+    """The images whose names IMAGE needs: what something is put on top of, and parts, if there are several."""
+    if image.stack is None:
+        return [image.parent] if image.parent is not None and image.has_tree else []
+    additions = [number for number, item in enumerate(image.stack) if item.image is None]
+    below = image.stack[: max(additions, default=0)]
+    parts = [item.image for item in image.stack if item.image]
+    needed = parts if len(parts) > 1 else [item.image for item in below if item.image]
+    return [*([image.parent] if image.parent and additions else []), *needed]
 
 
 def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
@@ -92,7 +112,7 @@ class Parents:
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
-        self._diffed = {_identity(image.parent) for image in config.images if image.layer is not None and image.parent is not None}
+        self._diffed = {_identity(source) for image in config.images for source in _compared(image)}
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
 
@@ -126,10 +146,9 @@ class Parents:
             return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress, memory=memory)
 
         layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
-        lower = None
-        if scans is not None:
-            lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], self._workers.check)
-        return ParentImage(tuple(layers), tuple(manifest.history), lower)
+        wheres = [source.blob_path(layer.digest) for layer in manifest.layers]
+        lower = scans.merge(wheres, self._workers.check) if scans is not None else None
+        return ParentImage(tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, scans)
 
     def _compare_platforms(self, manifest: ReadManifest, platform: Platform, parent: ParentConfig) -> None:
         """A parent made for another platform is taken: data and scripts run anywhere. But mostly it is a mistake."""
@@ -149,6 +168,36 @@ class Parents:
             return codec
         self._warn(f"{where}: its media type is {descriptor.media_type}, but it is {_CONTENT[found]}: read as what it is")
         return found
+
+    def check(self) -> None:
+        """Raise Cancelled once the build is being stopped."""
+        self._workers.check()
+
+    def read_archives(
+        self, source: Source, manifest: ReadManifest, scans: Scans, read: Callable[[int, int], None]
+    ) -> list[tuple[Archive, bool]]:
+        """Verify and scan all layers of MANIFEST, several at once, and have their archives open: spools, but where a blob is the archive.
+
+        With each goes whether it is a spool, which nobody else can write to. Raises ParentError, OutputError, Cancelled.
+        """
+        gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
+
+        def take(number: int) -> tuple[Archive, bool]:
+            descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
+            path = source.blob_path(descriptor.digest)
+            with source.blob(descriptor) as blob:
+                codec = self._codec(blob.fd, descriptor, str(path))
+                stored = codec == Compression.DISABLED
+                file = open(os.dup(blob.fd), "rb") if stored else self._layout.nameless_file()  # noqa: SIM115
+                archive = Archive(file, self._layout.path)
+                write = None if stored else archive.write
+                read_archive(codec, gauge.watch(blob), path, diff_id, self._workers, scans.reader(number), write)
+                archive.flush()
+                with named(path):
+                    scans.finish(number)
+            return archive, not stored
+
+        return self._workers.each(take, list(range(len(manifest.layers))), at_once=min(self._workers.count, len(manifest.layers)))
 
     def _take_layer(
         self, source: Source, manifest: ReadManifest, number: int, scans: Scans | None, gauge: ReadGauge, *, recompress: bool, memory: int

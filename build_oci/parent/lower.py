@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from build_oci.errors import ParentError
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Lower
+    from build_oci._native.lower import Lower, Scan
 
 # For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
 _TABLE_LIMIT = 1 << 30
@@ -40,7 +40,7 @@ class Scans:
     def feed(self, number: int, piece: bytes | memoryview) -> None:
         """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
         self._scans[number].feed(piece)
-        self._left()
+        self.left()
 
     def digest(self, number: int) -> bytes | None:
         """The SHA-256 of what was fed of archive NUMBER, where its diff_id is one."""
@@ -58,18 +58,41 @@ class Scans:
         """The layers on top of each other. ParentError naming one of WHERES."""
         from build_oci._native.lower import Lower
 
-        lower = Lower(memory_limit=self._left())
+        lower = Lower(memory_limit=self.left())
+        self.put_on(lower, wheres, check)
+        return lower
+
+    def put_on(self, lower: Lower, wheres: list[Path], check: Callable[[], None]) -> None:
+        """Put the layers on top of LOWER. ParentError naming one of WHERES."""
         for scan, where in zip(self._scans, wheres, strict=True):
             check()
             with named(where):
                 lower.apply(scan, check)
-        return lower
 
-    def _left(self) -> int:
+    def __getitem__(self, number: int) -> Scan:
+        return self._scans[number]
+
+    def left(self) -> int:
+        """Bytes of the limit that are left. ValueError where there are none."""
         left = _TABLE_LIMIT - sum(scan.held for scan in self._scans)
         if left <= 0:
             raise ValueError(f"the members of this image's layers need more than {_TABLE_LIMIT >> 20} MiB of memory")
         return left
+
+
+def empty_table() -> Lower:
+    """A table of no names yet."""
+    from build_oci._native.lower import Lower
+
+    return Lower(memory_limit=_TABLE_LIMIT)
+
+
+def own_scan() -> Scan:
+    """What reads an archive that this build makes, and whose records are true."""
+    from build_oci._native.lower import Scan
+    from build_oci.layer.walk import sha256_kernel
+
+    return Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True)
 
 
 @contextmanager

@@ -25,6 +25,12 @@ class ReadManifest(NamedTuple):
     history: list[Any]
     config: dict[str, Any]
 
+    @property
+    def runtime_config(self) -> dict[str, Any] | None:
+        """The part of the config that says how a container runs; None where there is none."""
+        found = self.config.get("config")
+        return found if isinstance(found, dict) else None
+
 
 def read_manifest(source: Source, number: int, platform: Platform, key: str = "parent") -> ReadManifest:
     """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for PLATFORM. Raises ParentError.

@@ -14,7 +14,8 @@ from build_oci.split.rates import DIGEST_KEPT, Component
 from build_oci.split.root import RootFiles
 
 if TYPE_CHECKING:
-    from build_oci._native.walk import Listing, Tree
+    from build_oci._native.unpack import AnyTree
+    from build_oci._native.walk import Listing
     from build_oci.config.load import SplitConfig
 
 _BLOCK = 512  # of a tar
@@ -40,14 +41,14 @@ class Division(NamedTuple):
 class _View:
     """A walked tree as the sources of components see it (split.tree.TreeView)."""
 
-    def __init__(self, root: str, listing: Listing) -> None:
+    def __init__(self, root: str, listing: Listing, open_file: Callable[[bytes], int | None] | None) -> None:
         self.root = root
         self.paths, self.directories, self.sizes, self.links, self.symlinks, self.components, self.intervals = listing
-        self.open_file = RootFiles(root).open_file
+        self.open_file = open_file or RootFiles(root).open_file
 
 
 def divide(
-    tree: Tree,
+    tree: AnyTree,
     root: str,
     split: SplitConfig,
     *,
@@ -63,7 +64,7 @@ def divide(
     end the work. Raises UsageError for a map of components, TreeError for what the tree holds or for files without an owner where the
     configuration forbids them.
     """
-    view = _View(root, tree.listing())
+    view = _View(root, tree.listing(), getattr(tree, "open_file", None))  # that of an image is in no directory
     found = find_owners(view, split, check=check)
     for warning in found.warnings:
         warn(warning)
@@ -93,7 +94,7 @@ def divide(
     )
 
 
-def with_digests(division: Division, tree: Tree) -> Division:
+def with_digests(division: Division, tree: AnyTree) -> Division:
     """DIVISION of TREE once all is packed: its plan remembers what its components hold, so that the next build can see which changed."""
     found = component_digests(tree, division.components, len(division.names), kernel=sha256_kernel())
     digests = {name: digest.hex()[:DIGEST_KEPT] for name, digest in zip(division.names, found, strict=True) if digest}

@@ -26,6 +26,8 @@ void reader_end(reader *r)
 int content_unchanged(int fd, const entry *e, problem *out)
 {
     struct stat st;
+    if (e->flags & ENTRY_IN_ARCHIVE)
+        return 0; /* digests and fingerprints tell */
     if (fstat(fd, &st))
         return failed(out, PROBLEM_SYSTEM, e, "fstat");
     /* One without any name left has vanished, open as it may be; there are file systems that never count links. */
@@ -37,6 +39,10 @@ int content_unchanged(int fd, const entry *e, problem *out)
 
 int reader_open(reader *r, const entry *e, problem *out)
 {
+    if (e->flags & ENTRY_IN_ARCHIVE) {
+        int copy = fcntl(r->tree->sources[e->dev], F_DUPFD_CLOEXEC, 0);
+        return copy < 0 ? failed(out, PROBLEM_SYSTEM, e, "open") : copy;
+    }
     if (r->at.directory != e->parent) {
         int fd = tree_open_directory(r->tree, e->parent, &r->at, out);
         reader_end(r);
@@ -58,17 +64,19 @@ static int misread(int fd, problem_kind kind, const entry *e, problem *out)
     if (content_unchanged(fd, e, out))
         return -1;
     errno = error;
-    return failed(out, kind, e, "read");
+    /* An archive was found to be whole before. */
+    return failed(out, kind == PROBLEM_LENGTH && e->flags & ENTRY_IN_ARCHIVE ? PROBLEM_CHANGED : kind, e, "read");
 }
 
 int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t size, problem *out)
 {
-    /* The end is asked for together with what stands before it: a byte more than the size says. */
-    int last = offset + size == e->size;
+    /* The end is asked for together with what stands before it: a byte more than the size says. An archive goes on behind it. */
+    int last = offset + size == e->size && !(e->flags & ENTRY_IN_ARCHIVE);
+    uint64_t start = e->flags & ENTRY_IN_ARCHIVE ? e->ino : 0;
     while (size || last) {
         uint8_t beyond;
         struct iovec parts[2] = {{into, size}, {&beyond, 1}};
-        ssize_t got = preadv(fd, parts, last ? 2 : 1, (off_t)offset);
+        ssize_t got = preadv(fd, parts, last ? 2 : 1, (off_t)(start + offset));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -86,6 +94,8 @@ int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t 
 
 int content_read_whole(reader *r, const entry *e, uint8_t *into, problem *out)
 {
+    if (e->flags & ENTRY_IN_ARCHIVE)
+        return content_read(r->tree->sources[e->dev], e, 0, into, (size_t)e->size, out);
     int fd = reader_open(r, e, out);
     if (fd < 0)
         return -1;

@@ -1,4 +1,4 @@
-/* Reading the files of a walked tree, each held against what the walk saw of it. */
+/* Reading the files of a tree: on disk, each held against what the walk saw of it; or in the archives of an image (unpack.h). */
 #ifndef BUILD_OCI_CONTENT_H
 #define BUILD_OCI_CONTENT_H
 

@@ -83,7 +83,13 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
         if (l->file && l->offset == l->file->size) {
             if (content_unchanged(l->fd, l->file, out))
                 return -1;
-            sha256_final(kernel, &l->context, l->file->digest);
+            uint8_t digest[SHA256_DIGEST];
+            sha256_final(kernel, &l->context, digest);
+            if (l->file->flags & ENTRY_IN_ARCHIVE && memcmp(digest, l->file->digest, sizeof digest)) {
+                *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = l->file};
+                return -1;
+            }
+            memcpy(l->file->digest, digest, sizeof digest);
             l->file->flags |= ENTRY_DIGEST_KNOWN;
             close(l->fd);
             l->fd = -1;

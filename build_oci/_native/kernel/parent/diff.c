@@ -15,6 +15,9 @@ typedef struct diff {
     size_t count;
     inode_table inodes; /* empty where every name is a file of its own */
     size_t unchanged, whiteouts;
+    int adding;                 /* nothing goes but what is removed, and directories stay as they are */
+    const lower_node **removed; /* sorted by address */
+    size_t removed_count;
 } diff;
 
 static const lower_node *lower_of(const entry *e)
@@ -84,6 +87,8 @@ static void gather_names(diff *d)
 static int same_names(const diff *d, const entry *e)
 {
     const inode_group *group = inodes_group(&d->inodes, e);
+    if (d->adding && !(e->flags & ENTRY_REPLACES))
+        return !group || !group->differs; /* its other names stay with it */
     return group ? !group->differs && lower_of(e)->inode->names == group->names : lower_of(e)->inode->names == 1;
 }
 
@@ -96,31 +101,6 @@ static int is_unchanged(const diff *d, const entry *e)
     return !S_ISREG(e->mode) || (same_names(d, e) && !memcmp(e->digest, m->digest, sizeof e->digest));
 }
 
-/* Is there a child of that name, whatever its type? Files and subdirectories are two sorted ranges. */
-static int has_child(const entry *directory, const char *name, size_t size)
-{
-    const entry *ranges[2] = {directory->children, directory->children + directory->files_count};
-    size_t counts[2] = {directory->files_count, directory->children_count - directory->files_count};
-    for (int i = 0; i < 2; i++) {
-        size_t low = 0, high = counts[i];
-        while (low < high) {
-            size_t middle = low + (high - low) / 2;
-            const entry *e = &ranges[i][middle];
-            size_t shorter = e->name_size < size ? e->name_size : size;
-            int order = memcmp(e->name, name, shorter);
-            if (!order)
-                order = (e->name_size > size) - (e->name_size < size);
-            if (!order)
-                return 1;
-            if (order < 0)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-    }
-    return 0;
-}
-
 /*
  * The tree's own names .wh.NAME go into the layer as they are, so clients read them as whiteouts: does one hide NAME? Then what the parent
  * has of it is as good as gone: it needs no whiteout from us, which would be a second member of that name, and counts as unchanged no more.
@@ -131,7 +111,7 @@ static int is_hidden_by_tree(const entry *directory, const char *name, size_t si
     if (!(directory->flags & ENTRY_WHITEOUT_NAMES) || size > NAME_MAX)
         return 0;
     memcpy(whiteout + 4, name, size);
-    return has_child(directory, whiteout, size + 4) || has_child(directory, ".wh..wh..opq", 12);
+    return tree_child(directory, whiteout, size + 4) || tree_child(directory, ".wh..wh..opq", 12);
 }
 
 static int by_name(const void *left, const void *right)
@@ -160,6 +140,17 @@ static entry *new_whiteout(diff *d, entry *directory, const lower_node *hidden)
     return w;
 }
 
+static int by_address(const void *left, const void *right)
+{
+    uintptr_t a = (uintptr_t) * (const lower_node *const *)left, b = (uintptr_t) * (const lower_node *const *)right;
+    return (a > b) - (a < b);
+}
+
+static int is_removed(const diff *d, const lower_node *node)
+{
+    return bsearch(&node, d->removed, d->removed_count, sizeof(const lower_node *), by_address) != NULL;
+}
+
 static int add_whiteouts(diff *d, entry *directory)
 {
     const lower_node *node = lower_of(directory);
@@ -168,8 +159,11 @@ static int add_whiteouts(diff *d, entry *directory)
         return 0;
     size_t count = 0, capacity = 0;
     entry **found = NULL;
-    for (const lower_node *child = node->child; child; child = child->next) {
-        if (has_child(directory, child->name, child->name_size) || is_hidden_by_tree(directory, child->name, child->name_size))
+    int all = !d->adding || directory->flags & ENTRY_REPLACES;
+    for (const lower_node *child = all || d->removed_count ? node->child : NULL; child; child = child->next) {
+        if (!all && !is_removed(d, child))
+            continue;
+        if (tree_child(directory, child->name, child->name_size) || is_hidden_by_tree(directory, child->name, child->name_size))
             continue;
         if (count == capacity) {
             capacity = capacity ? 2 * capacity : 16;
@@ -198,10 +192,27 @@ static int add_whiteouts(diff *d, entry *directory)
     return 0;
 }
 
+/* A directory that is there already stays as it is; should it be emitted for what is in it, then with its own header. */
+static int keeps_directory(const diff *d, entry *e)
+{
+    if (!d->adding || e->flags & ENTRY_REPLACES || !S_ISDIR(e->mode) || !is_lower_directory(lower_of(e)))
+        return 0;
+    const member *m = lower_of(e)->inode->member;
+    e->mode = m ? m->mode : S_IFDIR | 0755;
+    e->uid = m ? m->uid : 0;
+    e->gid = m ? m->gid : 0;
+    e->mtime = m ? m->mtime : 0;
+    e->mtime_ns = m ? m->mtime_ns : 0;
+    e->xattrs = m ? m->xattrs : NULL;
+    e->xattrs_size = m ? m->xattrs_size : 0;
+    e->flags |= ENTRY_OWN_TIME;
+    return 1;
+}
+
 static int mark(diff *d)
 {
     for (size_t i = 0; i < d->count; i++)
-        if (d->order[i]->parent && is_unchanged(d, d->order[i]))
+        if (d->order[i]->parent && (keeps_directory(d, d->order[i]) || is_unchanged(d, d->order[i])))
             d->order[i]->flags |= ENTRY_UNCHANGED;
     /* Backwards: everything below a directory comes before it, and keeps it if it is emitted itself. */
     for (size_t i = d->count; i-- > 0;) {
@@ -216,26 +227,129 @@ static int mark(diff *d)
     return 0;
 }
 
+static int begin(diff *d, int preserve_links)
+{
+    tree *t = d->tree;
+    d->order = tree_order(t, &d->count);
+    if (!d->order || (preserve_links && inodes_begin(&d->inodes, d->order, d->count)))
+        return -1;
+    t->root.lower = &d->lower->root;
+    for (size_t i = 1; i < d->count; i++) {
+        entry *e = d->order[i];
+        const lower_node *directory = lower_of(e->parent);
+        e->lower = is_lower_directory(directory) && !is_hidden_by_tree(e->parent, e->name, e->name_size)
+                       ? lower_find(d->lower, directory, e->name, e->name_size)
+                       : NULL;
+        e->flags |= e->parent->flags & ENTRY_REPLACES;
+    }
+    return 0;
+}
+
+static void end(diff *d, size_t *unchanged, size_t *whiteouts)
+{
+    *unchanged = d->unchanged;
+    *whiteouts = d->whiteouts;
+    inodes_end(&d->inodes);
+    free(d->order);
+    free(d->removed);
+}
+
 int diff_mark(tree *t, const lower *l, const header_options *options, int preserve_links, size_t *unchanged, size_t *whiteouts)
 {
     diff d = {.tree = t, .lower = l, .options = options};
-    d.order = tree_order(t, &d.count);
-    int end = !d.order || (preserve_links && inodes_begin(&d.inodes, d.order, d.count)) ? -1 : 0;
-    if (!end) {
-        t->root.lower = &l->root;
-        for (size_t i = 1; i < d.count; i++) {
-            entry *e = d.order[i];
-            const lower_node *directory = lower_of(e->parent);
-            e->lower = is_lower_directory(directory) && !is_hidden_by_tree(e->parent, e->name, e->name_size)
-                           ? lower_find(l, directory, e->name, e->name_size)
-                           : NULL;
-        }
+    int status = begin(&d, preserve_links);
+    if (!status) {
         gather_names(&d);
-        end = mark(&d);
+        status = mark(&d);
     }
-    *unchanged = d.unchanged;
-    *whiteouts = d.whiteouts;
-    inodes_end(&d.inodes);
-    free(d.order);
-    return end;
+    end(&d, unchanged, whiteouts);
+    return status;
+}
+
+/* The next component of the path from AT to END, after which *AT stands. */
+static size_t component(const char **at, const char *end, const char **name)
+{
+    const char *slash = memchr(*at, '/', (size_t)(end - *at));
+    *name = *at;
+    *at = slash ? slash + 1 : end;
+    return (size_t)((slash ? slash : end) - *name);
+}
+
+/* Notes what the removed PATH is below, and sees that the tree has the directory that its whiteout goes to. -1 without memory, 1: not there. */
+static int remove_path(diff *d, const char *path)
+{
+    const char *at = path, *end = path + strlen(path), *name;
+    const lower_node *node = &d->lower->root;
+    while (node && at < end) {
+        size_t size = component(&at, end, &name);
+        node = lower_find(d->lower, node, name, size);
+    }
+    if (!node || !*path)
+        return 1;
+    d->removed[d->removed_count++] = node;
+    entry *e = &d->tree->root;
+    for (at = path; at < end;) {
+        size_t size = component(&at, end, &name);
+        entry *below = S_ISDIR(e->mode) ? tree_child(e, name, size) : NULL;
+        if (!below && at < end && S_ISDIR(e->mode) && !(below = tree_insert_directory(d->tree, e, name, size)))
+            return -1;
+        if (!below)
+            break;
+        e = below;
+    }
+    return 0;
+}
+
+/* What the tree has in place of a removed PATH. */
+static void mark_replacing(diff *d, const char *path)
+{
+    const char *at = path, *end = path + strlen(path), *name;
+    entry *e = &d->tree->root;
+    while (e && at < end) {
+        size_t size = component(&at, end, &name);
+        e = S_ISDIR(e->mode) ? tree_child(e, name, size) : NULL;
+    }
+    if (e)
+        e->flags |= ENTRY_REPLACES;
+}
+
+static const entry *find_covering(const diff *d)
+{
+    for (size_t i = 1; i < d->count; i++) {
+        const entry *e = d->order[i];
+        if (lower_of(e) && !(e->flags & ENTRY_REPLACES) && is_lower_directory(lower_of(e)) != !!S_ISDIR(e->mode))
+            return e;
+    }
+    return NULL;
+}
+
+int diff_add(tree *t, const lower *l, const header_options *options, int preserve_links, const char *const *removed, size_t removed_count,
+             size_t *unchanged, size_t *whiteouts, size_t *missing, problem *out)
+{
+    diff d = {.tree = t, .lower = l, .options = options, .adding = 1};
+    *out = (problem){.kind = PROBLEM_NONE};
+    *missing = SIZE_MAX;
+    d.removed = malloc((removed_count + 1) * sizeof *d.removed);
+    int status = d.removed ? 0 : -1;
+    for (size_t i = 0; !status && i < removed_count; i++)
+        if ((status = remove_path(&d, removed[i])) > 0)
+            *missing = i;
+    if (!status) {
+        qsort(d.removed, d.removed_count, sizeof *d.removed, by_address);
+        for (size_t i = 0; i < removed_count; i++)
+            mark_replacing(&d, removed[i]);
+        status = begin(&d, preserve_links);
+    }
+    const entry *covering = status ? NULL : find_covering(&d);
+    if (covering) {
+        *out = (problem){.kind = PROBLEM_COVERS, .at = covering};
+        status = 1;
+    }
+    if (!status) {
+        keeps_directory(&d, &t->root);
+        gather_names(&d);
+        status = mark(&d);
+    }
+    end(&d, unchanged, whiteouts);
+    return status;
 }

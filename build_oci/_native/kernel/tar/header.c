@@ -231,7 +231,7 @@ static size_t text_capacity(const entry *e)
 
 void header_time(const entry *e, const header_options *options, int64_t *seconds, uint32_t *nanoseconds)
 {
-    int own_time = !options->has_epoch && !(options->directories_at_zero && S_ISDIR(e->mode));
+    int own_time = e->flags & ENTRY_OWN_TIME || (!options->has_epoch && !(options->directories_at_zero && S_ISDIR(e->mode)));
     *seconds = own_time ? e->mtime : options->has_epoch ? options->epoch : 0;
     *nanoseconds = own_time ? e->mtime_ns : 0;
 }

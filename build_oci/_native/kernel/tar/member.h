@@ -17,6 +17,7 @@ typedef struct member {
     const char *target;    /* of a symbolic link, as it stands; of a hard link, a normalised name; else NULL. NUL-terminated */
     const uint8_t *xattrs; /* packed and sorted as in tree.h; NULL where there are none */
     uint64_t size;         /* of a regular file */
+    uint64_t offset;       /* in the archive, of the content, or of where it would begin */
     uint64_t rdev;         /* of a device, as makedev() has it */
     int64_t mtime;         /* whole seconds, rounded down */
     uint32_t mtime_ns;

@@ -328,7 +328,7 @@ static int end_digest(scanner *s)
 
 static int begin_member(scanner *s)
 {
-    member m = {.name = NULL};
+    member m = {.name = NULL, .offset = s->offset};
     uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
     if (s->forgetting && s->arena.held + s->count * sizeof *s->members > KEPT) {
         arena_release(&s->arena);

@@ -116,6 +116,55 @@ size_t entry_path(const entry *e, char *out)
     return size;
 }
 
+/* Files and subdirectories are two sorted ranges. */
+entry *tree_child(const entry *directory, const char *name, size_t size)
+{
+    entry *ranges[2] = {directory->children, directory->children + directory->files_count};
+    size_t counts[2] = {directory->files_count, directory->children_count - directory->files_count};
+    for (int i = 0; i < 2; i++) {
+        size_t low = 0, high = counts[i];
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            entry *e = &ranges[i][middle];
+            size_t shorter = e->name_size < size ? e->name_size : size;
+            int order = memcmp(e->name, name, shorter);
+            if (!order)
+                order = (e->name_size > size) - (e->name_size < size);
+            if (!order)
+                return e;
+            if (order < 0)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+    }
+    return NULL;
+}
+
+entry *tree_insert_directory(tree *t, entry *directory, const char *name, size_t size)
+{
+    size_t count = directory->children_count, place = directory->files_count;
+    entry *block = arena_take(&t->arena, (count + 1) * sizeof *block);
+    char *copy = arena_copy(&t->arena, name, size);
+    if (!block || !copy || count == UINT32_MAX)
+        return NULL;
+    while (place < count && strcmp(directory->children[place].name, copy) < 0)
+        place++;
+    for (size_t i = 0; i <= count; i++) {
+        entry *e = &block[i];
+        if (i == place) {
+            *e = (entry){.parent = directory, .name = copy, .name_size = (uint16_t)size, .mode = S_IFDIR | 0755, .nlink = 1};
+            continue;
+        }
+        *e = directory->children[i - (i > place)];
+        for (size_t j = 0; S_ISDIR(e->mode) && j < e->children_count; j++)
+            e->children[j].parent = e;
+    }
+    directory->children = block;
+    directory->children_count++;
+    return &block[place];
+}
+
 /* The next entry in tar order after E, skipping whiteouts; NULL at the end. */
 static entry *next_in_order(const entry *e)
 {

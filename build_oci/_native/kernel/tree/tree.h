@@ -22,7 +22,10 @@ enum {
     ENTRY_UNCHANGED = 2,    /* the parent image has it: not emitted */
     ENTRY_WHITEOUT = 4,     /* made by the diff: an empty file that hides a name of the parent */
     ENTRY_WHITEOUT_NAMES = 16, /* a directory: a name in it begins with .wh. */
-    ENTRY_BELIEVED = 8,     /* `digest` comes from the attribute user.checksum.sha256, not from the content */
+    ENTRY_BELIEVED = 8,     /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is not computed again */
+    ENTRY_OWN_TIME = 64,    /* made by the diff: a directory of the image below, which keeps its time whatever the epoch */
+    ENTRY_REPLACES = 128,   /* made by the diff: what the image below has here is removed */
+    ENTRY_IN_ARCHIVE = 32,  /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
 };
 
 typedef struct entry entry;
@@ -91,6 +94,7 @@ typedef enum problem_kind {
     PROBLEM_TYPE,       /* a type that no tar can hold */
     PROBLEM_SOCKET,     /* skipped: a warning */
     PROBLEM_WHITEOUT_NAME, /* a file of the tree called .wh.…: a warning */
+    PROBLEM_COVERS,     /* added where the image below has a directory, or a directory where it has something else */
 } problem_kind;
 
 typedef struct problem {
@@ -108,6 +112,7 @@ typedef struct tree {
     arena arena; /* for what the diff and the plan add */
     uint64_t slice_size; /* bytes of a large file that one fingerprint stands for; larger files are read twice: hashed, then packed */
     fingerprint_key key;
+    const int *sources; /* descriptors of the archives that contents are in; NULL where they are files below the root */
 } tree;
 
 /* The path of ENTRY below the root, without a leading slash, into OUT if not NULL; the length without the NUL. */
@@ -115,6 +120,12 @@ size_t entry_path(const entry *, char *out);
 
 /* All entries, whiteouts included, in tar order: a directory, its whiteouts, its files, its subdirectories. NULL without memory. */
 entry **tree_order(tree *, size_t *count);
+
+/* The child NAME of DIRECTORY, whatever its type; NULL where there is none. */
+entry *tree_child(const entry *directory, const char *name, size_t size);
+
+/* The directory NAME, new and empty, in DIRECTORY, whose other children move in memory. NULL without memory. One thread at a time. */
+entry *tree_insert_directory(tree *, entry *directory, const char *name, size_t size);
 
 /*
  * A file that is larger than a slice is read twice, hashed first and packed later. Whoever comes to a slice first leaves its fingerprint,
