@@ -39,7 +39,6 @@ cdef extern from "text.h" nogil:
         int failed
 
 
-
 cdef extern from "parts.h" nogil:
     ctypedef struct header_options:
         pass

@@ -59,7 +59,8 @@ cdef class Scan:
     cdef member_view view
     cdef bint finished, digesting
 
-    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False, bint recipe=False, bint keep=True):
+    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False,
+                  bint recipe=False, bint keep=True):
         cdef const sha256_kernel *chosen = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")

@@ -71,8 +71,8 @@ cdef inline tuple told(const problem *p):
     if p.name != NULL:
         path = path + b"/" + p.name if path else <bytes>p.name
     kind = {
-        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_LENGTH: "length", PROBLEM_XATTR_NAME: "xattr-name",
-        PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
+        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_LENGTH: "length",
+        PROBLEM_XATTR_NAME: "xattr-name", PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
         PROBLEM_COVERS: "covers",
     }[p.kind]
     return kind, p.error, (<bytes>p.call).decode("ascii") if p.call != NULL else "", path

@@ -116,6 +116,8 @@ def _write(
                 output.encoder.drop()
             raise
         finally:
+            for output in outputs:
+                output.let_go()
             outputs.clear()  # which hold each other by way of the budget
 
 
@@ -204,6 +206,10 @@ class _Output:
     def descriptor(self) -> Descriptor:
         """That of the blob, once it is finished."""
         return Descriptor(LAYER_MEDIA_TYPES[self._codec], self._blob.digest, self._blob.size, annotations=self.encoder.annotations)
+
+    def let_go(self) -> None:
+        """Break the circle of this and its encoder, so that what the plan holds, open files among it, is closed now."""
+        del self.encoder, self._plan
 
     def _sink(self, piece: Piece) -> None:
         self._blob.append(piece)
