@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -155,8 +156,7 @@ def _typed(node: Node, schema: Mapping[str, Any], where: str) -> Any:
     if isinstance(node, MappingNode):
         return _mapping(node, schema, where)
     if isinstance(node, SequenceNode):
-        _expect(schema.get("type", "array") == "array" and "enum" not in schema, node, where, "must not be a list")
-        return [_typed(item, schema.get("items", {}), f"{where}[{number}]") for number, item in enumerate(node)]
+        return _sequence(node, schema, where)
     assert isinstance(node, ScalarNode)
     return _scalar(node, schema, where)
 
@@ -167,8 +167,20 @@ def _any_of(node: Node, choices: list[Mapping[str, Any]], where: str) -> Any:
         try:
             return _typed(node, choice, where)
         except ElementError as error:
-            refused.append(str(error))
-    raise ElementError(refused[-1])
+            # A choice that wants a list says nothing of what is wrong with a scalar.
+            if isinstance(node, SequenceNode) == (choice.get("type") == "array"):
+                refused.append(str(error))
+    raise ElementError(refused[-1] if refused else f"{node.get_provenance()}: {where} must not be of this kind")
+
+
+def _sequence(node: SequenceNode[Any], schema: Mapping[str, Any], where: str) -> list[Any]:
+    _expect(schema.get("type", "array") == "array", node, where, "must not be a list")
+    found = [_typed(item, schema.get("items", {}), f"{where}[{number}]") for number, item in enumerate(node)]
+    _expect(schema.get("minItems", 0) <= len(found) <= schema.get("maxItems", len(found)), node, where, "has the wrong number of items")
+    if "enum" in schema:
+        choices = " or ".join(f"[{', '.join(map(str, choice))}]" for choice in schema["enum"])
+        _expect(found in schema["enum"], node, where, f"must be {choices}")
+    return found
 
 
 def _mapping(node: MappingNode[Any], schema: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -183,9 +195,18 @@ def _mapping(node: MappingNode[Any], schema: Mapping[str, Any], where: str) -> d
         found[key] = _typed(value, inside, f"{where}.{key}")
     for key in schema.get("required", ()):
         _expect(key in found, node, where, f"lacks “{key}”")
-    if "if" in schema and all(found.get(key) == value["const"] for key, value in schema["if"]["properties"].items()):
+    if "if" in schema and all(key in found and _matches(found[key], value) for key, value in schema["if"]["properties"].items()):
         _mapping(node, {"properties": {**known, **{k: {**known[k], **v} for k, v in schema["then"]["properties"].items()}}}, where)
     return found
+
+
+def _matches(value: Any, condition: Mapping[str, Any]) -> bool:
+    """Is VALUE as the CONDITION of a schema's `if` says?"""
+    if "anyOf" in condition:
+        return any(_matches(value, choice) for choice in condition["anyOf"])
+    if "contains" in condition:
+        return isinstance(value, list) and any(_matches(item, condition["contains"]) for item in value)
+    return bool(value == condition["const"])
 
 
 def _scalar(node: ScalarNode, schema: Mapping[str, Any], where: str) -> Any:
@@ -209,6 +230,7 @@ def _scalar(node: ScalarNode, schema: Mapping[str, Any], where: str) -> Any:
         return int(text)
     _expect("string" in kinds, node, where, f"must be {' or '.join(kinds)}, not “{text}”")
     _expect(len(text) >= schema.get("minLength", 0), node, where, "must not be empty")
+    _expect(re.search(schema.get("pattern", ""), text) is not None, node, where, f"must look like {schema.get('pattern')}, not “{text}”")
     return text
 
 

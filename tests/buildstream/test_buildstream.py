@@ -209,6 +209,15 @@ def test_split(project: Project, local: Path) -> None:
     assert set(json.loads((layout / "layers.json").read_text())) > {"layers"}
 
 
+def test_previous(project: Project, local: Path) -> None:
+    """An image of an earlier build as a dependency: the plan of that build is kept, and the image is the same."""
+    text = IMAGES["divided"].replace("config:\n  images", "- filename: divided.bst\n  config: {previous: former}\nconfig:\n  images")
+    text = text.replace("    split:", "    previous: {image: former, plan: /oci/previous/former/layers.json}\n    split:")
+    (project.path / "elements" / "again.bst").write_text(text)
+    again, divided = project.layout(local, "again", "again"), project.layout(local, "divided", "divided")
+    assert clients.manifest_of(again)["layers"] == clients.manifest_of(divided)["layers"]
+
+
 def test_types_and_shell(project: Project, local: Path, sdk: Path) -> None:
     """Numbers and booleans are such, a date stays a string, and no shell has touched any of it."""
     assert config_of(project.layout(local, "runtime", "runtime")) == CONFIG
@@ -305,6 +314,9 @@ def test_the_document_is_part_of_the_cache_key(project: Project, local: Path) ->
         (("config: {layer: runtime}", "config: {layer: a/b}"), "needs a name that is one word"),
         (("- base.bst\n", ""), "no dependency brings build-oci"),
         (("    layer: runtime", "    parent: {image: /a}"), "no image of this element names the layer “runtime”"),
+        (("compression-level: 4", "compression: lzma"), 'config.compression must be one of "zstd"'),
+        (("compression-level: 4", "compression: [zstd, disabled]"), "config.compression must be [gzip, zstd] or"),
+        (("compression-level: 4", "compression: [gzip, zstd]\n  compression-level: 12"), "must be a whole number from 1 to 9"),
         (("compression-level: 4", "skip-xattrs: maybe"), "config.skip-xattrs must be boolean, not “maybe”"),
     ],
 )
