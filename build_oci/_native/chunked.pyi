@@ -63,20 +63,20 @@ def cut_content(data: Buffer, before: bytes = b"", after: bytes = b"") -> tuple[
     BEFORE, AFTER: up to 1024 bytes of the same content on either side, all there are if fewer.
     """
 
-def survey(plan: Plan) -> tuple[int, str, bytes]:
+def survey(owner: Plan) -> tuple[int, str, bytes]:
     """The bytes that the TOC of PLAN takes at the least; "name" or "time" if an entry cannot be told in it, else ""; its path.
 
     Releases the GIL.
     """
 
-def file_entry(plan: Plan, member: int, offset: int, end: int) -> bytes:
+def file_entry(owner: Plan, member: int, offset: int, end: int) -> bytes:
     """A comma and the TOC's entry of a file without its closing brace; its content lies in the blob's bytes [offset, end)."""
 
-def chunk_entry(plan: Plan, member: int, offset: int, place: int) -> bytes:
+def chunk_entry(owner: Plan, member: int, offset: int, place: int) -> bytes:
     """The same for a further chunk at OFFSET of the blob and PLACE of the content."""
 
 def chunk_keys(size: int, digest: Buffer, is_hole: bool) -> bytes:
     """The keys of a chunk, with a comma in front."""
 
-def content_line(plan: Plan, member: int, checksum: int) -> bytes:
+def content_line(owner: Plan, member: int, checksum: int) -> bytes:
     """The line of the tar-split for the content of a file."""

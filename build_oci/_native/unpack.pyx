@@ -52,7 +52,7 @@ cdef extern from "unpack.h" nogil:
     void unpack_free(unpack *)
 
 
-def copied(archive, offset, size):
+cdef object copied(archive, offset, size):
     """A descriptor of a file without a name that holds SIZE bytes of ARCHIVE from OFFSET on."""
     with tempfile.TemporaryFile() as file:
         while size:
