@@ -1,4 +1,4 @@
-"""One packing, two codecs (spec 12): the blobs of two builds, one config, the index with gzip first and zstd marked."""
+"""One packing, two codecs (contract: codec-chunked): the blobs of two builds, one config, the index with gzip first and zstd marked."""
 
 from __future__ import annotations
 

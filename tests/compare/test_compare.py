@@ -1,4 +1,4 @@
-"""Spec 11: what compare says of two images: every planted change is named, and nothing else."""
+"""contract: compare-reports. What compare says of two images: every planted change is named, and nothing else."""
 
 from __future__ import annotations
 

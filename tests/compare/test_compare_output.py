@@ -1,4 +1,4 @@
-"""Spec 11: exit statuses, the terminal, the page, and names that nobody should trust."""
+"""contract: compare-reports. Exit statuses, the terminal, the page, and names that nobody should trust."""
 
 from __future__ import annotations
 

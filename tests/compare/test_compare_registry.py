@@ -1,4 +1,4 @@
-"""Spec 11: the bytes to download are those that a registry serves to a client that has the old image."""
+"""contract: compare-reports. The bytes to download are those that a registry serves to a client that has the old image."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_compression(text: str, compression: str, level: int | None) -> None:
     ],
 )
 def test_codecs(text: str, codecs: tuple[tuple[str, int | None], ...]) -> None:
-    """Section 12: gzip stands first in the index, whatever the order in the document."""
+    """contract: codec-chunked. Gzip stands first in the index, whatever the order in the document."""
     config = load(f"{text}\n{IMAGE}")
     assert (config.codecs, config.warnings) == (codecs, ())
 

@@ -1,4 +1,4 @@
-"""The composefs digest of an image is that of the directory that it was built from (spec 7.3).
+"""The composefs digest of an image is that of the directory that it was built from (contract: split-layers).
 
 bootc boots such a digest: an image that was sealed by the digest of its directory must have the same one after it was pulled.
 `make test-composefs` runs these tests on many more trees: BUILD_OCI_COMPOSEFS_TREES says on how many.
@@ -118,7 +118,7 @@ def split_image(tree: Path, ways: int, rng: random.Random) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(TREES))
 def test_split(cfsctl: Command, tmp_path: Path, seed: int) -> None:
-    """Spec 7.3: the digest of an image of many layers is that of the directory, too."""
+    """contract: split-layers. The digest of an image of many layers is that of the directory, too."""
     rng = random.Random(seed)
     tree = on_disk(fit(names_of(trees.random_tree(rng, 80))), tmp_path / "tree")
     epoch = rng.choice([None, EPOCH])

@@ -1,4 +1,5 @@
-"""The recipe of a layer: the digest of its archive's headers, from entries and from an archive, and what differs first (spec 8)."""
+"""The recipe of a layer: the digest of its archive's headers, from entries and from an archive, and what differs first (contract:
+previous-blobs)."""
 
 from __future__ import annotations
 
@@ -160,7 +161,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, bytes]]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_field_counts(root: Path, change: str) -> None:
-    """Spec 8: a layer is reused where its entries "all equal": a change of any field is another recipe, and is named."""
+    """contract: previous-blobs. A layer is reused where its entries "all equal": a change of any field is another recipe, and is named."""
     partition = Partition(digested(root))
     before, tar = plan_of(partition, epoch=None).recipe(), archive(partition, 0, None)
     apply, expected = CHANGES[change]

@@ -1,4 +1,4 @@
-"""`parent.config: inherit`: the parent's config with the given keys in place of its own (spec 9)."""
+"""`parent.config: inherit`: the parent's config with the given keys in place of its own (contract: late-edits)."""
 
 from __future__ import annotations
 

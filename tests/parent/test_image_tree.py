@@ -1,4 +1,4 @@
-"""`layer: {image: LAYOUT}`: the tree is what that image unpacks to, read from its archives (spec 9)."""
+"""`layer: {image: LAYOUT}`: the tree is what that image unpacks to, read from its archives (contract: late-edits)."""
 
 from __future__ import annotations
 

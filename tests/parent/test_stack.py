@@ -1,4 +1,4 @@
-"""`layers`: directories that are added and images whose layers are carried, on top of each other (spec 9)."""
+"""`layers`: directories that are added and images whose layers are carried, on top of each other (contract: late-edits)."""
 
 from __future__ import annotations
 

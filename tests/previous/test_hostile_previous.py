@@ -1,4 +1,5 @@
-"""A previous image or plan that lies, is broken or is not there: one clear error, or a fresh plan with a warning (spec 6, 8)."""
+"""A previous image or plan that lies, is broken or is not there: one clear error, or a fresh plan with a warning (contract:
+promise-hostile-input, previous-blobs)."""
 
 from __future__ import annotations
 
@@ -217,7 +218,7 @@ def problems(previous: Any, **more: Any) -> list[str]:
 
 
 def test_a_previous_that_does_not_exist(tmp_path: Path, root: Path) -> None:
-    """Spec 8: "an error, unless `previous.optional: true`"."""
+    """contract: previous-blobs. "an error, unless `previous.optional: true`"."""
     missing = os.fspath(tmp_path / "missing")
     assert problems({"image": missing}) == [f"c.yaml:1: images[0].previous.image: `{missing}` does not exist"]
     assert problems({"plan": missing}, split={}) == [f"c.yaml:1: images[0].previous.plan: `{missing}` does not exist"]

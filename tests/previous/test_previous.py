@@ -1,4 +1,5 @@
-"""Building again with what an earlier build made: which layers are its, what the image holds, and what is said of it (spec 8)."""
+"""Building again with what an earlier build made: which layers are its, what the image holds, and what is said of it (contract:
+previous-blobs)."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def trust(request: pytest.FixtureRequest) -> dict[str, Any]:
 def test_an_unchanged_tree_is_carried(
     root: Path, tmp_path: Path, trust: dict[str, Any], compression: str, split: bool, epoch: int | None
 ) -> None:
-    """Spec 8: "A layer whose entries all equal a layer of `previous` is that layer", for layers of a split and single ones."""
+    """contract: previous-same.
+    "A layer whose entries all equal a layer of `previous` is that layer", for layers of a split and single ones."""
     first, second, third = tmp_path / "1", tmp_path / "2", tmp_path / "3"
     built(config_of(root, {"image": first, "optional": True}, split=split, compression=compression), first, epoch=epoch)
     image = built(config_of(root, {"image": first, **trust}, split=split, compression=compression), second, epoch=epoch)
@@ -121,7 +123,7 @@ def test_an_unchanged_tree_is_carried(
 
 
 def test_only_where_it_is_used_does_the_image_tell_recipes(root: Path, tmp_path: Path) -> None:
-    """Spec 3: an image that uses the original's keys alone has the documents that the original writes."""
+    """contract: layout-documents. An image that uses the original's keys alone has the documents that the original writes."""
     built(config_of(root, split=False), tmp_path / "1")
     assert "annotations" not in clients.manifest_of(tmp_path / "1")["layers"][0]
     built(config_of(root, {"image": tmp_path / "none", "optional": True}, split=False), tmp_path / "2")
@@ -174,7 +176,7 @@ def test_upon_a_parent(root: Path, tmp_path: Path, trust: dict[str, Any]) -> Non
 
 
 def test_no_file_is_read_where_every_digest_is_known(root: Path, tmp_path: Path, trust: dict[str, Any]) -> None:
-    """Spec 8: "where every digest is known (`user.checksum.sha256`), no file of it is read"."""
+    """contract: previous-same. "where every digest is known (`user.checksum.sha256`), no file of it is read"."""
     import hashlib
 
     for path in root.rglob("*"):
@@ -286,7 +288,7 @@ CHANGES = [
 
 @pytest.mark.parametrize("seed", range(6))
 def test_series_of_builds(root: Path, tmp_path: Path, seed: int) -> None:
-    """Spec 8: `previous` "changes how long a build takes and where components lie, never what the image unpacks to".
+    """contract: previous-same. `previous` "changes how long a build takes and where components lie, never what the image unpacks to".
 
     Each build has the layers, byte for byte, that it has with the same plan and without the previous image.
     """
@@ -321,7 +323,7 @@ def test_series_of_builds(root: Path, tmp_path: Path, seed: int) -> None:
 
 
 def test_why_a_layer_is_not_used_again(root: Path, tmp_path: Path, trust: dict[str, Any]) -> None:
-    """Spec 8: "why a layer was not (the first entry that differs and in what)"."""
+    """contract: previous-told. "why a layer was not (the first entry that differs and in what)"."""
     first = tmp_path / "first"
     built(config_of(root), first)
     (root / "a" / "file1").write_bytes(b"changed")
@@ -374,7 +376,8 @@ def test_summary_and_metrics(root: Path, tmp_path: Path, build: Build) -> None:
 
 
 def test_the_plan_learns_what_changed(root: Path, tmp_path: Path) -> None:
-    """Spec 7.2: "it keeps for each component how many builds it has seen and in how many it changed", by a plan file or an image."""
+    """contract: split-plan.
+    "it keeps for each component how many builds it has seen and in how many it changed", by a plan file or an image."""
 
     def learnt(build: BuiltImage) -> dict[str, tuple[int, int]]:
         assert build.plan is not None
