@@ -162,7 +162,10 @@ class Parents:
         codec = CODECS.get(descriptor.media_type)
         if codec is None:
             raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
-        start = os.pread(fd, SNIFFED, 0)
+        try:
+            start = os.pread(fd, SNIFFED, 0)
+        except OSError as error:
+            raise ParentError(f"cannot be read: {error.strerror}", where=where) from None
         found = sniff_codec(start)
         if found == codec or (found == "disabled" and not is_archive(start)):
             return codec
