@@ -31,9 +31,9 @@ KERNELS: dict[str, list[str]] = {
     "lower": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", "parent/claims.c", *SHA256],
     "compare": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "compare/compare.c", *SHA256],
     "unpack": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", "parent/unpack.c", *SHA256],
-    "diff": [*TREE, *CONTENT, "parent/lower.c", "parent/diff.c"],
+    "diff": [*TREE, *CONTENT, "tar/records.c", "parent/lower.c", "parent/diff.c"],
     "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c"],
-    "tar": [*TREE, *CONTENT, "tar/header.c", "pack/partition.c", "pack/pack.c", "pack/recipe.c", "pack/layer_recipe.c"],
+    "tar": [*TREE, *CONTENT, "tar/header.c", "tar/records.c", "pack/partition.c", "pack/pack.c", "pack/recipe.c", "pack/layer_recipe.c"],
     "chunked": [*TREE, *CONTENT, "tar/header.c", *(f"chunked/{name}.c" for name in CHUNKED)],
 }
 # Headers are included by their base names, which are unique.

@@ -289,7 +289,7 @@ class _ImageBuild:
             self._unchanged, self._whiteouts = mark_unchanged(
                 tree, parent.lower, epoch=self._context.epoch, preserve_hardlinks=self._context.config.preserve_hardlinks
             )
-        return parent, tree, path
+        return parent._replace(lower=None, scans=None), tree, path  # the table may be large, and packing takes its time
 
     def _hash(self, tree: AnyTree, path: str) -> None:
         """Let every file of TREE, the directory PATH, have its digest."""

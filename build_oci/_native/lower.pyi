@@ -24,8 +24,10 @@ class Member(TypedDict):
     mtime_ns: int
     digest: bytes | None
     """32 bytes, of a regular file."""
-    xattrs: list[tuple[bytes, bytes]]
-    """Names and values, sorted, without those that tell of a build host."""
+    xattrs: list[tuple[bytes, bytes]] | None
+    """Names and values, sorted, without those that tell of a build host. None: they take more than 1 KiB, and only their digest is kept."""
+    xattr_newline: bool
+    """Does the value of one of them hold a newline?"""
 
 @disjoint_base
 class Scan:
@@ -36,6 +38,7 @@ class Scan:
     trust: take a checksum record for the digest of a file, instead of computing it and refusing a record that says otherwise.
     digest: compute that of the whole archive as well, at little cost. recipe: and that of its headers (kernel/pack/layer_recipe.h).
     keep: if not, members are forgotten once they are read, so that memory is bounded whatever the archive holds.
+    whole: keep attributes of files that take more than 1 KiB, and not their digest alone.
     """
 
     def __new__(
@@ -47,6 +50,7 @@ class Scan:
         digest: bool = False,
         recipe: bool = False,
         keep: bool = True,
+        whole: bool = False,
     ) -> Scan: ...
     def feed(self, data: Buffer) -> None:
         """The next bytes of the archive, as many as there are. Releases the GIL.

@@ -20,6 +20,7 @@ cdef extern from "scanner.h" nogil:
         MEMBER_DIGEST_KNOWN
         MEMBER_HARD_LINK
         MEMBER_AMBIGUOUS
+        MEMBER_XATTR_NEWLINE
 
     ctypedef struct member:
         const char *name
@@ -48,6 +49,7 @@ cdef extern from "scanner.h" nogil:
     void scanner_archive_digest(const scanner *, uint8_t *digest)
     void scanner_digest_headers(scanner *)
     void scanner_forget(scanner *)
+    void scanner_keep_whole(scanner *)
     int scanner_headers_digest(const scanner *, uint8_t *digest)
     void scanner_free(scanner *)
 
@@ -60,7 +62,8 @@ cdef class Scan:
     cdef bint finished, digesting
 
     def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False,
-                  bint recipe=False, bint keep=True):
+                  bint recipe=False, bint keep=True,
+                  bint whole=False):
         cdef const sha256_kernel *chosen = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
@@ -74,6 +77,8 @@ cdef class Scan:
             scanner_digest_headers(self.scanner)
         if not keep:
             scanner_forget(self.scanner)
+        if whole:
+            scanner_keep_whole(self.scanner)
 
     def __dealloc__(self):
         scanner_free(self.scanner)
@@ -134,6 +139,9 @@ cdef class Scan:
             xattrs = []
             at = 0
             while xattr_next(m[i].xattrs, m[i].xattrs_size, &at, &item):
+                if not item.name_size:
+                    xattrs = None  # condensed
+                    break
                 xattrs.append(((<const char *>item.name)[:item.name_size], (<const char *>item.value)[:item.value_size]))
             found.append({
                 "name": m[i].name[:m[i].name_size],
@@ -143,7 +151,7 @@ cdef class Scan:
                 "mode": m[i].mode, "uid": m[i].uid, "gid": m[i].gid, "size": m[i].size, "rdev": m[i].rdev,
                 "mtime_ns": int(m[i].mtime) * 1000000000 + m[i].mtime_ns,
                 "digest": (<const char *>m[i].digest)[:32] if m[i].flags & MEMBER_DIGEST_KNOWN else None,
-                "xattrs": xattrs,
+                "xattrs": xattrs, "xattr_newline": bool(m[i].flags & MEMBER_XATTR_NEWLINE),
             })
         return found
 

@@ -35,6 +35,7 @@ cdef extern from "tree.h" nogil:
         PROBLEM_CHANGED
         PROBLEM_LENGTH
         PROBLEM_XATTR_NAME
+        PROBLEM_XATTRS_SIZE
         PROBLEM_TYPE
         PROBLEM_SOCKET
         PROBLEM_WHITEOUT_NAME
@@ -72,7 +73,8 @@ cdef inline tuple told(const problem *p):
         path = path + b"/" + p.name if path else <bytes>p.name
     kind = {
         PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_LENGTH: "length",
-        PROBLEM_XATTR_NAME: "xattr-name", PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
+        PROBLEM_XATTR_NAME: "xattr-name", PROBLEM_XATTRS_SIZE: "xattrs-size",
+        PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
         PROBLEM_COVERS: "covers",
     }[p.kind]
     return kind, p.error, (<bytes>p.call).decode("ascii") if p.call != NULL else "", path

@@ -5,7 +5,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from typing_extensions import disjoint_base
 
-Kind: TypeAlias = Literal["cancelled", "system", "changed", "length", "xattr-name", "type", "socket", "whiteout-name", "covers"]
+Kind: TypeAlias = Literal[
+    "cancelled", "system", "changed", "length", "xattr-name", "xattrs-size", "type", "socket", "whiteout-name", "covers"
+]
 Problem: TypeAlias = tuple[Kind, int, str, bytes]
 """What went wrong, the errno where a call failed, the name of that call, the path below the root (empty: the root itself)."""
 

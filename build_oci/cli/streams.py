@@ -40,9 +40,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def occupy_standard_descriptors() -> None:
-    """Opens /dev/null where descriptor 0, 1 or 2 is closed: a blob opened under that number would receive what is printed."""
+    """Opens /dev/null where descriptor 0, 1 or 2 is closed: a blob opened under that number would receive what is printed.
+
+    Standard output is then open for reading alone, so that an archive that should go there does not vanish.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)

@@ -108,6 +108,9 @@ def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ())
         hint = "files of /proc and /sys are like that: keep them out of the tree, with `exclude` for instance"
     elif kind == "xattr-name":
         what, hint = "has an extended attribute with “=” in its name, which no tar can hold", "remove it, or set skip-xattrs: true"
+    elif kind == "xattrs-size":
+        what = "has extended attributes of nearly 1 MiB or more, and clients read no more than that of one file"
+        hint = "remove some, keep the file out with `exclude`, or set skip-xattrs: true"
     elif kind == "type":
         what = "is of a type that no layer can hold"
     elif call == "malloc":

@@ -11,6 +11,7 @@ is always the same archive.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,6 +112,8 @@ class Archive(Layout):
         target = self._followed()
         if target.descriptor >= 0 and os.isatty(target.descriptor):
             raise UsageError("an archive is not for a terminal", where=self._where, hint="redirect it: `> FILE`, `| podman load`")
+        if target.descriptor >= 0 and fcntl.fcntl(target.descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise UsageError("is closed", where=self._where, hint="redirect it: `> FILE`, `| podman load`")
         return HiddenDirectory(self.folder)
 
     def _write_file(self, path: str, check: Callable[[], None]) -> None:

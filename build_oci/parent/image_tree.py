@@ -67,12 +67,12 @@ def read_image_tree(
 
     source = Source(Path(image.image))
     manifest = read_manifest(source, image.number, platform)
-    scans = Scans(manifest.diff_ids, trust=False)
+    scans = Scans(manifest.diff_ids, trust=False, share=parents.in_use, whole=True)
     archives = parents.read_archives(source, manifest, scans, read)
     lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], parents.check)
     try:
         sources = [(scans[number], archive, is_ours) for number, (archive, is_ours) in enumerate(archives)]
-        tree = ImageTree(lower, sources, owner=owner, memory_limit=scans.left(), check=parents.check)
+        tree = ImageTree(lower, sources, owner=owner, memory_limit=scans.limit(), check=parents.check)
     except ValueError as error:
         raise TreeError(
             str(error), where=image.image, hint="unpack it with the client that is to count, and name the directory as `layer`"

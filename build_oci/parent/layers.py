@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +74,20 @@ def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
     return os.path.realpath(parent.image), parent.number, parent.trust
 
 
+def _key(parent: ParentConfig, platform: Platform) -> tuple[object, ...]:
+    """What images share that have a parent in common."""
+    return (*_identity(parent), parent.recompress, platform.architecture, platform.os, platform.variant)
+
+
+def most_in_use(keys: Sequence[Sequence[object]], at_once: int) -> int:
+    """How many parents are held at once, at the most. KEYS: those of each image in turn, AT_ONCE of which are under way."""
+    last = {key: number for number, of_image in enumerate(keys) for key in of_image}
+    first = {key: number for number, of_image in reversed(list(enumerate(keys))) for key in of_image}
+    changes = Counter(first.values())
+    changes.subtract(Counter(number + at_once for number in last.values()))
+    return max((1, *accumulate(changes[number] for number in range(len(keys)))))
+
+
 class ReadGauge:
     """How much of an image's blobs has been read; several threads may read."""
 
@@ -115,18 +131,28 @@ class Parents:
         self._diffed = {_identity(source) for image in config.images for source in _compared(image)}
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
+        sources = [[source for source in image.images if source is not image.layer_image] for image in config.images]
+        keys = [[_key(source, image.platform) for source in of_image] for of_image, image in zip(sources, config.images, strict=True)]
+        self._users = Counter(key for of_image in keys for key in of_image)  # that still wait for it
+        trees = [[object()] if image.layer_image is not None else [] for image in config.images]  # each is read by itself
+        self.in_use = most_in_use([[*a, *b] for a, b in zip(keys, trees, strict=True)], workers.images_at_once)
 
     def image(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
         """Open PARENT for an image of PLATFORM and bring its layers into the layout; READ is told how many bytes of how many are done.
 
+        To be called as often as the configuration names the parent: the last one gets what is held of it.
         Raises ParentError, OutputError, Cancelled.
         """
-        key = (*_identity(parent), parent.recompress, platform.architecture, platform.os, platform.variant)
+        key = _key(parent, platform)
         with self._lock:
             lock, done = self._images.setdefault(key, (threading.Lock(), []))
         with lock:
             if not done:
                 done.append(self._read(parent, platform, read))
+            with self._lock:
+                self._users[key] -= 1
+                if self._users[key] <= 0:
+                    self._images.pop(key, None)
             return done[0]
 
     def _read(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
@@ -134,7 +160,7 @@ class Parents:
         manifest = read_manifest(source, parent.number, platform)
         self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
-        scans = Scans(manifest.diff_ids, trust=parent.trust) if _identity(parent) in self._diffed else None
+        scans = Scans(manifest.diff_ids, trust=parent.trust, share=self.in_use) if _identity(parent) in self._diffed else None
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
         # Each may be recompressed, by an encoder of its own.

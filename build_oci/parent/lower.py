@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,8 +14,13 @@ from build_oci.errors import ParentError
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower, Scan
 
-# For the table of a parent's names: far beyond any image (5 million entries), far below what a hostile one would take.
+# For the table of a parent's names: far beyond any image (3 million entries), far below what a hostile one would take.
 _TABLE_LIMIT = 1 << 30
+# Within it, what members and the table made of them may take beside ENTRY_COST for each, over all parents that are in use: hostile ones
+# have long names and thousands of directories in one name.
+_SLACK = 64 << 20
+ENTRY_COST = 400  # bytes of memory that are promised to do for a member
+LAYER_COST = 4096  # of a layer with next to nothing in it
 
 
 class ArchiveReader(NamedTuple):
@@ -27,19 +33,28 @@ class ArchiveReader(NamedTuple):
 class Scans:
     """What the layers of one parent hold; they share one limit of memory with the table that is made of them."""
 
-    def __init__(self, diff_ids: list[str], *, trust: bool) -> None:
-        """TRUST believes checksum records in the archives."""
+    def __init__(self, diff_ids: list[str], *, trust: bool, share: int = 1, whole: bool = False) -> None:
+        """TRUST believes checksum records in the archives. SHARE: how many parents are in use at the same time.
+
+        WHOLE: large attributes are wanted, not only their digests.
+        """
         from build_oci._native.lower import Scan
         from build_oci.layer.walk import sha256_kernel
 
         kernel = sha256_kernel()
         self._scans = [
-            Scan(kernel=kernel, memory_limit=_TABLE_LIMIT, trust=trust, digest=diff_id.startswith("sha256:")) for diff_id in diff_ids
+            Scan(kernel=kernel, memory_limit=_TABLE_LIMIT, trust=trust, digest=diff_id.startswith("sha256:"), whole=whole)
+            for diff_id in diff_ids
         ]
+        self._slack = _SLACK // share + LAYER_COST * len(diff_ids)
+        self._lock = threading.Lock()
+        self._counted = [(0, 0)] * len(diff_ids)  # bytes and members of each
+        self._held = self._members = 0
 
     def feed(self, number: int, piece: bytes | memoryview) -> None:
         """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
         self._scans[number].feed(piece)
+        self._count(number)
         self.left()
 
     def digest(self, number: int) -> bytes | None:
@@ -53,6 +68,7 @@ class Scans:
     def finish(self, number: int) -> None:
         """That archive has ended. ValueError when it should not have."""
         self._scans[number].finish()
+        self._count(number)
 
     def merge(self, wheres: list[Path], check: Callable[[], None]) -> Lower:
         """The layers on top of each other. ParentError naming one of WHERES."""
@@ -72,11 +88,25 @@ class Scans:
     def __getitem__(self, number: int) -> Scan:
         return self._scans[number]
 
+    def _count(self, number: int) -> None:
+        scan = self._scans[number]
+        held, members = now = scan.held, len(scan)
+        with self._lock:
+            before = self._counted[number]
+            self._counted[number] = now
+            self._held += held - before[0]
+            self._members += members - before[1]
+
+    def limit(self) -> int:
+        """Bytes that a table of all members may take."""
+        with self._lock:
+            return min(_TABLE_LIMIT, self._slack + ENTRY_COST * self._members)
+
     def left(self) -> int:
         """Bytes of the limit that are left. ValueError where there are none."""
-        left = _TABLE_LIMIT - sum(scan.held for scan in self._scans)
+        left = self.limit() - self._held
         if left <= 0:
-            raise ValueError(f"the members of this image's layers need more than {_TABLE_LIMIT >> 20} MiB of memory")
+            raise ValueError("the members of this image's layers need more memory than so many may have")
         return left
 
 

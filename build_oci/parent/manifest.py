@@ -11,7 +11,7 @@ from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
 NESTING = 8  # of indexes; one inside another is what tools write
-_MOST_DOCUMENTS_READ = 1000  # of indexes and images whose descriptors tell no platform
+_MOST_READ = 100  # images whose descriptors tell no platform, and indexes inside of one
 
 
 class ReadManifest(NamedTuple):
@@ -44,11 +44,15 @@ def read_manifest(source: Source, number: int, platform: Platform, key: str = "p
         )
     descriptor = manifests[number]
     document = source.document(descriptor)
-    where = str(source.blob_path(descriptor.digest))
-    if is_index(descriptor, document):
-        descriptor = _ForPlatform(source, platform, key).choose(document, where)
-        document = source.document(descriptor)
+    for _ in range(NESTING):
         where = str(source.blob_path(descriptor.digest))
+        if not is_index(descriptor, document):
+            break
+        del document  # each may be large
+        descriptor = _for_platform(source, descriptor, platform, key)
+        document = source.document(descriptor)
+    else:
+        raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
         raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint=f"{key}.index chooses another one")
@@ -68,70 +72,75 @@ def is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
     )
 
 
-class _ForPlatform:
-    """Looks in an index, and in the indexes inside it, for the manifest that a platform needs.
+def _for_platform(source: Source, top: ReadDescriptor, platform: Platform, key: str) -> ReadDescriptor:
+    """The image that PLATFORM needs, in the index TOP and all indexes inside it.
 
-    A descriptor need not tell a platform: then the config of the image does, or what the inner index holds.
+    One with the same variant comes before others, then an outer one before an inner. A descriptor need not tell a platform: an index is
+    then looked into, and of an image its config tells.
     """
-
-    def __init__(self, source: Source, platform: Platform, key: str = "parent") -> None:
-        self._source = source
-        self._platform = platform
-        self._key = key
-        self._documents_left = _MOST_DOCUMENTS_READ
-        self._seen: set[str] = set()  # platforms, for the error
-
-    def choose(self, index: dict[str, Any], where: str) -> ReadDescriptor:
-        """The descriptor of the manifest. ParentError where INDEX, which is the document WHERE, has none that fits."""
-        fitting = self._fitting(index, where, 1)
-        if not fitting:
-            wanted = f"{self._platform.os}/{self._platform.architecture}"
-            hint = f"architecture and os of the image choose among these; {self._key}.image can be another layout"
-            there = ", ".join(sorted(self._seen))
-            raise ParentError(f"holds no image for {wanted}, only for: {there[:500] or 'nothing'}", where=where, hint=hint)
-        exact = [one for one in fitting if one.platform.get("variant") == self._platform.variant]
-        return (exact or fitting)[0]
-
-    def _fitting(self, index: dict[str, Any], where: str, depth: int) -> list[ReadDescriptor]:
-        if depth > NESTING:
-            raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
-        found = []
-        for descriptor in parse_descriptors(index, "manifests", where):
-            if descriptor.platform and descriptor.media_type not in INDEXES:
-                found += [descriptor] if self._fits(descriptor.platform) else []
-            elif not descriptor.platform or self._fits(descriptor.platform):
-                found += self._look_inside(descriptor, depth)
-        return found
-
-    def _look_inside(self, descriptor: ReadDescriptor, depth: int) -> list[ReadDescriptor]:
-        self._documents_left -= 1
-        if self._documents_left < 0:
-            return []
-        document = self._source.document(descriptor)
-        if is_index(descriptor, document):
-            return self._fitting(document, str(self._source.blob_path(descriptor.digest)), depth + 1)
-        found = descriptor._replace(platform=_platform_inside(self._source, descriptor, document))
-        return [found] if self._fits(found.platform) else []
-
-    def _fits(self, platform: dict[str, Any]) -> bool:
-        self._seen.add(f"{platform.get('os', '?')}/{platform.get('architecture', '?')}")
-        wanted = self._platform
-        return (
-            platform.get("os") == wanted.os
-            and platform.get("architecture") == wanted.architecture
-            and (wanted.variant is None or platform.get("variant") in (None, wanted.variant))
-        )
+    level, seen, reads = [top], {top.digest}, _MOST_READ
+    fitting: ReadDescriptor | None = None
+    there: set[str] = set()
+    for _ in range(NESTING):
+        inside = []
+        for index in level:
+            where = str(source.blob_path(index.digest))
+            for one in parse_descriptors(source.document(index), "manifests", where):
+                if one.digest in seen or (one.platform and not _fits(one.platform, platform)):
+                    there.add(_told(one.platform))
+                    continue
+                nested = one.media_type in INDEXES
+                if not one.platform and not nested and reads:
+                    reads -= 1
+                    nested, told = _platform_inside(source, one)
+                    one = one._replace(platform=told)
+                if nested:
+                    seen.add(one.digest)
+                    inside.append(one)
+                elif not _fits(one.platform, platform):
+                    there.add(_told(one.platform))
+                elif one.platform.get("variant") == platform.variant:
+                    return one
+                else:
+                    fitting = fitting or one
+        if not inside:
+            break
+        if len(seen) > _MOST_READ:
+            raise ParentError(f"has more than {_MOST_READ} indexes inside", where=str(source.blob_path(top.digest)))
+        level = inside
+    else:
+        raise ParentError(f"is an index within an index, {NESTING} deep", where=str(source.blob_path(level[0].digest)))
+    if fitting is None:
+        hint = f"architecture and os of the image choose among these; {key}.image can be another layout"
+        wanted, others = f"{platform.os}/{platform.architecture}", ", ".join(sorted(there))[:500] or "nothing"
+        raise ParentError(f"holds no image for {wanted}, only for: {others}", where=str(source.blob_path(top.digest)), hint=hint)
+    return fitting
 
 
-def _platform_inside(source: Source, descriptor: ReadDescriptor, document: dict[str, Any]) -> dict[str, Any]:
-    """The platform that the config of the image with the manifest DOCUMENT says; nothing where it is no image."""
+def _fits(told: dict[str, Any], platform: Platform) -> bool:
+    return (
+        told.get("os") == platform.os
+        and told.get("architecture") == platform.architecture
+        and (platform.variant is None or told.get("variant") in (None, platform.variant))
+    )
+
+
+def _told(platform: dict[str, Any]) -> str:
+    return f"{platform.get('os', '?')}/{platform.get('architecture', '?')}"[:100]
+
+
+def _platform_inside(source: Source, descriptor: ReadDescriptor) -> tuple[bool, dict[str, Any]]:
+    """Is DESCRIPTOR that of an index? If not, the platform that the config of the image says; nothing where it is no image."""
+    document = source.document(descriptor)
+    if is_index(descriptor, document):
+        return True, {}
     if not isinstance(document.get("config"), dict):
-        return {}
+        return False, {}
     config = parse_descriptor(document["config"], f"{source.blob_path(descriptor.digest)}: config")
     if config.media_type not in CONFIGS:
-        return {}
+        return False, {}
     content = source.document(config)
-    return {key: content[key] for key in ("os", "architecture", "variant") if isinstance(content.get(key), str)}
+    return False, {key: content[key] for key in ("os", "architecture", "variant") if isinstance(content.get(key), str)}
 
 
 def check_parent(image: str, number: int, platform: Platform) -> None:

@@ -105,7 +105,7 @@ class BootImage:
                 early.add(name)
             elif member["mtime_ns"] % _SECOND:
                 fractions.add(name)
-            if any(b"\n" in value for _, value in member["xattrs"]):
+            if member["xattr_newline"]:
                 newlines.add(name)
             if member["hard_link"] and target not in added:
                 outward.add(name)

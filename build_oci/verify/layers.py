@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -14,11 +15,12 @@ from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import ParentError
 from build_oci.oci.media_types import CODECS
 from build_oci.oci.untrusted import ReadDescriptor, Source, opened
+from build_oci.parent.lower import ENTRY_COST, LAYER_COST
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import BootImage
 from build_oci.verify.documents import CheckedImage
 from build_oci.verify.findings import Findings, shown
-from build_oci.verify.names import ENTRY_COST, Tree, members
+from build_oci.verify.names import Tree, members
 from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:
@@ -46,15 +48,10 @@ class Archive:
         self.ended = False  # by end-of-archive blocks
         self.size = 0
         self.problems: list[str] = []
+        self.counted = (0, 0)  # bytes of memory and members, as they are in the sums over all archives
         self._algorithm = algorithm
         self._content = hashlib.new(algorithm)
         self._tail = b""
-
-    @property
-    def held(self) -> int:
-        """Bytes of memory."""
-        scan = self.scan
-        return scan.held if scan is not None else 0
 
     def feed(self, piece: bytes | memoryview) -> None:
         """The next bytes of the archive."""
@@ -97,6 +94,8 @@ class Layers:
         self._bootc = bootc
         self._archives: dict[tuple[str, ...], Archive] = {}
         self._counted: set[str] = set()
+        self._lock = threading.Lock()
+        self._held = self._members = 0  # of all archives: summing up thousands of them for each piece would take minutes
 
     def look_at(self, images: Iterable[CheckedImage]) -> None:
         """Look at the layers of IMAGES, each on top of those below."""
@@ -194,7 +193,9 @@ class Layers:
             archive.codec = sniff_codec(start)
             try:
                 for piece in decode(archive.codec, chain((start,), pieces) if start else (), self._crew.windows):
+                    self._crew.check()  # a piece of the blob may be a hundred times larger as an archive
                     archive.feed(piece)
+                    self._count(archive)
                     if archive.scan is not None and self._is_too_much():
                         archive.refuse("the members of the layers that are read need more memory than so many may have")
                 archive.finish()
@@ -206,6 +207,17 @@ class Layers:
                     pass
         except ParentError as error:
             archive.damaged(error.what)
+        finally:
+            self._count(archive)
+
+    def _count(self, archive: Archive, *, gone: bool = False) -> None:
+        """Bring the sums up to date with ARCHIVE."""
+        scan = None if gone else archive.scan
+        now = (scan.held, len(scan)) if scan is not None else (0, 0)
+        with self._lock:
+            self._held += now[0] - archive.counted[0]
+            self._members += now[1] - archive.counted[1]
+            archive.counted = now
 
     def _chunked(self, layer: ReadDescriptor, archive: Archive) -> list[str]:
         """What is wrong with a layer that claims to be zstd:chunked."""
@@ -224,16 +236,16 @@ class Layers:
                 yield piece
 
     def _is_too_much(self) -> bool:
-        archives = list(self._archives.copy().values())
-        members = sum(len(scan) for archive in archives if (scan := archive.scan) is not None)
-        return sum(archive.held for archive in archives) > _SCANS_SLACK + ENTRY_COST * members
+        with self._lock:
+            return self._held > _SCANS_SLACK + ENTRY_COST * self._members + LAYER_COST * len(self._archives)
 
     def _forget(self) -> None:
         """Let go of the oldest archives that nobody waits for, so that those to come find room."""
-        held = sum(archive.held for archive in self._archives.values())
+        if self._held <= _SCANS_KEPT:
+            return
         for key, archive in list(self._archives.items()):
-            if held <= _SCANS_KEPT:
-                break
             if not archive.users:
-                held -= archive.held
                 del self._archives[key]
+                self._count(archive, gone=True)
+            if self._held <= _SCANS_KEPT:
+                break

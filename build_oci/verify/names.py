@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from build_oci.parent.lower import ENTRY_COST
 from build_oci.verify.findings import Finding
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _SHOWN = 300  # bytes of a name
 # For the names of one image, beside 400 bytes for each member; each is counted with some 200 bytes for its place in a dict.
 _TREE_SLACK = 64 << 20
 _NAME_COST = 200
-ENTRY_COST = 400  # bytes of memory that are promised to do for a member
 
 OTHER, LINK, _FOLDER, _HIDING = range(4)  # OTHER: files, devices and FIFOs, which are not told apart
 _KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: LINK}

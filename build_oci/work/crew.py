@@ -141,15 +141,21 @@ class Crew:
 
     def each(self, work: Callable[[Any], Any], items: list[Any], *, at_once: int) -> list[Any]:
         """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by side. The first error stops the others."""
+
+        def unless_stopped(item: Any) -> Any:
+            self.check()  # what WORK does before it looks itself takes seconds where there are thousands of items
+            return work(item)
+
         if len(items) < 2 or at_once < 2:
-            return [work(item) for item in items]
+            return [unless_stopped(item) for item in items]
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         futures: list[Future[Any]] = []
         with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="image") as coordinators:
             try:
                 for item in items:
-                    futures.append(coordinators.submit(work, item))
+                    self.check()
+                    futures.append(coordinators.submit(unless_stopped, item))
                 for future in as_completed(futures):
                     future.result()
             except BaseException as error:

@@ -309,6 +309,14 @@ def test_closed_input() -> None:
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: standard input: is closed")
 
 
+def test_closed_output() -> None:
+    """An archive that nobody can get is no success."""
+    for closed in (">&-", "1< /dev/null"):
+        done = run(f"eval $BUILD_OCI -o oci-archive:- {closed}", input=IMAGE.encode())
+        assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: standard output: is closed")
+    assert run("eval $BUILD_OCI -o oci-archive:- | wc -c", input=IMAGE.encode()).stdout.strip() > b"1"
+
+
 def test_endless_input() -> None:
     done = run("eval $BUILD_OCI < /dev/zero")
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: <stdin>: the document is larger than 4 MiB")

@@ -87,7 +87,8 @@ NO_WAY_OUT = {
         something that is not gzip follows the gzip stream
         something that is not zstd follows the zstd stream
         this is not a zstd stream
-        the members of this image's layers need more than {} MiB of memory
+        the members of this image's layers need more memory than so many may have
+        has more than {} indexes inside
         is an index within an index, {} deep
         has no list “rootfs.diff_ids”: it is no image config
         names {}, but the manifest has {}

@@ -39,6 +39,20 @@ def odd(**settings: str | Path) -> dict[str, str]:
     return {"LD_PRELOAD": f"{folder.name}/oddfs.so", **{f"ODD_{name}": str(value) for name, value in settings.items()}}
 
 
+def test_more_attributes_than_clients_read(root: Path, tmp_path: Path) -> None:
+    """Go's archive/tar reads 1 MiB of records of one member: more is refused by name, and what is written is read again by `verify`."""
+    output = tmp_path / "output"
+    config = clients.layer_config(root, compression="disabled")
+    assert run(config, output, **odd(ATTRIBUTES="14")) == (0, "")
+    assert subprocess.run([sys.executable, "-P", "-m", "build_oci", "verify", output], check=False).returncode == 0
+    assert {sum(key.startswith("SCHILY") for key in member.pax_headers) for member in members(output)} == {14}
+    with unharmed(output):
+        status, said = run(config, output, **odd(ATTRIBUTES="15"))
+    assert (status, said.count("\n")) == (1, 2)
+    assert f"{root}: has extended attributes of nearly 1 MiB or more" in said
+    assert "hint: remove some, keep the file out with `exclude`, or set skip-xattrs: true\n" in said
+
+
 def inode(path: Path) -> int:
     return path.lstat().st_ino
 

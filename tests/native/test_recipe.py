@@ -175,6 +175,19 @@ def test_every_field_counts(root: Path, change: str) -> None:
     assert plan.difference(scanned(tar)) == expected
 
 
+def test_large_attributes_count(root: Path) -> None:
+    """Of which a scan keeps a digest alone."""
+    try:
+        os.setxattr(root / "dir" / "other", "user.note", b"v" * 2000)
+    except OSError:
+        pytest.skip("no large extended attributes here")
+    partition = Partition(digested(root))
+    plan, scan = plan_of(partition, epoch=None), scanned(archive(partition, 0, None))
+    assert plan.difference(scan) == plan.members
+    os.setxattr(root / "dir" / "other", "user.note", b"v" * 1999 + b"w")
+    assert plan_of(Partition(digested(root)), epoch=None).difference(scan) == ("xattr", b"dir/other")
+
+
 def test_device_numbers_count(tmp_path: Path) -> None:
     found = []
     for minor in (1, 2):

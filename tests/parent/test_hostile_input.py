@@ -149,3 +149,44 @@ def test_an_index_two_levels_down(tmp_path: Path) -> None:
 
     layout.index(index(arm, index(arm, amd)))
     assert read_manifest(Source(layout.path), 0, AMD64).layers[0].size == len(layouts.SECOND)
+
+
+def test_images_in_indexes_inside_of_others(tmp_path: Path) -> None:
+    """An index inside of another is looked into where its descriptor tells no platform; an outer image comes before an inner one."""
+    layout = layouts.Layout(tmp_path / "layout")
+    kinds = ("amd64", layouts.SECOND), ("arm64", layouts.FIRST), ("riscv64", layouts.SECOND), ("riscv64", layouts.FIRST)
+    amd, arm, outer, inner = (
+        layouts.image(
+            layout, [archive], config=layouts.set_to("architecture", name), descriptor=layouts.set_to("platform.architecture", name)
+        )
+        for name, archive in kinds
+    )
+
+    def index(*manifests: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return layout.document({"schemaVersion": 2, "mediaType": layouts.INDEX, "manifests": list(manifests)}, layouts.INDEX, **more)
+
+    closed = index(amd, platform={"os": "windows", "architecture": "amd64"})
+    layout.index(index(closed, index(index(inner), arm), outer))
+    for architecture, archive in (("arm64", layouts.FIRST), ("riscv64", layouts.SECOND)):
+        assert read_manifest(Source(layout.path), 0, Platform(architecture, "linux")).layers[0].size == len(archive)
+    with pytest.raises(ParentError, match="only for: linux/arm64, linux/riscv64, windows/amd64"):
+        read_manifest(Source(layout.path), 0, AMD64)
+
+
+def test_indexes_without_end(tmp_path: Path) -> None:
+    """However many there are, deep or wide, few are read; the same one is read once."""
+    layout = layouts.Layout(tmp_path / "layout")
+
+    def index(*manifests: dict[str, Any]) -> dict[str, Any]:
+        return layout.document({"schemaVersion": 2, "mediaType": layouts.INDEX, "manifests": list(manifests)}, layouts.INDEX)
+
+    wide = deep = index(layouts.image(layout, [layouts.FIRST], descriptor=layouts.set_to("platform.os", "plan9")))
+    for _ in range(5):
+        wide = index(*[wide] * 1000)
+    for _ in range(9):
+        deep = index(deep)
+    many = index(*(layout.document({"manifests": [], "number": number}, layouts.INDEX) for number in range(200)))
+    layout.index(wide, deep, many)
+    for number, what in enumerate(("only for: .*plan9/amd64", "8 deep", "more than 100 indexes")):
+        with pytest.raises(ParentError, match=what):
+            read_manifest(Source(layout.path), number, AMD64)

@@ -10,6 +10,7 @@ import pytest
 
 from build_oci.errors import Cancelled
 from build_oci.work.budget import Budget
+from build_oci.work.crew import Crew
 from build_oci.work.pool import BLOCK, SEGMENT, STREAM, Pool, Strand
 
 
@@ -124,6 +125,20 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="can't start"):
         Pool(4)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_each_stops_before_the_next(at_once: int) -> None:
+    """What a coordinator does before it looks itself may be long: of thousands of items those to come are not begun."""
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        crew.cancel()
+
+    with pytest.raises(Cancelled), Crew(2, 1 << 26) as crew:
+        crew.each(work, list(range(2000)), at_once=at_once)
+    assert len(begun) <= at_once
 
 
 def test_a_budget_that_is_closed_while_somebody_waits() -> None:

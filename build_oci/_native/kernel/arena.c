@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Chunks double from the first size to the last, because an image of 500 small layers has as many arenas. */
-enum { FIRST_CHUNK = 4 * 1024, CHUNK = 256 * 1024, ALIGNMENT = 16 };
+/* Chunks double from the first size to the last, because there are images of thousands of small layers, with an arena each. */
+enum { FIRST_CHUNK = 1024, CHUNK = 256 * 1024, ALIGNMENT = 16 };
 
 struct arena_chunk {
     arena_chunk *older;

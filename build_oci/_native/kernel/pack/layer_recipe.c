@@ -1,5 +1,7 @@
 #include "layer_recipe.h"
 
+#include "records.h"
+
 #include <string.h>
 
 static int needs_digest(const entry *e)
@@ -49,8 +51,7 @@ static difference compare(const plan *p, const entry *e, const member *m)
         return DIFFERENCE_MODE;
     if (e->uid != m->uid || e->gid != m->gid)
         return DIFFERENCE_OWNER;
-    uint32_t xattrs_size = link ? 0 : e->xattrs_size;
-    if (xattrs_size != m->xattrs_size || (xattrs_size && memcmp(e->xattrs, m->xattrs, xattrs_size)))
+    if (!has_xattrs(p->kernel, m, e->xattrs, link ? 0 : e->xattrs_size))
         return DIFFERENCE_XATTR;
     return seconds != m->mtime || nanoseconds != m->mtime_ns ? DIFFERENCE_MTIME : DIFFERENCE_NONE;
 }

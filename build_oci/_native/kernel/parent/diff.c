@@ -1,6 +1,7 @@
 #include "diff.h"
 
 #include "inodes.h"
+#include "records.h"
 
 #include <float.h>
 #include <math.h>
@@ -11,6 +12,7 @@ typedef struct diff {
     tree *tree;
     const lower *lower;
     const header_options *options;
+    const sha256_kernel *kernel;
     entry **order;
     size_t count;
     inode_table inodes; /* empty where every name is a file of its own */
@@ -55,7 +57,7 @@ static int same_metadata(const diff *d, const entry *e, const member *m)
     uint32_t mode_bits = S_ISLNK(e->mode) ? S_IFMT : S_IFMT | 07777; /* a symbolic link has no mode on Linux */
     if ((e->mode ^ m->mode) & mode_bits || e->uid != m->uid || e->gid != m->gid || !same_time(mtime, mtime_ns, m))
         return 0;
-    if (e->xattrs_size != m->xattrs_size || (e->xattrs_size && memcmp(e->xattrs, m->xattrs, e->xattrs_size)))
+    if (!has_xattrs(d->kernel, m, e->xattrs, e->xattrs_size))
         return 0;
     switch (e->mode & S_IFMT) {
     case S_IFREG: return e->size == m->size;
@@ -256,7 +258,7 @@ static void end(diff *d, size_t *unchanged, size_t *whiteouts)
 
 int diff_mark(tree *t, const lower *l, const header_options *options, int preserve_links, size_t *unchanged, size_t *whiteouts)
 {
-    diff d = {.tree = t, .lower = l, .options = options};
+    diff d = {.tree = t, .lower = l, .options = options, .kernel = sha256_kernel_at(sha256_kernel_best())};
     int status = begin(&d, preserve_links);
     if (!status) {
         gather_names(&d);
@@ -326,7 +328,7 @@ static const entry *find_covering(const diff *d)
 int diff_add(tree *t, const lower *l, const header_options *options, int preserve_links, const char *const *removed, size_t removed_count,
              size_t *unchanged, size_t *whiteouts, size_t *missing, problem *out)
 {
-    diff d = {.tree = t, .lower = l, .options = options, .adding = 1};
+    diff d = {.tree = t, .lower = l, .options = options, .kernel = sha256_kernel_at(sha256_kernel_best()), .adding = 1};
     *out = (problem){.kind = PROBLEM_NONE};
     *missing = SIZE_MAX;
     d.removed = malloc((removed_count + 1) * sizeof *d.removed);

@@ -59,9 +59,14 @@ lower_node *lower_find(const lower *l, const lower_node *parent, const char *nam
     return NULL;
 }
 
+size_t lower_held(const lower *l)
+{
+    return l->arena.held + (l->mask + 1) * sizeof *l->slots;
+}
+
 static int grow(lower *l)
 {
-    if (l->arena.held > l->memory_limit)
+    if (lower_held(l) > l->memory_limit)
         return -1;
     if (2 * (l->used + l->removed + 1) <= l->mask)
         return 0;

@@ -99,6 +99,9 @@ int lower_is_certain(const lower_node *);
 /* The child NAME of PARENT, or NULL. */
 lower_node *lower_find(const lower *, const lower_node *parent, const char *name, size_t size);
 
+/* Bytes that the table takes. */
+size_t lower_held(const lower *);
+
 void lower_free(lower *);
 
 #endif

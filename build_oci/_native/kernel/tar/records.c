@@ -203,8 +203,56 @@ int records_pack(records *r, arena *a, const uint8_t **packed, uint32_t *size)
                    memcmp(r->xattrs[i + 1].item.name, r->xattrs[i].item.name, r->xattrs[i].item.name_size);
         r->ambiguous = r->ambiguous || (last && r->xattrs[i].rank < FIRST_SCHILY_RANK);
     }
+    for (size_t i = 0; i < count && !r->newline; i++)
+        r->newline = memchr(items[i].value, '\n', items[i].value_size) != NULL;
     int status = xattr_pack(a, items, count, packed, size);
     free(items);
+    return status;
+}
+
+uint32_t xattrs_condense(const sha256_kernel *kernel, const uint8_t **packed, uint32_t size, uint8_t out[XATTRS_CONDENSED])
+{
+    const uint32_t name_size = 0, value_size = SHA256_DIGEST + 4;
+    if (size <= XATTRS_KEPT)
+        return size;
+    sha256_context context;
+    sha256_init(&context);
+    sha256_update(kernel, &context, *packed, size);
+    memcpy(out, &name_size, 4);
+    memcpy(out + 4, &value_size, 4);
+    sha256_final(kernel, &context, out + 8);
+    memcpy(out + 8 + SHA256_DIGEST, &size, 4);
+    *packed = out;
+    return XATTRS_CONDENSED;
+}
+
+int has_xattrs(const sha256_kernel *kernel, const member *m, const uint8_t *packed, uint32_t size)
+{
+    uint8_t condensed[XATTRS_CONDENSED];
+    if (size != m->xattrs_size)
+        size = xattrs_condense(kernel, &packed, size, condensed);
+    return size == m->xattrs_size && (!size || !memcmp(packed, m->xattrs, size));
+}
+
+int records_pack_condensed(records *r, const sha256_kernel *kernel, arena *a, const uint8_t **packed, uint32_t *size)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < r->xattrs_count; i++)
+        total += 8 + (size_t)r->xattrs[i].item.name_size + r->xattrs[i].item.value_size;
+    if (total <= XATTRS_KEPT)
+        return records_pack(r, a, packed, size);
+    arena whole = {.chunks = NULL};
+    uint8_t condensed[XATTRS_CONDENSED];
+    int status = records_pack(r, &whole, packed, size);
+    if (!status && *size) {
+        *size = xattrs_condense(kernel, packed, *size, condensed);
+        uint8_t *kept = arena_take_bytes(a, *size);
+        if (kept)
+            memcpy(kept, *packed, *size);
+        *packed = kept;
+        status = kept ? 0 : -1;
+    }
+    arena_release(&whole);
     return status;
 }
 
@@ -212,7 +260,7 @@ void records_clear(records *r)
 {
     memset(r->values, 0, sizeof r->values);
     r->xattrs_count = 0;
-    r->ambiguous = r->redirects = 0;
+    r->ambiguous = r->redirects = r->newline = 0;
 }
 
 void records_free(records *r)

@@ -3,6 +3,8 @@
 #define BUILD_OCI_RECORDS_H
 
 #include "arena.h"
+#include "member.h"
+#include "sha256.h"
 #include "tree.h"
 
 #include <stddef.h>
@@ -37,6 +39,7 @@ typedef struct records {
     record_xattr *xattrs;     /* without those of the host */
     size_t xattrs_count, xattrs_capacity;
     int ambiguous; /* clients may see another set of attributes, or what an attribute makes an overlay hide */
+    int newline;   /* a value holds one; known once they are packed */
     int redirects; /* an attribute makes an overlay show other files in this one's place */
 } records;
 
@@ -48,6 +51,19 @@ int records_parse(records *, uint8_t *text, size_t size, const char **problem);
 
 /* Packs the attributes as xattr_pack() does; of each name the last SCHILY one, else the last LIBARCHIVE one. -1 without memory. */
 int records_pack(records *, arena *, const uint8_t **packed, uint32_t *size);
+
+/*
+ * What stands for SIZE bytes of packed attributes where only equality matters: themselves, or, where they are large, one attribute without a
+ * name whose value is their digest and size. Either is packed; OUT holds the latter. The new size.
+ */
+enum { XATTRS_KEPT = 1024, XATTRS_CONDENSED = 8 + SHA256_DIGEST + 4 };
+uint32_t xattrs_condense(const sha256_kernel *, const uint8_t **packed, uint32_t size, uint8_t out[XATTRS_CONDENSED]);
+
+/* Does M, whose own may be condensed, have just the SIZE bytes of packed attributes? */
+int has_xattrs(const sha256_kernel *, const member *m, const uint8_t *packed, uint32_t size);
+
+/* Packs the attributes as records_pack() does, condensed. */
+int records_pack_condensed(records *, const sha256_kernel *, arena *, const uint8_t **packed, uint32_t *size);
 
 /* Empties the set but keeps its memory. */
 void records_clear(records *);

@@ -32,7 +32,7 @@ enum {
     NAME_LIMIT = 64 * 1024,
     SYMLINK_LIMIT = PATH_MAX - 1, /* no file system holds a longer target */
     WHITEOUT_LIMIT = NAME_MAX + 4, /* `.wh.` in front of the longest name: never a file on a disk */
-    RECORDS_LIMIT = 4 * 1024 * 1024,
+    RECORDS_LIMIT = 1024 * 1024, /* Go reads no more */
     KEPT = 1024 * 1024, /* bytes of members, where they are not wanted */
     ZEROS_LIMIT = 2 * BLOCK + 1024 * 1024, /* the end of the archive and what a writer may pad it with */
 };
@@ -67,6 +67,7 @@ struct scanner {
     uint8_t joined[BLOCK_NAME];
     size_t fine_times, float_times; /* with more digits than a double holds; with as many */
     int trust;   /* believe checksum records */
+    int whole;   /* large attributes are wanted */
     int hashing; /* the content at hand */
     int claims;  /* how many records say what its digest is */
     uint8_t claimed[2][SHA256_DIGEST];
@@ -283,7 +284,7 @@ static int member_type(scanner *s, member *m)
 static int append(scanner *s, const member *m)
 {
     if (s->count == s->capacity) {
-        size_t capacity = s->capacity + s->capacity / 2 + 64;
+        size_t capacity = s->capacity + s->capacity / 2 + 8;
         member *moved = realloc(s->members, capacity * sizeof *m);
         if (!moved)
             return exhausted(s);
@@ -361,12 +362,17 @@ static int begin_member(scanner *s)
             return -1;
         m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
     }
-    if (records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size))
+    /* Those of a directory may be written again: a layer upon this one may need a header of its own for it. */
+    int whole = s->whole || S_ISDIR(m.mode);
+    if (whole ? records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size)
+              : records_pack_condensed(&s->records, s->kernel, &s->arena, &m.xattrs, &m.xattrs_size))
         return exhausted(s);
     if (s->records.redirects)
         return refuse(s, "an extended attribute that lets an overlay show other files in its place");
     if (s->records.ambiguous)
         m.flags |= MEMBER_AMBIGUOUS;
+    if (s->records.newline)
+        m.flags |= MEMBER_XATTR_NEWLINE;
     if (S_ISREG(m.mode) && !(m.flags & MEMBER_HARD_LINK))
         begin_digest(s, &m);
     see_time(s, &m);
@@ -398,6 +404,8 @@ static int add_to_extension(scanner *s, const uint8_t *data, size_t size)
     if (size > e->capacity - e->size) {
         /* Doubling what is there, so that memory follows what has been read and not what a header claims. */
         size_t capacity = 2 * e->size > e->size + size ? 2 * e->size : e->size + size;
+        if (capacity > e->size + s->left)
+            capacity = e->size + (size_t)s->left;
         uint8_t *moved = realloc(e->text, capacity);
         if (!moved)
             return exhausted(s);
@@ -595,6 +603,21 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
     return s->failed ? -1 : 0;
 }
 
+/* The memory that only reading takes: there may be thousands of layers. */
+static void give_back(scanner *s)
+{
+    for (int i = 0; i < EXTENSION_KINDS; i++)
+        free(s->extensions[i].text);
+    memset(s->extensions, 0, sizeof s->extensions);
+    records_free(&s->records);
+    records_free(&s->globals);
+    member *fitting = s->count ? realloc(s->members, s->count * sizeof *s->members) : NULL;
+    if (fitting) {
+        s->members = fitting;
+        s->capacity = s->count;
+    }
+}
+
 int scanner_finish(scanner *s)
 {
     if (s->failed)
@@ -606,6 +629,7 @@ int scanner_finish(scanner *s)
     if (is_pending(s))
         return refuse(s, "the archive is truncated: an extended header wants its member");
     mark_float_times(s);
+    give_back(s);
     return 0;
 }
 
@@ -642,6 +666,11 @@ void scanner_archive_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
     sha256_final(s->kernel, &s->archive, digest);
 }
 
+void scanner_keep_whole(scanner *s)
+{
+    s->whole = 1;
+}
+
 void scanner_forget(scanner *s)
 {
     s->forgetting = 1;
@@ -666,10 +695,7 @@ void scanner_free(scanner *s)
     if (!s)
         return;
     arena_release(&s->arena);
-    for (int i = 0; i < EXTENSION_KINDS; i++)
-        free(s->extensions[i].text);
-    records_free(&s->records);
-    records_free(&s->globals);
+    give_back(s);
     free(s->members);
     free(s);
 }

@@ -49,6 +49,9 @@ void scanner_digest_headers(scanner *);
  */
 int scanner_headers_digest(const scanner *, uint8_t digest[SHA256_DIGEST]);
 
+/* Before the first byte: keeps attributes of any size, see records.h. */
+void scanner_keep_whole(scanner *);
+
 /* Before the first byte: keeps only the last members, about a MiB of them, for who wants digests alone. */
 void scanner_forget(scanner *);
 

@@ -17,6 +17,9 @@ enum {
     FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
     LIST_MAX = 64 * 1024,  /* XATTR_LIST_MAX of the kernel */
     VALUE_MAX = 64 * 1024, /* XATTR_SIZE_MAX of the kernel */
+    RECORDS_MOST = 1 << 20,     /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
+    OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
+    RECORD_FRAME = 24,         /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and VALUE */
     PROBLEMS_MAX = 100,    /* after so many the walk stops */
 };
 
@@ -176,10 +179,14 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
     }
     /* Only now do the values stay where they are. */
     used = 0;
+    size_t records = 0;
     for (size_t i = 0; i < *count; i++) {
         w->attributes[i].value = w->values + used;
         used += w->attributes[i].value_size;
+        records += RECORD_FRAME + (size_t)w->attributes[i].name_size + w->attributes[i].value_size;
     }
+    if (records > RECORDS_MOST - OTHER_RECORDS)
+        return report(s, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
     return 0;
 }
 

@@ -91,6 +91,7 @@ typedef enum problem_kind {
     PROBLEM_CHANGED,    /* the file is no longer what the walk saw */
     PROBLEM_LENGTH,     /* the content is longer or shorter than the size says, though nothing changed */
     PROBLEM_XATTR_NAME, /* an attribute's name contains '=' */
+    PROBLEM_XATTRS_SIZE, /* the attributes take more room than clients read */
     PROBLEM_TYPE,       /* a type that no tar can hold */
     PROBLEM_SOCKET,     /* skipped: a warning */
     PROBLEM_WHITEOUT_NAME, /* a file of the tree called .wh.…: a warning */
