@@ -292,7 +292,7 @@ class _Reader:
             raise BadValue("is empty", f"it is {key.doc}")
         if "\0" in value and key.kind in _PATHS:
             raise BadValue("a path cannot hold a NUL character")
-        return native_path(value) if key.kind in (Kind.PATH, Kind.FILE) else value
+        return native_path(value) if key.kind in _PATHS else value
 
     def pattern(self, key: Key, node: Node) -> str:
         value = self.string(key, node)

@@ -317,6 +317,18 @@ def test_closed_output() -> None:
     assert run("eval $BUILD_OCI -o oci-archive:- | wc -c", input=IMAGE.encode()).stdout.strip() > b"1"
 
 
+@pytest.mark.parametrize("key", ["layer: trée", "layers: [{add: trée}]", "layer: {image: bild/é}", "parent: {image: bild/é}"])
+def test_names_of_files_in_the_c_locale(key: str, tmp_path: Path) -> None:
+    """A configuration is UTF-8 whatever the locale makes of names of files."""
+    (tmp_path / "trée").mkdir()
+    written = run("eval $BUILD_OCI -o bild/é", input=IMAGE.encode(), cwd=tmp_path)
+    assert (written.returncode, written.stderr) == (0, b"")
+    ascii_only = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
+    done = run(f"export {ascii_only}; eval $BUILD_OCI -o neu/é", input=f"{IMAGE}  {key}\n".encode(), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "neu" / "é" / "index.json").exists()
+
+
 def test_endless_input() -> None:
     done = run("eval $BUILD_OCI < /dev/zero")
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: <stdin>: the document is larger than 4 MiB")
