@@ -195,9 +195,7 @@ class Layers:
                 for piece in decode(archive.codec, chain((start,), pieces) if start else (), self._crew.windows):
                     self._crew.check()  # a piece of the blob may be a hundred times larger as an archive
                     archive.feed(piece)
-                    self._count(archive)
-                    if archive.scan is not None and self._is_too_much():
-                        archive.refuse("the members of the layers that are read need more memory than so many may have")
+                    self._count(archive, limited=True)
                 archive.finish()
                 if chunked_annotations(layer.annotations):
                     archive.problems += self._chunked(layer, archive)
@@ -210,14 +208,20 @@ class Layers:
         finally:
             self._count(archive)
 
-    def _count(self, archive: Archive, *, gone: bool = False) -> None:
-        """Bring the sums up to date with ARCHIVE."""
+    def _count(self, archive: Archive, *, gone: bool = False, limited: bool = False) -> None:
+        """Bring the sums up to date with ARCHIVE. LIMITED: refuse it where they are too high, before another one may be."""
         scan = None if gone else archive.scan
-        now = (scan.held, len(scan)) if scan is not None else (0, 0)
         with self._lock:
-            self._held += now[0] - archive.counted[0]
-            self._members += now[1] - archive.counted[1]
-            archive.counted = now
+            self._add(archive, (scan.held, len(scan)) if scan is not None else (0, 0))
+            limit = _SCANS_SLACK + ENTRY_COST * self._members + LAYER_COST * len(self._archives)
+            if limited and scan is not None and self._held > limit:
+                archive.refuse("the members of the layers that are read need more memory than so many may have")
+                self._add(archive, (0, 0))
+
+    def _add(self, archive: Archive, now: tuple[int, int]) -> None:
+        self._held += now[0] - archive.counted[0]
+        self._members += now[1] - archive.counted[1]
+        archive.counted = now
 
     def _chunked(self, layer: ReadDescriptor, archive: Archive) -> list[str]:
         """What is wrong with a layer that claims to be zstd:chunked."""
@@ -234,10 +238,6 @@ class Layers:
             for piece in blob:
                 self._crew.check()
                 yield piece
-
-    def _is_too_much(self) -> bool:
-        with self._lock:
-            return self._held > _SCANS_SLACK + ENTRY_COST * self._members + LAYER_COST * len(self._archives)
 
     def _forget(self) -> None:
         """Let go of the oldest archives that nobody waits for, so that those to come find room."""
