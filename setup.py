@@ -13,7 +13,8 @@ from setuptools.command.build_ext import build_ext
 NATIVE = Path("build_oci") / "_native"
 KERNEL = NATIVE / "kernel"
 
-# One wheel serves CPython 3.11 and every later one. A free-threaded interpreter has no stable ABI to build for.
+# One wheel serves CPython 3.11 and every later one. A free-threaded interpreter has no stable ABI
+# to build for.
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 LIMITED_API = "0x030B0000"
 
@@ -28,12 +29,44 @@ KERNELS: dict[str, list[str]] = {
     "deflate": ["join/deflate.c", "join/noise.c"],
     "zstd": ["join/zstd_sequences.c", "join/zstd_frame.c"],
     "sha256": SHA256,
-    "lower": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", "parent/claims.c", *SHA256],
-    "compare": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "compare/compare.c", *SHA256],
-    "unpack": [*TREE, "tar/block.c", "tar/records.c", "tar/scanner.c", "parent/lower.c", "parent/unpack.c", *SHA256],
+    "lower": [
+        *TREE,
+        "tar/block.c",
+        "tar/records.c",
+        "tar/scanner.c",
+        "parent/lower.c",
+        "parent/claims.c",
+        *SHA256,
+    ],
+    "compare": [
+        *TREE,
+        "tar/block.c",
+        "tar/records.c",
+        "tar/scanner.c",
+        "compare/compare.c",
+        *SHA256,
+    ],
+    "unpack": [
+        *TREE,
+        "tar/block.c",
+        "tar/records.c",
+        "tar/scanner.c",
+        "parent/lower.c",
+        "parent/unpack.c",
+        *SHA256,
+    ],
     "diff": [*TREE, *CONTENT, "tar/records.c", "parent/lower.c", "parent/diff.c"],
     "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c"],
-    "tar": [*TREE, *CONTENT, "tar/header.c", "tar/records.c", "pack/partition.c", "pack/pack.c", "pack/recipe.c", "pack/layer_recipe.c"],
+    "tar": [
+        *TREE,
+        *CONTENT,
+        "tar/header.c",
+        "tar/records.c",
+        "pack/partition.c",
+        "pack/pack.c",
+        "pack/recipe.c",
+        "pack/layer_recipe.c",
+    ],
     "chunked": [*TREE, *CONTENT, "tar/header.c", *(f"chunked/{name}.c" for name in CHUNKED)],
 }
 # Headers are included by their base names, which are unique.
@@ -42,18 +75,34 @@ FOLDERS = [str(KERNEL), *sorted(str(path) for path in KERNEL.iterdir() if path.i
 MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
 if not FREE_THREADED:
     MACROS.append(("Py_LIMITED_API", LIMITED_API))
-    # Flags of code objects, which the stable ABI does not tell: Cython would ask the module `inspect` for them (see without_inspect).
+    # Flags of code objects, which the stable ABI does not tell: Cython would ask the module
+    # `inspect` for them (see without_inspect).
     MACROS += [(f"CO_{name}", str(flag)) for flag, name in dis.COMPILER_FLAG_NAMES.items()]
 
 # A symbol that is missing would otherwise show only when the module is imported.
-COMPILE = ["-std=c11", "-O3", "-fno-strict-aliasing", "-Wall", "-Werror=implicit-function-declaration"]
+COMPILE = [
+    "-std=c11",
+    "-O3",
+    "-fno-strict-aliasing",
+    "-Wall",
+    "-Werror=implicit-function-declaration",
+]
 LINK = []
 if os.environ.get("BUILD_OCI_SANITIZE"):
-    COMPILE += ["-UNDEBUG", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+    COMPILE += [
+        "-UNDEBUG",
+        "-g",
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+    ]
     LINK += ["-fsanitize=address,undefined"]
 else:
     COMPILE += ["-DNDEBUG"]  # the sanitizer and fuzz builds check the assertions
-    COMPILE += ["-g0"]  # Python's own flags ask for debug information: two thirds of the size of a wheel
+    COMPILE += [
+        "-g0"
+    ]  # Python's own flags ask for debug information: two thirds of the size of a wheel
 
 
 class BuildExtensions(build_ext):
@@ -63,15 +112,17 @@ class BuildExtensions(build_ext):
         headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
         if not headers.exists():
             sys.exit(
-                f"build-oci: error: {headers} is missing: the native extensions need the headers of this Python\n"
-                "hint: install them (Debian: python3-dev, Fedora: python3-devel), or install a ready-made wheel"
+                f"build-oci: error: {headers} is missing: the native extensions need the headers of"
+                " this Python\nhint: install them (Debian: python3-dev, Fedora: python3-devel), or"
+                " install a ready-made wheel"
             )
         try:
             super().build_extensions()
         except Exception as error:
             sys.exit(
-                f"build-oci: error: the native extensions could not be compiled: {error}\n"
-                "hint: a C compiler is needed (Debian: gcc libc6-dev, Fedora: gcc); or install a ready-made wheel"
+                f"build-oci: error: the native extensions could not be compiled: {error}\nhint: a C"
+                " compiler is needed (Debian: gcc libc6-dev, Fedora: gcc); or install a ready-made"
+                " wheel"
             )
 
 
@@ -91,11 +142,16 @@ def extension(name: str) -> Extension:
 
 
 def without_inspect(extensions: list[Extension]) -> list[Extension]:
-    """Keep what Cython made from importing `inspect`, which takes 5 ms, a tenth of the start of a build, for numbers that are macros."""
+    """Keep what Cython made from importing `inspect`, which takes 5 ms, a tenth of the start of a
+    build, for numbers that are macros.
+    """
     for made in extensions:
         source = Path(next(iter(made.sources)))
         text = source.read_text(encoding="utf-8")
-        source.write_text(text.replace('PyImport_ImportModule("inspect")', 'PyImport_ImportModule("sys")'), encoding="utf-8")
+        source.write_text(
+            text.replace('PyImport_ImportModule("inspect")', 'PyImport_ImportModule("sys")'),
+            encoding="utf-8",
+        )
     return extensions
 
 

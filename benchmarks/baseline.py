@@ -1,7 +1,9 @@
-"""The job in plain Python, as a careful person would write it without native code: the yardstick that is always there.
+"""The job in plain Python, as a careful person would write it without native code: the yardstick
+that is always there.
 
-Walk, hash, `tarfile` into a temporary file, hash that, compress it with `gzip`, hash the result; with a parent (of one layer), verify and
-carry that, and skip what it holds unchanged. One thread, everything read and written as often as that takes.
+Walk, hash, `tarfile` into a temporary file, hash that, compress it with `gzip`, hash the result;
+with a parent (of one layer), verify and carry that, and skip what it holds unchanged. One thread,
+everything read and written as often as that takes.
 
     python benchmarks/baseline.py ROOTFS OUTPUT [--level N] [--disabled] [--parent LAYOUT]
 """
@@ -82,14 +84,25 @@ def write_layer(root: str, tar: tarfile.TarFile, lower: dict[str, tarfile.TarInf
                     tar.addfile(info, file)
             else:
                 tar.addfile(info)
-        stack += [(os.path.join(relative, name), os.path.join(directory, name)) for name in sorted(folders, reverse=True)]
+        stack += [
+            (os.path.join(relative, name), os.path.join(directory, name))
+            for name in sorted(folders, reverse=True)
+        ]
 
 
-def read_parent(layout: Path, blobs: Path) -> tuple[list[dict[str, object]], list[str], dict[str, tarfile.TarInfo]]:
-    """The descriptor, diff_id and entries of the first image's one layer, gzip or uncompressed; verified, and carried into BLOBS."""
+def read_parent(
+    layout: Path, blobs: Path
+) -> tuple[list[dict[str, object]], list[str], dict[str, tarfile.TarInfo]]:
+    """The descriptor, diff_id and entries of the first image's one layer, gzip or uncompressed;
+    verified, and carried into BLOBS.
+    """
     index = json.loads((layout / "index.json").read_text())
-    manifest = json.loads((layout / "blobs" / index["manifests"][0]["digest"].replace(":", "/")).read_text())
-    config = json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
+    manifest = json.loads(
+        (layout / "blobs" / index["manifests"][0]["digest"].replace(":", "/")).read_text()
+    )
+    config = json.loads(
+        (layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text()
+    )
     (layer,) = manifest["layers"]
     (diff_id,) = config["rootfs"]["diff_ids"]
     blob = layout / "blobs" / layer["digest"].replace(":", "/")
@@ -113,8 +126,13 @@ def main() -> None:
     blobs = options.output / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     layers, diff_ids, lower = read_parent(options.parent, blobs) if options.parent else ([], [], {})
-    with tempfile.NamedTemporaryFile(dir=options.output) as archive, tempfile.NamedTemporaryFile(dir=blobs, delete=False) as blob:
-        with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:
+    with (
+        tempfile.NamedTemporaryFile(dir=options.output) as archive,
+        tempfile.NamedTemporaryFile(dir=blobs, delete=False) as blob,
+    ):
+        with tarfile.open(
+            fileobj=archive, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+        ) as tar:
             write_layer(options.rootfs, tar, lower)
         archive.seek(0)
         diff_id = sha256_of(archive)
@@ -122,7 +140,9 @@ def main() -> None:
         if options.disabled:
             shutil.copyfileobj(archive, blob)
         else:
-            with gzip.GzipFile(fileobj=blob, mode="wb", compresslevel=options.level, mtime=0) as packed:
+            with gzip.GzipFile(
+                fileobj=blob, mode="wb", compresslevel=options.level, mtime=0
+            ) as packed:
                 shutil.copyfileobj(archive, packed)
         blob.seek(0)
         digest = sha256_of(blob)
@@ -139,15 +159,26 @@ def main() -> None:
         "rootfs": {"type": "layers", "diff_ids": [*diff_ids, f"sha256:{diff_id}"]},
     }
     references: list[dict[str, object]] = []
-    documents: list[tuple[str, dict[str, object]]] = [("config", config), ("manifest", {"schemaVersion": 2, "layers": [*layers, layer]})]
+    documents: list[tuple[str, dict[str, object]]] = [
+        ("config", config),
+        ("manifest", {"schemaVersion": 2, "layers": [*layers, layer]}),
+    ]
     for kind, document in documents:
         if references:
             document["config"] = references[0]
         data = json.dumps(document).encode()
         name = hashlib.sha256(data).hexdigest()
         (blobs / name).write_bytes(data)
-        references.append({"mediaType": f"application/vnd.oci.image.{kind}.v1+json", "digest": f"sha256:{name}", "size": len(data)})
-    (options.output / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": references[1:]}))
+        references.append(
+            {
+                "mediaType": f"application/vnd.oci.image.{kind}.v1+json",
+                "digest": f"sha256:{name}",
+                "size": len(data),
+            }
+        )
+    (options.output / "index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": references[1:]})
+    )
     (options.output / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 

@@ -1,9 +1,11 @@
-"""zstd:chunked against plain zstd and against the writer that podman uses: processor seconds, wall time, bytes, for each tree given.
+"""zstd:chunked against plain zstd and against the writer that podman uses: processor seconds, wall
+time, bytes, for each tree given.
 
     python benchmarks/chunked.py [--go PROGRAM] [--runs N] [--scratch DIR] TREE...
 
-PROGRAM is tests/support/chunked_go, built: `CGO_ENABLED=0 go build -tags exclude_graphdriver_btrfs,containers_image_openpgp`. It gets the
-archive that build-oci made and need not read a tree or hash it as a whole, which is to its advantage.
+PROGRAM is tests/support/chunked_go, built: `CGO_ENABLED=0 go build -tags
+exclude_graphdriver_btrfs,containers_image_openpgp`. It gets the archive that build-oci made and
+need not read a tree or hash it as a whole, which is to its advantage.
 """
 
 from __future__ import annotations
@@ -31,14 +33,19 @@ class Cost(NamedTuple):
 
 def run(*command: str | Path, stdin: str = "") -> Cost:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, input=stdin, text=True, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": "0"})
+    subprocess.run(
+        command, input=stdin, text=True, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}
+    )
     wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
 
 
 def build(tree: Path, output: Path, compression: str) -> Cost:
     shutil.rmtree(output, ignore_errors=True)
-    document = {"compression": compression, "images": [{"architecture": "amd64", "os": "linux", "layer": str(tree)}]}
+    document = {
+        "compression": compression,
+        "images": [{"architecture": "amd64", "os": "linux", "layer": str(tree)}],
+    }
     return run(sys.executable, "-P", "-m", "build_oci", "-o", output, stdin=json.dumps(document))
 
 
@@ -51,7 +58,10 @@ def layer(output: Path) -> tuple[Path, dict[str, str]]:
 
 
 def median(costs: list[Cost]) -> Cost:
-    return Cost(statistics.median(cost.processor for cost in costs), statistics.median(cost.wall for cost in costs))
+    return Cost(
+        statistics.median(cost.processor for cost in costs),
+        statistics.median(cost.wall for cost in costs),
+    )
 
 
 def measure(tree: Path, scratch: Path, runs: int, go: Path | None) -> None:
@@ -71,10 +81,16 @@ def measure(tree: Path, scratch: Path, runs: int, go: Path | None) -> None:
     print(f"\n{tree}: {tar.stat().st_size / 1e6:.1f} MB")
     for name, size in sizes.items():
         cost = median(costs[name])
-        print(f"  {name:16} {cost.processor:7.2f} s of processors {cost.wall:7.2f} s  {size / 1e6:8.1f} MB  {size / sizes['zstd']:.3f}")
+        print(
+            f"  {name:16} {cost.processor:7.2f} s of processors {cost.wall:7.2f} s "
+            f" {size / 1e6:8.1f} MB  {size / sizes['zstd']:.3f}"
+        )
     for name, key in (("TOC", "manifest-position"), ("tar-split", "tarsplit-position")):
         _, packed, plain, *_ = annotations[f"io.github.containers.zstd-chunked.{key}"].split(":")
-        print(f"  {name:16} {int(packed) / 1e6:.2f} MB of the blob, {int(plain) / 1e6:.1f} MB uncompressed")
+        print(
+            f"  {name:16} {int(packed) / 1e6:.2f} MB of the blob, {int(plain) / 1e6:.1f} MB"
+            " uncompressed"
+        )
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
-"""This tool and its peers on the same root file system, interleaved in one run, their outputs held against each other.
+"""This tool and its peers on the same root file system, interleaved in one run, their outputs held
+against each other.
 
-    python benchmarks/compare.py ROOTFS [--runs 5] [--original DIR] [--rs BINARY] [--json FILE] [--chart FILE.png] [--scratch DIR]
+    python benchmarks/compare.py ROOTFS [--runs 5] [--original DIR] [--rs BINARY] [--json FILE]
+        [--chart FILE.png] [--scratch DIR]
 
-Each case is one job at one setting; its rivals run in turn, A B C A B C …, after one warm-up each, so that a drift of the machine's speed
-meets all of them alike. Printed are medians of the wall-clock time, the ratio to build-oci's, the median memory peak of the largest process
-(from 30 MiB on, what this one has) and the size of the layer. Peers that are not there are named as skipped.
+Each case is one job at one setting; its rivals run in turn, A B C A B C …, after one warm-up each,
+so that a drift of the machine's speed meets all of them alike. Printed are medians of the
+wall-clock time, the ratio to build-oci's, the median memory peak of the largest process (from 30
+MiB on, what this one has) and the size of the layer. Peers that are not there are named as skipped.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Rival:
-    """One way to do a job: a shell command over $ROOTFS that writes to $OUT, and how to find its layer there."""
+    """One way to do a job: a shell command over $ROOTFS that writes to $OUT, and how to find its
+    layer there.
+    """
 
     name: str
     command: str
@@ -54,7 +59,8 @@ class Case:
 
     name: str
     rivals: list[Rival]
-    # Makes what all rivals need, once, in a directory of its own; the variables are added to the environment of their commands.
+    # Makes what all rivals need, once, in a directory of its own; the variables are added to the
+    # environment of their commands.
     setup: Callable[[Path, Path], dict[str, str]] = lambda rootfs, scratch: {}
     same_tree: bool = True  # must the outputs hold the same?
 
@@ -62,13 +68,21 @@ class Case:
 def layout_layer(out: Path) -> Path | None:
     """The last layer of the first image in an OCI layout."""
     index = json.loads((out / "index.json").read_text())
-    manifest = json.loads((out / "blobs" / index["manifests"][-1]["digest"].replace(":", "/")).read_text())
+    manifest = json.loads(
+        (out / "blobs" / index["manifests"][-1]["digest"].replace(":", "/")).read_text()
+    )
     return out / "blobs" / str(manifest["layers"][-1]["digest"]).replace(":", "/")
 
 
-def document(compression: dict[str, Any], layer: str | None = None, parent: str | None = None) -> str:
+def document(
+    compression: dict[str, Any], layer: str | None = None, parent: str | None = None
+) -> str:
     """A configuration for every builder that reads such documents."""
-    image: dict[str, Any] = {"architecture": "amd64", "os": "linux", "layer": layer or os.environ.get("ROOTFS", "")}
+    image: dict[str, Any] = {
+        "architecture": "amd64",
+        "os": "linux",
+        "layer": layer or os.environ.get("ROOTFS", ""),
+    }
     if parent:
         image["parent"] = {"image": parent}
     return json.dumps({**compression, "images": [image]})
@@ -86,31 +100,65 @@ class Peers:
     def other(self, mode: dict[str, Any], redirect: str = "") -> list[Rival]:
         """Another build-oci, of another revision say."""
         command = f"{shlex.quote(str(self.other_python))} -P -m build_oci -o $OUT {redirect}"
-        return [Rival("the other build-oci", command, document(mode), layer=layout_layer)] if self.other_python else []
+        return (
+            [Rival("the other build-oci", command, document(mode), layer=layout_layer)]
+            if self.other_python
+            else []
+        )
 
     def original(self, mode: dict[str, Any], redirect: str = "") -> list[Rival]:
-        command = f"cd $OUT && {shlex.quote(self.original_python)} -c 'from oci_builder.cmd import main; main()' {redirect}"
-        rival = Rival("Python original", command, document(mode), "mkdir $OUT", layout_layer, {"PYTHONPATH": str(self.original_path)})
+        command = (
+            f"cd $OUT && {shlex.quote(self.original_python)} -c 'from oci_builder.cmd import main;"
+            f" main()' {redirect}"
+        )
+        rival = Rival(
+            "Python original",
+            command,
+            document(mode),
+            "mkdir $OUT",
+            layout_layer,
+            {"PYTHONPATH": str(self.original_path)},
+        )
         return [rival] if self.original_path else []
 
     def rust(self, mode: dict[str, Any]) -> list[Rival]:
-        rival = Rival("build-oci-rs", f"cd $OUT && {shlex.quote(str(self.rs_path))}", document(mode), "mkdir $OUT", layout_layer)
+        rival = Rival(
+            "build-oci-rs",
+            f"cd $OUT && {shlex.quote(str(self.rs_path))}",
+            document(mode),
+            "mkdir $OUT",
+            layout_layer,
+        )
         return [rival] if self.rs_path else []
 
     def floor(self, tool: str, arguments: str = "") -> list[Rival]:
         """`tar` alone, or with a compressor that hashes nothing."""
-        rival = Rival(f"tar | {tool} {arguments}".strip(), f"tar -C $ROOTFS -cf - . | {tool} {arguments} > $OUT")
+        rival = Rival(
+            f"tar | {tool} {arguments}".strip(),
+            f"tar -C $ROOTFS -cf - . | {tool} {arguments} > $OUT",
+        )
         return [rival] if has(tool) else []
 
     def umoci(self) -> list[Rival]:
         prepare = "umoci init --layout $OUT && umoci new --image $OUT:image"
-        rival = Rival("umoci insert (its gzip level)", "umoci insert --image $OUT:image $ROOTFS /", "", prepare, layout_layer)
+        rival = Rival(
+            "umoci insert (its gzip level)",
+            "umoci insert --image $OUT:image $ROOTFS /",
+            "",
+            prepare,
+            layout_layer,
+        )
         return [rival] if has("umoci") else []
 
     def buildah(self) -> list[Rival]:
         tool = "buildah --storage-driver vfs --root $OUT.root --runroot $OUT.run"
-        command = f"c=$({tool} from scratch) && {tool} copy -q $c $ROOTFS / && {tool} commit -q $c oci:$OUT"
-        return [Rival("buildah copy + commit", command, layer=layout_layer)] if has("buildah") else []
+        command = (
+            f"c=$({tool} from scratch) && {tool} copy -q $c $ROOTFS / && {tool} commit -q $c"
+            " oci:$OUT"
+        )
+        return (
+            [Rival("buildah copy + commit", command, layer=layout_layer)] if has("buildah") else []
+        )
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
@@ -155,19 +203,35 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         ],
     )
 
-    small = [Rival("build-oci", f"{ours} < $SMALL", layer=layout_layer), *peers.original({"gzip": "gzip"}, "< $SMALL")]
+    small = [
+        Rival("build-oci", f"{ours} < $SMALL", layer=layout_layer),
+        *peers.original({"gzip": "gzip"}, "< $SMALL"),
+    ]
     yield Case("20,000 files of 1 KiB", small, many_small_files)
     modes: dict[str, dict[str, Any]] = {"zstd 3": {}, "gzip 5": {"compression": "gzip"}}
     for name, mode in modes.items():
         yield Case(
             f"workers, {name}",
-            [Rival(f"build-oci -j {count}", f"{ours} -j {count}", document(mode), layer=layout_layer) for count in (2, 1)],
+            [
+                Rival(
+                    f"build-oci -j {count}",
+                    f"{ours} -j {count}",
+                    document(mode),
+                    layer=layout_layer,
+                )
+                for count in (2, 1)
+            ],
         )
     python = shlex.quote(sys.executable)
     yield Case(
         "start-up",
         [
-            Rival("build-oci, no layer", ours, json.dumps({"images": [{"architecture": "amd64", "os": "linux"}]}), layer=lambda out: None),
+            Rival(
+                "build-oci, no layer",
+                ours,
+                json.dumps({"images": [{"architecture": "amd64", "os": "linux"}]}),
+                layer=lambda out: None,
+            ),
             Rival("python -c pass", f"{python} -c pass", layer=lambda out: None),
         ],
         same_tree=False,
@@ -195,7 +259,8 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             *peers.original({}, "< $UPON_GZIP"),
             Rival(
                 "plain Python, gzip 5",
-                f"{python} {shlex.quote(str(HERE / 'baseline.py'))} $CHANGED $OUT --parent $PARENT_GZIP",
+                f"{python} {shlex.quote(str(HERE / 'baseline.py'))} $CHANGED $OUT --parent"
+                " $PARENT_GZIP",
                 layer=layout_layer,
             ),
         ],
@@ -217,7 +282,8 @@ def many_small_files(rootfs: Path, scratch: Path) -> dict[str, str]:
 
 
 def parent_and_change(rootfs: Path, scratch: Path) -> dict[str, str]:
-    """The tree as two parents, and a copy of it in which every hundredth file has another byte at its end.
+    """The tree as two parents, and a copy of it in which every hundredth file has another byte at
+    its end.
 
     Both without devices: the Python original gives up on one that the parent has.
     """
@@ -264,10 +330,15 @@ def unpacked(layer: Path) -> Iterator[Any]:
 
 
 def tree_in(layer: Path) -> str:
-    """A digest of what a layer holds: names, types, modes, owners, links and content, whatever the order and the times."""
+    """A digest of what a layer holds: names, types, modes, owners, links and content, whatever the
+    order and the times.
+    """
     found: dict[str, tuple[Any, ...]] = {}
     linked: dict[str, list[str]] = {}
-    with unpacked(layer) as stream, tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as tar:
+    with (
+        unpacked(layer) as stream,
+        tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as tar,
+    ):
         for info in tar:
             name = os.path.normpath("/" + info.name)
             if info.islnk():
@@ -278,14 +349,23 @@ def tree_in(layer: Path) -> str:
                 while piece := file.read(1 << 20):
                     content.update(piece)
             kind = "file" if info.isreg() else str(info.type)
-            found[name] = (kind, info.mode & 0o7777, info.uid, info.gid, info.linkname, content.hexdigest())
+            found[name] = (
+                kind,
+                info.mode & 0o7777,
+                info.uid,
+                info.gid,
+                info.linkname,
+                content.hexdigest(),
+            )
     # Which name of a file comes first is the archiver's choice.
     for first, others in linked.items():
         names = sorted([first, *others])
         for name in names:
             found[name] = (*found[first][:6], names)
     found.pop("/", None)
-    return hashlib.sha256(repr(sorted(found.items())).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(
+        repr(sorted(found.items())).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def run(rival: Rival, variables: dict[str, str], scratch: Path) -> tuple[float, int, Path]:
@@ -294,12 +374,23 @@ def run(rival: Rival, variables: dict[str, str], scratch: Path) -> tuple[float, 
     for left in scratch.glob("out*"):
         shutil.rmtree(left, ignore_errors=True)
         left.unlink(missing_ok=True)
-    environment = {**os.environ, "OUT": str(out), "BUILDAH_ISOLATION": "chroot", **rival.environment, **variables}
+    environment = {
+        **os.environ,
+        "OUT": str(out),
+        "BUILDAH_ISOLATION": "chroot",
+        **rival.environment,
+        **variables,
+    }
     if rival.prepare:
-        subprocess.run(["bash", "-ec", rival.prepare], env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["bash", "-ec", rival.prepare], env=environment, check=True, stdout=subprocess.DEVNULL
+        )
     started = time.perf_counter()
     child = subprocess.Popen(
-        ["bash", "-ec", "set -o pipefail; " + rival.command], env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ["bash", "-ec", "set -o pipefail; " + rival.command],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
     assert child.stdin is not None
     child.stdin.write(rival.stdin.encode())
@@ -326,7 +417,8 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
             if number == 0:  # the warm-up is where outputs are looked at
                 if layer := rival.layer(out):
                     sizes[rival.name] = layer.stat().st_size
-                    # Elsewhere: what this process once held would count as the peak of every process that it starts.
+                    # Elsewhere: what this process once held would count as the peak of every
+                    # process that it starts.
                     with ProcessPoolExecutor(1, get_context("spawn")) as elsewhere:
                         trees[rival.name] = elsewhere.submit(tree_in, layer).result()
                 continue
@@ -343,10 +435,16 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
             "fastest": min(times[rival.name]),
             "slowest": max(times[rival.name]),
             # Pair by pair: the two runs stood next to each other.
-            "ratio": statistics.median(b / a for a, b in zip(times[case.rivals[0].name], times[rival.name], strict=True)),
+            "ratio": statistics.median(
+                b / a for a, b in zip(times[case.rivals[0].name], times[rival.name], strict=True)
+            ),
             "peak_mib": statistics.median(peaks[rival.name]) / 1024,
             "size": sizes.get(rival.name),
-            "same_tree": None if reference is None or rival.name not in trees else trees[rival.name] == reference,
+            "same_tree": (
+                None
+                if reference is None or rival.name not in trees
+                else trees[rival.name] == reference
+            ),
             "ours": ours,
         }
         for rival in case.rivals
@@ -355,12 +453,18 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         who = row["rival"].replace("|", "\\|")
         size = f"{row['size'] / 1e6:.1f}" if row["size"] else "-"
         same = {True: "yes", False: "no", None: "-"}[row["same_tree"]]
-        lines.append(f"| {row['case']} | {who} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['peak_mib']:.0f} | {size} | {same} |")
+        lines.append(
+            f"| {row['case']} | {who} | {row['seconds']:.2f} | {row['ratio']:.2f} |"
+            f" {row['peak_mib']:.0f} | {size} | {same} |"
+        )
     return "\n".join(lines)
 
 
@@ -389,13 +493,21 @@ def main() -> None:
     parser.add_argument("rootfs", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", default="", help="only the cases whose name starts so")
-    parser.add_argument("--original", type=Path, help="a checkout of the Freedesktop SDK's Python builder")
-    parser.add_argument("--original-python", default=sys.executable, help="an interpreter for it: Python >= 3.12 with PyYAML")
+    parser.add_argument(
+        "--original", type=Path, help="a checkout of the Freedesktop SDK's Python builder"
+    )
+    parser.add_argument(
+        "--original-python",
+        default=sys.executable,
+        help="an interpreter for it: Python >= 3.12 with PyYAML",
+    )
     parser.add_argument("--rs", type=Path, help="the binary of build-oci-rs")
     parser.add_argument("--other", help="an interpreter that has another build-oci installed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
-    parser.add_argument("--scratch", type=Path, help="where outputs go; the same file system for all")
+    parser.add_argument(
+        "--scratch", type=Path, help="where outputs go; the same file system for all"
+    )
     options = parser.parse_args()
     options.rootfs = options.rootfs.resolve()
     os.environ["ROOTFS"] = str(options.rootfs)

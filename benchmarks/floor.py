@@ -1,4 +1,5 @@
-"""What a build on a parent cannot do without: hash every file of the tree on all cores, and decompress the parent's layer.
+"""What a build on a parent cannot do without: hash every file of the tree on all cores, and
+decompress the parent's layer.
 
 python benchmarks/floor.py ROOTFS LAYER
 """

@@ -1,7 +1,9 @@
-"""Building again with `previous`: a first build, the same tree again, and after an update. `python benchmarks/previous.py TREE [UPDATED]`.
+"""Building again with `previous`: a first build, the same tree again, and after an update. `python
+benchmarks/previous.py TREE [UPDATED]`.
 
-Without UPDATED, some files of a copy of TREE are changed instead: a file in every fortieth of its directories. Each build is a process;
-the best of ROUNDS counts. Prints seconds, and how much of the first build's that is.
+Without UPDATED, some files of a copy of TREE are changed instead: a file in every fortieth of its
+directories. Each build is a process; the best of ROUNDS counts. Prints seconds, and how much of the
+first build's that is.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def config(tree: Path, previous: dict[str, Any] | None, *, trust_digests: bool) 
 
 
 class Cost(NamedTuple):
-    """Seconds: by the clock, and of all CPUs, which tell more where others use the machine as well."""
+    """Seconds: by the clock, and of all CPUs, which tell more where others use the machine as
+    well.
+    """
 
     wall: float
     cpu: float
@@ -49,7 +53,12 @@ def measure(document: str, output: Path) -> Cost:
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "build_oci", "--no-sync", "-o", os.fspath(output)]
         subprocess.run(
-            command, input=document, text=True, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH}, stderr=subprocess.DEVNULL
+            command,
+            input=document,
+            text=True,
+            check=True,
+            env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
+            stderr=subprocess.DEVNULL,
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -64,13 +73,21 @@ def with_digests(tree: Path) -> None:
             path = os.path.join(directory, name)
             if os.path.isfile(path) and not os.path.islink(path):
                 with open(path, "rb") as file:
-                    os.setxattr(path, "user.checksum.sha256", hashlib.file_digest(file, "sha256").hexdigest().encode())
+                    os.setxattr(
+                        path,
+                        "user.checksum.sha256",
+                        hashlib.file_digest(file, "sha256").hexdigest().encode(),
+                    )
 
 
 def update(tree: Path) -> None:
     """Change a file in every fortieth directory of TREE."""
     for number, (directory, _, names) in enumerate(sorted(os.walk(tree))):
-        files = [path for path in (os.path.join(directory, name) for name in names) if os.path.isfile(path) and not os.path.islink(path)]
+        files = [
+            path
+            for path in (os.path.join(directory, name) for name in names)
+            if os.path.isfile(path) and not os.path.islink(path)
+        ]
         if number % 40 == 0 and files:
             with open(min(files), "ab") as file:
                 file.write(b"updated")
@@ -79,7 +96,10 @@ def update(tree: Path) -> None:
 def main() -> None:
     tree = Path(sys.argv[1])
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
-        first, updated = Path(scratch, "first"), Path(sys.argv[2]) if len(sys.argv) > 2 else Path(scratch, "updated")
+        first, updated = (
+            Path(scratch, "first"),
+            Path(sys.argv[2]) if len(sys.argv) > 2 else Path(scratch, "updated"),
+        )
         if len(sys.argv) < 3:
             subprocess.run(["cp", "-a", tree, updated], check=True)
             update(updated)
@@ -93,14 +113,19 @@ def main() -> None:
             "first build": measure(config(tree, None, trust_digests=False), first),
             "again, verified": measure(config(tree, verified, trust_digests=False), again),
             "again, trusted": measure(config(tree, trusted, trust_digests=False), again),
-            "again, trusted, digests known": measure(config(known, trusted, trust_digests=True), again),
+            "again, trusted, digests known": measure(
+                config(known, trusted, trust_digests=True), again
+            ),
             "updated, without previous": measure(config(updated, None, trust_digests=False), again),
             "updated, verified": measure(config(updated, verified, trust_digests=False), again),
             "updated, trusted": measure(config(updated, trusted, trust_digests=False), again),
         }
         base = results["first build"]
         for name, cost in results.items():
-            print(f"{name:32} {cost.wall:7.2f} s {cost.wall / base.wall:5.2f}   CPU {cost.cpu:7.2f} s {cost.cpu / base.cpu:5.2f}")
+            print(
+                f"{name:32} {cost.wall:7.2f} s {cost.wall / base.wall:5.2f}   CPU {cost.cpu:7.2f} s"
+                f" {cost.cpu / base.cpu:5.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Root file systems made from a seed, one for each thing that can be slow; a pytest plugin with them as fixtures."""
+"""Root file systems made from a seed, one for each thing that can be slow; a pytest plugin with
+them as fixtures.
+"""
 
 from __future__ import annotations
 

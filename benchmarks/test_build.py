@@ -20,16 +20,32 @@ CODECS = [("zstd", 3), ("gzip", 1), ("gzip", 5), ("disabled", None)]
 
 
 def configured(
-    layer: Path | None, codec: str = "zstd", level: int | None = None, parent: Path | None = None, split: dict[str, object] | None = None
+    layer: Path | None,
+    codec: str = "zstd",
+    level: int | None = None,
+    parent: Path | None = None,
+    split: dict[str, object] | None = None,
 ) -> bytes:
-    parts = {"layer": layer and str(layer), "parent": parent and {"image": str(parent)}, "split": split}
+    parts = {
+        "layer": layer and str(layer),
+        "parent": parent and {"image": str(parent)},
+        "split": split,
+    }
     image = {"architecture": "amd64", "os": "linux", **parts}
-    document = {"compression": codec, "compression-level": level, "images": [{k: v for k, v in image.items() if v}]}
+    document = {
+        "compression": codec,
+        "compression-level": level,
+        "images": [{k: v for k, v in image.items() if v}],
+    }
     return json.dumps({key: value for key, value in document.items() if value is not None}).encode()
 
 
-@pytest.mark.parametrize(("codec", "level"), CODECS, ids=[f"{codec}-{level}" for codec, level in CODECS])
-def test_build(benchmark: BenchmarkFixture, tree: Path, codec: str, level: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("codec", "level"), CODECS, ids=[f"{codec}-{level}" for codec, level in CODECS]
+)
+def test_build(
+    benchmark: BenchmarkFixture, tree: Path, codec: str, level: int | None, tmp_path: Path
+) -> None:
     number = count()
     config = load_config(configured(tree, codec, level))
 
@@ -43,15 +59,34 @@ def test_build(benchmark: BenchmarkFixture, tree: Path, codec: str, level: int |
 
 @pytest.mark.parametrize("layers", [1, 120])
 @pytest.mark.parametrize(("codec", "level"), [("zstd", 3), ("gzip", 5)])
-def test_split(benchmark: BenchmarkFixture, tree: Path, codec: str, level: int | None, layers: int, tmp_path: Path) -> None:
-    """The files dealt out to 240 components, which share so many layers: 120 should take no longer than 1."""
+def test_split(
+    benchmark: BenchmarkFixture,
+    tree: Path,
+    codec: str,
+    level: int | None,
+    layers: int,
+    tmp_path: Path,
+) -> None:
+    """The files dealt out to 240 components, which share so many layers: 120 should take no longer
+    than 1.
+    """
     number = count()
-    files = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    files = sorted(
+        str(path.relative_to(tree))
+        for path in tree.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
     owners = tmp_path / "owners"
     owners.write_text("".join(f"{file}\tcomponent-{at % 240}\n" for at, file in enumerate(files)))
-    split: dict[str, object] = {"max-layers": layers, "unclaimed": "ignore", "components": [{"file": str(owners)}]}
+    split: dict[str, object] = {
+        "max-layers": layers,
+        "unclaimed": "ignore",
+        "components": [{"file": str(owners)}],
+    }
     config = load_config(configured(tree, codec, level, split=split))
-    result = benchmark(lambda: build(config, output=tmp_path / str(next(number)), workers=2, epoch=1))
+    result = benchmark(
+        lambda: build(config, output=tmp_path / str(next(number)), workers=2, epoch=1)
+    )
     assert len(result.images[0].layers) <= layers
 
 
@@ -64,7 +99,9 @@ def test_upon_parent(benchmark: BenchmarkFixture, made: dict[str, Path], tmp_pat
     assert result.images[0].files == 40
 
 
-@pytest.mark.parametrize("what", ["build-oci without a layer", "build-oci --version", "python -c pass"])
+@pytest.mark.parametrize(
+    "what", ["build-oci without a layer", "build-oci --version", "python -c pass"]
+)
 def test_start_up(benchmark: BenchmarkFixture, what: str, tmp_path: Path) -> None:
     arguments = {
         "build-oci without a layer": ["-P", "-m", "build_oci", "-o", str(tmp_path / "image")],
@@ -72,4 +109,8 @@ def test_start_up(benchmark: BenchmarkFixture, what: str, tmp_path: Path) -> Non
         "python -c pass": ["-c", "pass"],
     }
     command = [sys.executable, *arguments[what]]
-    benchmark(lambda: subprocess.run(command, input=configured(None), check=True, stdout=subprocess.DEVNULL))
+    benchmark(
+        lambda: subprocess.run(
+            command, input=configured(None), check=True, stdout=subprocess.DEVNULL
+        )
+    )

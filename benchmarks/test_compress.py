@@ -17,21 +17,29 @@ PIECE = 1 << 20
 
 @pytest.fixture(scope="module")
 def plain() -> bytes:
-    """8 MiB that compress to something like half, as a root file system does: words, records of a binary kind, noise."""
+    """8 MiB that compress to something like half, as a root file system does: words, records of a
+    binary kind, noise.
+    """
     rng = random.Random(1)
     words = [rng.randbytes(rng.randrange(3, 12)).hex().encode() for _ in range(5000)]
     weights = [1 / rank for rank in range(1, 5001)]
     parts: list[bytes] = []
     for _ in range(64):
         parts.append(b" ".join(rng.choices(words, weights, k=3000)))
-        parts.append(b"".join(number.to_bytes(4, "little") for number in rng.choices(range(1 << 16), k=12000)))
+        parts.append(
+            b"".join(
+                number.to_bytes(4, "little") for number in rng.choices(range(1 << 16), k=12000)
+            )
+        )
         parts.append(rng.randbytes(16000))
     return b"".join(parts)[: 8 << 20]
 
 
 def compressed(codec: str, level: int | None, plain: bytes, pool: Pool) -> bytes:
     out: list[bytes] = []
-    stream = encoder(codec, level, lambda piece: out.append(bytes(piece)), pool=pool, workers=WORKERS, epoch=0)
+    stream = encoder(
+        codec, level, lambda piece: out.append(bytes(piece)), pool=pool, workers=WORKERS, epoch=0
+    )
     for at in range(0, len(plain), PIECE):
         stream.write(memoryview(plain)[at : at + PIECE])
     stream.finish()
@@ -45,7 +53,11 @@ def note_speed(benchmark: BenchmarkFixture, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("codec", "level"),
-    [("disabled", None), *(("gzip", level) for level in (1, 3, 5, 6, 9)), *(("zstd", level) for level in (1, 3, 6, 9, 12))],
+    [
+        ("disabled", None),
+        *(("gzip", level) for level in (1, 3, 5, 6, 9)),
+        *(("zstd", level) for level in (1, 3, 6, 9, 12)),
+    ],
 )
 def test_encoder(benchmark: BenchmarkFixture, plain: bytes, codec: str, level: int | None) -> None:
     with Pool(WORKERS) as pool:

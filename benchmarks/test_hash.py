@@ -1,6 +1,8 @@
-"""SHA-256 of batches of 4 MiB cut into equal files: each kernel, and hashlib one file after the other.
+"""SHA-256 of batches of 4 MiB cut into equal files: each kernel, and hashlib one file after the
+other.
 
-Run with `pytest benchmarks/test_hash.py --benchmark-enable --benchmark-columns=min,ops`: 4 MiB times OPS is the speed.
+Run with `pytest benchmarks/test_hash.py --benchmark-enable --benchmark-columns=min,ops`: 4 MiB
+times OPS is the speed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Replays updates of an image and tells how many bytes a client moves, by the way that its components are cut into layers.
+"""Replays updates of an image and tells how many bytes a client moves, by the way that its
+components are cut into layers.
 
     python benchmarks/update_simulation.py [--series N] [--seed N] [--prior BUILDS] [--worth RATIO]
 
-Two scenarios, made from a seed: `hidden rates`, 24 builds of 300 components in 40 layers, of which the last eight updates count;
-and `Debian`, one update of 730 packages (about 3 GB) in 120 layers in which 49 change. What is seen by nobody is how often each
-component changes: all intervals are said to be a week. Prints bytes moved, as a multiple of the changed components' own.
+Two scenarios, made from a seed: `hidden rates`, 24 builds of 300 components in 40 layers, of which
+the last eight updates count; and `Debian`, one update of 730 packages (about 3 GB) in 120 layers in
+which 49 change. What is seen by nobody is how often each component changes: all intervals are said
+to be a week. Prints bytes moved, as a multiple of the changed components' own.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ Layers = Sequence[Sequence[str]]
 
 
 class Series(NamedTuple):
-    """rates: how often an update changes each component; sizes: at first and after each update; updates: what each changes; counted:
-    how many of the last count; layers: at most."""
+    """rates: how often an update changes each component; sizes: at first and after each update;
+    updates: what each changes; counted: how many of the last count; layers: at most."""
 
     rates: dict[str, float]
     sizes: list[dict[str, int]]
@@ -47,10 +49,16 @@ def main() -> None:
     planning.WORTH_A_NEW_PLAN = options.worth
     for title, make in (("hidden rates", hidden_rates), ("Debian", debian)):
         series = [make(options.seed + number) for number in range(options.series)]
-        print(f"\n{title}: {options.series} series\n\n| layers | bytes moved | worst series |\n|---|--:|--:|")
+        print(
+            f"\n{title}: {options.series} series\n\n| layers | bytes moved | worst series"
+            " |\n|---|--:|--:|"
+        )
         for name, method in METHODS.items():
             many = [(method(one), bound(one)) for one in series]
-            print(f"| {name} | {sum(m for m, _ in many) / sum(b for _, b in many):.2f} | {max(m / b for m, b in many):.2f} |")
+            print(
+                f"| {name} | {sum(m for m, _ in many) / sum(b for _, b in many):.2f} |"
+                f" {max(m / b for m, b in many):.2f} |"
+            )
     _speed()
 
 
@@ -74,13 +82,17 @@ def debian(seed: int) -> Series:
     """16 updates to learn from, then one in which 49 packages change."""
     draw = random.Random(seed)
     parts = [draw.lognormvariate(13, 2) for _ in range(730)]
-    sizes = {f"package-{number:03}": int(part * 3e9 / sum(parts)) for number, part in enumerate(parts)}
+    sizes = {
+        f"package-{number:03}": int(part * 3e9 / sum(parts)) for number, part in enumerate(parts)
+    }
     chances = {name: min(max(draw.betavariate(0.3, 4), 0.002), 0.95) for name in sizes}
     last: set[str] = set()
     while len(last) < 49:
         last |= _update(draw, chances)
     last = set(draw.sample(sorted(last), 49))
-    return _series(draw, sizes, chances, [*(_update(draw, chances) for _ in range(16)), last], 1, 120)
+    return _series(
+        draw, sizes, chances, [*(_update(draw, chances) for _ in range(16)), last], 1, 120
+    )
 
 
 def _update(draw: random.Random, chances: dict[str, float]) -> set[str]:
@@ -88,23 +100,42 @@ def _update(draw: random.Random, chances: dict[str, float]) -> set[str]:
 
 
 def _series(
-    draw: random.Random, sizes: dict[str, int], chances: dict[str, float], updates: list[set[str]], counted: int, layers: int
+    draw: random.Random,
+    sizes: dict[str, int],
+    chances: dict[str, float],
+    updates: list[set[str]],
+    counted: int,
+    layers: int,
 ) -> Series:
     """A component that changes grows or shrinks by some tenth."""
     after = [sizes]
     for update in updates:
-        after.append({name: int(size * draw.lognormvariate(0, 0.1)) if name in update else size for name, size in after[-1].items()})
+        after.append(
+            {
+                name: int(size * draw.lognormvariate(0, 0.1)) if name in update else size
+                for name, size in after[-1].items()
+            }
+        )
     return Series(chances, after, updates, counted, layers)
 
 
 def replay(series: Series, layers_after: Callable[[int], Layers]) -> int:
-    """The bytes that the updates that count move, with the layers that LAYERS_AFTER says for each number of updates, in order."""
+    """The bytes that the updates that count move, with the layers that LAYERS_AFTER says for each
+    number of updates, in order.
+    """
     moved = []
     before: set[frozenset[str]] = set()
     for number, sizes in enumerate(series.sizes):
         update = series.updates[number - 1] if number else set()
         layers = {frozenset(layer) for layer in layers_after(number)}
-        moved.append(sum(sizes[name] for layer in layers if layer not in before or not layer.isdisjoint(update) for name in layer))
+        moved.append(
+            sum(
+                sizes[name]
+                for layer in layers
+                if layer not in before or not layer.isdisjoint(update)
+                for name in layer
+            )
+        )
         before = layers
     return sum(moved[-series.counted :])
 
@@ -119,17 +150,22 @@ def one_layer(series: Series) -> int:
 
 
 def by_size_and_hash(series: Series) -> int:
-    """chunkah's rule: components of unusual size alone, up to half of the layers; the others in three tiers by interval, in bins
-    by a hash of the name. With all intervals alike one tier holds them all."""
+    """chunkah's rule: components of unusual size alone, up to half of the layers; the others in
+    three tiers by interval, in bins by a hash of the name. With all intervals alike one tier holds
+    them all."""
 
     def layers(number: int) -> Layers:
         sizes = series.sizes[number]
         mean = fmean(sizes.values())
         unusual = mean + 2 * fmean((size - mean) ** 2 for size in sizes.values()) ** 0.5
-        alone = sorted((name for name in sizes if sizes[name] > unusual), key=lambda name: -sizes[name])[: series.layers // 2]
+        alone = sorted(
+            (name for name in sizes if sizes[name] > unusual), key=lambda name: -sizes[name]
+        )[: series.layers // 2]
         bins: list[list[str]] = [[] for _ in range(series.layers - len(alone))]
         for name in sizes.keys() - set(alone):
-            bins[int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(bins)].append(name)
+            bins[int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(bins)].append(
+                name
+            )
         return [*bins, *([name] for name in alone)]
 
     return replay(series, layers)
@@ -147,14 +183,20 @@ def fresh_with_counts(series: Series) -> int:
 
 def kept(series: Series) -> int:
     """The layers are kept; the counts are not, nor what changed."""
-    return _replay_plans(series, lambda plan: Plan(plan.layers, {name: History() for name in plan.history}), learning=False)
+    return _replay_plans(
+        series,
+        lambda plan: Plan(plan.layers, {name: History() for name in plan.history}),
+        learning=False,
+    )
 
 
 def kept_and_learning(series: Series) -> int:
     return _replay_plans(series, lambda plan: plan)
 
 
-def _replay_plans(series: Series, remembered: Callable[[Plan], Plan | None], learning: bool = True) -> int:
+def _replay_plans(
+    series: Series, remembered: Callable[[Plan], Plan | None], learning: bool = True
+) -> int:
     known: Plan | None = None
 
     def layers(number: int) -> Layers:
@@ -170,7 +212,11 @@ def _replay_plans(series: Series, remembered: Callable[[Plan], Plan | None], lea
 def with_true_rates(series: Series) -> int:
     """Layers that never change, made for the rates that nobody knows."""
     names = list(series.rates)
-    cut = partition([series.sizes[0][name] for name in names], [series.rates[name] for name in names], series.layers)
+    cut = partition(
+        [series.sizes[0][name] for name in names],
+        [series.rates[name] for name in names],
+        series.layers,
+    )
     layers = [[names[number] for number in layer] for layer in cut]
     return replay(series, lambda number: layers)
 
@@ -189,12 +235,18 @@ METHODS: dict[str, Callable[[Series], int]] = {
 
 def _speed() -> None:
     draw = random.Random(1)
-    many = [Component(f"{number:04}", int(draw.lognormvariate(13, 2)), draw.choice([1, 7, 30, 91, 365])) for number in range(2000)]
+    many = [
+        Component(f"{number:04}", int(draw.lognormvariate(13, 2)), draw.choice([1, 7, 30, 91, 365]))
+        for number in range(2000)
+    ]
     start = time.process_time()
     plan = make_plan(many, 500).plan
     middle = time.process_time()
     make_plan(many, 500, plan, changed={"0001", "0101"})
-    print(f"\n2,000 components into 500 layers: fresh {middle - start:.2f} s, kept {time.process_time() - middle:.2f} s of CPU time")
+    print(
+        f"\n2,000 components into 500 layers: fresh {middle - start:.2f} s, kept"
+        f" {time.process_time() - middle:.2f} s of CPU time"
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,15 @@ from build_oci.version import __version__
 
 if TYPE_CHECKING:
     from build_oci.config.load import BuildConfig, load_config
-    from build_oci.errors import BuildOciError, Cancelled, ConfigError, OutputError, ParentError, TreeError, UsageError
+    from build_oci.errors import (
+        BuildOciError,
+        Cancelled,
+        ConfigError,
+        OutputError,
+        ParentError,
+        TreeError,
+        UsageError,
+    )
     from build_oci.image import BuiltImage
     from build_oci.pipeline import BuildResult, build
     from build_oci.progress import Progress
@@ -39,7 +47,15 @@ __all__ = [
     "load_config",
 ]
 
-_ERRORS = ("BuildOciError", "Cancelled", "ConfigError", "OutputError", "ParentError", "TreeError", "UsageError")
+_ERRORS = (
+    "BuildOciError",
+    "Cancelled",
+    "ConfigError",
+    "OutputError",
+    "ParentError",
+    "TreeError",
+    "UsageError",
+)
 _HOMES = {
     "BuildConfig": "config.load",
     "BuildResult": "pipeline",

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def check_parents(config: BuildConfig) -> None:
-    """Look whether every parent that CONFIG names could be one, without reading its layers. Raises ParentError."""
+    """Look whether every parent that CONFIG names could be one, without reading its layers. Raises
+    ParentError.
+    """
     from build_oci.parent.manifest import check_parent
 
     for image in config.images:

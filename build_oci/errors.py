@@ -1,6 +1,7 @@
 """The errors a user can meet: what, where, the way out, and the exit status that goes with it.
 
-Every error prints as one line `build-oci: error: WHERE: WHAT` and, where there is a way out, a line `hint: …`.
+Every error prints as one line `build-oci: error: WHERE: WHAT` and, where there is a way out, a line
+`hint: …`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ import os
 
 
 def printable(text: str | bytes) -> str:
-    """TEXT on one line of plain UTF-8: control characters and bytes that are no UTF-8 are escaped as in `\\x1b`."""
+    """TEXT on one line of plain UTF-8: control characters and bytes that are no UTF-8 are escaped
+    as in `\\x1b`.
+    """
     if isinstance(text, bytes):
         text = os.fsdecode(text)
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+    return "".join(
+        character if character.isprintable() else _escaped(character) for character in text
+    )
 
 
 def _escaped(character: str) -> str:
-    raw = character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass")
+    raw = character.encode(
+        "utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    )
     return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
@@ -54,7 +61,9 @@ class UsageError(BuildOciError):
 
 
 class ConfigError(BuildOciError):
-    """The configuration is wrong: every problem that was found, and the warnings, in the order of the document."""
+    """The configuration is wrong: every problem that was found, and the warnings, in the order of
+    the document.
+    """
 
     exit_status = 2
 
@@ -68,7 +77,9 @@ class ConfigError(BuildOciError):
 
 
 class TreeError(BuildOciError):
-    """The root file system could not be read, or changed while it was being packed; `where` is the path."""
+    """The root file system could not be read, or changed while it was being packed; `where` is the
+    path.
+    """
 
 
 class ParentError(BuildOciError):
@@ -76,7 +87,9 @@ class ParentError(BuildOciError):
 
 
 class PlanError(BuildOciError):
-    """A plan of layers, in a file or in an image's annotations, is broken, hostile or too large; `where` is the file or blob."""
+    """A plan of layers, in a file or in an image's annotations, is broken, hostile or too large;
+    `where` is the file or blob.
+    """
 
 
 class OutputError(BuildOciError):

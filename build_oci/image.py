@@ -1,4 +1,6 @@
-"""One image: a list of layers, those of its parent and those packed from a tree, with config, manifest and a descriptor for the index."""
+"""One image: a list of layers, those of its parent and those packed from a tree, with config,
+manifest and a descriptor for the index.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,9 @@ _LONGEST_COMMENT = 250  # characters of the names of components in the history
 class BuiltLayer(NamedTuple):
     """A layer that this build made, or took from the previous image.
 
-    size, uncompressed_size: bytes as stored and as an archive. components: none where nothing is split. reused: is it the previous image's?
-    difference: where not, in what it differs from the layer there that it is most like; None also where there is none.
+    size, uncompressed_size: bytes as stored and as an archive. components: none where nothing is
+    split. reused: is it the previous image's? difference: where not, in what it differs from the
+    layer there that it is most like; None also where there is none.
     """
 
     digest: str
@@ -51,7 +54,9 @@ class BuiltLayer(NamedTuple):
 
 
 class OtherCodec(NamedTuple):
-    """The same image in another codec. descriptor: of its manifest; layers: digests and sizes, in bytes, of those that this build made."""
+    """The same image in another codec. descriptor: of its manifest; layers: digests and sizes, in
+    bytes, of those that this build made.
+    """
 
     compression: Compression
     descriptor: oci.Descriptor
@@ -65,13 +70,14 @@ class OtherCodec(NamedTuple):
 class BuiltImage(NamedTuple):
     """What came of one image.
 
-    descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the layers that this build made, as stored
-    and as archives. files: regular files written. unchanged, whiteouts: entries left to the parent, and names of it hidden.
-    digests_believed: files of the tree that were not hashed, because their attribute was believed.
-    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those that there were; `parent` runs
-    beside the first two.
-    layers: those that this build made, the lowest first. plan, unclaimed_size, unclaimed_files: of `split`, and what no source claims.
-    others: the image in the codecs after the first, which all the rest is about.
+    descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the
+    layers that this build made, as stored and as archives. files: regular files written. unchanged,
+    whiteouts: entries left to the parent, and names of it hidden. digests_believed: files of the
+    tree that were not hashed, because their attribute was believed. stages: seconds by stage:
+    `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those that there were; `parent`
+    runs beside the first two. layers: those that this build made, the lowest first. plan,
+    unclaimed_size, unclaimed_files: of `split`, and what no source claims. others: the image in the
+    codecs after the first, which all the rest is about.
     """
 
     descriptor: oci.Descriptor
@@ -95,7 +101,9 @@ class BuiltImage(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all images of one build share. `created` is the time of the build in seconds, `epoch` SOURCE_DATE_EPOCH if it is set."""
+    """What all images of one build share. `created` is the time of the build in seconds, `epoch`
+    SOURCE_DATE_EPOCH if it is set.
+    """
 
     config: BuildConfig
     layout: Layout
@@ -109,12 +117,16 @@ class Context(NamedTuple):
 
 
 def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltImage:
-    """Write the blobs of the image that has this NUMBER in the configuration. Raises ParentError, TreeError, OutputError, Cancelled."""
+    """Write the blobs of the image that has this NUMBER in the configuration. Raises ParentError,
+    TreeError, OutputError, Cancelled.
+    """
     return _ImageBuild(context, image, number).run()
 
 
 class _Packed(NamedTuple):
-    """A layer that this build made, or took from the previous image (`reused`), and what it was made of. recipe: where it is known."""
+    """A layer that this build made, or took from the previous image (`reused`), and what it was
+    made of. recipe: where it is known.
+    """
 
     layer: Layer
     planned: PlannedLayer
@@ -140,7 +152,9 @@ class _ImageBuild:
 
     def run(self) -> BuiltImage:
         started = time.monotonic()
-        content = self._stack(self._image.stack) if self._image.stack is not None else self._content()
+        content = (
+            self._stack(self._image.stack) if self._image.stack is not None else self._content()
+        )
         packed = [piece for piece in content if isinstance(piece, _Packed)]
         annotations = self._remember(packed)
         descriptors = self._write_documents(content, annotations)
@@ -176,7 +190,9 @@ class _ImageBuild:
         return [parent, *packed]
 
     def _stack(self, items: Sequence[StackItem]) -> list[ParentImage | _Packed]:
-        """All images that it is made of are read at once, and beside that all directories; then it is put together from below."""
+        """All images that it is made of are read at once, and beside that all directories; then it
+        is put together from below.
+        """
         from build_oci.stack import Addition, Below, OwnArchive, nothing_to_add, warn_of_claims
 
         workers = self._context.workers
@@ -196,7 +212,11 @@ class _ImageBuild:
             self._inherited = parent.config if self._image.parent.inherit else None
             if additions:
                 below.put_image(parent)
-        parts = [(item.image.image, part) for item, part in zip([item for item in items if item.image], read, strict=True) if item.image]
+        parts = [
+            (item.image.image, part)
+            for item, part in zip([item for item in items if item.image], read, strict=True)
+            if item.image
+        ]
         if len(parts) > 1:
             warn_of_claims(parts, self._context.warn, workers.check)
         waiting = iter([part for _, part in parts])
@@ -209,11 +229,17 @@ class _ImageBuild:
             addition = additions.pop(number)
             with self._stage("diff"):
                 links = self._context.config.preserve_hardlinks
-                marked = below.mark(item, addition, epoch=self._context.epoch, preserve_hardlinks=links)
+                marked = below.mark(
+                    item, addition, epoch=self._context.epoch, preserve_hardlinks=links
+                )
             self._unchanged += marked.unchanged
             self._whiteouts += marked.whiteouts
             archive = OwnArchive() if number < last else None
-            content += self._pack(self._plan(addition.tree, addition.path), addition.path, archive.begin if archive else None)
+            content += self._pack(
+                self._plan(addition.tree, addition.path),
+                addition.path,
+                archive.begin if archive else None,
+            )
             if archive:
                 below.put_layer(archive)
         return content
@@ -228,9 +254,17 @@ class _ImageBuild:
         from build_oci.previous.image import PreviousImage, read_plan_file
 
         context = self._context
-        if previous.image is not None and os.path.lexists(os.path.join(previous.image, "index.json")):
+        if previous.image is not None and os.path.lexists(
+            os.path.join(previous.image, "index.json")
+        ):
             self._previous = PreviousImage(
-                previous, self._platform, context.config, context.layout, context.workers, epoch=context.epoch, explain=context.explain
+                previous,
+                self._platform,
+                context.config,
+                context.layout,
+                context.workers,
+                epoch=context.epoch,
+                explain=context.explain,
             )
         if self._image.split is None:
             return
@@ -252,7 +286,9 @@ class _ImageBuild:
             return parents.image(images[number], self._platform, partial(gauge.reach, number))
 
         with self._stage("parent"):
-            return self._context.workers.each(read, list(range(len(images))), at_once=self._context.workers.count)
+            return self._context.workers.each(
+                read, list(range(len(images))), at_once=self._context.workers.count
+            )
 
     def _read_root(self) -> tuple[AnyTree, str]:
         """What is to be packed, and where it is from: a directory, or what an image unpacks to."""
@@ -265,14 +301,20 @@ class _ImageBuild:
         assert self._context.parents is not None
         with self._stage("walk"):
             tree, config = read_image_tree(
-                self._context.parents, image.layer_image, self._platform, partial(self._tell, "walk"), owner=image.owner
+                self._context.parents,
+                image.layer_image,
+                self._platform,
+                partial(self._tell, "walk"),
+                owner=image.owner,
             )
         self._inherited = config if image.layer_image.inherit else None
         _import_the_rest(self._context.config.codecs)
         return tree, image.layer_image.image
 
     def _read_all(self) -> tuple[ParentImage | None, AnyTree, str]:
-        """The parent, and the tree and where it is from, read side by side; what the parent has already is marked in the tree."""
+        """The parent, and the tree and where it is from, read side by side; what the parent has
+        already is marked in the tree.
+        """
         if self._image.parent is None:
             tree, path = self._read_root()
             if self._previous is not None or self._previous_plan is not None:
@@ -287,9 +329,16 @@ class _ImageBuild:
         assert parent.lower is not None  # there is one where any image of the build has a layer
         with self._stage("diff"):
             self._unchanged, self._whiteouts = mark_unchanged(
-                tree, parent.lower, epoch=self._context.epoch, preserve_hardlinks=self._context.config.preserve_hardlinks
+                tree,
+                parent.lower,
+                epoch=self._context.epoch,
+                preserve_hardlinks=self._context.config.preserve_hardlinks,
             )
-        return parent._replace(lower=None, scans=None), tree, path  # the table may be large, and packing takes its time
+        return (
+            parent._replace(lower=None, scans=None),
+            tree,
+            path,
+        )  # the table may be large, and packing takes its time
 
     def _hash(self, tree: AnyTree, path: str) -> None:
         """Let every file of TREE, the directory PATH, have its digest."""
@@ -302,7 +351,9 @@ class _ImageBuild:
         assert self._image.parent is not None
         assert self._context.parents is not None
         with self._stage("parent"):
-            return self._context.parents.image(self._image.parent, self._platform, partial(self._tell, "parent"))
+            return self._context.parents.image(
+                self._image.parent, self._platform, partial(self._tell, "parent")
+            )
 
     def _read_tree(self, path: str) -> Tree:
         from build_oci.layer.walk import read_tree
@@ -320,7 +371,8 @@ class _ImageBuild:
                 exclude=image.exclude,
                 exclude_where=image.exclude_where,
                 owner=image.owner,
-                take_instructions=image.split is not None and any(source.kind == "xattr" for source in image.split.components),
+                take_instructions=image.split is not None
+                and any(source.kind == "xattr" for source in image.split.components),
             )
         self._believed += tree.digests_believed
         self._tell("walk", len(tree), len(tree))
@@ -333,7 +385,11 @@ class _ImageBuild:
         from build_oci._native.tar import Partition
         from build_oci.layer.pack import plan_layers
 
-        split, epoch, links = self._image.split, self._context.epoch, self._context.config.preserve_hardlinks
+        split, epoch, links = (
+            self._image.split,
+            self._context.epoch,
+            self._context.config.preserve_hardlinks,
+        )
         if split is None:
             return plan_layers(Partition(tree, preserve_hardlinks=links), epoch=epoch)
         from build_oci.split.division import divide
@@ -352,15 +408,28 @@ class _ImageBuild:
                 check=self._context.workers.check,
             )
             count = max(1, len(division.plan.layers))
-            partition = Partition(tree, division.layers, count, directories_last=directories_last, preserve_hardlinks=links)
-            self._context.explain(f"{path}: {counted(len(division.names), 'component')}: {division.reason}")
+            partition = Partition(
+                tree,
+                division.layers,
+                count,
+                directories_last=directories_last,
+                preserve_hardlinks=links,
+            )
+            self._context.explain(
+                f"{path}: {counted(len(division.names), 'component')}: {division.reason}"
+            )
             names = [layer.components for layer in division.plan.layers]
-            return plan_layers(partition, epoch=epoch, components=lambda number: names[number] if number < len(names) else ())
+            return plan_layers(
+                partition,
+                epoch=epoch,
+                components=lambda number: names[number] if number < len(names) else (),
+            )
 
     def _make(self, planned: list[PlannedLayer], path: str) -> list[_Packed]:
         """Each of PLANNED as a blob: taken from the previous image if it is there, else packed.
 
-        With a previous image every digest is known by now, and so is every header, and with it a layer's recipe.
+        With a previous image every digest is known by now, and so is every header, and with it a
+        layer's recipe.
         """
         if self._previous is None:
             return self._pack(planned, path)
@@ -368,22 +437,30 @@ class _ImageBuild:
             recipes = self._recipes(planned)
             wanted = {recipe: layer.plan for recipe, layer in zip(recipes, planned, strict=True)}
             taken = self._previous.take(wanted, partial(self._tell, "previous"))
-        rest = [layer for recipe, layer in zip(recipes, planned, strict=True) if recipe not in taken]
+        rest = [
+            layer for recipe, layer in zip(recipes, planned, strict=True) if recipe not in taken
+        ]
         reused = {layer.descriptors[0].digest for layer in taken.values()}
-        with self._context.workers.beside(partial(self._differences, self._previous, rest, reused)) as comparing:
+        with self._context.workers.beside(
+            partial(self._differences, self._previous, rest, reused)
+        ) as comparing:
             made = iter(self._pack(rest, path))
             differences = iter(comparing.result())
         return [
-            _Packed(taken[recipe], layer, recipe, reused=True)
-            if recipe in taken
-            else next(made)._replace(recipe=recipe, difference=next(differences))
+            (
+                _Packed(taken[recipe], layer, recipe, reused=True)
+                if recipe in taken
+                else next(made)._replace(recipe=recipe, difference=next(differences))
+            )
             for recipe, layer in zip(recipes, planned, strict=True)
         ]
 
     def _recipes(self, planned: list[PlannedLayer]) -> list[bytes]:
         """The recipe of each of PLANNED, all of whose digests are known."""
         workers = self._context.workers
-        found = [task.result() for task in [workers.pool.submit(layer.plan.recipe) for layer in planned]]
+        found = [
+            task.result() for task in [workers.pool.submit(layer.plan.recipe) for layer in planned]
+        ]
         workers.check()
         recipes = []
         for recipe in found:
@@ -391,17 +468,26 @@ class _ImageBuild:
             recipes.append(recipe)
         return recipes
 
-    def _differences(self, previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]) -> list[Difference | None]:
+    def _differences(
+        self, previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]
+    ) -> list[Difference | None]:
         """Why each of PLANNED is no layer of PREVIOUS."""
         workers = self._context.workers
         return workers.each(
-            lambda layer: previous.difference(layer.plan, layer.components, reused), planned, at_once=max(1, workers.count // 2)
+            lambda layer: previous.difference(layer.plan, layer.components, reused),
+            planned,
+            at_once=max(1, workers.count // 2),
         )
 
     def _pack(
-        self, planned: list[PlannedLayer], path: str, reader: Callable[[], Callable[[memoryview], None]] | None = None
+        self,
+        planned: list[PlannedLayer],
+        path: str,
+        reader: Callable[[], Callable[[memoryview], None]] | None = None,
     ) -> list[_Packed]:
-        """Each of PLANNED as a blob, several at once, the largest first so that none is left over. READER: of the one there is."""
+        """Each of PLANNED as a blob, several at once, the largest first so that none is left over.
+        READER: of the one there is.
+        """
         if not planned:
             return []
         from build_oci.layer.blob import write_layer
@@ -409,7 +495,9 @@ class _ImageBuild:
 
         config, workers = self._context.config, self._context.workers
         at_once = min(workers.layers_at_once, len(planned))
-        gauge = _Gauge(sum(layer.plan.archive_size for layer in planned), partial(self._tell, "pack"))
+        gauge = _Gauge(
+            sum(layer.plan.archive_size for layer in planned), partial(self._tell, "pack")
+        )
 
         def pack(number: int) -> Layer:
             plan = planned[number].plan
@@ -426,7 +514,9 @@ class _ImageBuild:
             )
 
         with self._stage("pack"):
-            order = sorted(range(len(planned)), key=lambda number: -planned[number].plan.archive_size)
+            order = sorted(
+                range(len(planned)), key=lambda number: -planned[number].plan.archive_size
+            )
             layers = dict(zip(order, workers.each(pack, order, at_once=at_once), strict=True))
         return [_Packed(layers[number], layer) for number, layer in enumerate(planned)]
 
@@ -438,9 +528,11 @@ class _ImageBuild:
             self._division = with_digests(self._division, tree)
 
     def _remember(self, packed: list[_Packed]) -> list[dict[str, str]]:
-        """What the descriptors of PACKED say, so that the next build can keep to the plan and use layers again: components and recipes.
+        """What the descriptors of PACKED say, so that the next build can keep to the plan and use
+        layers again: components and recipes.
 
-        An image that uses neither `split` nor `previous` has the descriptors that the original's would have.
+        An image that uses neither `split` nor `previous` has the descriptors that the original's
+        would have.
         """
         if self._division is None and self._image.previous is None:
             return [{} for _ in packed]
@@ -449,7 +541,8 @@ class _ImageBuild:
         unknown = iter(self._recipes([layer.planned for layer in packed if layer.recipe is None]))
         recipes = [layer.recipe or next(unknown) for layer in packed]
         return [
-            components | {RECIPE: f"sha256:{recipe.hex()}"} for components, recipe in zip(self._components(packed), recipes, strict=True)
+            components | {RECIPE: f"sha256:{recipe.hex()}"}
+            for components, recipe in zip(self._components(packed), recipes, strict=True)
         ]
 
     def _components(self, packed: list[_Packed]) -> list[dict[str, str]]:
@@ -460,15 +553,23 @@ class _ImageBuild:
         texts = layer_annotations(self._division.plan)
         if texts is None:
             self._context.warn(
-                f"{self._image.where}: there are too many components for the annotations of the layers; `split.plan` writes them to a file"
+                f"{self._image.where}: there are too many components for the annotations of the"
+                " layers; `split.plan` writes them to a file"
             )
             texts = []
-        return [{ANNOTATION: texts[made.planned.number]} if made.planned.number < len(texts) else {} for made in packed]
+        return [
+            {ANNOTATION: texts[made.planned.number]} if made.planned.number < len(texts) else {}
+            for made in packed
+        ]
 
     # ---- what is said of it: documents
 
-    def _write_documents(self, content: Sequence[ParentImage | _Packed], notes_of: list[dict[str, str]]) -> list[oci.Descriptor]:
-        """Config, and a manifest for each codec, whose descriptors it returns. NOTES_OF: annotations of the layers that were packed."""
+    def _write_documents(
+        self, content: Sequence[ParentImage | _Packed], notes_of: list[dict[str, str]]
+    ) -> list[oci.Descriptor]:
+        """Config, and a manifest for each codec, whose descriptors it returns. NOTES_OF:
+        annotations of the layers that were packed.
+        """
         context, image = self._context, self._image
         layers: list[tuple[oci.Descriptor, ...]] = []
         diff_ids: list[str] = []
@@ -477,9 +578,16 @@ class _ImageBuild:
         for piece in content:
             if isinstance(piece, _Packed):
                 note = next(notes)
-                layers.append(tuple(one._replace(annotations={**one.annotations, **note}) for one in piece.layer.descriptors))
+                layers.append(
+                    tuple(
+                        one._replace(annotations={**one.annotations, **note})
+                        for one in piece.layer.descriptors
+                    )
+                )
                 diff_ids.append(piece.layer.diff_id)
-                history.append(self._history_entry(has_layer=True, comment=self._comment(piece.planned)))
+                history.append(
+                    self._history_entry(has_layer=True, comment=self._comment(piece.planned))
+                )
             else:
                 layers += [below.descriptors for below in piece.layers]
                 diff_ids += [below.diff_id for below in piece.layers]
@@ -488,7 +596,10 @@ class _ImageBuild:
             history.append(self._history_entry(has_layer=False, comment=image.comment))
         if len(layers) > MOST_LAYERS_OF_DOCKER:
             count = counted(len(layers), "layer")
-            context.warn(f"{image.where}: the image has {count}, and Docker loads none with more than {MOST_LAYERS_OF_DOCKER}")
+            context.warn(
+                f"{image.where}: the image has {count}, and Docker loads none with more than"
+                f" {MOST_LAYERS_OF_DOCKER}"
+            )
         inherits = any(source and source.inherit for source in (image.parent, image.layer_image))
         merged = inherit(self._inherited, image.config) if inherits else image.config
         config = context.layout.add_document(
@@ -504,27 +615,51 @@ class _ImageBuild:
             ),
         )
         manifests = [
-            context.layout.add_document(MEDIA_TYPE_MANIFEST, oci.manifest(config, [layer[number] for layer in layers], image.annotations))
+            context.layout.add_document(
+                MEDIA_TYPE_MANIFEST,
+                oci.manifest(config, [layer[number] for layer in layers], image.annotations),
+            )
             for number in range(len(context.config.codecs))
         ]
-        descriptors = [manifests[0]._replace(platform=self._platform, annotations=image.index_annotations)]
+        descriptors = [
+            manifests[0]._replace(platform=self._platform, annotations=image.index_annotations)
+        ]
         for manifest in manifests[1:]:
-            if manifest.digest != manifests[0].digest:  # as it is without layers, or where those of the parent are carried as they are
-                annotations = {key: value for key, value in image.index_annotations.items() if key != REF_NAME_KEY}
-                descriptors.append(manifest._replace(platform=self._platform, annotations=annotations | {ZSTD_KEY: "true"}))
+            if (
+                manifest.digest != manifests[0].digest
+            ):  # as it is without layers, or where those of the parent are carried as they are
+                annotations = {
+                    key: value
+                    for key, value in image.index_annotations.items()
+                    if key != REF_NAME_KEY
+                }
+                descriptors.append(
+                    manifest._replace(
+                        platform=self._platform, annotations=annotations | {ZSTD_KEY: "true"}
+                    )
+                )
         return descriptors
 
     def _history_entry(self, *, has_layer: bool, comment: str | None) -> dict[str, Any]:
-        return oci.history_entry(created=self._context.created, has_layer=has_layer, author=self._image.author, comment=comment)
+        return oci.history_entry(
+            created=self._context.created,
+            has_layer=has_layer,
+            author=self._image.author,
+            comment=comment,
+        )
 
     def _comment(self, planned: PlannedLayer) -> str | None:
-        """What the history says of a layer: the comment of the configuration, and which components it holds."""
+        """What the history says of a layer: the comment of the configuration, and which components
+        it holds.
+        """
         if self._division is None:
             return self._image.comment
         names = listed(planned.components, _LONGEST_COMMENT) or "directories"
         return f"{self._image.comment}: {names}" if self._image.comment else names
 
-    def _built(self, descriptors: list[oci.Descriptor], packed: list[_Packed], seconds: float) -> BuiltImage:
+    def _built(
+        self, descriptors: list[oci.Descriptor], packed: list[_Packed], seconds: float
+    ) -> BuiltImage:
         layers = tuple(
             BuiltLayer(
                 made.layer.descriptors[0].digest,
@@ -537,8 +672,14 @@ class _ImageBuild:
             for made in packed
         )
         others = tuple(
-            OtherCodec(codec.compression, descriptor, tuple(_blob_of(made.layer, number) for made in packed))
-            for number, (codec, descriptor) in enumerate(zip(self._context.config.codecs, descriptors, strict=False))
+            OtherCodec(
+                codec.compression,
+                descriptor,
+                tuple(_blob_of(made.layer, number) for made in packed),
+            )
+            for number, (codec, descriptor) in enumerate(
+                zip(self._context.config.codecs, descriptors, strict=False)
+            )
             if number
         )
         for number, layer in enumerate(layers):

@@ -1,4 +1,6 @@
-"""`build-oci merge`: one index over the images of several layouts, each built on a machine of its own."""
+"""`build-oci merge`: one index over the images of several layouts, each built on a machine of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.errors import ParentError, UsageError, printable
 from build_oci.oci.archive import open_output
 from build_oci.oci.documents import to_json
-from build_oci.oci.media_types import INDEXES, MANIFESTS, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, REF_NAME_KEY, ZSTD_KEY
+from build_oci.oci.media_types import (
+    INDEXES,
+    MANIFESTS,
+    MEDIA_TYPE_INDEX,
+    MEDIA_TYPE_MANIFEST,
+    REF_NAME_KEY,
+    ZSTD_KEY,
+)
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
@@ -60,15 +69,21 @@ def merge(
     warn: Callable[[str], None] = lambda _: None,
     started: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> MergeResult:
-    """Write one layout to OUTPUT that holds the images of all LAYOUTS, with every blob verified and carried as it is.
+    """Write one layout to OUTPUT that holds the images of all LAYOUTS, with every blob verified and
+    carried as it is.
 
-    Indexes that have the same `org.opencontainers.image.ref.name` become one. Two images of one platform under one name, or both without a
-    name, are an error. STARTED is given the function that cancels, as `build` does.
+    Indexes that have the same `org.opencontainers.image.ref.name` become one. Two images of one
+    platform under one name, or both without a name, are an error. STARTED is given the function
+    that cancels, as `build` does.
 
     Raises UsageError, ParentError, OutputError, Cancelled; then OUTPUT is as it was before.
     """
     if os.path.realpath(os.fspath(output)) in map(os.path.realpath, layouts):
-        raise UsageError(f"the output {printable(os.fspath(output))} is one of the layouts", where="merge", hint="write elsewhere with -o")
+        raise UsageError(
+            f"the output {printable(os.fspath(output))} is one of the layouts",
+            where="merge",
+            hint="write elsewhere with -o",
+        )
     crew = Crew(usable_cpus() if workers is None else workers, 64 << 20)
     started(crew.cancel)
     with open_output(output, sync=sync) as layout, crew:
@@ -111,19 +126,29 @@ class _Merging:
                 nested[name].append(entry)
             elif name:
                 nested[name] = [entry]
-                manifests.append(entry.kept)  # its digest and size are put in when all of its name are known
+                manifests.append(
+                    entry.kept
+                )  # its digest and size are put in when all of its name are known
             else:
                 self._take_index(entry, name)
                 manifests.append(entry.kept)
         for name, parts in nested.items():
             self._join(name, parts)
         index = _index(manifests, annotations)
-        self._digest = manifests[0]["digest"] if len(manifests) == 1 else f"sha256:{hashlib.sha256(index).hexdigest()}"
+        self._digest = (
+            manifests[0]["digest"]
+            if len(manifests) == 1
+            else f"sha256:{hashlib.sha256(index).hexdigest()}"
+        )
         return index
 
     def carry(self) -> None:
         """Verify all blobs and let the layout have them."""
-        self._crew.each(self._carry_blob, list(self._blobs.values()), at_once=min(self._crew.count, _MOST_READERS))
+        self._crew.each(
+            self._carry_blob,
+            list(self._blobs.values()),
+            at_once=min(self._crew.count, _MOST_READERS),
+        )
 
     def result(self) -> MergeResult:
         size = sum(blob.descriptor.size for blob in self._blobs.values())
@@ -137,15 +162,30 @@ class _Merging:
 
     def _entries(self, source: Source, document: dict[str, Any], where: str) -> Iterator[_Entry]:
         descriptors = parse_descriptors(document, "manifests", where)
-        for number, (descriptor, item) in enumerate(zip(descriptors, document["manifests"], strict=True)):
-            kept = {key: item[key] for key in ("mediaType", "artifactType", "digest", "size", "platform", "annotations") if item.get(key)}
+        for number, (descriptor, item) in enumerate(
+            zip(descriptors, document["manifests"], strict=True)
+        ):
+            kept = {
+                key: item[key]
+                for key in (
+                    "mediaType",
+                    "artifactType",
+                    "digest",
+                    "size",
+                    "platform",
+                    "annotations",
+                )
+                if item.get(key)
+            }
             yield _Entry(source, f"{where}: manifests[{number}]", descriptor, kept)
 
     def _is_index(self, entry: _Entry) -> bool:
         return entry.descriptor.media_type in INDEXES
 
     def _join(self, name: str, parts: list[_Entry]) -> None:
-        """Make the indexes PARTS, all of this NAME, one, and let the first one's descriptor lead to it."""
+        """Make the indexes PARTS, all of this NAME, one, and let the first one's descriptor lead to
+        it.
+        """
         first = parts[0]
         if all(part.descriptor.digest == first.descriptor.digest for part in parts):
             self._take_index(first, name)
@@ -158,11 +198,17 @@ class _Merging:
             self._add_annotations(annotations, document, where)
             for entry in self._entries(part.source, document, where):
                 if self._is_index(entry):
-                    raise ParentError("is an index within an index, and cannot be merged", where=entry.where, hint="leave this layout out")
+                    raise ParentError(
+                        "is an index within an index, and cannot be merged",
+                        where=entry.where,
+                        hint="leave this layout out",
+                    )
                 self._take_image(entry, name)
                 manifests.append(entry.kept)
         written = self._layout.add_document(MEDIA_TYPE_INDEX, _index(manifests, annotations))
-        first.kept.update({"mediaType": MEDIA_TYPE_INDEX, "digest": written.digest, "size": written.size})
+        first.kept.update(
+            {"mediaType": MEDIA_TYPE_INDEX, "digest": written.digest, "size": written.size}
+        )
 
     def _take_index(self, entry: _Entry, name: str) -> None:
         """Take an index with all that it leads to as it is."""
@@ -175,20 +221,28 @@ class _Merging:
             if known:
                 continue
             document = entry.source.document(entry.descriptor)
-            for inner in self._entries(entry.source, document, str(entry.source.blob_path(entry.descriptor.digest))):
+            for inner in self._entries(
+                entry.source, document, str(entry.source.blob_path(entry.descriptor.digest))
+            ):
                 if self._is_index(inner):
                     waiting.append(inner)
                 else:
                     self._take_image(inner, name)
 
     def _take_image(self, entry: _Entry, name: str) -> None:
-        """Take the manifest ENTRY with its config and layers, and refuse it if its platform is there already."""
+        """Take the manifest ENTRY with its config and layers, and refuse it if its platform is
+        there already.
+        """
         self._crew.check()
         source = entry.source
         document = source.document(entry.descriptor)
         where = str(source.blob_path(entry.descriptor.digest))
-        if (document.get("mediaType") or entry.descriptor.media_type or MEDIA_TYPE_MANIFEST) not in MANIFESTS:
-            raise ParentError("is no manifest of an image", where=where, hint="leave this layout out")
+        if (
+            document.get("mediaType") or entry.descriptor.media_type or MEDIA_TYPE_MANIFEST
+        ) not in MANIFESTS:
+            raise ParentError(
+                "is no manifest of an image", where=where, hint="leave this layout out"
+            )
         config = parse_descriptor(document.get("config"), f"{where}: config")
         layers = parse_descriptors(document, "layers", where)
         platform = entry.descriptor.platform
@@ -201,7 +255,10 @@ class _Merging:
         self._add_blob(source, entry.descriptor)
         self._add_blob(source, config)
         for layer in layers:
-            if not (any(word in layer.media_type for word in _ELSEWHERE) and not source.blob_path(layer.digest).exists()):
+            if not (
+                any(word in layer.media_type for word in _ELSEWHERE)
+                and not source.blob_path(layer.digest).exists()
+            ):
                 self._add_blob(source, layer)
         self._count += 1
 
@@ -213,12 +270,17 @@ class _Merging:
         zstd = entry.descriptor.annotations.get(ZSTD_KEY) == "true"
         key = (to_json([zstd, *(platform.get(part) for part in _PLATFORM)]).decode(), name)
         if key in self._images:
-            text = f"{system}/{architecture}" + (f"/{platform['variant']}" if platform.get("variant") else "")
+            text = f"{system}/{architecture}" + (
+                f"/{platform['variant']}" if platform.get("variant") else ""
+            )
             called = f" called “{name[:200]}”" if name else ""
             raise ParentError(
                 f"is a second image for {text[:200]}{called}; the first one is {self._images[key]}",
                 where=entry.where,
-                hint="leave one out, or give them different names: `ref-name` in their configurations",
+                hint=(
+                    "leave one out, or give them different names: `ref-name` in their"
+                    " configurations"
+                ),
             )
         self._images[key] = entry.where
 
@@ -227,19 +289,32 @@ class _Merging:
         if former.descriptor.size != descriptor.size:
             where = str(source.blob_path(descriptor.digest))
             raise ParentError(
-                f"has {descriptor.size} bytes here, {former.descriptor.size} elsewhere", where=where, hint="leave this layout out"
+                f"has {descriptor.size} bytes here, {former.descriptor.size} elsewhere",
+                where=where,
+                hint="leave this layout out",
             )
 
-    def _add_annotations(self, annotations: dict[str, str], document: dict[str, Any], where: str) -> None:
-        """Add the annotations of the index DOCUMENT; of two values the first one stays, with a warning."""
+    def _add_annotations(
+        self, annotations: dict[str, str], document: dict[str, Any], where: str
+    ) -> None:
+        """Add the annotations of the index DOCUMENT; of two values the first one stays, with a
+        warning.
+        """
         more = document.get("annotations") or {}
         if not isinstance(more, dict) or not all(isinstance(value, str) for value in more.values()):
             raise ParentError("its annotations are no strings", where=where)
         for key, value in more.items():
             if annotations.setdefault(key, value) != value:
-                self._warn(f"{where}: the annotation “{key[:200]}” has another value than in the layouts before, which stays")
+                self._warn(
+                    f"{where}: the annotation “{key[:200]}” has another value than in the layouts"
+                    " before, which stays"
+                )
 
 
 def _index(manifests: list[dict[str, Any]], annotations: dict[str, str]) -> bytes:
-    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": manifests}
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA_TYPE_INDEX,
+        "manifests": manifests,
+    }
     return to_json(document | {"annotations": annotations} if annotations else document)

@@ -20,9 +20,12 @@ from build_oci.progress import Listener, ignore
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
 
-# Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each costs the memory of one codec.
+# Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each
+# costs the memory of one codec.
 IMAGES_AT_ONCE = 2
-_AMPLE = 256 << 20  # bytes of prefetch-limit-mb, with which the promise of memory is the default one, with room to spare
+_AMPLE = (
+    256 << 20
+)  # bytes of prefetch-limit-mb, with which the promise of memory is the default one, with room to spare
 
 
 class BuildResult(NamedTuple):
@@ -49,20 +52,24 @@ def build(
     sync: bool = True,
     prune: bool = False,
 ) -> BuildResult:
-    """Build every image of CONFIG into the layout OUTPUT (a directory, `oci:DIRECTORY`, `oci-archive:FILE`, `oci-archive:-`).
+    """Build every image of CONFIG into the layout OUTPUT (a directory, `oci:DIRECTORY`,
+    `oci-archive:FILE`, `oci-archive:-`).
 
     workers: threads; None: as many as there are CPUs that this process may use.
 
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
-    warn: called, from any thread, with each warning. explain: the same with a line on each decision: codec, kernel, what becomes of layers.
-    on_progress: called, from any thread and some hundred times a second, with how far each image is; what it raises ends the build.
-    sync: wait until the disk has all blobs before the index names them. prune: then remove the blobs that the new index does not reach.
-    started: called before the output is touched, with a function that makes the build end with Cancelled; any thread may call it, and so
-        may a signal handler: an exception out of one, in the midst of making or removing something, would leave it behind. Once the first
-        file is being renamed to its place it has no effect any more: the build ends, and successfully.
+    warn: called, from any thread, with each warning. explain: the same with a line on each
+    decision: codec, kernel, what becomes of layers. on_progress: called, from any thread and some
+    hundred times a second, with how far each image is; what it raises ends the build. sync: wait
+    until the disk has all blobs before the index names them. prune: then remove the blobs that the
+    new index does not reach. started: called before the output is touched, with a function that
+    makes the build end with Cancelled; any thread may call it, and so may a signal handler: an
+    exception out of one, in the midst of making or removing something, would leave it behind. Once
+    the first file is being renamed to its place it has no effect any more: the build ends, and
+    successfully.
 
-    Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and OutputError; then, and when any other
-    exception passes through, the output is as it was before.
+    Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and
+    OutputError; then, and when any other exception passes through, the output is as it was before.
     """
     _check_arguments(config, workers, epoch)
     workers = usable_cpus() if workers is None else workers
@@ -73,11 +80,18 @@ def build(
     created = int(time.time()) if epoch is None else epoch
     block = max(block_size(*codec) for codec in config.codecs)
     at_once = min(IMAGES_AT_ONCE, len(config.images))
-    threads = Crew(workers, config.prefetch_limit, at_once, block, sum(least_memory(*codec) for codec in config.codecs))
+    threads = Crew(
+        workers,
+        config.prefetch_limit,
+        at_once,
+        block,
+        sum(least_memory(*codec) for codec in config.codecs),
+    )
     if any(image.has_tree or image.images or image.stack for image in config.images):
         from build_oci._native.memory import one_heap
 
-        # Frames of zstd's, 8 MiB each at the most, leave holes in it: where many workers make them, or memory is short, they stay out.
+        # Frames of zstd's, 8 MiB each at the most, leave holes in it: where many workers make them,
+        # or memory is short, they stay out.
         one_heap(32 << 20 if workers <= 4 and config.prefetch_limit >= _AMPLE else 4 << 20)
     started(threads.cancel)
     _explain_settings(config, workers, explain)
@@ -87,9 +101,15 @@ def build(
             from build_oci.parent.layers import Parents
 
             parents = Parents(config, layout, threads, epoch=epoch, warn=warn, explain=explain)
-        context = Context(config, layout, threads, parents, epoch, created, warn, on_progress, explain)
+        context = Context(
+            config, layout, threads, parents, epoch, created, warn, on_progress, explain
+        )
         numbered = list(enumerate(config.images))
-        images = threads.each(lambda item: build_image(context, item[1], item[0]), numbered, at_once=threads.images_at_once)
+        images = threads.each(
+            lambda item: build_image(context, item[1], item[0]),
+            numbered,
+            at_once=threads.images_at_once,
+        )
         plans = _plan_files(config, images)
         listed, annotations = _listed(layout, config, _descriptors(images))
         index = oci.index(listed, annotations)
@@ -105,9 +125,11 @@ def build(
 
 
 def _descriptors(images: Sequence[BuiltImage]) -> list[oci.Descriptor]:
-    """Those of the manifests: of every image in the first codec, so that numbers in the index are those of the configuration, and then of
-    every image in the other one."""
-    return [image.descriptor for image in images] + [other.descriptor for image in images for other in image.others]
+    """Those of the manifests: of every image in the first codec, so that numbers in the index are
+    those of the configuration, and then of every image in the other one."""
+    return [image.descriptor for image in images] + [
+        other.descriptor for image in images for other in image.others
+    ]
 
 
 def _plan_files(config: BuildConfig, images: Sequence[BuiltImage]) -> list[tuple[str, bytes]]:
@@ -117,7 +139,9 @@ def _plan_files(config: BuildConfig, images: Sequence[BuiltImage]) -> list[tuple
         if configured.split and configured.split.plan and image.plan:
             from build_oci.split.plan_file import dump_plan
 
-            files.append((configured.split.plan, dump_plan(image.plan, configured.split.plan_where)))
+            files.append(
+                (configured.split.plan, dump_plan(image.plan, configured.split.plan_where))
+            )
     return files
 
 
@@ -141,15 +165,25 @@ def _digest(document: bytes) -> str:
 def _check_arguments(config: object, workers: object, epoch: object) -> None:
     """What a caller of the library may have given: bool is an int to Python, and no number here."""
     if not isinstance(config, BuildConfig):
-        raise UsageError(f"is a {type(config).__name__}, not a BuildConfig", where="config", hint="load_config() makes one of a document")
+        raise UsageError(
+            f"is a {type(config).__name__}, not a BuildConfig",
+            where="config",
+            hint="load_config() makes one of a document",
+        )
     if epoch is not None and (type(epoch) is not int or not 0 <= epoch <= LAST_EPOCH):
-        raise UsageError(f"{epoch!r} is not a whole number of seconds up to the year 9999", where="epoch")
+        raise UsageError(
+            f"{epoch!r} is not a whole number of seconds up to the year 9999", where="epoch"
+        )
     if workers is not None and (type(workers) is not int or workers < 1):
         raise UsageError(f"{workers!r} is no number of threads", where="workers")
 
 
-def _listed(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -> tuple[list[oci.Descriptor], Mapping[str, str]]:
-    """What `index.json` lists, and its annotations: IMAGES, or with `ref-name` one index of them, which a client copies by its name."""
+def _listed(
+    layout: Layout, config: BuildConfig, images: list[oci.Descriptor]
+) -> tuple[list[oci.Descriptor], Mapping[str, str]]:
+    """What `index.json` lists, and its annotations: IMAGES, or with `ref-name` one index of them,
+    which a client copies by its name.
+    """
     if config.ref_name is None:
         return images, config.annotations
     index = layout.add_document(MEDIA_TYPE_INDEX, oci.index(images, config.annotations))
@@ -157,7 +191,10 @@ def _listed(layout: Layout, config: BuildConfig, images: list[oci.Descriptor]) -
 
 
 def _explain_settings(config: BuildConfig, workers: int, explain: Callable[[str], None]) -> None:
-    codecs = [compression if level is None else f"{compression} level {level}" for compression, level in config.codecs]
+    codecs = [
+        compression if level is None else f"{compression} level {level}"
+        for compression, level in config.codecs
+    ]
     text = f"compression {' and '.join(codecs)}, {workers} workers"
     if any(image.has_tree or image.stack for image in config.images):
         from build_oci._native.sha256 import kernels

@@ -1,4 +1,6 @@
-"""An image as a stack (`layers`): on top of a parent or of nothing, directories that are added and images whose layers are carried."""
+"""An image as a stack (`layers`): on top of a parent or of nothing, directories that are added and
+images whose layers are carried.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class OwnArchive:
 
 
 class Below:
-    """What lies below the next addition of a stack; grows with the stack. It is kept only where something is still to be added."""
+    """What lies below the next addition of a stack; grows with the stack. It is kept only where
+    something is still to be added.
+    """
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
@@ -69,11 +73,13 @@ class Below:
         self._lower.apply(archive.finish(), self._check)
         self._is_empty = False
 
-    def mark(self, item: StackItem, addition: Addition, *, epoch: int | None, preserve_hardlinks: bool) -> Marked:
+    def mark(
+        self, item: StackItem, addition: Addition, *, epoch: int | None, preserve_hardlinks: bool
+    ) -> Marked:
         """Mark in the tree of ADDITION what is there already, and hide what ITEM removes.
 
-        Raises UsageError for a removed path that is not there, TreeError for an entry that would cover a directory, or a directory that
-        would cover something else.
+        Raises UsageError for a removed path that is not there, TreeError for an entry that would
+        cover a directory, or a directory that would cover something else.
         """
         from build_oci._native.diff import mark_added
 
@@ -82,7 +88,11 @@ class Below:
         removed = [os.fsencode(path) for path in item.remove]
         try:
             unchanged, whiteouts, problem = mark_added(
-                addition.tree, self._lower, removed, epoch=epoch, preserve_hardlinks=preserve_hardlinks
+                addition.tree,
+                self._lower,
+                removed,
+                epoch=epoch,
+                preserve_hardlinks=preserve_hardlinks,
             )
         except LookupError as missing:
             raise UsageError(
@@ -95,13 +105,20 @@ class Below:
             raise TreeError(
                 "is a directory in the image below and none here, or the other way round",
                 where=os.path.join(addition.path, path),
-                hint=f"if it is a symbolic link there, add to what it leads to; else replace it: `remove: [/{path}]`",
+                hint=(
+                    "if it is a symbolic link there, add to what it leads to; else replace it:"
+                    f" `remove: [/{path}]`"
+                ),
             )
         return Marked(unchanged, whiteouts)
 
 
-def warn_of_claims(parts: Sequence[tuple[str, ParentImage]], warn: Callable[[str], None], check: Callable[[], None]) -> None:
-    """Name what two of PARTS, each an image and where it comes from, both have and not both as a directory: only the upper one is seen."""
+def warn_of_claims(
+    parts: Sequence[tuple[str, ParentImage]], warn: Callable[[str], None], check: Callable[[], None]
+) -> None:
+    """Name what two of PARTS, each an image and where it comes from, both have and not both as a
+    directory: only the upper one is seen.
+    """
     for number, (above, upper) in enumerate(parts):
         for below, lower in parts[:number]:
             check()
@@ -109,7 +126,9 @@ def warn_of_claims(parts: Sequence[tuple[str, ParentImage]], warn: Callable[[str
             assert lower.lower is not None
             count, names = lower.lower.claimed_too(upper.lower)
             if count:
-                shown = ", ".join(f"/{os.fsdecode(name)}" for name in names[:_NAMED]) + (", …" if count > _NAMED else "")
+                shown = ", ".join(f"/{os.fsdecode(name)}" for name in names[:_NAMED]) + (
+                    ", …" if count > _NAMED else ""
+                )
                 warn(f"{above}: {counted(count, 'name')} of it hide what {below} has: {shown}")
 
 

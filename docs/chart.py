@@ -72,7 +72,9 @@ def _label_places(at_x: float, at_y: float, width: float) -> list[Box]:
 
 
 def labels(curves: dict[str, list[Point]]) -> list[tuple[str, str, Box]]:
-    """(codec, label, place) of the levels that are named: no label touches another one, a curve or the edge."""
+    """(codec, label, place) of the levels that are named: no label touches another one, a curve or
+    the edge.
+    """
     lines = [[(x(speed), y(size)) for _, speed, size in points] for points in curves.values()]
     taken: list[tuple[str, str, Box]] = []
     for codec, points in curves.items():
@@ -81,14 +83,34 @@ def labels(curves: dict[str, list[Point]]) -> list[tuple[str, str, Box]]:
                 continue
             name = f"{codec} {level}"
             for box in _label_places(x(speed), y(size), LABEL_CHARACTER * len(name)):
-                inside = box[0] >= 4 and box[2] <= WIDTH - 4 and box[1] >= 4 and box[3] <= HEIGHT - BOTTOM
+                inside = (
+                    box[0] >= 4
+                    and box[2] <= WIDTH - 4
+                    and box[1] >= 4
+                    and box[3] <= HEIGHT - BOTTOM
+                )
                 apart = all(
-                    box[2] + 2 <= other[0] or other[2] + 2 <= box[0] or box[3] + 2 <= other[1] or other[3] + 2 <= box[1]
+                    box[2] + 2 <= other[0]
+                    or other[2] + 2 <= box[0]
+                    or box[3] + 2 <= other[1]
+                    or other[3] + 2 <= box[1]
                     for _, _, other in taken
                 )
-                others = min(_distance(box, dot) for line in lines for dot in line if dot != (x(speed), y(size)))
+                others = min(
+                    _distance(box, dot)
+                    for line in lines
+                    for dot in line
+                    if dot != (x(speed), y(size))
+                )
                 own = _distance(box, (x(speed), y(size))) + 2 <= others
-                if inside and apart and own and not any(_crosses(box, *ends) for line in lines for ends in itertools.pairwise(line)):
+                if (
+                    inside
+                    and apart
+                    and own
+                    and not any(
+                        _crosses(box, *ends) for line in lines for ends in itertools.pairwise(line)
+                    )
+                ):
                     taken.append((codec, name, box))
                     break
             else:
@@ -99,7 +121,10 @@ def labels(curves: dict[str, list[Point]]) -> list[tuple[str, str, Box]]:
 def svg(page: str) -> str:
     """The chart of PAGE's tables: size over speed, a line for each codec, a dot for each level."""
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" fill="#333">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+            ' font-family="sans-serif" font-size="12" fill="#333">'
+        ),
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
     ]
     for tick in (5, 10, 20, 50, 100, 200, 500):
@@ -108,14 +133,29 @@ def svg(page: str) -> str:
     for share in range(SMALLEST, LARGEST + 1, 5):
         parts.append(f'<path d="M{LEFT} {y(share):.0f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(text(LEFT - 6, y(share) + 4, f"{share} %", 'text-anchor="end"'))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "MB per second of processor time", 'text-anchor="middle"'))
+    parts.append(
+        text(
+            (LEFT + WIDTH - RIGHT) / 2,
+            HEIGHT - 10,
+            "MB per second of processor time",
+            'text-anchor="middle"',
+        )
+    )
     curves = {codec: table(page, codec) for codec in COLOURS}
     for codec, points in curves.items():
         colour = COLOURS[codec]
         line = " ".join(f"{x(speed):.1f},{y(size):.1f}" for _, speed, size in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts += [f'<circle cx="{x(speed):.1f}" cy="{y(size):.1f}" r="3" fill="{colour}"/>' for _, speed, size in points]
-    parts += [text(box[0], box[3], name, f'fill="{COLOURS[codec]}" font-size="10"') for codec, name, box in labels(curves)]
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        )
+        parts += [
+            f'<circle cx="{x(speed):.1f}" cy="{y(size):.1f}" r="3" fill="{colour}"/>'
+            for _, speed, size in points
+        ]
+    parts += [
+        text(box[0], box[3], name, f'fill="{COLOURS[codec]}" font-size="10"')
+        for codec, name, box in labels(curves)
+    ]
     return "\n".join([*parts, "</svg>"])
 
 

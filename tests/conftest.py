@@ -22,7 +22,12 @@ xattrs.complete()
 
 # Trees on disk make an example's time depend on the machine, and no test here is about time.
 hypothesis.settings.register_profile(
-    "build-oci", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+    "build-oci",
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
 )
 hypothesis.settings.load_profile("build-oci")
 
@@ -50,18 +55,26 @@ class Build(Protocol):
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """build(config, *, args, env, cwd, check): clients.run_build with an output of its own under tmp_path for every call."""
+    """build(config, *, args, env, cwd, check): clients.run_build with an output of its own under
+    tmp_path for every call.
+    """
     numbers = itertools.count()
 
-    def run(config: clients.Document | str, *, cwd: Path | None = None, **more: Any) -> clients.BuildResult:
-        return clients.run_build(config, tmp_path / f"output-{next(numbers)}", cwd=cwd or tmp_path, **more)
+    def run(
+        config: clients.Document | str, *, cwd: Path | None = None, **more: Any
+    ) -> clients.BuildResult:
+        return clients.run_build(
+            config, tmp_path / f"output-{next(numbers)}", cwd=cwd or tmp_path, **more
+        )
 
     return run
 
 
 @pytest.fixture(scope="session")
 def debian_tree() -> Path:
-    """A Debian root file system: BUILD_OCI_DEBIAN_TREE, else made once with debootstrap into the user's cache."""
+    """A Debian root file system: BUILD_OCI_DEBIAN_TREE, else made once with debootstrap into the
+    user's cache.
+    """
     if given := os.environ.get("BUILD_OCI_DEBIAN_TREE"):
         return Path(given)
     cache = Path.home() / ".cache" / "build-oci-tests"
@@ -73,9 +86,17 @@ def debian_tree() -> Path:
     half = tree.with_suffix(".half-made")
     shutil.rmtree(half, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([program, "--variant=minbase", DEBIAN_RELEASE, half], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "--variant=minbase", DEBIAN_RELEASE, half],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
-        pytest.skip(f"debootstrap could not make a Debian tree: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        pytest.skip(
+            "debootstrap could not make a Debian tree:"
+            f" {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+        )
     return half.rename(tree)
 
 

@@ -1,4 +1,6 @@
-"""show.py LAYOUT: prints the digests of an image layout: its index, and of every image the manifest and the layers."""
+"""show.py LAYOUT: prints the digests of an image layout: its index, and of every image the manifest
+and the layers.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,6 @@
-"""Blocks of an archive as parts of a zstd:chunked layer. See chunked.pyi for the interface and kernel/chunked/parts.h for the work."""
+"""Blocks of an archive as parts of a zstd:chunked layer. See chunked.pyi for the interface and
+kernel/chunked/parts.h for the work.
+"""
 
 from collections import namedtuple
 

@@ -3,16 +3,20 @@
 from typing_extensions import Buffer
 
 def make_joinable(first: bytearray, second: bytearray | None = None) -> None:
-    """Let FIRST, a whole raw deflate stream (RFC 1951), go on: whatever streams follow it now. The same with SECOND.
+    """Let FIRST, a whole raw deflate stream (RFC 1951), go on: whatever streams follow it now. The
+    same with SECOND.
 
-    Its last block is no longer marked as the last, and an empty stored block ends it on a whole byte: what zlib calls a full flush where
-    the stream that follows looks back no further. Two at once take less time than one and one. Lets other threads run.
+    Its last block is no longer marked as the last, and an empty stored block ends it on a whole
+    byte: what zlib calls a full flush where the stream that follows looks back no further. Two at
+    once take less time than one and one. Lets other threads run.
 
     ValueError if one is not a whole, well-formed stream; then both are as they were.
     """
 
 def is_incompressible(data: Buffer) -> bool:
-    """Is DATA, of less than 4 GiB, something that deflate makes hardly smaller (by 2 % at the most), such as what is compressed already?
+    """Is DATA, of less than 4 GiB, something that deflate makes hardly smaller (by 2 % at the
+    most), such as what is compressed already?
 
-    Bytes of all values are then about as frequent, and hardly any are repeated within 32 KiB. Lets other threads run.
+    Bytes of all values are then about as frequent, and hardly any are repeated within 32 KiB. Lets
+    other threads run.
     """

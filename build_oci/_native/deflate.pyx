@@ -1,4 +1,6 @@
-"""Deflate streams that were made apart, joined. See deflate.pyi for the interface and kernel/join/deflate.h for the work."""
+"""Deflate streams that were made apart, joined. See deflate.pyi for the interface and
+kernel/join/deflate.h for the work.
+"""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t

@@ -1,4 +1,6 @@
-"""A tree held against what its parent image has: a thin face of kernel/pack/digest.c and kernel/parent/diff.c."""
+"""A tree held against what its parent image has: a thin face of kernel/pack/digest.c and
+kernel/parent/diff.c.
+"""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t

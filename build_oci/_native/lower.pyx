@@ -1,4 +1,6 @@
-"""The lower file system, as the layers of a parent image tell of it: a thin face of kernel/tar/scanner.c."""
+"""The lower file system, as the layers of a parent image tell of it: a thin face of
+kernel/tar/scanner.c.
+"""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New

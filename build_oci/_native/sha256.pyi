@@ -1,7 +1,8 @@
 """SHA-256 of many buffers at once, several side by side on one core.
 
-A buffer is any object with the buffer protocol whose bytes stand in one piece, at any alignment; one in several pieces raises BufferError,
-an object that is no buffer TypeError. `kernel` is a number from `kernel_id`, by default that of the fastest; another raises ValueError.
+A buffer is any object with the buffer protocol whose bytes stand in one piece, at any alignment;
+one in several pieces raises BufferError, an object that is no buffer TypeError. `kernel` is a
+number from `kernel_id`, by default that of the fastest; another raises ValueError.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ from collections.abc import Iterable
 from typing_extensions import Buffer, disjoint_base
 
 def kernels() -> tuple[str, ...]:
-    """The kernels this CPU can run, slowest first: always "scalar"; "avx2", "avx512", "sha-ni" on x86-64 and "armv8" on AArch64 if it can.
+    """The kernels this CPU can run, slowest first: always "scalar"; "avx2", "avx512", "sha-ni" on
+    x86-64 and "armv8" on AArch64 if it can.
 
     Those of AVX hash eight messages side by side, and one alone as "scalar" does.
     """
@@ -17,11 +19,14 @@ def kernels() -> tuple[str, ...]:
 def kernel_id(name: str) -> int:
     """The number of the kernel NAME, or of the fastest for "auto".
 
-    A name is a demand: ValueError, naming those there are, when it is unknown or when this CPU lacks it.
+    A name is a demand: ValueError, naming those there are, when it is unknown or when this CPU
+    lacks it.
     """
 
 def in_pairs(kernel: int = ...) -> bool:
-    """Has the CPU instructions for SHA-256, so that one message is as quick as with any library, and two take hardly longer?"""
+    """Has the CPU instructions for SHA-256, so that one message is as quick as with any library,
+    and two take hardly longer?
+    """
 
 def digest(data: Buffer, kernel: int = ...) -> bytes:
     """The 32 bytes of DATA's digest. The GIL is released meanwhile."""
@@ -29,8 +34,9 @@ def digest(data: Buffer, kernel: int = ...) -> bytes:
 def digest_many(buffers: Iterable[Buffer], kernel: int = ...) -> list[bytes]:
     """The digest of each buffer, 32 bytes each, in their order.
 
-    The GIL is released for all of them. Two or eight run at a time, as the kernel has lanes, taken in order, whatever their sizes; those
-    that end last run alone from where the others ended, so much larger buffers are better placed first.
+    The GIL is released for all of them. Two or eight run at a time, as the kernel has lanes, taken
+    in order, whatever their sizes; those that end last run alone from where the others ended, so
+    much larger buffers are better placed first.
     """
 
 @disjoint_base
@@ -42,7 +48,8 @@ class Sha256:
         """Appends DATA to the message. The GIL is released meanwhile."""
 
     def update_beside(self, data: Buffer, other: Sha256, other_data: Buffer) -> None:
-        """Appends DATA to the message and OTHER_DATA to that of OTHER, by one kernel, side by side as far as both reach if it has pairs.
+        """Appends DATA to the message and OTHER_DATA to that of OTHER, by one kernel, side by side
+        as far as both reach if it has pairs.
 
         The GIL is released meanwhile. ValueError if OTHER is this one.
         """

@@ -1,4 +1,6 @@
-"""SHA-256 of many buffers at once, several side by side on one core. See sha256.pyi for the interface and kernel/sha256/sha256.h."""
+"""SHA-256 of many buffers at once, several side by side on one core. See sha256.pyi for the
+interface and kernel/sha256/sha256.h.
+"""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t

@@ -1,4 +1,6 @@
-"""The layers of a walked tree and their tar segments: a thin face of kernel/pack/partition.c and kernel/pack/pack.c."""
+"""The layers of a walked tree and their tar segments: a thin face of kernel/pack/partition.c and
+kernel/pack/pack.c.
+"""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

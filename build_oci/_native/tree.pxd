@@ -1,4 +1,5 @@
-# The entry table (kernel/tree/tree.h) as the extensions see it, and how a problem in it is told to Python.
+# The entry table (kernel/tree/tree.h) as the extensions see it, and how a problem in it is told to
+# Python.
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t

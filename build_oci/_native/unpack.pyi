@@ -13,13 +13,16 @@ class HasFileno(Protocol):
 
 @disjoint_base
 class ImageTree:
-    """The entries of one image, as a walk of the unpacked image would find them; for the other extensions what walk.Tree is.
+    """The entries of one image, as a walk of the unpacked image would find them; for the other
+    extensions what walk.Tree is.
 
-    lower_table: the merged layers; it may go once this object is made. sources: for each layer, the bottom one first, its scan, the
-    uncompressed archive, and whether nobody else can write to that; they are kept as long as this object.
-    owner: user and group of every entry, in place of their own. check: called again and again; may raise to stop this.
+    lower_table: the merged layers; it may go once this object is made. sources: for each layer, the
+    bottom one first, its scan, the uncompressed archive, and whether nobody else can write to that;
+    they are kept as long as this object. owner: user and group of every entry, in place of their
+    own. check: called again and again; may raise to stop this.
 
-    Raises ValueError for what clients do not agree about, and for more than MEMORY_LIMIT bytes; MemoryError.
+    Raises ValueError for what clients do not agree about, and for more than MEMORY_LIMIT bytes;
+    MemoryError.
     """
 
     def __new__(
@@ -48,14 +51,16 @@ class ImageTree:
         """As of walk.Tree."""
 
     def open_file(self, path: bytes) -> int | None:
-        """A descriptor for reading a copy of the regular file PATH, as `find` finds it; the caller closes it. None where there is none.
+        """A descriptor for reading a copy of the regular file PATH, as `find` finds it; the caller
+        closes it. None where there is none.
 
         The copy has no name and lies where temporary files go. Raises OSError.
         """
 
     def find(self, path: bytes) -> tuple[int, int, int] | None:
-        """Of the regular file PATH: the number of its source, the offset of its content there, and its size; None where there is no such
-        file. PATH has no slash at either end, and symbolic links are not followed."""
+        """Of the regular file PATH: the number of its source, the offset of its content there, and
+        its size; None where there is no such file. PATH has no slash at either end, and symbolic
+        links are not followed."""
 
     def capsule(self) -> object:
         """The native table for the other extensions; valid as long as this object lives."""

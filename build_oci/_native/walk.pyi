@@ -6,13 +6,26 @@ from typing import Literal, NamedTuple, TypeAlias
 from typing_extensions import disjoint_base
 
 Kind: TypeAlias = Literal[
-    "cancelled", "system", "changed", "length", "xattr-name", "xattrs-size", "type", "socket", "whiteout-name", "covers"
+    "cancelled",
+    "system",
+    "changed",
+    "length",
+    "xattr-name",
+    "xattrs-size",
+    "type",
+    "socket",
+    "whiteout-name",
+    "covers",
 ]
 Problem: TypeAlias = tuple[Kind, int, str, bytes]
-"""What went wrong, the errno where a call failed, the name of that call, the path below the root (empty: the root itself)."""
+"""What went wrong, the errno where a call failed, the name of that call, the path below the root
+(empty: the root itself).
+"""
 
 class Listing(NamedTuple):
-    """Every entry of a tree, numbered in tar order, for those who decide which layer it belongs to."""
+    """Every entry of a tree, numbered in tar order, for those who decide which layer it belongs
+    to.
+    """
 
     paths: list[bytes]
     """Below the root, without a slash at either end; that of the root is empty."""
@@ -25,21 +38,24 @@ class Listing(NamedTuple):
     symlinks: dict[bytes, bytes]
     """The target of every symbolic link by its path."""
     components: dict[int, bytes]
-    """The attribute `user.component` by the number of the entry; empty unless the walk takes instructions."""
+    """The attribute `user.component` by the number of the entry; empty unless the walk takes
+    instructions.
+    """
     intervals: dict[int, bytes]
     """The attribute `user.update-interval`, likewise."""
 
 @disjoint_base
 class Tree:
-    """The entries of one root file system: type, mode, owner, times, links, extended attributes, sorted, at most 400 bytes an entry.
+    """The entries of one root file system: type, mode, owner, times, links, extended attributes,
+    sorted, at most 400 bytes an entry.
 
     root: path of the directory; a symbolic link to one is followed, none inside it ever is.
-    skip_xattrs: read no extended attributes at all.
-    trust_checksums: believe `user.checksum.sha256` (64 lower-case hexadecimal digits): everywhere (True), nowhere (False), on FUSE (None).
-        On FUSE it is asked for by name where it is not listed, also with skip_xattrs.
-    owner: user and group of every entry, in place of their own.
-    exclude: patterns as kernel/tree/exclude.h describes them, no slash at either end; what one matches is left out with all below it.
-    take_instructions: `user.component` and `user.update-interval` are for `listing`, and not for the layer.
+    skip_xattrs: read no extended attributes at all. trust_checksums: believe `user.checksum.sha256`
+    (64 lower-case hexadecimal digits): everywhere (True), nowhere (False), on FUSE (None). On FUSE
+    it is asked for by name where it is not listed, also with skip_xattrs. owner: user and group of
+    every entry, in place of their own. exclude: patterns as kernel/tree/exclude.h describes them,
+    no slash at either end; what one matches is left out with all below it. take_instructions:
+    `user.component` and `user.update-interval` are for `listing`, and not for the layer.
     """
 
     def __new__(
@@ -53,7 +69,8 @@ class Tree:
         take_instructions: bool = False,
     ) -> Tree: ...
     def run(self) -> None:
-        """Read directories until none is left; call it from as many threads as shall work, once each. Releases the GIL.
+        """Read directories until none is left; call it from as many threads as shall work, once
+        each. Releases the GIL.
 
         Raises MemoryError. What else went wrong is told by `problems`.
         """
@@ -65,19 +82,29 @@ class Tree:
         """Entries found so far, the root included."""
 
     def problems(self) -> list[Problem]:
-        """What the walk met, sorted by path; `socket` and `whiteout-name` are warnings. Only after every `run` has returned."""
+        """What the walk met, sorted by path; `socket` and `whiteout-name` are warnings. Only after
+        every `run` has returned.
+        """
 
     def paths(self) -> list[bytes]:
-        """Every path in tar order: a directory, its files sorted by name, its subdirectories. Only after every `run` has returned."""
+        """Every path in tar order: a directory, its files sorted by name, its subdirectories. Only
+        after every `run` has returned.
+        """
 
     def listing(self) -> Listing:
-        """What is known of every entry, in the order of `paths`. Only after every `run` has returned."""
+        """What is known of every entry, in the order of `paths`. Only after every `run` has
+        returned.
+        """
 
     def emitted(self) -> bytes:
-        """A byte for each entry in the order of `paths`: 0 where `mark_unchanged` has found that the parent has it, else 1."""
+        """A byte for each entry in the order of `paths`: 0 where `mark_unchanged` has found that
+        the parent has it, else 1.
+        """
 
     def unused(self) -> list[int]:
-        """Which patterns of `exclude` matched nothing, by number. Only after every `run` has returned."""
+        """Which patterns of `exclude` matched nothing, by number. Only after every `run` has
+        returned.
+        """
 
     @property
     def digests_believed(self) -> int:
@@ -85,7 +112,9 @@ class Tree:
 
     @property
     def sole_owner(self) -> int | None:
-        """The user whom every entry belongs to on disk; None if there are several. Only after every `run` has returned."""
+        """The user whom every entry belongs to on disk; None if there are several. Only after every
+        `run` has returned.
+        """
 
     @property
     def mode(self) -> int:

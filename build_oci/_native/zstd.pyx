@@ -1,4 +1,6 @@
-"""zstd frames that were made apart, joined. See zstd.pyi for the interface and kernel/join/zstd_frame.h for the work."""
+"""zstd frames that were made apart, joined. See zstd.pyi for the interface and
+kernel/join/zstd_frame.h for the work.
+"""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t

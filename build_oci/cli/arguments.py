@@ -13,16 +13,35 @@ from build_oci.version import __version__
 MAX_WORKERS = 1024
 SHELLS = ("bash", "zsh", "fish")
 # By name: what stands behind it on the line of usage. command.py has who runs them.
-SUBCOMMANDS = {"verify": "[DIR]", "merge": "LAYOUT... -o OUT", "compare": "OLD NEW", "show": "[LAYOUT]"}
+SUBCOMMANDS = {
+    "verify": "[DIR]",
+    "merge": "LAYOUT... -o OUT",
+    "compare": "OLD NEW",
+    "show": "[LAYOUT]",
+}
 
-_SCHEMA = "print the JSON Schema of the configuration, for editors; with `compare`, that of what compare prints with --json"
-_LAYOUT = "a layout or an oci-archive, of any builder; LAYOUT@N or LAYOUT:REFNAME is one image of it"
+_SCHEMA = (
+    "print the JSON Schema of the configuration, for editors; with `compare`, that of what compare"
+    " prints with --json"
+)
+_LAYOUT = (
+    "a layout or an oci-archive, of any builder; LAYOUT@N or LAYOUT:REFNAME is one image of it"
+)
 
 _OUTPUT = (
-    "write the layout there (default: the current directory); oci-archive:FILE writes it as one archive, oci-archive:- to standard output"
+    "write the layout there (default: the current directory); oci-archive:FILE writes it as one"
+    " archive, oci-archive:- to standard output"
 )
-_USAGE = "\n       ".join(["build-oci [options] < config.yaml", *(f"build-oci {name} {rest}" for name, rest in SUBCOMMANDS.items())])
-_NO_SYNC = "do not wait until the disk has everything: quicker, but after a power loss the index may name empty blobs"
+_USAGE = "\n       ".join(
+    [
+        "build-oci [options] < config.yaml",
+        *(f"build-oci {name} {rest}" for name, rest in SUBCOMMANDS.items()),
+    ]
+)
+_NO_SYNC = (
+    "do not wait until the disk has everything: quicker, but after a power loss the index may name"
+    " empty blobs"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +55,11 @@ class _Parser(argparse.ArgumentParser):
         _, _, first = message.partition("unrecognized arguments: ")
         first = first.partition(" ")[0].partition("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
-        near = get_close_matches(first, known if first.startswith("-") else list(SUBCOMMANDS), n=1) if first else []
+        near = (
+            get_close_matches(first, known if first.startswith("-") else list(SUBCOMMANDS), n=1)
+            if first
+            else []
+        )
         if near:
             return f"did you mean `{near[0]}`?"
         if first and os.path.isfile(first):
@@ -45,9 +68,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def subcommand(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The sub-command that ARGV names and its arguments: `verify` and its like come first, or behind -j, -q and -v. Else "" and all."""
+    """The sub-command that ARGV names and its arguments: `verify` and its like come first, or
+    behind -j, -q and -v. Else "" and all.
+    """
     at = 0
-    while at < len(argv) and (argv[at] in ("-q", "-v", "--quiet", "--verbose") or argv[at].startswith(("-j", "--workers"))):
+    while at < len(argv) and (
+        argv[at] in ("-q", "-v", "--quiet", "--verbose") or argv[at].startswith(("-j", "--workers"))
+    ):
         at += 2 if argv[at] in ("-j", "--workers") else 1
     if at < len(argv) and argv[at] in SUBCOMMANDS:
         return argv[at], [*argv[:at], *argv[at + 1 :]]
@@ -55,8 +82,12 @@ def subcommand(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_WORKERS}, not `{text}`")
+    if not (
+        text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS
+    ):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {MAX_WORKERS}, not `{text}`"
+        )
     return int(text)
 
 
@@ -67,7 +98,8 @@ def _path(text: str) -> str:
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    # Left alone, it imports half a dozen modules to find out how wide the terminal is, before any help is asked for.
+    # Left alone, it imports half a dozen modules to find out how wide the terminal is, before any
+    # help is asked for.
     try:
         width = os.get_terminal_size(2).columns
     except (OSError, AttributeError, ValueError):
@@ -81,26 +113,79 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=_formatter,
         prog="build-oci",
         usage=_USAGE,
-        description="Builds the OCI images that a YAML document on standard input describes, as an OCI image layout.",
+        description=(
+            "Builds the OCI images that a YAML document on standard input describes, as an OCI"
+            " image layout."
+        ),
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("-j", "--workers", metavar="N", type=_count, help="worker threads (default: the CPUs this process may use)")
-    add("-f", "--file", metavar="FILE", type=_path, default="-", help="read the configuration there; - is standard input (the default)")
+    add(
+        "-j",
+        "--workers",
+        metavar="N",
+        type=_count,
+        help="worker threads (default: the CPUs this process may use)",
+    )
+    add(
+        "-f",
+        "--file",
+        metavar="FILE",
+        type=_path,
+        default="-",
+        help="read the configuration there; - is standard input (the default)",
+    )
     add("-o", "--output", metavar="DIR", type=_path, default=".", help=_OUTPUT)
-    add("--check", action="store_true", help="validate the configuration and look at every path it names; build nothing")
+    add(
+        "--check",
+        action="store_true",
+        help="validate the configuration and look at every path it names; build nothing",
+    )
     add("--strict", action="store_true", help="take every warning for an error")
-    add("--progress", choices=("auto", "bar", "plain", "none"), default="auto", help="auto: bars on a terminal, nothing otherwise")
+    add(
+        "--progress",
+        choices=("auto", "bar", "plain", "none"),
+        default="auto",
+        help="auto: bars on a terminal, nothing otherwise",
+    )
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
-    volume.add_argument("-v", "--verbose", action="store_true", help="say what is decided and why, and a summary line for each image")
-    add("--metrics", metavar="FILE", type=_path, help="write sizes, counts and times there, as JSON")
-    add("--digestfile", metavar="FILE", type=_path, help="write the digest of the index, or of the one manifest, there and nothing else")
-    add("--prune", action="store_true", help="afterwards remove the blobs of the output that its index does not reach")
+    volume.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say what is decided and why, and a summary line for each image",
+    )
+    add(
+        "--metrics", metavar="FILE", type=_path, help="write sizes, counts and times there, as JSON"
+    )
+    add(
+        "--digestfile",
+        metavar="FILE",
+        type=_path,
+        help="write the digest of the index, or of the one manifest, there and nothing else",
+    )
+    add(
+        "--prune",
+        action="store_true",
+        help="afterwards remove the blobs of the output that its index does not reach",
+    )
     add("--no-sync", action="store_true", help=_NO_SYNC)
-    add("--schema", metavar="OF", nargs="?", const="config", choices=("config", "compare"), help=_SCHEMA)
+    add(
+        "--schema",
+        metavar="OF",
+        nargs="?",
+        const="config",
+        choices=("config", "compare"),
+        help=_SCHEMA,
+    )
     add("--version", action="version", version=f"build-oci {__version__}")
-    add("--print-completion", metavar="SHELL", choices=SHELLS, help=f"print the completion of options for a shell: {', '.join(SHELLS)}")
+    add(
+        "--print-completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        help=f"print the completion of options for a shell: {', '.join(SHELLS)}",
+    )
     return made
 
 
@@ -109,15 +194,40 @@ def verify_parser() -> argparse.ArgumentParser:
     made = _Parser(
         formatter_class=_formatter,
         prog="build-oci verify",
-        description="Recomputes everything that an OCI image layout, written by any builder, says of itself, and lists every mismatch.",
+        description=(
+            "Recomputes everything that an OCI image layout, written by any builder, says of"
+            " itself, and lists every mismatch."
+        ),
         allow_abbrev=False,
     )
-    made.add_argument("layout", metavar="DIR", nargs="?", type=_path, default=".", help="the layout (default: the current directory)")
-    made.add_argument("-j", "--workers", metavar="N", type=_count, help="layers to read at once (default: the CPUs this process may use)")
-    made.add_argument("--bootc", action="store_true", help="look for what keeps an image from booting with bootc and composefs, too")
+    made.add_argument(
+        "layout",
+        metavar="DIR",
+        nargs="?",
+        type=_path,
+        default=".",
+        help="the layout (default: the current directory)",
+    )
+    made.add_argument(
+        "-j",
+        "--workers",
+        metavar="N",
+        type=_count,
+        help="layers to read at once (default: the CPUs this process may use)",
+    )
+    made.add_argument(
+        "--bootc",
+        action="store_true",
+        help="look for what keeps an image from booting with bootc and composefs, too",
+    )
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="mismatches only")
-    volume.add_argument("-v", "--verbose", action="store_true", help="what is odd but allowed, too, and what was looked at")
+    volume.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="what is odd but allowed, too, and what was looked at",
+    )
     return made
 
 
@@ -126,17 +236,37 @@ def merge_parser() -> argparse.ArgumentParser:
     made = _Parser(
         formatter_class=_formatter,
         prog="build-oci merge",
-        description="Writes one layout with the images of several, for example one for each architecture.",
+        description=(
+            "Writes one layout with the images of several, for example one for each architecture."
+        ),
         allow_abbrev=False,
     )
-    made.add_argument("layouts", metavar="LAYOUT", nargs="+", type=_path, help="a layout, written by any builder")
+    made.add_argument(
+        "layouts", metavar="LAYOUT", nargs="+", type=_path, help="a layout, written by any builder"
+    )
     made.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help=_OUTPUT)
-    made.add_argument("-j", "--workers", metavar="N", type=_count, help="blobs to read at once (default: the CPUs this process may use)")
-    made.add_argument("--digestfile", metavar="FILE", type=_path, help="write the digest of the index there and nothing else")
+    made.add_argument(
+        "-j",
+        "--workers",
+        metavar="N",
+        type=_count,
+        help="blobs to read at once (default: the CPUs this process may use)",
+    )
+    made.add_argument(
+        "--digestfile",
+        metavar="FILE",
+        type=_path,
+        help="write the digest of the index there and nothing else",
+    )
     made.add_argument("--no-sync", action="store_true", help=_NO_SYNC)
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
-    volume.add_argument("-v", "--verbose", action="store_true", help="a summary line, even where standard error is no terminal")
+    volume.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="a summary line, even where standard error is no terminal",
+    )
     return made
 
 
@@ -146,7 +276,9 @@ def _bytes(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a size such as 200M or 150MiB, not `{text}`") from None
+        raise argparse.ArgumentTypeError(
+            f"must be a size such as 200M or 150MiB, not `{text}`"
+        ) from None
 
 
 def compare_parser() -> argparse.ArgumentParser:
@@ -154,8 +286,14 @@ def compare_parser() -> argparse.ArgumentParser:
     made = _Parser(
         formatter_class=_formatter,
         prog="build-oci compare",
-        description="Tells what differs between two images, what an update costs, and why each new layer is new.",
-        epilog="Exit status: 0 equal, 1 different, 2 trouble. With --max-download: 0 within the limit, 1 above it, 2 trouble.",
+        description=(
+            "Tells what differs between two images, what an update costs, and why each new layer is"
+            " new."
+        ),
+        epilog=(
+            "Exit status: 0 equal, 1 different, 2 trouble. With --max-download: 0 within the limit,"
+            " 1 above it, 2 trouble."
+        ),
         allow_abbrev=False,
     )
     add = made.add_argument
@@ -163,13 +301,21 @@ def compare_parser() -> argparse.ArgumentParser:
     add("new", metavar="NEW", type=_path, help="what it is compared with, named likewise")
     add("--deep", action="store_true", help="read the layers that both have, too")
     add("--html", metavar="FILE", type=_path, help="write a page with a map of the new image there")
-    add("--max-download", metavar="SIZE", type=_bytes, help="exit with 1 if more is to be downloaded, else with 0: 200M, 150MiB, …")
+    add(
+        "--max-download",
+        metavar="SIZE",
+        type=_bytes,
+        help="exit with 1 if more is to be downloaded, else with 0: 200M, 150MiB, …",
+    )
     _add_common(made)
     add(
         "-q",
         "--quiet",
         action="store_true",
-        help="print nothing but errors and the line of --max-download; without --html and --json, layers are not read then",
+        help=(
+            "print nothing but errors and the line of --max-download; without --html and --json,"
+            " layers are not read then"
+        ),
     )
     return made
 
@@ -184,9 +330,24 @@ def show_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("layout", metavar="LAYOUT", nargs="?", type=_path, default=".", help=f"{_LAYOUT} (default: the current directory)")
-    add("--deep", action="store_true", help="read the layers: their ratios, and the largest directories")
-    add("--files", action="store_true", help="read the layers, and list every file that the image holds")
+    add(
+        "layout",
+        metavar="LAYOUT",
+        nargs="?",
+        type=_path,
+        default=".",
+        help=f"{_LAYOUT} (default: the current directory)",
+    )
+    add(
+        "--deep",
+        action="store_true",
+        help="read the layers: their ratios, and the largest directories",
+    )
+    add(
+        "--files",
+        action="store_true",
+        help="read the layers, and list every file that the image holds",
+    )
     _add_common(made)
     return made
 
@@ -195,16 +356,26 @@ def _add_common(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--json", action="store_true", help="print one JSON document")
     add("--all", action="store_true", help="lists at full length")
-    add("-j", "--workers", metavar="N", type=_count, help="layers to read at once (default: the CPUs this process may use)")
+    add(
+        "-j",
+        "--workers",
+        metavar="N",
+        type=_count,
+        help="layers to read at once (default: the CPUs this process may use)",
+    )
 
 
 def completion(shell: str) -> str:
-    """The script that lets SHELL complete the options. UsageError without shtab, which writes it."""
+    """The script that lets SHELL complete the options. UsageError without shtab, which writes
+    it.
+    """
     try:
         import shtab
     except ImportError:
         hint = "install it beside build-oci: pip install shtab"
-        raise UsageError("shtab, which writes it, is not installed", where="--print-completion", hint=hint) from None
+        raise UsageError(
+            "shtab, which writes it, is not installed", where="--print-completion", hint=hint
+        ) from None
     described = parser()
     for action in described._actions:
         if action.metavar in ("FILE", "DIR"):

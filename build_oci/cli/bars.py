@@ -26,16 +26,27 @@ class Reporter(Protocol):
         """Leave the terminal as it was."""
 
 
-def reporter(mode: str, names: list[str], say: Callable[[str], None], *, terminal: bool) -> Reporter | None:
-    """What shows the progress of images with these NAMES: MODE is `auto`, `bar`, `plain` or `none`, SAY prints a line. None: nothing."""
+def reporter(
+    mode: str, names: list[str], say: Callable[[str], None], *, terminal: bool
+) -> Reporter | None:
+    """What shows the progress of images with these NAMES: MODE is `auto`, `bar`, `plain` or `none`,
+    SAY prints a line. None: nothing.
+    """
     if mode == "bar" or (mode == "auto" and terminal):
         return Bars(names, say)
     return Lines(names, say) if mode == "plain" else None
 
 
-_DOING = {"walk": "walking", "parent": "reading parent", "hash": "hashing", "previous": "reading previous", "pack": "packing"}
+_DOING = {
+    "walk": "walking",
+    "parent": "reading parent",
+    "hash": "hashing",
+    "previous": "reading previous",
+    "pack": "packing",
+}
 _BYTES = ("parent", "previous", "pack")
-# Left free at the end of a line: the ^C that a terminal writes behind a bar must not begin the next one.
+# Left free at the end of a line: the ^C that a terminal writes behind a bar must not begin the next
+# one.
 _MARGIN = 4
 
 
@@ -44,7 +55,12 @@ class Lines:
 
     INTERVAL = 5.0
 
-    def __init__(self, names: list[str], say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        names: list[str],
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._names = names
         self._say = say
         self._clock = clock
@@ -58,7 +74,10 @@ class Lines:
             if progress.stage != "done" and now - self._last[progress.image] < self.INTERVAL:
                 return
             self._last[progress.image] = now
-        self._say(f"build-oci: {self._names[progress.image]}: {_told(progress)} after {now - self._started:.0f} s")
+        self._say(
+            f"build-oci: {self._names[progress.image]}: {_told(progress)} after"
+            f" {now - self._started:.0f} s"
+        )
 
     def say(self, line: str) -> None:
         self._say(line)
@@ -72,16 +91,21 @@ def _told(progress: Progress) -> str:
         return "done"
     if progress.stage not in _BYTES:
         return f"{_DOING[progress.stage]}, {counted(progress.done, 'entry')}"
-    of = f" of {progress.total / 1e6:,.0f} MB ({progress.done / progress.total:.0%})" if progress.total else " MB"
+    of = (
+        f" of {progress.total / 1e6:,.0f} MB ({progress.done / progress.total:.0%})"
+        if progress.total
+        else " MB"
+    )
     return f"{_DOING[progress.stage]}, {progress.done / 1e6:,.0f}{of}"
 
 
 class Bars:
     """A bar for each stage that is under way, with rate and remaining time; it leaves no trace.
 
-    Whoever tells of progress only leaves a number behind; one thread draws. Nothing appears in the first DELAY seconds of a build, nor for
-    a stage that has not run for BRIEF or will be over within LEFT, by its rate so far: a flash tells nobody anything, and the import of
-    tqdm takes 25 ms, which only a build of several seconds hides.
+    Whoever tells of progress only leaves a number behind; one thread draws. Nothing appears in the
+    first DELAY seconds of a build, nor for a stage that has not run for BRIEF or will be over
+    within LEFT, by its rate so far: a flash tells nobody anything, and the import of tqdm takes 25
+    ms, which only a build of several seconds hides.
     """
 
     DELAY = 2.0
@@ -110,7 +134,9 @@ class Bars:
                 self._under_way.pop((image, stage), None)
                 return
             known = self._under_way.get((image, stage))
-            self._under_way[image, stage] = _UnderWay(known.since if known else time.time(), done, total)
+            self._under_way[image, stage] = _UnderWay(
+                known.since if known else time.time(), done, total
+            )
 
     def say(self, line: str) -> None:
         with self._lock:
@@ -136,12 +162,17 @@ class Bars:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # or it starts a thread of its own
-        tqdm.set_lock(threading.RLock())  # its own is one for processes, too, and is held for ever by what fails to write
+        tqdm.set_lock(
+            threading.RLock()
+        )  # its own is one for processes, too, and is held for ever by what fails to write
         while not self._over.is_set():
             with self._lock:
                 try:
                     self._refresh(tqdm)
-                except (OSError, ValueError):  # the terminal has gone: the build goes on without bars
+                except (
+                    OSError,
+                    ValueError,
+                ):  # the terminal has gone: the build goes on without bars
                     for bar in self._bars.values():
                         bar.disable = True  # or it tries once more when it is collected
                     self._bars.clear()
@@ -152,7 +183,9 @@ class Bars:
             shown = bool(self._bars)
             self._refresh(tqdm)
             if shown and sys.stderr.isatty():
-                sys.stderr.write("\r\x1b[J")  # the ^C that the terminal itself may have put behind a bar
+                sys.stderr.write(
+                    "\r\x1b[J"
+                )  # the ^C that the terminal itself may have put behind a bar
                 sys.stderr.flush()
         self._bars.clear()
 

@@ -1,4 +1,6 @@
-"""The command line: arguments, standard input, signals, exit status. What is printed goes to standard error."""
+"""The command line: arguments, standard input, signals, exit status. What is printed goes to
+standard error.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from build_oci.cli.arguments import compare_parser, completion, merge_parser, parser, show_parser, subcommand, verify_parser
+from build_oci.cli.arguments import (
+    compare_parser,
+    completion,
+    merge_parser,
+    parser,
+    show_parser,
+    subcommand,
+    verify_parser,
+)
 from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
 from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
@@ -89,7 +99,9 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
         check_parents(config)
         check_output(config, open_output(options.output).folder)
         if talks:
-            say(f"build-oci: nothing is wrong with {source}: {counted(len(config.images), 'image')}")
+            say(
+                f"build-oci: nothing is wrong with {source}: {counted(len(config.images), 'image')}"
+            )
         return 0
     _build(config, options, epoch, talks, signals)
     return 0
@@ -124,12 +136,21 @@ def _verify(options: argparse.Namespace) -> int:
             say(f"build-oci: warning: {text}")
 
     workers = options.workers or usable_cpus()
-    found = verify(options.layout, workers=workers, problem=problem, note=note, warning=warning, bootc=options.bootc)
+    found = verify(
+        options.layout,
+        workers=workers,
+        problem=problem,
+        note=note,
+        warning=warning,
+        bootc=options.bootc,
+    )
     if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
         what = counted(found.mismatches, "mismatch") if found.mismatches else "nothing is wrong"
         if found.warnings:
             what += f", {counted(found.warnings, 'warning')}"
-        counts = ", ".join(map(counted, (found.images, found.layers, found.entries), ("image", "layer", "entry")))
+        counts = ", ".join(
+            map(counted, (found.images, found.layers, found.entries), ("image", "layer", "entry"))
+        )
         say(f"build-oci: {printable(options.layout)}: {what}: {counts}, {found.size / 1e6:,.1f} MB")
     return 1 if found.mismatches else 0
 
@@ -158,7 +179,10 @@ def _merge(options: argparse.Namespace, signals: Signals) -> int:
     if options.digestfile:
         write_file(options.digestfile, merged.digest.encode(), "--digestfile", signals.check)
     if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
-        say(f"build-oci: {merged.digest}: {counted(merged.images, 'image')}, {counted(merged.blobs, 'blob')}, {merged.size / 1e6:,.1f} MB")
+        say(
+            f"build-oci: {merged.digest}: {counted(merged.images, 'image')},"
+            f" {counted(merged.blobs, 'blob')}, {merged.size / 1e6:,.1f} MB"
+        )
     return 0
 
 
@@ -194,7 +218,13 @@ _SUBCOMMANDS: dict[str, Callable[[Sequence[str], Signals], int]] = {
 }
 
 
-def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, talks: bool, signals: Signals) -> None:
+def _build(
+    config: BuildConfig,
+    options: argparse.Namespace,
+    epoch: int | None,
+    talks: bool,
+    signals: Signals,
+) -> None:
     from build_oci.cli.bars import reporter
     from build_oci.cli.metrics import as_json, metrics, summary
     from build_oci.oci.output_files import write_file
@@ -204,7 +234,10 @@ def _build(config: BuildConfig, options: argparse.Namespace, epoch: int | None, 
 
     workers = options.workers or usable_cpus()
     started = time.monotonic()
-    names = [printable("/".join(filter(None, (image.os, image.architecture, image.variant)))) for image in config.images]
+    names = [
+        printable("/".join(filter(None, (image.os, image.architecture, image.variant))))
+        for image in config.images
+    ]
     bars = is_terminal(sys.stderr) and not options.quiet
     reports = reporter(options.progress, names, say, terminal=bars)
     speak = reports.say if reports else say
@@ -252,14 +285,25 @@ def _read(file: str, *, quiet: bool) -> tuple[bytes, str]:
             with open(file, "rb") as stream:
                 return stream.read(MAX_SIZE + 1), file
         if sys.stdin is None:
-            raise UsageError("is closed", where="standard input", hint="name the configuration with -f FILE")
+            raise UsageError(
+                "is closed", where="standard input", hint="name the configuration with -f FILE"
+            )
         if is_terminal(sys.stdin) and not quiet:
-            say("build-oci: waiting for the configuration (YAML) on standard input; end it with Ctrl-D, or name a file with -f FILE")
+            say(
+                "build-oci: waiting for the configuration (YAML) on standard input; end it with"
+                " Ctrl-D, or name a file with -f FILE"
+            )
         return sys.stdin.buffer.read(MAX_SIZE + 1), "<stdin>"
     except OSError as error:
         where = "standard input" if file == "-" else file
-        hint = "name the configuration with -f FILE" if file == "-" else f"-f names a file; a relative path starts at {os.getcwd()}"
-        raise UsageError(f"cannot read the configuration: {error.strerror or error}", where=where, hint=hint) from error
+        hint = (
+            "name the configuration with -f FILE"
+            if file == "-"
+            else f"-f names a file; a relative path starts at {os.getcwd()}"
+        )
+        raise UsageError(
+            f"cannot read the configuration: {error.strerror or error}", where=where, hint=hint
+        ) from error
 
 
 # ---- errors
@@ -282,9 +326,13 @@ def _explain(error: BaseException) -> BuildOciError:
             hint="lower `prefetch-limit-mb`, or the number of workers with -j",
         )
     if isinstance(error, OSError):
-        return BuildOciError(error.strerror or str(error) or type(error).__name__, where=_text(error.filename))
+        return BuildOciError(
+            error.strerror or str(error) or type(error).__name__, where=_text(error.filename)
+        )
     what = f"internal error: {type(error).__name__}: {error}"
-    return BuildOciError(what, hint="this is a bug, please report it; BUILD_OCI_DEBUG=1 shows where it is")
+    return BuildOciError(
+        what, hint="this is a bug, please report it; BUILD_OCI_DEBUG=1 shows where it is"
+    )
 
 
 def _text(name: object) -> str | bytes:

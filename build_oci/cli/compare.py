@@ -19,16 +19,24 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "KiB": 1 << 10, "MiB": 1 <<
 
 
 def parse_size(text: str) -> int:
-    """Bytes: a whole number with one of the units k, M, G (powers of 1000), KiB, MiB, GiB, or none. ValueError."""
+    """Bytes: a whole number with one of the units k, M, G (powers of 1000), KiB, MiB, GiB, or none.
+    ValueError.
+    """
     digits = len(text) - len(text.lstrip("0123456789"))
-    unit = text[digits:].removesuffix("B") if text[digits:] in ("B", "kB", "MB", "GB") else text[digits:]
+    unit = (
+        text[digits:].removesuffix("B")
+        if text[digits:] in ("B", "kB", "MB", "GB")
+        else text[digits:]
+    )
     if not text.isascii() or not 0 < digits < 16 or unit not in _UNITS:
         raise ValueError(text)
     return int(text[:digits]) * _UNITS[unit]
 
 
 def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
-    """0: equal, or with --max-download within the limit; 1: different, or above it. Raises BuildOciError, OSError, what CHECK raises."""
+    """0: equal, or with --max-download within the limit; 1: different, or above it. Raises
+    BuildOciError, OSError, what CHECK raises.
+    """
     from build_oci.compare.report import compare_layouts
     from build_oci.compare.text import report_lines, size_text, style_for, write_lines
     from build_oci.work.cpus import usable_cpus
@@ -43,7 +51,9 @@ def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
         maps = Maps
     read = bool(options.html or options.json or not options.quiet)  # else the documents tell it all
     workers = options.workers or usable_cpus()
-    report = compare_layouts(options.old, options.new, workers=workers, read=read, deep=read and options.deep, maps=maps)
+    report = compare_layouts(
+        options.old, options.new, workers=workers, read=read, deep=read and options.deep, maps=maps
+    )
     if options.html:
         from build_oci.compare.html import page
 
@@ -57,7 +67,10 @@ def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
     if limit is None:
         return 0 if report.equal else 1
     if report.download > limit:
-        say(f"build-oci: {size_text(report.download)} to download, more than the {size_text(limit)} of --max-download")
+        say(
+            f"build-oci: {size_text(report.download)} to download, more than the {size_text(limit)}"
+            " of --max-download"
+        )
         return 1
     return 0
 
@@ -68,9 +81,16 @@ def show(options: argparse.Namespace) -> int:
     from build_oci.compare.text import style_for, write_lines
     from build_oci.work.cpus import usable_cpus
 
-    images = look(options.layout, workers=options.workers or usable_cpus(), deep=options.deep, files=options.files)
+    images = look(
+        options.layout,
+        workers=options.workers or usable_cpus(),
+        deep=options.deep,
+        files=options.files,
+    )
     if options.json:
-        write_lines([json.dumps(show_document(options.layout, images, files=options.files), indent=1)])
+        write_lines(
+            [json.dumps(show_document(options.layout, images, files=options.files), indent=1)]
+        )
     else:
         style = style_for(sys.stdout, most=None if options.all else 10)
         write_lines(show_lines(options.layout, images, style, files=options.files))
@@ -87,4 +107,6 @@ def schema(name: str) -> dict[str, object]:
         from build_oci.config.schema import schema as config_schema
 
         return config_schema()
-    raise UsageError(f"there is no schema `{name}`", where="--schema", hint="there are `config` and `compare`")
+    raise UsageError(
+        f"there is no schema `{name}`", where="--schema", hint="there are `config` and `compare`"
+    )

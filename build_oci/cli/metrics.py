@@ -1,4 +1,6 @@
-"""What a build was: the summary lines, and the same as JSON for `--metrics`. docs/metrics.md describes the document."""
+"""What a build was: the summary lines, and the same as JSON for `--metrics`. docs/metrics.md
+describes the document.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,41 @@ if TYPE_CHECKING:
 
 
 def summary(image: BuiltImage) -> str:
-    """One line on an image: digest, size of its layers before and after, ratio, files written, unchanged, whited out, seconds."""
+    """One line on an image: digest, size of its layers before and after, ratio, files written,
+    unchanged, whited out, seconds.
+    """
     before, after = image.uncompressed_size, image.layers_size
     ratio = f" ({after / before:.1%})" if before else ""
-    files = counted(image.files, "file") + (f", {image.unchanged:,} unchanged" if image.unchanged else "")
+    files = counted(image.files, "file") + (
+        f", {image.unchanged:,} unchanged" if image.unchanged else ""
+    )
     files += f", {counted(image.whiteouts, 'whiteout')}" if image.whiteouts else ""
     if image.plan:
         files = f"{counted(len(image.layers), 'layer')}, {files}"
-        files += f", {image.unclaimed_size / 1e6:.1f} MB without an owner" if image.unclaimed_files else ""
+        files += (
+            f", {image.unclaimed_size / 1e6:.1f} MB without an owner"
+            if image.unclaimed_files
+            else ""
+        )
     if reused := [layer.size for layer in image.layers if layer.reused]:
-        files += f", {counted(len(reused), 'layer')} of {len(image.layers)} reused ({sum(reused) / 1e6:.1f} MB)"
+        files += (
+            f", {counted(len(reused), 'layer')} of {len(image.layers)} reused"
+            f" ({sum(reused) / 1e6:.1f} MB)"
+        )
     others = "".join(
         f"; {other.descriptor.digest} with {other.compression} {other.layers_size / 1e6:.1f} MB"
         + (f" ({other.layers_size / before:.1%})" if before else "")
         for other in image.others
     )
-    return f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}{others}  {files}  {image.seconds:.1f} s"
+    return (
+        f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}{others}  {files} "
+        f" {image.seconds:.1f} s"
+    )
 
 
-def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: float) -> dict[str, Any]:
+def metrics(
+    config: BuildConfig, result: BuildResult, *, workers: int, seconds: float
+) -> dict[str, Any]:
     """The JSON-able document."""
     return {
         "schemaVersion": 1,
@@ -65,7 +83,9 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
                         "compression": str(codec.compression),
                         "compressionLevel": codec.level,
                         "digest": other.descriptor.digest,
-                        "layers": [{"digest": digest, "size": size} for digest, size in other.layers],
+                        "layers": [
+                            {"digest": digest, "size": size} for digest, size in other.layers
+                        ],
                         "layerSize": other.layers_size,
                     }
                     for codec, other in zip(config.codecs[1:], image.others, strict=False)
@@ -85,7 +105,11 @@ def metrics(config: BuildConfig, result: BuildResult, *, workers: int, seconds: 
 
 
 def _difference(layer: BuiltLayer) -> dict[str, str] | None:
-    return {"what": layer.difference.what, "path": printable(layer.difference.path)} if layer.difference else None
+    return (
+        {"what": layer.difference.what, "path": printable(layer.difference.path)}
+        if layer.difference
+        else None
+    )
 
 
 def as_json(document: dict[str, Any]) -> bytes:

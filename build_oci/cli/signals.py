@@ -19,9 +19,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """The first stopping signal raises Stopped in the main thread or, once there is a build, cancels it; later ones change nothing.
+    """The first stopping signal raises Stopped in the main thread or, once there is a build,
+    cancels it; later ones change nothing.
 
-    One that comes when the build is moving its files to their places is too late: the image is complete and the exit status is 0.
+    One that comes when the build is moving its files to their places is too late: the image is
+    complete and the exit status is 0.
     """
 
     def __init__(self) -> None:

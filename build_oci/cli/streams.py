@@ -9,7 +9,9 @@ from typing import TextIO
 
 
 def say(line: str) -> None:
-    """LINE on standard error, in one piece: several threads may have something to say. Nobody listening is no error."""
+    """LINE on standard error, in one piece: several threads may have something to say. Nobody
+    listening is no error.
+    """
     if sys.stderr is None:
         return
     try:
@@ -21,7 +23,9 @@ def say(line: str) -> None:
 
 
 def flush(stream: TextIO | None) -> None:
-    """Flushes STREAM; where nobody reads it, the rest goes to /dev/null, else the interpreter exits with a status of its own."""
+    """Flushes STREAM; where nobody reads it, the rest goes to /dev/null, else the interpreter exits
+    with a status of its own.
+    """
     try:
         if stream is not None:
             stream.flush()
@@ -40,9 +44,11 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def occupy_standard_descriptors() -> None:
-    """Opens /dev/null where descriptor 0, 1 or 2 is closed: a blob opened under that number would receive what is printed.
+    """Opens /dev/null where descriptor 0, 1 or 2 is closed: a blob opened under that number would
+    receive what is printed.
 
-    Standard output is then open for reading alone, so that an archive that should go there does not vanish.
+    Standard output is then open for reading alone, so that an archive that should go there does not
+    vanish.
     """
     for descriptor in range(3):
         try:

@@ -1,4 +1,6 @@
-"""What all codecs share: the interface of an encoder, and a stream that is compressed block by block in the pool."""
+"""What all codecs share: the interface of an encoder, and a stream that is compressed block by
+block in the pool.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def slices(chunks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:
 
 
 class Encoder(Protocol):
-    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for what the pool computes.
+    """Compresses one stream; for one thread at a time, and none of the pool's own: it waits for
+    what the pool computes.
 
     annotations: what the layer's descriptor must carry, once the stream is finished.
     """
@@ -39,10 +42,13 @@ class Encoder(Protocol):
     annotations: Mapping[str, str]
 
     def write(self, data: Piece) -> None:
-        """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing it may come from a later call."""
+        """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing
+        it may come from a later call.
+        """
 
     def add(self, block: memoryview, release: Callable[[], None]) -> None:
-        """Takes in a whole block of at most `block_size` bytes; RELEASE is called, by any thread, once its memory may be reused.
+        """Takes in a whole block of at most `block_size` bytes; RELEASE is called, by any thread,
+        once its memory may be reused.
 
         Where blocks end shows in the stream. One stream takes either blocks or what is written.
         """
@@ -51,10 +57,14 @@ class Encoder(Protocol):
         """Hands on what is ready, without waiting."""
 
     def relieve(self) -> bool:
-        """Waits for the oldest block under way and hands on what it became; False if there is none."""
+        """Waits for the oldest block under way and hands on what it became; False if there is
+        none.
+        """
 
     def drop(self) -> None:
-        """Instead of finish(), where the stream is given up: waits for what is under way and gives its memory back."""
+        """Instead of finish(), where the stream is given up: waits for what is under way and gives
+        its memory back.
+        """
 
     def finish(self) -> None:
         """Writes what is left and ends the stream; nothing may follow."""
@@ -85,15 +95,25 @@ class StreamOnly:
 class Blocks(Generic[Packed]):
     """A stream of blocks that are compressed in the pool, each of them on its own, and joined.
 
-    Several streams share one budget. Whoever waits for it has no block under way himself, so that those who have are never waited for by
-    one another.
+    Several streams share one budget. Whoever waits for it has no block under way himself, so that
+    those who have are never waited for by one another.
     """
 
     annotations: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, sink: Sink, pool: Pool, size: int, most: int, header: bytes, budget: Budget, context: int) -> None:
-        """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at once, at most; BUDGET: bytes that these
-        may take, of which each takes its own size, as much for what comes out of it, and CONTEXT bytes for the compressor."""
+    def __init__(
+        self,
+        sink: Sink,
+        pool: Pool,
+        size: int,
+        most: int,
+        header: bytes,
+        budget: Budget,
+        context: int,
+    ) -> None:
+        """SIZE: of the blocks that what is written is cut into; MOST: how many are under way at
+        once, at most; BUDGET: bytes that these may take, of which each takes its own size, as much
+        for what comes out of it, and CONTEXT bytes for the compressor."""
         self._sink = sink
         self._pool = pool
         self._size = size
@@ -101,7 +121,9 @@ class Blocks(Generic[Packed]):
         self._header = header
         self._budget = budget
         self._context = context
-        self._in_flight: deque[tuple[Task[Packed], int]] = deque()  # and the bytes of the budget that each has taken
+        self._in_flight: deque[tuple[Task[Packed], int]] = (
+            deque()
+        )  # and the bytes of the budget that each has taken
         self._open = bytearray()  # the start of the next block
 
     def write(self, data: Piece) -> None:

@@ -1,4 +1,6 @@
-"""The codec gzip: one member in, every member out. Levels and blocks of both directions are here."""
+"""The codec gzip: one member in, every member out. Levels and blocks of both directions are
+here.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ HIGHEST_LEVEL = 9
 LIBRARIES = ("deflate", "isal.isal_zlib")
 MAGIC = b"\x1f\x8b"
 
-# Against 1 MiB, blocks of 256 KiB cost 0.6 % in size and of 512 KiB 0.2 %, of 4 MiB save 0.1 % (gzip 5 and 6 on 60 MB of binaries).
+# Against 1 MiB, blocks of 256 KiB cost 0.6 % in size and of 512 KiB 0.2 %, of 4 MiB save 0.1 %
+# (gzip 5 and 6 on 60 MB of binaries).
 _DEFLATE_BLOCK = 1 << 20
 _BLOCKS_PER_TASK = 2  # blocks that one thread compresses, at most: so many at once are joined
 _MOST_TASKS = 24  # at most, whatever the workers: 96 MiB with what comes out of them
@@ -24,10 +27,12 @@ _MOST_TASKS = 24  # at most, whatever the workers: 96 MiB with what comes out of
 # Up to this level ISA-L, three times as fast for some percent more output; above, libdeflate.
 # (ISA-L's level 3 is left alone: what it writes depends on the CPU it runs on.)
 _LAST_ISAL_LEVEL = 2
-# Our level -> libdeflate's. Its levels find more than gzip's of the same name: each of these is the quickest that is not larger on a root
-# file system, but from 7 on, where smaller is what was asked for. (On libraries or programs alone 3 is up to 2.1 %, 5 up to 0.9 % larger.)
+# Our level -> libdeflate's. Its levels find more than gzip's of the same name: each of these is the
+# quickest that is not larger on a root file system, but from 7 on, where smaller is what was asked
+# for. (On libraries or programs alone 3 is up to 2.1 %, 5 up to 0.9 % larger.)
 _LIBDEFLATE_LEVELS = {3: 1, 4: 2, 5: 4, 6: 5, 7: 6, 8: 7, 9: 9}
-# More than a compressor of these levels takes (libdeflate 1.26: 0.67 MB); `deflate` 0.9 reads at address 0 when it gets none.
+# More than a compressor of these levels takes (libdeflate 1.26: 0.67 MB); `deflate` 0.9 reads at
+# address 0 when it gets none.
 _LIBDEFLATE_ROOM = 1 << 20
 
 BLOCK_SIZE = _BLOCKS_PER_TASK * _DEFLATE_BLOCK  # what one thread compresses at once
@@ -61,7 +66,10 @@ def _deflate_stored(block: memoryview) -> bytes:
     """BLOCK as deflate's blocks of bytes as they are."""
     parts = [block[at : at + 0xFFFF] for at in range(0, len(block), 0xFFFF)]
     # Not the last one, and stored; how many, and the same with each bit turned.
-    heads = [b"\x00" + len(part).to_bytes(2, "little") + (len(part) ^ 0xFFFF).to_bytes(2, "little") for part in parts]
+    heads = [
+        b"\x00" + len(part).to_bytes(2, "little") + (len(part) ^ 0xFFFF).to_bytes(2, "little")
+        for part in parts
+    ]
     return b"".join(piece for pair in zip(heads, parts, strict=True) for piece in pair)
 
 
@@ -74,8 +82,9 @@ def _deflate(level: int, blocks: Sequence[memoryview]) -> list[Piece]:
     pieces: list[Piece] = []
     waiting: list[memoryview] = []  # two at once are made to go on in less time
     for block in blocks:
-        # Packages, archives and pictures would cost libdeflate as much time as anything else, for nothing. A seventh of a root file system
-        # with its package caches; 10 % of the time of its build with gzip 5.
+        # Packages, archives and pictures would cost libdeflate as much time as anything else, for
+        # nothing. A seventh of a root file system with its package caches; 10 % of the time of its
+        # build with gzip 5.
         if is_incompressible(block):
             pieces += [*_deflate_libdeflate(level, waiting), _deflate_stored(block)]
             waiting = []
@@ -93,10 +102,14 @@ class _Deflated(NamedTuple):
 class GzipEncoder(Blocks[_Deflated]):
     """One member of deflate blocks that do not look back at each other, joined by full flushes."""
 
-    def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, budget: Budget, epoch: int) -> None:
+    def __init__(
+        self, level: int, sink: Sink, pool: Pool, workers: int, budget: Budget, epoch: int
+    ) -> None:
         # RFC 1952: magic, deflate, no flags, mtime, XFL 0, OS 255 (unknown)
         header = b"\x1f\x8b\x08\x00" + (epoch % (1 << 32)).to_bytes(4, "little") + b"\x00\xff"
-        super().__init__(sink, pool, BLOCK_SIZE, min(2 * workers + 2, _MOST_TASKS), header, budget, 0)
+        super().__init__(
+            sink, pool, BLOCK_SIZE, min(2 * workers + 2, _MOST_TASKS), header, budget, 0
+        )
         self._level = level
         self._crc = self._bytes = 0
 
@@ -115,7 +128,11 @@ class GzipEncoder(Blocks[_Deflated]):
 
     def _trailer(self) -> bytes:
         # A block of nothing that is the last, then checksum and size.
-        return b"\x03\x00" + self._crc.to_bytes(4, "little") + (self._bytes % (1 << 32)).to_bytes(4, "little")
+        return (
+            b"\x03\x00"
+            + self._crc.to_bytes(4, "little")
+            + (self._bytes % (1 << 32)).to_bytes(4, "little")
+        )
 
 
 # ---- decompression

@@ -1,7 +1,9 @@
-"""The table of codecs: which there are, their levels, and how a stream is compressed, decompressed and recognised.
+"""The table of codecs: which there are, their levels, and how a stream is compressed, decompressed
+and recognised.
 
-The bytes depend on the data, the level and the codec library's version; never on the workers, the pool, the sizes of the writes or time.
-docs/compression.md has speed and size of every level, measured.
+The bytes depend on the data, the level and the codec library's version; never on the workers, the
+pool, the sizes of the writes or time. docs/compression.md has speed and size of every level,
+measured.
 """
 
 from __future__ import annotations
@@ -18,10 +20,20 @@ from build_oci.work.budget import Budget
 if TYPE_CHECKING:
     from build_oci.work.pool import Pool
 
-# Frames of zstd with metadata behind them: of a layer whose members are known (codec/chunked/encoder.py). To readers it is zstd.
+# Frames of zstd with metadata behind them: of a layer whose members are known
+# (codec/chunked/encoder.py). To readers it is zstd.
 CHUNKED = "zstd:chunked"
-DEFAULT_LEVELS = {"zstd": zstd.DEFAULT_LEVEL, CHUNKED: zstd.DEFAULT_LEVEL, "gzip": gzip.DEFAULT_LEVEL, "disabled": None}
-HIGHEST_LEVELS = {"zstd": zstd.HIGHEST_LEVEL, CHUNKED: zstd.HIGHEST_LEVEL, "gzip": gzip.HIGHEST_LEVEL}
+DEFAULT_LEVELS = {
+    "zstd": zstd.DEFAULT_LEVEL,
+    CHUNKED: zstd.DEFAULT_LEVEL,
+    "gzip": gzip.DEFAULT_LEVEL,
+    "disabled": None,
+}
+HIGHEST_LEVELS = {
+    "zstd": zstd.HIGHEST_LEVEL,
+    CHUNKED: zstd.HIGHEST_LEVEL,
+    "gzip": gzip.HIGHEST_LEVEL,
+}
 _LIBRARIES = {"zstd": zstd.LIBRARIES, CHUNKED: zstd.LIBRARIES, "gzip": gzip.LIBRARIES}
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes | memoryview]]] = {
     "zstd": zstd.decode,
@@ -46,7 +58,9 @@ def _level(compression: str, level: int | None) -> int:
 
 
 def block_size(compression: str, level: int | None) -> int:
-    """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams are cut at its multiples."""
+    """The bytes that COMPRESSION at LEVEL (None: the default) packs as one block: written streams
+    are cut at its multiples.
+    """
     if compression == "zstd":
         return zstd.block_size(_level(compression, level))
     if compression == CHUNKED:
@@ -59,27 +73,40 @@ def least_memory(compression: str, level: int | None) -> int:
     if compression == "zstd":
         return zstd.least_memory(_level(compression, level))
     if compression == CHUNKED:  # or plain zstd, for what cannot be expressed
-        return max(container.BLOCKS_HELD * container.BLOCK + (2 << 20), zstd.least_memory(_level(compression, level)))
+        return max(
+            container.BLOCKS_HELD * container.BLOCK + (2 << 20),
+            zstd.least_memory(_level(compression, level)),
+        )
     return 2 * block_size(compression, level)
 
 
 class Share(NamedTuple):
-    """What one of several encoders of a stream may use: BUDGET where the pool compresses its blocks, MEMORY, in bytes, where not."""
+    """What one of several encoders of a stream may use: BUDGET where the pool compresses its
+    blocks, MEMORY, in bytes, where not.
+    """
 
     memory: int
     budget: Budget
 
 
 def shares(codecs: Sequence[tuple[str, int | None]], memory: int, budget: Budget) -> list[Share]:
-    """What the encoders of CODECS, pairs of compression and level, may use at once: BUDGET, of which MEMORY bytes are theirs alone.
+    """What the encoders of CODECS, pairs of compression and level, may use at once: BUDGET, of
+    which MEMORY bytes are theirs alone.
 
-    An encoder with threads of its own takes nothing from a budget: beside another one it has half of MEMORY, or the least it can do with,
-    and the other what is left.
+    An encoder with threads of its own takes nothing from a budget: beside another one it has half
+    of MEMORY, or the least it can do with, and the other what is left.
     """
-    own = [compression == "zstd" and not zstd.uses_pool(_level(compression, level)) for compression, level in codecs]
+    own = [
+        compression == "zstd" and not zstd.uses_pool(_level(compression, level))
+        for compression, level in codecs
+    ]
     if len(codecs) < 2 or not any(own):
         return [Share(memory, budget) for _ in codecs]
-    held = sum(max(least_memory(*codec), memory // 2) for codec, alone in zip(codecs, own, strict=True) if alone)
+    held = sum(
+        max(least_memory(*codec), memory // 2)
+        for codec, alone in zip(codecs, own, strict=True)
+        if alone
+    )
     rest = Share(memory, Budget(max(0, memory - held)))
     return [Share(held, budget) if alone else rest for alone in own]
 
@@ -95,31 +122,40 @@ def encoder(
     memory: int = 300 << 20,
     budget: Budget | None = None,
 ) -> Encoder:
-    """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK gets the compressed bytes in order.
+    """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK
+    gets the compressed bytes in order.
 
-    SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but not of "disabled". POOL compresses
-    the blocks, and WORKERS says how many threads it has: so many blocks are under way, as far as they and what comes out of them fit into
-    MEMORY bytes, but at least one (see least_memory). Where the pool compresses blocks, all encoders with one BUDGET share its bytes
-    instead. EPOCH, in seconds, is the time in gzip's header. ValueError for another name.
+    SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but
+    not of "disabled". POOL compresses the blocks, and WORKERS says how many threads it has: so many
+    blocks are under way, as far as they and what comes out of them fit into MEMORY bytes, but at
+    least one (see least_memory). Where the pool compresses blocks, all encoders with one BUDGET
+    share its bytes instead. EPOCH, in seconds, is the time in gzip's header. ValueError for another
+    name.
     """
     level = _level(compression, level)
     if compression == "disabled":
         return stored.StoredEncoder(sink)
     if compression == "zstd":
-        return zstd.encoder(level, sink, pool=pool, workers=workers, memory=memory, budget=budget or Budget(memory))
+        return zstd.encoder(
+            level, sink, pool=pool, workers=workers, memory=memory, budget=budget or Budget(memory)
+        )
     if compression == "gzip":
         return gzip.GzipEncoder(level, sink, pool, workers, budget or Budget(memory), epoch or 0)
     raise ValueError(f"unknown compression {compression!r}")
 
 
-def decode(codec: str, chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[bytes | memoryview]:
-    """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at most 1 MiB.
+def decode(
+    codec: str, chunks: Iterable[bytes], windows: Budget | None = None
+) -> Iterator[bytes | memoryview]:
+    """The plain bytes of CHUNKS, a stream in CODEC ("zstd", "gzip", "disabled"), in pieces of at
+    most 1 MiB.
 
     A piece is valid until the next but one is asked for.
 
-    Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow the last gzip member. Needs the window
-    of a zstd frame in memory, 128 MiB at most; a window above 8 MiB is taken from WINDOWS, which several readers share. ValueError if the
-    stream is corrupt, ends early or is followed by something else, or for another CODEC.
+    Every gzip member and every zstd frame is read, skippable frames are skipped, zeros may follow
+    the last gzip member. Needs the window of a zstd frame in memory, 128 MiB at most; a window
+    above 8 MiB is taken from WINDOWS, which several readers share. ValueError if the stream is
+    corrupt, ends early or is followed by something else, or for another CODEC.
     """
     if codec == "zstd":
         return zstd.decode(chunks, windows)
@@ -134,8 +170,12 @@ SNIFFED = 512  # bytes at the start of a layer that tell its codec
 
 
 def is_archive(start: bytes) -> bool:
-    """Does START begin a plain tar archive: by the magic of its first header, or as an empty one?"""
-    return start[257:262] == b"ustar" or (len(start) >= SNIFFED and not start[:SNIFFED].strip(b"\0"))
+    """Does START begin a plain tar archive: by the magic of its first header, or as an empty
+    one?
+    """
+    return start[257:262] == b"ustar" or (
+        len(start) >= SNIFFED and not start[:SNIFFED].strip(b"\0")
+    )
 
 
 def sniff_codec(start: bytes) -> str:
@@ -144,4 +184,8 @@ def sniff_codec(start: bytes) -> str:
         return "disabled"  # whatever its first name is
     if start.startswith(gzip.MAGIC):
         return "gzip"
-    return "zstd" if start.startswith(zstd.MAGIC) or (len(start) >= 4 and zstd.is_skippable(start[:4])) else "disabled"
+    return (
+        "zstd"
+        if start.startswith(zstd.MAGIC) or (len(start) >= 4 and zstd.is_skippable(start[:4]))
+        else "disabled"
+    )

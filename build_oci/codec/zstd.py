@@ -1,4 +1,6 @@
-"""The codec zstd: one frame in, every frame out. Levels, windows and memory of both directions are here."""
+"""The codec zstd: one frame in, every frame out. Levels, windows and memory of both directions are
+here.
+"""
 
 from __future__ import annotations
 
@@ -25,36 +27,47 @@ def is_skippable(magic: bytes) -> bool:
     return magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
 
 
-# Up to this level a layer is compressed in blocks of the pool's, above by threads of the library's own, for blocks would have to be so long
-# (level 9: 32 MiB, level 17: more than 64) that they held too much memory and fed too few threads.
+# Up to this level a layer is compressed in blocks of the pool's, above by threads of the library's
+# own, for blocks would have to be so long (level 9: 32 MiB, level 17: more than 64) that they held
+# too much memory and fed too few threads.
 _LAST_BLOCK_LEVEL = 4
-# Matches are cut off at the ends of a block, so blocks are as long as it takes to stay below what the command makes of files that repeat
-# each other over megabytes (/usr/include with level 3 and blocks of 4 MiB: 5 % more).
+# Matches are cut off at the ends of a block, so blocks are as long as it takes to stay below what
+# the command makes of files that repeat each other over megabytes (/usr/include with level 3 and
+# blocks of 4 MiB: 5 % more).
 _BLOCK_SIZE = 8 << 20
-# Matches reach as far back as a block is long, and as every reader must allow for (RFC 8878, 3.1.1.1.2).
+# Matches reach as far back as a block is long, and as every reader must allow for (RFC 8878,
+# 3.1.1.1.2).
 _WINDOW_LOG = 23
-# Level 3: a quarter of zstd's own table for the short matches leaves room in a core's own cache for the long ones, 7 % of the time for 0.2
-# to 1 % in size (9 archives, one thread).
+# Level 3: a quarter of zstd's own table for the short matches leaves room in a core's own cache for
+# the long ones, 7 % of the time for 0.2 to 1 % in size (9 archives, one thread).
 _TABLE_PARAMETERS = {3: {"chain_log": 14}}
 
 
-# Compressors that nobody is using, by level: no more than a pool has threads, however many streams it compresses.
+# Compressors that nobody is using, by level: no more than a pool has threads, however many streams
+# it compresses.
 _spare_compressors: WeakKeyDictionary[Pool, dict[int, deque[Any]]] = WeakKeyDictionary()
 
 
 class _BlockEncoder(Blocks[Pieces]):
-    """One frame that tells no content size. It has no checksum either: readers of a layer hold blob and archive against their digests, and
-    one more took 2 % of a build's time, and as much of theirs."""
+    """One frame that tells no content size. It has no checksum either: readers of a layer hold blob
+    and archive against their digests, and one more took 2 % of a build's time, and as much of
+    theirs."""
 
     def __init__(self, level: int, sink: Sink, pool: Pool, workers: int, budget: Budget) -> None:
         import zstandard
 
         self._parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, window_log=_WINDOW_LOG, write_checksum=False, write_content_size=False, **_TABLE_PARAMETERS.get(level, {})
+            level,
+            window_log=_WINDOW_LOG,
+            write_checksum=False,
+            write_content_size=False,
+            **_TABLE_PARAMETERS.get(level, {}),
         )
         self._compressors = _spare_compressors.setdefault(pool, {}).setdefault(level, deque())
         context = self._parameters.estimated_compression_context_size()
-        super().__init__(sink, pool, _BLOCK_SIZE, workers + 3, _frame_header(_WINDOW_LOG), budget, context)
+        super().__init__(
+            sink, pool, _BLOCK_SIZE, workers + 3, _frame_header(_WINDOW_LOG), budget, context
+        )
 
     def _pack(self, block: memoryview) -> Pieces:
         from build_oci._native.zstd import make_joinable
@@ -81,15 +94,18 @@ def _frame_header(window_log: int) -> bytes:
     return b"\x28\xb5\x2f\xfd\x00" + bytes([window_log - 10 << 3])
 
 
-# The library's own jobs are four windows long (8 MiB at level 6) and overlap by an eighth to a quarter of a window. Jobs half as long,
-# which overlap by half a window, need less memory and feed more threads from a small layer. Shorter ones lose more than a level may where
-# files repeat each other over megabytes (/usr/share/doc at level 8, whose matches reach further: 4 MiB 2.9 %, 8 MiB nothing). Hash tables
-# above 2 MiEntries, more than a job can see, cost 0.1 % in size when left out. Above level 12 zstd does as it likes.
+# The library's own jobs are four windows long (8 MiB at level 6) and overlap by an eighth to a
+# quarter of a window. Jobs half as long, which overlap by half a window, need less memory and feed
+# more threads from a small layer. Shorter ones lose more than a level may where files repeat each
+# other over megabytes (/usr/share/doc at level 8, whose matches reach further: 4 MiB 2.9 %, 8 MiB
+# nothing). Hash tables above 2 MiEntries, more than a job can see, cost 0.1 % in size when left
+# out. Above level 12 zstd does as it likes.
 _JOB_SIZE = 4 << 20
 _LONG_JOB_SIZE = 8 << 20
 _FIRST_LONG_JOB_LEVEL = 8  # from this level on they are that long
 _OVERLAP_LOG = 8
-# Memory in jobs, of noise: what the library has whatever its threads, and what each takes (8 MiB: 100 MiB for one, 240 for four).
+# Memory in jobs, of noise: what the library has whatever its threads, and what each takes (8 MiB:
+# 100 MiB for one, 240 for four).
 _JOBS_HELD = 8
 _JOBS_HELD_PER_THREAD = 6
 _LARGEST_HASH_LOG = 21
@@ -110,9 +126,13 @@ class _LibraryThreadsEncoder(StreamOnly):
         own: dict[str, int] = {}
         if level < _FIRST_DEFAULT_PARAMETERS_LEVEL:
             plain = zstandard.ZstdCompressionParameters.from_level(level)
-            own = {"job_size": job, "overlap_log": _OVERLAP_LOG, "hash_log": min(plain.hash_log, _LARGEST_HASH_LOG)}
-        # At least 1: with no thread at all zstd compresses the stream as one job, into other bytes. One more than the workers, so that a
-        # job waits whenever a thread is done.
+            own = {
+                "job_size": job,
+                "overlap_log": _OVERLAP_LOG,
+                "hash_log": min(plain.hash_log, _LARGEST_HASH_LOG),
+            }
+        # At least 1: with no thread at all zstd compresses the stream as one job, into other bytes.
+        # One more than the workers, so that a job waits whenever a thread is done.
         by_memory = (memory // job - _JOBS_HELD) // _JOBS_HELD_PER_THREAD
         threads = max(1, min(workers + (workers > 1), 8 if level <= 6 else 4, by_memory))
         parameters = zstandard.ZstdCompressionParameters.from_level(
@@ -141,10 +161,16 @@ def block_size(level: int) -> int:
 
 def least_memory(level: int) -> int:
     """The bytes that an encoder takes even where it is given less, of data that does not shrink."""
-    return 2 * _BLOCK_SIZE + (2 << 20) if uses_pool(level) else (_JOBS_HELD + _JOBS_HELD_PER_THREAD) * _job_size(level)
+    return (
+        2 * _BLOCK_SIZE + (2 << 20)
+        if uses_pool(level)
+        else (_JOBS_HELD + _JOBS_HELD_PER_THREAD) * _job_size(level)
+    )
 
 
-def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int, budget: Budget) -> Encoder:
+def encoder(
+    level: int, sink: Sink, *, pool: Pool, workers: int, memory: int, budget: Budget
+) -> Encoder:
     """See build_oci.codec.table.encoder."""
     if uses_pool(level):
         return _BlockEncoder(level, sink, pool, workers, budget)
@@ -154,7 +180,9 @@ def encoder(level: int, sink: Sink, *, pool: Pool, workers: int, memory: int, bu
 # ---- decompression
 
 _LARGEST_WINDOW = 1 << 27
-SMALL_WINDOW = 8 << 20  # every reader must allow for as much (RFC 8878, 3.1.1.1.2), so it is not counted
+SMALL_WINDOW = (
+    8 << 20
+)  # every reader must allow for as much (RFC 8878, 3.1.1.1.2), so it is not counted
 _LARGEST_BLOCK = 1 << 17  # the format's limit for a block, packed or not
 _MOST_PARTS = 2000  # pieces of blocks, at most, that are gathered at once
 
@@ -194,14 +222,18 @@ class _Source:
             size -= len(self.some(min(size, PIECE)))
 
     def skip_zero_words(self) -> None:
-        """Skip a run of words of three zero bytes, as far as this chunk and a few kilobytes hold it, but for the last word."""
+        """Skip a run of words of three zero bytes, as far as this chunk and a few kilobytes hold
+        it, but for the last word.
+        """
         rest = self._chunk[self._at : self._at + 4096]
         zeros = len(rest) - len(rest.lstrip(b"\0"))
         self._at += max(0, zeros // 3 - 1) * 3
 
 
 def decode(chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[memoryview]:
-    """See build_oci.codec.table.decode. A window above 8 MiB is taken from WINDOWS while its frame is read."""
+    """See build_oci.codec.table.decode. A window above 8 MiB is taken from WINDOWS while its frame
+    is read.
+    """
     import zstandard
 
     source = _Source(chunks)
@@ -217,7 +249,10 @@ def decode(chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[m
         elif magic == MAGIC:
             try:
                 frame: Any = _Frame(source)
-                with _held(windows, frame.window), decompressor.stream_reader(frame, read_size=PIECE) as reader:
+                with (
+                    _held(windows, frame.window),
+                    decompressor.stream_reader(frame, read_size=PIECE) as reader,
+                ):
                     while size := reader.readinto(buffers[0]):
                         yield memoryview(buffers[0])[:size]
                         buffers.reverse()
@@ -247,9 +282,11 @@ def _held(windows: Budget | None, size: int) -> Iterator[None]:
 
 
 class _Frame:
-    """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where the frame does.
+    """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where
+    the frame does.
 
-    The library reads no further than it must to fill the buffer that it is given: so what comes out at once stays bounded.
+    The library reads no further than it must to fill the buffer that it is given: so what comes out
+    at once stays bounded.
     """
 
     def __init__(self, source: _Source) -> None:
@@ -259,21 +296,27 @@ class _Frame:
         size_of_dictionary_id = (0, 1, 2, 4)[descriptor[0] & 3]
         rest = source.exactly((1 - single_segment) + size_of_dictionary_id + size_of_content_size)
         content_size = int.from_bytes(rest[len(rest) - size_of_content_size :], "little")
-        # RFC 8878, 3.1.1.1.2: the window's exponent and mantissa; a single segment is its own window.
-        self.window = content_size if single_segment else (8 + (rest[0] & 7)) << (7 + (rest[0] >> 3))
+        # RFC 8878, 3.1.1.1.2: the window's exponent and mantissa; a single segment is its own
+        # window.
+        self.window = (
+            content_size if single_segment else (8 + (rest[0] & 7)) << (7 + (rest[0] >> 3))
+        )
         self._source = source
         self._parts = [MAGIC + descriptor + rest]
         self.ended = False  # has all of it been read?
 
     def read(self, size: int) -> bytes:
-        """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends before."""
+        """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends
+        before.
+        """
         parts, self._parts = self._parts, []
         # Blocks that hold nothing do not count towards SIZE, so their number is bounded as well.
         while size > 0 and len(parts) < _MOST_PARTS and not self.ended:
             header = self._source.exactly(3)
             word = int.from_bytes(header, "little")
             if not word:
-                # An empty raw block. A frame may hold millions of them, so a run of them is skipped at once.
+                # An empty raw block. A frame may hold millions of them, so a run of them is skipped
+                # at once.
                 self._source.skip_zero_words()
                 continue
             kind, of_block = word >> 1 & 3, word >> 3

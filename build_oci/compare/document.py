@@ -11,7 +11,17 @@ from build_oci.version import __version__
 
 SCHEMA_VERSION = 1
 _WHATS = [what.name.lower().replace("_", "-") for what in What]
-_WORDS = ("type", "content", "link target", "device number", "mode", "owner", "time", "xattr", "hard link")
+_WORDS = (
+    "type",
+    "content",
+    "link target",
+    "device number",
+    "mode",
+    "owner",
+    "time",
+    "xattr",
+    "hard link",
+)
 
 
 def report_document(report: Report) -> dict[str, Any]:
@@ -57,7 +67,11 @@ def _layer(layer: LayerView) -> dict[str, Any]:
             "counterpart": layer.why.counterpart,
             "metadataOnly": layer.why.metadata_only,
             "counts": [
-                {"what": _WHATS[what], "differs": Difference(b"", what, differs, None, None).words, "entries": count}
+                {
+                    "what": _WHATS[what],
+                    "differs": Difference(b"", what, differs, None, None).words,
+                    "entries": count,
+                }
                 for (what, differs), count in sorted(layer.why.counts.items())
             ],
             "entries": [_entry(entry) for entry in layer.why.entries],
@@ -80,10 +94,19 @@ def _comparison(one: Comparison) -> dict[str, Any]:
             "partialSize": one.download.partial_size,
         },
         "entries": {**_tally(one.tally), "listed": [_entry(entry) for entry in one.entries]},
-        "components": [{"name": printable(name), **_tally(tally)} for name, tally in one.components],
-        "changedComponents": changed
-        and {word: [printable(name) for name in names] for word, names in zip(("added", "removed", "changed"), changed, strict=True)},
-        "directories": [{"path": printable(name), **_tally(tally)} for name, tally in one.directories],
+        "components": [
+            {"name": printable(name), **_tally(tally)} for name, tally in one.components
+        ],
+        "changedComponents": (
+            changed
+            and {
+                word: [printable(name) for name in names]
+                for word, names in zip(("added", "removed", "changed"), changed, strict=True)
+            }
+        ),
+        "directories": [
+            {"path": printable(name), **_tally(tally)} for name, tally in one.directories
+        ],
         "causes": [
             {
                 "path": printable(cause.path),
@@ -93,16 +116,21 @@ def _comparison(one: Comparison) -> dict[str, Any]:
             }
             for cause in one.causes
         ],
-        "config": [{"key": printable(field.key), "old": field.old, "new": field.new} for field in one.config],
+        "config": [
+            {"key": printable(field.key), "old": field.old, "new": field.new}
+            for field in one.config
+        ],
         "annotations": [
-            {"where": field.where, "key": printable(field.key), "old": field.old, "new": field.new} for field in one.annotations
+            {"where": field.where, "key": printable(field.key), "old": field.old, "new": field.new}
+            for field in one.annotations
         ],
     }
 
 
 def _tally(tally: Tally) -> dict[str, Any]:
     found: dict[str, Any] = {
-        what.name.lower(): {"count": tally.counts[what], "size": tally.sizes[what]} for what in (What.ADDED, What.REMOVED, What.CHANGED)
+        what.name.lower(): {"count": tally.counts[what], "size": tally.sizes[what]}
+        for what in (What.ADDED, What.REMOVED, What.CHANGED)
     }
     found["metadataOnly"] = tally.metadata_only
     return found
@@ -130,15 +158,18 @@ def report_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "build-oci compare",
         "description": (
-            "What `build-oci compare --json` prints. Sizes are bytes. In names, control characters and bytes that are no UTF-8 are "
-            "escaped as in \\x1b."
+            "What `build-oci compare --json` prints. Sizes are bytes. In names, control characters"
+            " and bytes that are no UTF-8 are escaped as in \\x1b."
         ),
         **_object(
             {
                 "schemaVersion": {"const": SCHEMA_VERSION},
                 "version": _text("of build-oci"),
                 "equal": {"type": "boolean", "description": "Both layouts have the same images."},
-                "download": _count("What a client with the old image downloads for the new one; of several images, the most."),
+                "download": _count(
+                    "What a client with the old image downloads for the new one; of several images,"
+                    " the most."
+                ),
                 "images": _list(_comparison_schema(), "Pairs of images."),
                 "onlyOld": _list({"$ref": "#/$defs/image"}, "Images that only the old layout has."),
                 "onlyNew": _list({"$ref": "#/$defs/image"}, "Images that only the new layout has."),
@@ -166,7 +197,11 @@ def _text(description: str) -> dict[str, Any]:
 
 
 def _count(description: str, *, may_be_unknown: bool = False) -> dict[str, Any]:
-    return {"type": ["integer", "null"] if may_be_unknown else "integer", "minimum": 0, "description": description}
+    return {
+        "type": ["integer", "null"] if may_be_unknown else "integer",
+        "minimum": 0,
+        "description": description,
+    }
 
 
 def _differs() -> dict[str, Any]:
@@ -188,13 +223,18 @@ def _side_schema() -> dict[str, Any]:
 
 def _layer_schema() -> dict[str, Any]:
     kinds = ["recompressed", "order", "headers", "entries", "added", "unread"]
-    counts = _object({"what": {"enum": _WHATS}, "differs": _differs(), "entries": _count("How many.")})
+    counts = _object(
+        {"what": {"enum": _WHATS}, "differs": _differs(), "entries": _count("How many.")}
+    )
     why = _object(
         {
             "kind": {"enum": kinds, "description": "docs/compare.md says what each means."},
             "text": _text("The same in words."),
             "counterpart": _count("The old layer that it was held against.", may_be_unknown=True),
-            "metadataOnly": {"type": "boolean", "description": "Only modes, owners, times, attributes or hard links differ."},
+            "metadataOnly": {
+                "type": "boolean",
+                "description": "Only modes, owners, times, attributes or hard links differ.",
+            },
             "counts": _list(counts, "How many entries, by what became of them."),
             "entries": _list({"$ref": "#/$defs/entry"}, "At most 100, those that cost most first."),
         }
@@ -206,9 +246,15 @@ def _layer_schema() -> dict[str, Any]:
             "diffId": _text("Of the archive."),
             "mediaType": _text("As its descriptor says."),
             "size": _count("Of the blob."),
-            "archiveSize": _count("Of the archive; null where the layer was not read.", may_be_unknown=True),
-            "entries": _count("In the archive; null where the layer was not read.", may_be_unknown=True),
-            "components": _list({"type": "string"}, "As the descriptor's annotation io.build-oci.components says."),
+            "archiveSize": _count(
+                "Of the archive; null where the layer was not read.", may_be_unknown=True
+            ),
+            "entries": _count(
+                "In the archive; null where the layer was not read.", may_be_unknown=True
+            ),
+            "components": _list(
+                {"type": "string"}, "As the descriptor's annotation io.build-oci.components says."
+            ),
             "shared": {"type": "boolean", "description": "Both images have this blob."},
             "why": {**why, "description": "Why it is new; of new layers alone."},
         },
@@ -222,8 +268,12 @@ def _entry_schema() -> dict[str, Any]:
             "path": _text("Without a leading slash; empty for the root."),
             "what": {"enum": _WHATS},
             "differs": _differs(),
-            "oldSize": _count("Of its content; null where it is missing or was not read.", may_be_unknown=True),
-            "newSize": _count("Of its content; null where it is missing or was not read.", may_be_unknown=True),
+            "oldSize": _count(
+                "Of its content; null where it is missing or was not read.", may_be_unknown=True
+            ),
+            "newSize": _count(
+                "Of its content; null where it is missing or was not read.", may_be_unknown=True
+            ),
             "oldLayer": _count("Number of the layer that has it.", may_be_unknown=True),
             "newLayer": _count("Number of the layer that has it.", may_be_unknown=True),
             "cost": _count("About the bytes that a client downloads for it."),
@@ -232,38 +282,73 @@ def _entry_schema() -> dict[str, Any]:
 
 
 def _tally_properties() -> dict[str, Any]:
-    one = _object({"count": _count("Entries."), "size": _count("Bytes of their contents, not compressed.")})
-    return {"added": one, "removed": one, "changed": one, "metadataOnly": _count("Of the changed ones, those whose content is the same.")}
+    one = _object(
+        {"count": _count("Entries."), "size": _count("Bytes of their contents, not compressed.")}
+    )
+    return {
+        "added": one,
+        "removed": one,
+        "changed": one,
+        "metadataOnly": _count("Of the changed ones, those whose content is the same."),
+    }
 
 
 def _comparison_schema() -> dict[str, Any]:
     field = {"key": _text("Path of the value."), "old": {}, "new": {}}
     names = _list({"type": "string"}, "Names.")
-    changed = _object({"added": names, "removed": names, "changed": names}) | {"type": ["object", "null"]}
-    cause = _object({"path": _text("The entry."), "differs": _differs(), "layers": _count("How many."), "size": _count("Of their blobs.")})
+    changed = _object({"added": names, "removed": names, "changed": names}) | {
+        "type": ["object", "null"]
+    }
+    cause = _object(
+        {
+            "path": _text("The entry."),
+            "differs": _differs(),
+            "layers": _count("How many."),
+            "size": _count("Of their blobs."),
+        }
+    )
     download = _object(
         {
             "size": _count("All of it, as a registry serves it."),
             "layers": _count("Blobs of layers."),
             "config": _count("The config."),
             "manifest": _count("The manifest."),
-            "partialSize": _count("All of it by partial pulls of zstd:chunked layers; null where there are none.", may_be_unknown=True),
+            "partialSize": _count(
+                "All of it by partial pulls of zstd:chunked layers; null where there are none.",
+                may_be_unknown=True,
+            ),
         }
     )
     listed = _list({"$ref": "#/$defs/entry"}, "At most 100,000, those that cost most first.")
     return _object(
         {
             "equal": {"type": "boolean", "description": "The manifests have the same digest."},
-            "complete": {"type": "boolean", "description": "All layers of both were read; else entries count as the layers read tell."},
+            "complete": {
+                "type": "boolean",
+                "description": (
+                    "All layers of both were read; else entries count as the layers read tell."
+                ),
+            },
             "old": {"$ref": "#/$defs/image"},
             "new": {"$ref": "#/$defs/image"},
             "download": download,
             "entries": _object({**_tally_properties(), "listed": listed}),
-            "components": _list(_object({"name": _text("Of the layer."), **_tally_properties()}), "By components of layers."),
+            "components": _list(
+                _object({"name": _text("Of the layer."), **_tally_properties()}),
+                "By components of layers.",
+            ),
             "changedComponents": changed,
-            "directories": _list(_object({"path": _text("A directory."), **_tally_properties()}), "By directory, three deep."),
+            "directories": _list(
+                _object({"path": _text("A directory."), **_tally_properties()}),
+                "By directory, three deep.",
+            ),
             "causes": _list(cause, "Entries whose metadata alone made layers new."),
-            "config": _list(_object(field), "Values of the config that differ; null where missing."),
-            "annotations": _list(_object({"where": {"enum": ["manifest", "index"]}, **field}), "Annotations that differ."),
+            "config": _list(
+                _object(field), "Values of the config that differ; null where missing."
+            ),
+            "annotations": _list(
+                _object({"where": {"enum": ["manifest", "index"]}, **field}),
+                "Annotations that differ.",
+            ),
         }
     )

@@ -1,7 +1,9 @@
-"""A report as one page that needs nothing else: no network, no library, and no foreign text that is not data.
+"""A report as one page that needs nothing else: no network, no library, and no foreign text that is
+not data.
 
-What the page shows stands in it as JSON, in which everything that HTML could mistake for markup is escaped. A script puts it into text
-nodes. The page's content security policy names the digest of that script, and allows nothing else.
+What the page shows stands in it as JSON, in which everything that HTML could mistake for markup is
+escaped. A script puts it into text nodes. The page's content security policy names the digest of
+that script, and allows nothing else.
 """
 
 from __future__ import annotations

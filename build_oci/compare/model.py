@@ -1,4 +1,6 @@
-"""What two images have in common and what not: plain values, which text, HTML and JSON are made of."""
+"""What two images have in common and what not: plain values, which text, HTML and JSON are made
+of.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ RawEntry: TypeAlias = tuple[int, int, int, int, int, int, bytes | None, int, boo
 
 
 class Entry(NamedTuple):
-    """A name as one image has it. Sizes in bytes, time in nanoseconds; `mode` with the type bits."""
+    """A name as one image has it. Sizes in bytes, time in nanoseconds; `mode` with the type
+    bits.
+    """
 
     layer: int
     mode: int
@@ -72,7 +76,8 @@ class Entry(NamedTuple):
 class Difference(NamedTuple):
     """A name that differs. An entry is None where that image has none, or none that has been read.
 
-    cost: about the bytes that a client downloads for it, as its layer compresses; 0 where it is removed.
+    cost: about the bytes that a client downloads for it, as its layer compresses; 0 where it is
+    removed.
     """
 
     path: bytes
@@ -92,7 +97,9 @@ class Difference(NamedTuple):
 
 
 class Tally:
-    """Entries added, removed and changed, with the bytes of their files: of the new image, or of the old one where they are removed."""
+    """Entries added, removed and changed, with the bytes of their files: of the new image, or of
+    the old one where they are removed.
+    """
 
     __slots__ = ("counts", "metadata_only", "sizes")
 
@@ -123,11 +130,12 @@ class Tally:
 class Why(NamedTuple):
     """What makes a layer new.
 
-    kind: "recompressed" (an old layer holds the same archive), "order" (the same entries, in another order), "headers" (the same entries,
-    written otherwise), "entries", "added" (the old image has nothing like it), "unread" (it is none that build-oci can read).
-    counterpart: number of the old layer that it is held against.
-    counts: how many entries, by what became of them and in what they differ. entries: those that cost most, first.
-    metadata_only: nothing but metadata differs. paths: all that differ, where they are few, else empty.
+    kind: "recompressed" (an old layer holds the same archive), "order" (the same entries, in
+    another order), "headers" (the same entries, written otherwise), "entries", "added" (the old
+    image has nothing like it), "unread" (it is none that build-oci can read). counterpart: number
+    of the old layer that it is held against. counts: how many entries, by what became of them and
+    in what they differ. entries: those that cost most, first. metadata_only: nothing but metadata
+    differs. paths: all that differ, where they are few, else empty.
     """
 
     kind: str
@@ -139,7 +147,9 @@ class Why(NamedTuple):
 
 
 class LayerView(NamedTuple):
-    """A layer of one of the images, and what is known of it. `archive_size` is None where it was not read."""
+    """A layer of one of the images, and what is known of it. `archive_size` is None where it was
+    not read.
+    """
 
     number: int
     digest: str
@@ -180,9 +190,11 @@ class Cause(NamedTuple):
 
 
 class Download(NamedTuple):
-    """Bytes that a client which has the old image downloads for the new one: blobs as a registry serves them.
+    """Bytes that a client which has the old image downloads for the new one: blobs as a registry
+    serves them.
 
-    partial: bytes of the layers by partial pulls, where both images have zstd:chunked layers; else None.
+    partial: bytes of the layers by partial pulls, where both images have zstd:chunked layers; else
+    None.
     """
 
     layers: int
@@ -222,9 +234,10 @@ class Side(NamedTuple):
 class Comparison(NamedTuple):
     """Two images compared.
 
-    complete: all layers of both were read, so that nothing is in doubt. entries: at most MOST_ENTRIES, those that cost most first;
-    `tally` counts all. components: those of the layers that hold the entries. changed_components: (added, removed, changed) names, by
-    what the layers' annotations say of their content; None where one of the images says nothing.
+    complete: all layers of both were read, so that nothing is in doubt. entries: at most
+    MOST_ENTRIES, those that cost most first; `tally` counts all. components: those of the layers
+    that hold the entries. changed_components: (added, removed, changed) names, by what the layers'
+    annotations say of their content; None where one of the images says nothing.
     """
 
     old: Side
@@ -252,7 +265,9 @@ class Report(NamedTuple):
 
     @property
     def equal(self) -> bool:
-        return not self.only_old and not self.only_new and all(one.equal for one in self.comparisons)
+        return (
+            not self.only_old and not self.only_new and all(one.equal for one in self.comparisons)
+        )
 
     @property
     def download(self) -> int:

@@ -1,4 +1,6 @@
-"""What partial pulls of zstd:chunked layers download: the files and chunks that no layer of the old image has."""
+"""What partial pulls of zstd:chunked layers download: the files and chunks that no layer of the old
+image has.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,25 @@ _JOINED_GAP = 1024  # bytes: clients ask for ranges with a smaller gap as one
 
 
 class _File(NamedTuple):
-    """A file of a layer: digest of its content, and (digest, start, end) of its chunks in the blob; a hole has no digest."""
+    """A file of a layer: digest of its content, and (digest, start, end) of its chunks in the blob;
+    a hole has no digest.
+    """
 
     digest: bytes
     chunks: list[tuple[bytes, int, int]]
 
 
 def partial_bytes(old: Image, new: Image, check: Callable[[], None]) -> int | None:
-    """Bytes of layers that a client with OLD downloads for NEW, with partial pulls where layers are zstd:chunked.
+    """Bytes of layers that a client with OLD downloads for NEW, with partial pulls where layers are
+    zstd:chunked.
 
-    None where one of the images has no such layer, or where there are too many digests to hold. Raises ParentError, and what CHECK raises.
+    None where one of the images has no such layer, or where there are too many digests to hold.
+    Raises ParentError, and what CHECK raises.
     """
     there = {layer.digest for layer in old.read.layers}
-    lacking = list({layer.digest: layer for layer in new.read.layers if layer.digest not in there}.values())
+    lacking = list(
+        {layer.digest: layer for layer in new.read.layers if layer.digest not in there}.values()
+    )
     if not any(map(_is_chunked, lacking)) or not any(map(_is_chunked, old.read.layers)):
         return None
     known: set[bytes] = set()
@@ -40,14 +48,18 @@ def partial_bytes(old: Image, new: Image, check: Callable[[], None]) -> int | No
             known.update(digest for digest, _, _ in file.chunks)
             if len(known) > _MOST_DIGESTS:
                 return None
-    return sum(_needed(new, layer, known, check) if _is_chunked(layer) else layer.size for layer in lacking)
+    return sum(
+        _needed(new, layer, known, check) if _is_chunked(layer) else layer.size for layer in lacking
+    )
 
 
 def _is_chunked(layer: ReadDescriptor) -> bool:
     return bool(chunked_annotations(layer.annotations))
 
 
-def _needed(image: Image, layer: ReadDescriptor, known: set[bytes], check: Callable[[], None]) -> int:
+def _needed(
+    image: Image, layer: ReadDescriptor, known: set[bytes], check: Callable[[], None]
+) -> int:
     """Bytes of LAYER: its metadata, and the ranges of what is not KNOWN."""
     metadata = read_annotations(layer.annotations)
     size = metadata.toc.size + metadata.tar_split.size
@@ -71,11 +83,15 @@ def _files(image: Image, layer: ReadDescriptor, check: Callable[[], None]) -> It
     with image.source.blob(layer) as blob:
         try:
             entries: list[dict[str, Any]] = []
-            for entry in toc_entries(blob.fd, layer.size, layer.annotations, check, start=blob.start):
+            for entry in toc_entries(
+                blob.fd, layer.size, layer.annotations, check, start=blob.start
+            ):
                 if entry.get("type") != "chunk" and entries:
                     yield _file(entries)
                     entries = []
-                if entry.get("type") == "chunk" or (entry.get("type") == "reg" and entry.get("digest")):
+                if entry.get("type") == "chunk" or (
+                    entry.get("type") == "reg" and entry.get("digest")
+                ):
                     if len(entries) == _MOST_CHUNKS:
                         raise ValueError(f"a file has more chunks than {_MOST_CHUNKS}")
                     entries.append(entry)

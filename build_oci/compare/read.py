@@ -1,4 +1,6 @@
-"""Images opened by the names that users give them, and their layers scanned: everything as untrusted as a parent image."""
+"""Images opened by the names that users give them, and their layers scanned: everything as
+untrusted as a parent image.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Image(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference:
-    """What TEXT names. What exists under the whole name counts first. UsageError where nothing exists."""
+    """What TEXT names. What exists under the whole name counts first. UsageError where nothing
+    exists.
+    """
     for prefix in _PREFIXES:
         if text.startswith(prefix) and not os.path.lexists(text):
             text = text[len(prefix) :]
@@ -75,7 +79,10 @@ def parse_reference(text: str) -> Reference:
     raise UsageError(
         "there is no such layout",
         where=text,
-        hint="name a layout's directory or an oci-archive; LAYOUT@N or LAYOUT:REFNAME is one image of it",
+        hint=(
+            "name a layout's directory or an oci-archive; LAYOUT@N or LAYOUT:REFNAME is one image"
+            " of it"
+        ),
     )
 
 
@@ -87,11 +94,16 @@ def open_layout(path: str, check: Callable[[], None]) -> Source:
         from build_oci.oci.archive_source import ArchiveSource
 
         return ArchiveSource(Path(path), check)
-    raise UsageError("is neither a directory nor an archive", where=path, hint="name a layout's directory or an oci-archive")
+    raise UsageError(
+        "is neither a directory nor an archive",
+        where=path,
+        hint="name a layout's directory or an oci-archive",
+    )
 
 
 def images_of(reference: Reference, check: Callable[[], None]) -> list[Image]:
-    """The images that REFERENCE names, in the order of the documents; artifacts and attestations are passed over. Never empty.
+    """The images that REFERENCE names, in the order of the documents; artifacts and attestations
+    are passed over. Never empty.
 
     Raises UsageError, ParentError, and what CHECK raises.
     """
@@ -107,14 +119,26 @@ def images_of(reference: Reference, check: Callable[[], None]) -> list[Image]:
     if found:
         return found
     if reference.name is not None:
-        raise UsageError(f"has no image with the ref.name “{reference.name}”", where=where, hint="`build-oci show` lists the images")
+        raise UsageError(
+            f"has no image with the ref.name “{reference.name}”",
+            where=where,
+            hint="`build-oci show` lists the images",
+        )
     if reference.number is not None:
-        raise UsageError(f"has no image number {reference.number}", where=where, hint="`build-oci show` lists the images")
+        raise UsageError(
+            f"has no image number {reference.number}",
+            where=where,
+            hint="`build-oci show` lists the images",
+        )
     raise ParentError("leads to no image", where=where)
 
 
-def _manifests(source: Source, check: Callable[[], None]) -> Iterator[tuple[int, ReadDescriptor, str, dict[str, Any]]]:
-    """Every image, with its number, its ref.name (of an index around it, where it has none) and its manifest."""
+def _manifests(
+    source: Source, check: Callable[[], None]
+) -> Iterator[tuple[int, ReadDescriptor, str, dict[str, Any]]]:
+    """Every image, with its number, its ref.name (of an index around it, where it has none) and its
+    manifest.
+    """
     number = 0
     index = parse_descriptors(source.index(), "manifests", str(source.path / "index.json"))
     waiting = [(descriptor, "", 0) for descriptor in reversed(index)]
@@ -130,27 +154,49 @@ def _manifests(source: Source, check: Callable[[], None]) -> Iterator[tuple[int,
             continue
         document = source.document(descriptor)
         if is_index(descriptor, document):
-            nested = parse_descriptors(document, "manifests", str(source.blob_path(descriptor.digest)))
+            nested = parse_descriptors(
+                document, "manifests", str(source.blob_path(descriptor.digest))
+            )
             waiting += [(inner, name, depth + 1) for inner in reversed(nested)]
         elif _is_image(descriptor, document):
             if number == MOST_IMAGES:
-                raise ParentError(f"leads to more images than {MOST_IMAGES}", where=str(source.path / "index.json"))
+                raise ParentError(
+                    f"leads to more images than {MOST_IMAGES}",
+                    where=str(source.path / "index.json"),
+                )
             yield number, descriptor, name, document
             number += 1
 
 
 def _is_image(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
     config = document.get("config")
-    if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest" or document.get("artifactType"):
+    if descriptor.annotations.get(
+        "vnd.docker.reference.type"
+    ) == "attestation-manifest" or document.get("artifactType"):
         return False
     return not isinstance(config, dict) or config.get("mediaType") in CONFIGS
 
 
-def _image(source: Source, number: int, descriptor: ReadDescriptor, name: str, document: dict[str, Any]) -> Image:
+def _image(
+    source: Source, number: int, descriptor: ReadDescriptor, name: str, document: dict[str, Any]
+) -> Image:
     read = read_image(source, document, str(source.blob_path(descriptor.digest)))
     annotations = document.get("annotations")
-    texts = {key: value for key, value in annotations.items() if isinstance(value, str)} if isinstance(annotations, dict) else {}
-    return Image(source, number, descriptor, name, texts, document["config"]["size"], document["config"]["digest"], read)
+    texts = (
+        {key: value for key, value in annotations.items() if isinstance(value, str)}
+        if isinstance(annotations, dict)
+        else {}
+    )
+    return Image(
+        source,
+        number,
+        descriptor,
+        name,
+        texts,
+        document["config"]["size"],
+        document["config"]["digest"],
+        read,
+    )
 
 
 # ---- layers
@@ -201,7 +247,9 @@ class Layers:
                 self._tasks[layer.digest] = self._crew.pool.submit(self._read, source, layer)
 
     def get(self, layer: ReadDescriptor) -> Layer:
-        """A layer that has been started, once it is read. Raises the first error that any of them ran into: ParentError."""
+        """A layer that has been started, once it is read. Raises the first error that any of them
+        ran into: ParentError.
+        """
         task = self._tasks[layer.digest]
         task.wait()
         self.check()
@@ -220,7 +268,8 @@ class Layers:
         from build_oci._native.lower import Scan
         from build_oci.parent.lower import named
 
-        # A record that an archive has of a file's digest is believed: `verify` holds it against the file.
+        # A record that an archive has of a file's digest is believed: `verify` holds it against the
+        # file.
         scan = Scan(memory_limit=SCANS_LIMIT, trust=True)
         self._scans.append(scan)
         size = 0
@@ -228,11 +277,16 @@ class Layers:
             pieces = iter(blob)
             start = next(pieces, b"")
             codec = sniff_codec(start)
-            for piece in decode(codec, chain((start,), pieces) if start else (), self._crew.windows):
+            for piece in decode(
+                codec, chain((start,), pieces) if start else (), self._crew.windows
+            ):
                 self._crew.check()
                 scan.feed(piece)
                 size += len(piece)
                 if sum(other.held for other in self._scans) > SCANS_LIMIT:
-                    raise ValueError(f"the members of the layers that are read need more than {SCANS_LIMIT >> 20} MiB of memory")
+                    raise ValueError(
+                        "the members of the layers that are read need more than"
+                        f" {SCANS_LIMIT >> 20} MiB of memory"
+                    )
             scan.finish()
         return Layer(scan, codec, size)

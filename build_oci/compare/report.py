@@ -1,4 +1,6 @@
-"""`build-oci compare`: the images of two layouts paired, read as far as it takes, and held against each other."""
+"""`build-oci compare`: the images of two layouts paired, read as far as it takes, and held against
+each other.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ from heapq import heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from build_oci._native.compare import Comparison as Table
-from build_oci.compare.documents import annotation_fields, changed_components, components_of, config_fields
+from build_oci.compare.documents import (
+    annotation_fields,
+    changed_components,
+    components_of,
+    config_fields,
+)
 from build_oci.compare.model import (
     MOST_COMPONENTS,
     MOST_DIRECTORIES,
@@ -39,19 +46,30 @@ _MOST_TALLIES = 50_000  # directories that are held while they are counted
 
 
 def compare_layouts(
-    old: str, new: str, *, workers: int, read: bool = True, deep: bool = False, maps: Callable[[], Maps] | None = None
+    old: str,
+    new: str,
+    *,
+    workers: int,
+    read: bool = True,
+    deep: bool = False,
+    maps: Callable[[], Maps] | None = None,
 ) -> Report:
-    """Compare the images that OLD and NEW name (LAYOUT, LAYOUT@N, LAYOUT:REFNAME), those of one platform with each other.
+    """Compare the images that OLD and NEW name (LAYOUT, LAYOUT@N, LAYOUT:REFNAME), those of one
+    platform with each other.
 
-    workers: layers to read at once. read: read the new layers; else only documents are, and nothing is known of entries. deep: read the
-    layers that both have, too. maps: makes what collects the sizes for a treemap. Raises UsageError, ParentError, Cancelled.
+    workers: layers to read at once. read: read the new layers; else only documents are, and nothing
+    is known of entries. deep: read the layers that both have, too. maps: makes what collects the
+    sizes for a treemap. Raises UsageError, ParentError, Cancelled.
     """
     with Layers(workers) as layers:
         old_images = images_of(parse_reference(old), layers.check)
         new_images = images_of(parse_reference(new), layers.check)
         pairs = _pairs(old_images, new_images)
         paired_old, paired_new = {id(one) for one, _ in pairs}, {id(one) for _, one in pairs}
-        comparisons = [_Pair(old, new, *pair, layers, read=read, deep=deep).compare(maps() if maps else None) for pair in pairs]
+        comparisons = [
+            _Pair(old, new, *pair, layers, read=read, deep=deep).compare(maps() if maps else None)
+            for pair in pairs
+        ]
         return Report(
             comparisons,
             [_side(old, image, set()) for image in old_images if id(image) not in paired_old],
@@ -60,14 +78,20 @@ def compare_layouts(
 
 
 def _pairs(old: list[Image], new: list[Image]) -> list[tuple[Image, Image]]:
-    """One image of each are a pair whatever they are; else those of one platform and ref.name, then those of one platform."""
+    """One image of each are a pair whatever they are; else those of one platform and ref.name, then
+    those of one platform.
+    """
     if len(old) == len(new) == 1:
         return [(old[0], new[0])]
     pairs = []
     left = list(old)
     rest = []
     for image in new:
-        same = [other for other in left if (other.platform, other.ref_name) == (image.platform, image.ref_name)]
+        same = [
+            other
+            for other in left
+            if (other.platform, other.ref_name) == (image.platform, image.ref_name)
+        ]
         if same:
             left.remove(same[0])
             pairs.append((same[0], image))
@@ -85,8 +109,18 @@ def _pairs(old: list[Image], new: list[Image]) -> list[tuple[Image, Image]]:
 def _side(name: str, image: Image, shared: set[str]) -> Side:
     components, _ = components_of(image.read.layers)
     views = [
-        LayerView(number, layer.digest, diff_id, layer.media_type, layer.size, components[number], layer.digest in shared)
-        for number, (layer, diff_id) in enumerate(zip(image.read.layers, image.read.diff_ids, strict=True))
+        LayerView(
+            number,
+            layer.digest,
+            diff_id,
+            layer.media_type,
+            layer.size,
+            components[number],
+            layer.digest in shared,
+        )
+        for number, (layer, diff_id) in enumerate(
+            zip(image.read.layers, image.read.diff_ids, strict=True)
+        )
     ]
     return Side(name, image.descriptor.digest, image.platform, image.ref_name, views, image.size)
 
@@ -94,7 +128,17 @@ def _side(name: str, image: Image, shared: set[str]) -> Side:
 class _Pair:
     """Two images that are being compared."""
 
-    def __init__(self, old_name: str, new_name: str, old: Image, new: Image, layers: Layers, *, read: bool, deep: bool) -> None:
+    def __init__(
+        self,
+        old_name: str,
+        new_name: str,
+        old: Image,
+        new: Image,
+        layers: Layers,
+        *,
+        read: bool,
+        deep: bool,
+    ) -> None:
         self._images = (old, new)
         self._layers = layers
         self._check = layers.check
@@ -106,19 +150,35 @@ class _Pair:
         # By side and number: the layers that are not read.
         skipped = [set() if deep else self._skipped(side) for side in (_OLD, _NEW)]
         self._unread: list[set[int]] = [
-            {number for number, layer in enumerate(image.read.layers) if not read or number in gone or not layers.can_read(layer)}
+            {
+                number
+                for number, layer in enumerate(image.read.layers)
+                if not read or number in gone or not layers.can_read(layer)
+            }
             for image, gone in zip(self._images, skipped, strict=True)
         ]
         self._read: list[dict[int, Layer]] = [{}, {}]
 
     def _same_archives(self) -> dict[int, int]:
-        """By number of a new layer that the old image lacks: the old layer that holds the same archive."""
-        old = {layer.diff_id: layer.number for layer in self._sides[_OLD].layers if not layer.shared}
-        return {layer.number: old[layer.diff_id] for layer in self._sides[_NEW].layers if not layer.shared and layer.diff_id in old}
+        """By number of a new layer that the old image lacks: the old layer that holds the same
+        archive.
+        """
+        old = {
+            layer.diff_id: layer.number for layer in self._sides[_OLD].layers if not layer.shared
+        }
+        return {
+            layer.number: old[layer.diff_id]
+            for layer in self._sides[_NEW].layers
+            if not layer.shared and layer.diff_id in old
+        }
 
     def _skipped(self, side: int) -> set[int]:
         of_both = set(self._recompressed) if side == _NEW else set(self._recompressed.values())
-        return {layer.number for layer in self._sides[side].layers if layer.shared or layer.number in of_both}
+        return {
+            layer.number
+            for layer in self._sides[side].layers
+            if layer.shared or layer.number in of_both
+        }
 
     def compare(self, maps: Maps | None) -> Comparison:
         table = self._table()
@@ -156,7 +216,11 @@ class _Pair:
         ]
         for image, layers in zip(self._images, wanted, strict=True):
             self._layers.start(image.source, layers)
-        table = Table(memory_limit=SCANS_LIMIT, old_complete=not self._unread[_OLD], new_complete=not self._unread[_NEW])
+        table = Table(
+            memory_limit=SCANS_LIMIT,
+            old_complete=not self._unread[_OLD],
+            new_complete=not self._unread[_NEW],
+        )
         for side, image in enumerate(self._images):
             for number, descriptor in enumerate(image.read.layers):
                 if number in self._unread[side]:
@@ -172,7 +236,11 @@ class _Pair:
         """SIDE with what was read of its layers."""
         read = self._read[_OLD if side is self._sides[_OLD] else _NEW]
         views = [
-            view._replace(archive_size=read[view.number].size, codec=read[view.number].codec, entries=len(read[view.number].scan))
+            view._replace(
+                archive_size=read[view.number].size,
+                codec=read[view.number].codec,
+                entries=len(read[view.number].scan),
+            )
             if view.number in read
             else view
             for view in side.layers
@@ -187,12 +255,23 @@ class _Pair:
     def _why(self, table: Table, layer: LayerView) -> Why:
         if layer.number not in self._read[_NEW] and layer.number not in self._recompressed:
             return Why("unread")
-        return explain(table, layer.number, ratio=self._ratio(_NEW, layer.number), recompressed=self._recompressed, check=self._check)
+        return explain(
+            table,
+            layer.number,
+            ratio=self._ratio(_NEW, layer.number),
+            recompressed=self._recompressed,
+            check=self._check,
+        )
 
     def _download(self) -> Download:
         old, new = self._images
-        there = {layer.digest for layer in old.read.layers} | {old.config_digest, old.descriptor.digest}
-        lacking = {layer.digest: layer.size for layer in new.read.layers if layer.digest not in there}
+        there = {layer.digest for layer in old.read.layers} | {
+            old.config_digest,
+            old.descriptor.digest,
+        }
+        lacking = {
+            layer.digest: layer.size for layer in new.read.layers if layer.digest not in there
+        }
         return Download(
             layers=sum(lacking.values()),
             config=0 if new.config_digest in there else new.config_size,
@@ -205,13 +284,20 @@ class _Pair:
     def _differences(
         self, table: Table, maps: Maps | None
     ) -> tuple[Tally, list[Difference], list[tuple[str, Tally]], list[tuple[bytes, Tally]]]:
-        ratios = [[self._ratio(side, number) for number in range(len(self._sides[side].layers))] for side in (_OLD, _NEW)]
-        labels = [[components_label(layer.components) for layer in side.layers] for side in self._sides]
+        ratios = [
+            [self._ratio(side, number) for number in range(len(self._sides[side].layers))]
+            for side in (_OLD, _NEW)
+        ]
+        labels = [
+            [components_label(layer.components) for layer in side.layers] for side in self._sides
+        ]
         whole = Tally()
         by_component: dict[str, Tally] = {}
         by_directory = _Directories()
         largest: list[tuple[int, int, Difference]] = []
-        for number, (path, what, bits, old, new) in enumerate(table.differences(everything=maps is not None, check=self._check)):
+        for number, (path, what, bits, old, new) in enumerate(
+            table.differences(everything=maps is not None, check=self._check)
+        ):
             ratio = ratios[_NEW][new[0]] if new else 1.0
             difference = made(path, what, bits, old, new, ratio)
             if maps is not None and new is not None:
@@ -225,14 +311,19 @@ class _Pair:
                 label = ""
             by_component.setdefault(label, Tally()).add(difference)
             by_directory.add(difference)
-            # A heap of those that cost most: the number breaks ties, so that differences are never compared.
+            # A heap of those that cost most: the number breaks ties, so that differences are never
+            # compared.
             item = (difference.cost, -number, difference)
             if len(largest) < MOST_ENTRIES:
                 heappush(largest, item)
             elif item > largest[0]:
                 heapreplace(largest, item)
-        entries = sorted((difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path))
-        components = sorted(by_component.items(), key=lambda item: (-item[1].size, -item[1].total, item[0]))
+        entries = sorted(
+            (difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path)
+        )
+        components = sorted(
+            by_component.items(), key=lambda item: (-item[1].size, -item[1].total, item[0])
+        )
         return whole, entries, components if any(map(any, labels)) else [], by_directory.largest()
 
 
@@ -261,14 +352,22 @@ class _Directories:
             return
         if self._depth > 1:
             self._depth -= 1
-            self._tallies = {name: tally for name, tally in self._tallies.items() if name.count(b"/") < self._depth}
+            self._tallies = {
+                name: tally
+                for name, tally in self._tallies.items()
+                if name.count(b"/") < self._depth
+            }
         else:
-            smallest = sorted(self._tallies, key=lambda name: self._tallies[name].size)[: _MOST_TALLIES // 2]
+            smallest = sorted(self._tallies, key=lambda name: self._tallies[name].size)[
+                : _MOST_TALLIES // 2
+            ]
             for name in smallest:
                 del self._tallies[name]
 
     def largest(self) -> list[tuple[bytes, Tally]]:
         """Those with the most bytes, then the most entries, first."""
         order = Counter({name: tally.size for name, tally in self._tallies.items()})
-        ranked = sorted(self._tallies.items(), key=lambda item: (-order[item[0]], -item[1].total, item[0]))
+        ranked = sorted(
+            self._tallies.items(), key=lambda item: (-order[item[0]], -item[1].total, item[0])
+        )
         return ranked[:MOST_DIRECTORIES]

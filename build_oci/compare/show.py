@@ -1,4 +1,6 @@
-"""`build-oci show`: what a layout holds. From its documents alone; with the archives read, also ratios, directories and files."""
+"""`build-oci show`: what a layout holds. From its documents alone; with the archives read, also
+ratios, directories and files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _NEW = 1
 
 
 class Contents(NamedTuple):
-    """What an image unpacks to. directories: bytes and entries of the largest ones. files: sorted, where they were asked for."""
+    """What an image unpacks to. directories: bytes and entries of the largest ones. files: sorted,
+    where they were asked for.
+    """
 
     layers: list[Layer | None]
     size: int
@@ -32,11 +36,18 @@ class Contents(NamedTuple):
     files: list[tuple[bytes, Entry]]
 
 
-def look(reference: str, *, workers: int, deep: bool, files: bool) -> list[tuple[Image, Contents | None]]:
-    """The images that REFERENCE names; with what is in them if DEEP or FILES. Raises UsageError, ParentError, Cancelled."""
+def look(
+    reference: str, *, workers: int, deep: bool, files: bool
+) -> list[tuple[Image, Contents | None]]:
+    """The images that REFERENCE names; with what is in them if DEEP or FILES. Raises UsageError,
+    ParentError, Cancelled.
+    """
     with Layers(workers) as layers:
         images = images_of(parse_reference(reference), layers.check)
-        return [(image, _contents(image, layers, files=files) if deep or files else None) for image in images]
+        return [
+            (image, _contents(image, layers, files=files) if deep or files else None)
+            for image in images
+        ]
 
 
 def _contents(image: Image, layers: Layers, *, files: bool) -> Contents:
@@ -44,7 +55,9 @@ def _contents(image: Image, layers: Layers, *, files: bool) -> Contents:
 
     readable = [layer if layers.can_read(layer) else None for layer in image.read.layers]
     layers.start(image.source, filter(None, readable))
-    table = Comparison(memory_limit=SCANS_LIMIT, old_complete=True, new_complete=None not in readable)
+    table = Comparison(
+        memory_limit=SCANS_LIMIT, old_complete=True, new_complete=None not in readable
+    )
     found: list[Layer | None] = []
     for number, descriptor in enumerate(readable):
         layer = layers.get(descriptor) if descriptor else None
@@ -79,10 +92,15 @@ def _contents(image: Image, layers: Layers, *, files: bool) -> Contents:
 # ---- for people
 
 
-def show_lines(name: str, images: list[tuple[Image, Contents | None]], style: Style, *, files: bool) -> Iterator[str]:
+def show_lines(
+    name: str, images: list[tuple[Image, Contents | None]], style: Style, *, files: bool
+) -> Iterator[str]:
     """What `show` prints of the layout NAME."""
     blobs = {layer.digest: layer.size for image, _ in images for layer in image.read.layers}
-    yield f"{style.paint(printable(name), 'bold')}  {counted(len(images), 'image')}, {size_text(sum(blobs.values()))} in layers"
+    yield (
+        f"{style.paint(printable(name), 'bold')}  {counted(len(images), 'image')},"
+        f" {size_text(sum(blobs.values()))} in layers"
+    )
     for image, contents in images:
         yield ""
         yield from _image(image, contents, style)
@@ -113,8 +131,13 @@ def _image(image: Image, contents: Contents | None, style: Style) -> Iterator[st
         entries = f"{len(read.scan):,}" if read else "-"
         codec = CODECS.get(layer.media_type, "?")
         names = components[number]
-        label = printable(", ".join(names) if style.most is None or style.width > 150 else components_label(names))
-        row = f"  {number:>4} {size_text(layer.size):>12} {ratio:>7} {entries:>9}  {'none' if codec == 'disabled' else codec:<10} "
+        label = printable(
+            ", ".join(names) if style.most is None or style.width > 150 else components_label(names)
+        )
+        row = (
+            f"  {number:>4} {size_text(layer.size):>12} {ratio:>7} {entries:>9} "
+            f" {'none' if codec == 'disabled' else codec:<10} "
+        )
         yield (row + fitted(label, style.width - len(row))).rstrip()
     if contents is None:
         return
@@ -124,17 +147,33 @@ def _image(image: Image, contents: Contents | None, style: Style) -> Iterator[st
         yield style.paint("  Largest directories", "bold") + "  (not compressed)"
     for directory, size, count in tops:
         width = min(100, style.width - 32)
-        yield f"  {size_text(size):>12}  {padded(fitted(printable(directory) + '/', width), width)}  {counted(count, 'entry')}"
+        yield (
+            f"  {size_text(size):>12}  {padded(fitted(printable(directory) + '/', width), width)} "
+            f" {counted(count, 'entry')}"
+        )
 
 
 def file_line(path: bytes, entry: Entry) -> str:
     """A line as `tar tv` has it, with what is not printable escaped."""
-    size = f"{os.major(entry.rdev)},{os.minor(entry.rdev)}" if stat.S_IFMT(entry.mode) in (stat.S_IFCHR, stat.S_IFBLK) else str(entry.size)
-    mode = ("h" if entry.hard_link else stat.filemode(entry.mode)[0]) + stat.filemode(entry.mode)[1:]
+    size = (
+        f"{os.major(entry.rdev)},{os.minor(entry.rdev)}"
+        if stat.S_IFMT(entry.mode) in (stat.S_IFCHR, stat.S_IFBLK)
+        else str(entry.size)
+    )
+    mode = ("h" if entry.hard_link else stat.filemode(entry.mode)[0]) + stat.filemode(entry.mode)[
+        1:
+    ]
     target = ""
     if entry.target is not None:
-        target = f" link to {printable(entry.target)}" if entry.hard_link else f" -> {printable(entry.target)}"
-    return f"{mode} {entry.uid}/{entry.gid:<5} {size:>10} {_time(entry.mtime_ns)} {printable(path) or '.'}{target}"
+        target = (
+            f" link to {printable(entry.target)}"
+            if entry.hard_link
+            else f" -> {printable(entry.target)}"
+        )
+    return (
+        f"{mode} {entry.uid}/{entry.gid:<5} {size:>10} {_time(entry.mtime_ns)}"
+        f" {printable(path) or '.'}{target}"
+    )
 
 
 def _time(mtime_ns: int) -> str:
@@ -148,7 +187,9 @@ def _time(mtime_ns: int) -> str:
 # ---- for programs
 
 
-def show_document(name: str, images: list[tuple[Image, Contents | None]], *, files: bool) -> dict[str, Any]:
+def show_document(
+    name: str, images: list[tuple[Image, Contents | None]], *, files: bool
+) -> dict[str, Any]:
     """What `show --json` prints; docs/compare.md describes it."""
     return {
         "schemaVersion": SCHEMA_VERSION,
@@ -166,7 +207,9 @@ def _image_document(image: Image, contents: Contents | None, *, files: bool) -> 
         "platform": printable(image.platform),
         "refName": printable(image.ref_name),
         "size": image.size,
-        "annotations": {printable(key): printable(value) for key, value in sorted(image.annotations.items())},
+        "annotations": {
+            printable(key): printable(value) for key, value in sorted(image.annotations.items())
+        },
         "layers": [
             {
                 "number": number,
@@ -178,13 +221,18 @@ def _image_document(image: Image, contents: Contents | None, *, files: bool) -> 
                 "entries": len(read.scan) if read else None,
                 "components": [printable(one) for one in components[number]],
             }
-            for number, (layer, diff_id) in enumerate(zip(image.read.layers, image.read.diff_ids, strict=True))
+            for number, (layer, diff_id) in enumerate(
+                zip(image.read.layers, image.read.diff_ids, strict=True)
+            )
             for read in [contents.layers[number] if contents else None]
         ],
     }
     if contents is not None:
         found["unpackedSize"], found["entries"] = contents.size, contents.entries
-        found["directories"] = [{"path": printable(path), "size": size, "entries": count} for path, size, count in contents.directories]
+        found["directories"] = [
+            {"path": printable(path), "size": size, "entries": count}
+            for path, size, count in contents.directories
+        ]
     if files and contents is not None:
         found["files"] = [_file_document(path, entry) for path, entry in contents.files]
     return found

@@ -1,4 +1,6 @@
-"""A report for people: lines of a terminal, from 60 columns up. Foreign text is escaped; colour only where it is asked for."""
+"""A report for people: lines of a terminal, from 60 columns up. Foreign text is escaped; colour
+only where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,42 @@ from shutil import get_terminal_size
 from typing import Any, TextIO
 from unicodedata import combining, east_asian_width
 
-from build_oci.compare.model import Comparison, Difference, Field, LayerView, Report, Side, Tally, What
+from build_oci.compare.model import (
+    Comparison,
+    Difference,
+    Field,
+    LayerView,
+    Report,
+    Side,
+    Tally,
+    What,
+)
 from build_oci.compare.why import grouped, phrase, words_of
 from build_oci.errors import counted, printable
 
 _NARROWEST, _WIDEST = 60, 200
-_SIGNS = {What.ADDED: "+", What.REMOVED: "-", What.CHANGED: "~", What.MOVED_IN: ">", What.MOVED_OUT: "<", What.SAME: " "}
+_SIGNS = {
+    What.ADDED: "+",
+    What.REMOVED: "-",
+    What.CHANGED: "~",
+    What.MOVED_IN: ">",
+    What.MOVED_OUT: "<",
+    What.SAME: " ",
+}
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_SIGN_COLOURS = {What.ADDED: "green", What.REMOVED: "red", What.CHANGED: "yellow", What.MOVED_IN: "cyan", What.MOVED_OUT: "cyan"}
+_SIGN_COLOURS = {
+    What.ADDED: "green",
+    What.REMOVED: "red",
+    What.CHANGED: "yellow",
+    What.MOVED_IN: "cyan",
+    What.MOVED_OUT: "cyan",
+}
 
 
 class Style:
-    """How wide lines may be, and whether in colour. `most`: lines of one list, None for all of them."""
+    """How wide lines may be, and whether in colour. `most`: lines of one list, None for all of
+    them.
+    """
 
     def __init__(self, width: int, *, colour: bool, most: int | None = 10) -> None:
         self.width = max(_NARROWEST, min(width, _WIDEST))
@@ -32,8 +58,12 @@ class Style:
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._colour and text else text
 
 
-def style_for(stream: TextIO | None, environment: Mapping[str, str] = os.environ, *, most: int | None = 10) -> Style:
-    """Colour on a terminal alone, and never with NO_COLOR set; as wide as the terminal, or COLUMNS, or 80 columns."""
+def style_for(
+    stream: TextIO | None, environment: Mapping[str, str] = os.environ, *, most: int | None = 10
+) -> Style:
+    """Colour on a terminal alone, and never with NO_COLOR set; as wide as the terminal, or COLUMNS,
+    or 80 columns.
+    """
     terminal = stream is not None and stream.isatty()
     colour = terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
     width = get_terminal_size((80, 24)).columns if terminal or environment.get("COLUMNS") else 80
@@ -91,10 +121,16 @@ def report_lines(report: Report, style: Style) -> Iterator[str]:
         if number:
             yield ""
         yield from _comparison(comparison, style)
-    for sides, word in ((report.only_old, "only in the old layout"), (report.only_new, "only in the new layout")):
+    for sides, word in (
+        (report.only_old, "only in the old layout"),
+        (report.only_new, "only in the new layout"),
+    ):
         for side in sides:
             yield ""
-            yield f"{style.paint(_platform(side), 'bold')}  {word}: {counted(len(side.layers), 'layer')}, {size_text(side.size)}"
+            yield (
+                f"{style.paint(_platform(side), 'bold')}  {word}:"
+                f" {counted(len(side.layers), 'layer')}, {size_text(side.size)}"
+            )
 
 
 def _comparison(one: Comparison, style: Style) -> Iterator[str]:
@@ -113,8 +149,16 @@ def _comparison(one: Comparison, style: Style) -> Iterator[str]:
     yield from _layers(one, style)
     if one.changed_components:
         yield from _changed_components(one.changed_components, style)
-    yield from _tallies("By component", [(printable(name) or "(no component)", tally) for name, tally in one.components], style)
-    yield from _tallies("By directory", [(printable(name) + "/", tally) for name, tally in _shown_directories(one, style)], style)
+    yield from _tallies(
+        "By component",
+        [(printable(name) or "(no component)", tally) for name, tally in one.components],
+        style,
+    )
+    yield from _tallies(
+        "By directory",
+        [(printable(name) + "/", tally) for name, tally in _shown_directories(one, style)],
+        style,
+    )
     yield from _entries(one, style)
     yield from _fields("Config", one.config, style)
     yield from _fields("Annotations", one.annotations, style)
@@ -128,9 +172,15 @@ def _totals(one: Comparison, style: Style) -> Iterator[str]:
     download, size = one.download, one.new.size
     share = f" ({download.size / size:.1%} of the image)" if size else ""
     yield f"  Download  {style.paint(size_text(download.size), 'bold')}{share}"
-    yield (f"            layers {size_text(download.layers)}, config {size_text(download.config)}, manifest {size_text(download.manifest)}")
+    yield (
+        f"            layers {size_text(download.layers)}, config {size_text(download.config)},"
+        f" manifest {size_text(download.manifest)}"
+    )
     if download.partial_size is not None:
-        yield f"            {style.paint(size_text(download.partial_size), 'bold')} by partial pulls (zstd:chunked)"
+        yield (
+            f"            {style.paint(size_text(download.partial_size), 'bold')} by partial pulls"
+            " (zstd:chunked)"
+        )
     shared = sum(layer.shared for layer in one.new.layers)
     gone = sum(not layer.shared for layer in one.old.layers)
     yield f"  Layers    {shared} shared, {len(one.new.layers) - shared} new, {gone} gone"
@@ -140,13 +190,20 @@ def _totals(one: Comparison, style: Style) -> Iterator[str]:
     tally = one.tally
     line = [
         style.paint(f"{tally.counts[what]:,} {word}", _SIGN_COLOURS[what])
-        for what, word in ((What.ADDED, "added"), (What.REMOVED, "removed"), (What.CHANGED, "changed"))
+        for what, word in (
+            (What.ADDED, "added"),
+            (What.REMOVED, "removed"),
+            (What.CHANGED, "changed"),
+        )
         if tally.counts[what]
     ]
     metadata = f" ({tally.metadata_only:,} in metadata only)" if tally.metadata_only else ""
     yield f"  Entries   {', '.join(line) or 'none differs'}{metadata}"
     if not one.complete and tally.total:
-        yield style.paint("            as the layers tell that are not shared; --deep reads the shared ones, too", "dim")
+        yield style.paint(
+            "            as the layers tell that are not shared; --deep reads the shared ones, too",
+            "dim",
+        )
 
 
 def _heading(text: str, style: Style, note: str = "") -> Iterator[str]:
@@ -161,7 +218,11 @@ def _more(hidden: int, style: Style) -> Iterator[str]:
 
 def _causes(one: Comparison, style: Style) -> Iterator[str]:
     # One that stands for a group of layers by itself is told there.
-    alone = {layer.why.paths for layer in one.new.layers if layer.why and layer.why.metadata_only and len(layer.why.paths) == 1}
+    alone = {
+        layer.why.paths
+        for layer in one.new.layers
+        if layer.why and layer.why.metadata_only and len(layer.why.paths) == 1
+    }
     causes = [cause for cause in one.causes if ((cause.path, cause.differs),) not in alone]
     if not causes:
         return
@@ -177,7 +238,10 @@ def _row(size: str, name: str, remark: str, style: Style, colour: str, indent: i
     """`   31.2 MB  usr/lib/libc.so.6   content`: the name in what the others leave."""
     remark = fitted(remark, style.width // 2 - 6)
     width = min(style.width - indent - 12 - 2 - 2 - max(cells(remark), 8), 100)
-    return f"{' ' * indent}{size:>12}  {padded(fitted(name, width), width)}  {style.paint(remark, colour)}".rstrip()
+    return (
+        f"{' ' * indent}{size:>12}  {padded(fitted(name, width), width)} "
+        f" {style.paint(remark, colour)}".rstrip()
+    )
 
 
 def _layers(one: Comparison, style: Style) -> Iterator[str]:
@@ -190,10 +254,15 @@ def _layers(one: Comparison, style: Style) -> Iterator[str]:
         first = group[0]
         assert first.why is not None
         counterpart = old.get(first.why.counterpart) if first.why.counterpart is not None else None
-        yield f"  {size_text(sum(layer.size for layer in group)):>12}  {style.paint(cut(_names(group), style.width - 16), 'bold')}"
+        yield (
+            f"  {size_text(sum(layer.size for layer in group)):>12} "
+            f" {style.paint(cut(_names(group), style.width - 16), 'bold')}"
+        )
         text = phrase(first.why, (_codec(counterpart), _codec(first)))
         yield from (f"{'':16}{line}" for line in _wrapped(text, style.width - 16))
-        entries = first.why.entries if first.why.kind == "entries" and len(first.why.paths) != 1 else ()
+        entries = (
+            first.why.entries if first.why.kind == "entries" and len(first.why.paths) != 1 else ()
+        )
         most = (3 if style.width < 120 else 5) if style.most is not None else len(entries)
         for entry in entries[:most]:
             yield _entry(entry, style, 6)
@@ -205,7 +274,10 @@ def _layers(one: Comparison, style: Style) -> Iterator[str]:
 
 def _names(group: list[LayerView]) -> str:
     """`#3 glibc`, or `23 layers: #0 kernel, #1 coreutils, #25`."""
-    names = [f"#{layer.number}" + (f" {printable(layer.label)}" if layer.label else "") for layer in group[:100]]
+    names = [
+        f"#{layer.number}" + (f" {printable(layer.label)}" if layer.label else "")
+        for layer in group[:100]
+    ]
     return names[0] if len(group) == 1 else f"{counted(len(group), 'layer')}: {', '.join(names)}"
 
 
@@ -214,7 +286,9 @@ def _codec(layer: LayerView | None) -> str:
         return ""
     from build_oci.oci.media_types import CODECS
 
-    return {"disabled": "not compressed"}.get(codec := layer.codec or CODECS.get(layer.media_type, ""), codec)
+    return {"disabled": "not compressed"}.get(
+        codec := layer.codec or CODECS.get(layer.media_type, ""), codec
+    )
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -224,33 +298,56 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _entry(entry: Difference, style: Style, indent: int = 2) -> str:
-    what = ", ".join(entry.words) if entry.what == What.CHANGED else entry.what.name.lower().replace("_", " ")
+    what = (
+        ", ".join(entry.words)
+        if entry.what == What.CHANGED
+        else entry.what.name.lower().replace("_", " ")
+    )
     name = f"{_SIGNS[entry.what]} {printable(entry.path) or '/'}"
-    return _row(size_text(entry.cost) if entry.cost else "", name, what, style, _SIGN_COLOURS.get(entry.what, "dim"), indent)
+    return _row(
+        size_text(entry.cost) if entry.cost else "",
+        name,
+        what,
+        style,
+        _SIGN_COLOURS.get(entry.what, "dim"),
+        indent,
+    )
 
 
-def _changed_components(names: tuple[list[str], list[str], list[str]], style: Style) -> Iterator[str]:
+def _changed_components(
+    names: tuple[list[str], list[str], list[str]], style: Style
+) -> Iterator[str]:
     if not any(names):
         return
     yield from _heading("Components", style)
-    for word, what, of in (("added", What.ADDED, names[0]), ("removed", What.REMOVED, names[1]), ("changed", What.CHANGED, names[2])):
+    for word, what, of in (
+        ("added", What.ADDED, names[0]),
+        ("removed", What.REMOVED, names[1]),
+        ("changed", What.CHANGED, names[2]),
+    ):
         if of:
             most = len(of) if style.most is None else 2 * style.most
-            text = ", ".join(map(printable, of[:most])) + (f", … {len(of) - most} more" if len(of) > most else "")
+            text = ", ".join(map(printable, of[:most])) + (
+                f", … {len(of) - most} more" if len(of) > most else ""
+            )
             lines = _wrapped(text, style.width - 18)
             yield f"  {style.paint(f'{len(of):>5} {word:<8}', _SIGN_COLOURS[what])}  {lines[0]}"
             yield from (f"                  {line}" for line in lines[1:])
 
 
 def _shown_directories(one: Comparison, style: Style) -> list[tuple[bytes, Tally]]:
-    """Those that say more than the directories in them: a directory with a single child that has all of it is left out."""
+    """Those that say more than the directories in them: a directory with a single child that has
+    all of it is left out.
+    """
     if style.most is None:
         return one.directories
     tallies = dict(one.directories)
     covered = {
         name.rpartition(b"/")[0]
         for name, tally in tallies.items()
-        if b"/" in name and (parent := tallies.get(name.rpartition(b"/")[0])) and parent.total == tally.total
+        if b"/" in name
+        and (parent := tallies.get(name.rpartition(b"/")[0]))
+        and parent.total == tally.total
     }
     return [(name, tally) for name, tally in one.directories if name not in covered]
 
@@ -262,7 +359,9 @@ def _tallies(heading: str, tallies: list[tuple[str, Tally]], style: Style) -> It
     shown = tallies[: style.most]
     for name, tally in shown:
         counts = "  ".join(
-            f"{_SIGNS[what]}{tally.counts[what]:,}" for what in (What.ADDED, What.REMOVED, What.CHANGED) if tally.counts[what]
+            f"{_SIGNS[what]}{tally.counts[what]:,}"
+            for what in (What.ADDED, What.REMOVED, What.CHANGED)
+            if tally.counts[what]
         )
         yield _row(size_text(tally.size), name, counts, style, "dim")
     yield from _more(len(tallies) - len(shown), style)
@@ -295,17 +394,26 @@ def _fields(heading: str, fields: list[Field], style: Style) -> Iterator[str]:
 def _value(value: Any) -> str:
     if value is None:
         return "(none)"
-    return printable(value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))[:2000])
+    return printable(
+        value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))[:2000]
+    )
 
 
 def write_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """LINES to standard output. Who stops reading is no error; what else goes wrong is an OSError."""
+    """LINES to standard output. Who stops reading is no error; what else goes wrong is an
+    OSError.
+    """
     stream = stream or sys.stdout
     if stream is None:
         return
     try:
         for line in lines:
-            stream.write(line.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8") + "\n")
+            stream.write(
+                line.encode(stream.encoding or "utf-8", "backslashreplace").decode(
+                    stream.encoding or "utf-8"
+                )
+                + "\n"
+            )
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())

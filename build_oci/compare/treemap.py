@@ -1,4 +1,6 @@
-"""The sizes behind the map of a page: an image by layer, by component and by directory, each cut down to some thousand boxes."""
+"""The sizes behind the map of a page: an image by layer, by component and by directory, each cut
+down to some thousand boxes.
+"""
 
 from __future__ import annotations
 
@@ -60,28 +62,38 @@ class Maps:
         self._nodes: dict[tuple[int, bytes], _Node] = {}
 
     def add(self, difference: Difference, ratio: float) -> None:
-        """An entry of the new image, whatever became of it. RATIO: bytes to download for one byte of its layer's archive."""
+        """An entry of the new image, whatever became of it. RATIO: bytes to download for one byte
+        of its layer's archive.
+        """
         entry = difference.new
         if entry is None:
             return
         size = round((512 + entry.size) * ratio)
         directory, _, name = difference.path.rpartition(b"/")
-        self._node(entry.layer, directory).add(size, 0 if difference.what == What.SAME else size, name)
+        self._node(entry.layer, directory).add(
+            size, 0 if difference.what == What.SAME else size, name
+        )
 
     def _node(self, layer: int, directory: bytes) -> _Node:
         while True:
             node = self._nodes.get((layer, directory))
             if node is not None:
                 return node
-            if not directory or (len(self._nodes) < _MOST_NODES and directory.count(b"/") < _DEEPEST):
+            if not directory or (
+                len(self._nodes) < _MOST_NODES and directory.count(b"/") < _DEEPEST
+            ):
                 node = self._nodes[layer, directory] = _Node()
                 return node
             directory = directory.rpartition(b"/")[0]
 
     def finish(self, old: Side, new: Side) -> dict[str, Any]:
-        """The maps as JSON-able values: by name, each a box {n: name, s: size, c: changed, e: entries, k: kind, d: [boxes]}."""
+        """The maps as JSON-able values: by name, each a box {n: name, s: size, c: changed, e:
+        entries, k: kind, d: [boxes]}.
+        """
         found = {
-            "layers": self._map(new, lambda layer: (("" if layer.shared else "↓ ") + _layer_name(layer),)),
+            "layers": self._map(
+                new, lambda layer: (("" if layer.shared else "↓ ") + _layer_name(layer),)
+            ),
             "directories": self._map(new, lambda layer: ()),
         }
         if any(layer.components for layer in new.layers):
@@ -140,8 +152,18 @@ def _pruned(root: _Node) -> dict[str, Any]:
         _, _, node, box = heappop(waiting)
         parts: list[tuple[int, str, _Node | None, dict[str, Any]]] = []
         for name, child in node.children.items():
-            parts.append((child.size, "", child, _box(_text(name) + ("/" if isinstance(name, bytes) else ""), child)))
-        parts += [(size, "", None, {"n": _text(name) or ".", "s": size, "c": changed}) for size, changed, name in node.files]
+            parts.append(
+                (
+                    child.size,
+                    "",
+                    child,
+                    _box(_text(name) + ("/" if isinstance(name, bytes) else ""), child),
+                )
+            )
+        parts += [
+            (size, "", None, {"n": _text(name) or ".", "s": size, "c": changed})
+            for size, changed, name in node.files
+        ]
         parts.sort(key=lambda part: (-part[0], part[3]["n"]))
         shown = parts[:_MOST_CHILDREN]
         if not shown:

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from heapq import heappush, heapreplace
 from typing import TYPE_CHECKING
 
-from build_oci.compare.model import CONTENTS, WORDS, Cause, Difference, Differs, Entry, LayerView, RawEntry, What, Why
+from build_oci.compare.model import (
+    CONTENTS,
+    WORDS,
+    Cause,
+    Difference,
+    Differs,
+    Entry,
+    LayerView,
+    RawEntry,
+    What,
+    Why,
+)
 from build_oci.errors import counted, printable
 
 if TYPE_CHECKING:
@@ -18,10 +29,18 @@ _MOST_CAUSES = 100
 HEADER = 512  # bytes: what an entry takes of an archive besides its content
 
 
-def explain(table: Comparison, layer: int, *, ratio: float, recompressed: dict[int, int], check: Callable[[], None]) -> Why:
+def explain(
+    table: Comparison,
+    layer: int,
+    *,
+    ratio: float,
+    recompressed: dict[int, int],
+    check: Callable[[], None],
+) -> Why:
     """Why the new image's layer number LAYER is new, from the TABLE in which both images stand.
 
-    ratio: size of its blob by that of its archive. recompressed: by layer, the old layer that is the same archive.
+    ratio: size of its blob by that of its archive. recompressed: by layer, the old layer that is
+    the same archive.
     """
     if layer in recompressed:
         return Why("recompressed", recompressed[layer])
@@ -29,20 +48,29 @@ def explain(table: Comparison, layer: int, *, ratio: float, recompressed: dict[i
     counts: Counter[tuple[What, Differs]] = Counter()
     largest: list[tuple[int, int, Difference]] = []
     paths: list[tuple[bytes, Differs]] = []
-    for number, (path, what, bits, old, new) in enumerate(table.layer_differences(layer, counterpart, check=check)):
+    for number, (path, what, bits, old, new) in enumerate(
+        table.layer_differences(layer, counterpart, check=check)
+    ):
         difference = made(path, what, bits, old, new, ratio)
         counts[difference.what, difference.differs] += 1
         if len(paths) <= _MOST_NAMED:
             paths.append((path, difference.differs))
-        # A heap of those that cost most: the number breaks ties, so that differences are never compared.
+        # A heap of those that cost most: the number breaks ties, so that differences are never
+        # compared.
         item = (difference.cost, -number, difference)
         if len(largest) < _MOST_NAMED:
             heappush(largest, item)
         elif item > largest[0]:
             heapreplace(largest, item)
-    entries = sorted((difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path))
+    entries = sorted(
+        (difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path)
+    )
     if not counts:
-        return Why("headers" if table.same_order() else "order", counterpart) if counterpart is not None else Why("added")
+        return (
+            Why("headers" if table.same_order() else "order", counterpart)
+            if counterpart is not None
+            else Why("added")
+        )
     if counterpart is None and all(what == What.ADDED for what, _ in counts):
         return Why("added", None, dict(counts), tuple(entries))
     metadata_only = all(what == What.CHANGED and not differs & CONTENTS for what, differs in counts)
@@ -50,7 +78,9 @@ def explain(table: Comparison, layer: int, *, ratio: float, recompressed: dict[i
     return Why("entries", counterpart, dict(counts), tuple(entries), metadata_only, few)
 
 
-def made(path: bytes, what: int, bits: int, old: RawEntry | None, new: RawEntry | None, ratio: float) -> Difference:
+def made(
+    path: bytes, what: int, bits: int, old: RawEntry | None, new: RawEntry | None, ratio: float
+) -> Difference:
     """The value for a line of the native table."""
     old_entry, new_entry = Entry(*old) if old else None, Entry(*new) if new else None
     cost = 0
@@ -67,23 +97,35 @@ def causes(layers: list[LayerView]) -> list[Cause]:
         if layer.why is not None and layer.why.metadata_only:
             for key in layer.why.paths:
                 found.setdefault(key, []).append(layer.size)
-    all_of_them = [Cause(path, differs, len(sizes), sum(sizes)) for (path, differs), sizes in found.items()]
+    all_of_them = [
+        Cause(path, differs, len(sizes), sum(sizes)) for (path, differs), sizes in found.items()
+    ]
     return sorted(all_of_them, key=lambda cause: (-cause.size, cause.path))[:_MOST_CAUSES]
 
 
 def grouped(layers: list[LayerView]) -> list[list[LayerView]]:
-    """The new ones of LAYERS, those with the same explanation together: what costs most first, and in a group the largest."""
+    """The new ones of LAYERS, those with the same explanation together: what costs most first, and
+    in a group the largest.
+    """
     groups: dict[object, list[LayerView]] = {}
     for layer in layers:
         if layer.shared or layer.why is None:
             continue
         why = layer.why
         alike = why.metadata_only and why.paths
-        key = (why.kind, why.paths) if alike else why.kind if why.kind in ("recompressed", "order", "headers") else (layer.number,)
+        key = (
+            (why.kind, why.paths)
+            if alike
+            else why.kind
+            if why.kind in ("recompressed", "order", "headers")
+            else (layer.number,)
+        )
         groups.setdefault(key, []).append(layer)
     for group in groups.values():
         group.sort(key=lambda layer: (-layer.size, layer.number))
-    return sorted(groups.values(), key=lambda group: (-sum(layer.size for layer in group), group[0].number))
+    return sorted(
+        groups.values(), key=lambda group: (-sum(layer.size for layer in group), group[0].number)
+    )
 
 
 def words_of(differs: Differs) -> str:
@@ -107,7 +149,11 @@ def phrase(why: Why, codecs: tuple[str, str] = ("", "")) -> str:
             count = sum(why.counts.values())
             return f"new: {counted(count, 'entry')}" if count else "new: an empty archive"
     parts = []
-    contents = sum(count for (what, differs), count in why.counts.items() if what == What.CHANGED and differs & CONTENTS)
+    contents = sum(
+        count
+        for (what, differs), count in why.counts.items()
+        if what == What.CHANGED and differs & CONTENTS
+    )
     if contents:
         parts.append(counted(contents, "content"))
     for what, word in ((What.ADDED, "added"), (What.REMOVED, "removed")):
@@ -123,7 +169,11 @@ def phrase(why: Why, codecs: tuple[str, str] = ("", "")) -> str:
     text = ", ".join(parts)
     if why.metadata_only:
         (path, differs), *others = why.paths or ((b"", Differs(0)),)
-        text = f"only the {text}" if others or not differs else f"only the {words_of(differs)} of {printable(path) or '/'}"
+        text = (
+            f"only the {text}"
+            if others or not differs
+            else f"only the {words_of(differs)} of {printable(path) or '/'}"
+        )
     moves = []
     for what, word in ((What.MOVED_IN, "came from"), (What.MOVED_OUT, "went to")):
         count = sum(count for (one, _), count in why.counts.items() if one == what)

@@ -1,4 +1,6 @@
-"""What a configuration may say: every key, its kind, its default, its meaning. The one definition that validation reads."""
+"""What a configuration may say: every key, its kind, its default, its meaning. The one definition
+that validation reads.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Kind(StrEnum):
 
 
 class Key(NamedTuple):
-    """One key of the configuration. `keys` are those of a section; `choices` map what is written to what is meant."""
+    """One key of the configuration. `keys` are those of a section; `choices` map what is written to
+    what is meant.
+    """
 
     name: str
     kind: Kind
@@ -67,23 +71,53 @@ class Key(NamedTuple):
 _CONFIG = Key(
     "config",
     Kind.CHOICE,
-    "`inherit` takes its config over; what `config` says replaces its keys, and its `Labels` and `Env` by name",
+    "`inherit` takes its config over; what `config` says replaces its keys, and its `Labels` and"
+    " `Env` by name",
     default=False,
     choices={"replace": False, "inherit": True},
 )
 PARENT_KEYS = (
     Key("image", Kind.PATH, "the OCI layout to build upon", required=True),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
-    Key("trust", Kind.BOOLEAN, "believe the checksum records in the parent's layers; `false` computes every digest", default=False),
+    Key(
+        "trust",
+        Kind.BOOLEAN,
+        "believe the checksum records in the parent's layers; `false` computes every digest",
+        default=False,
+    ),
     _CONFIG,
-    Key("recompress", Kind.BOOLEAN, "bring the parent's layers to `compression`; `false` carries them as they are", default=True),
+    Key(
+        "recompress",
+        Kind.BOOLEAN,
+        "bring the parent's layers to `compression`; `false` carries them as they are",
+        default=True,
+    ),
 )
 PREVIOUS_KEYS = (
-    Key("image", Kind.PATH, "the OCI layout that an earlier build made: layers that come out the same are taken from it"),
+    Key(
+        "image",
+        Kind.PATH,
+        "the OCI layout that an earlier build made: layers that come out the same are taken"
+        " from it",
+    ),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
-    Key("plan", Kind.FILE, "the plan that an earlier build wrote (`split.plan`); else what the image remembers of it"),
-    Key("trust", Kind.BOOLEAN, "believe what the image says of its layers; `false` reads and verifies them", default=False),
-    Key("optional", Kind.BOOLEAN, "build without it where it does not exist, as at the first build of a series", default=False),
+    Key(
+        "plan",
+        Kind.FILE,
+        "the plan that an earlier build wrote (`split.plan`); else what the image remembers of it",
+    ),
+    Key(
+        "trust",
+        Kind.BOOLEAN,
+        "believe what the image says of its layers; `false` reads and verifies them",
+        default=False,
+    ),
+    Key(
+        "optional",
+        Kind.BOOLEAN,
+        "build without it where it does not exist, as at the first build of a series",
+        default=False,
+    ),
 )
 PART_KEYS = (
     Key("image", Kind.PATH, "the OCI layout of the image", required=True),
@@ -95,7 +129,12 @@ ITEM_KEYS = (
     Key("remove", Kind.STRINGS, "paths of the image below that go", default=()),
     Key("image", Kind.PATH, "an OCI layout: the layers of its image, as they are"),
     Key("index", Kind.INTEGER, "which manifest of that layout's index, from 0", default=0),
-    Key("recompress", Kind.BOOLEAN, "bring that image's layers to `compression`; `false` carries them as they are", default=True),
+    Key(
+        "recompress",
+        Kind.BOOLEAN,
+        "bring that image's layers to `compression`; `false` carries them as they are",
+        default=True,
+    ),
 )
 # The sources of components that are one word, and those that say more.
 PLAIN_SOURCES = ("xattr", "packages")
@@ -104,11 +143,19 @@ SOURCE_KEYS = (
     Key("paths", Kind.GLOBS, "components with the paths, or globs, that each owns"),
 )
 SPLIT_KEYS = (
-    Key("max-layers", Kind.INTEGER, "most layers that the tree becomes", default=64, minimum=1, maximum=499),
+    Key(
+        "max-layers",
+        Kind.INTEGER,
+        "most layers that the tree becomes",
+        default=64,
+        minimum=1,
+        maximum=499,
+    ),
     Key(
         "components",
         Kind.SOURCES,
-        "who owns a file: `xattr`, `packages`, `file: PATH`, `paths: {NAME: [GLOB]}`; the first that claims it",
+        "who owns a file: `xattr`, `packages`, `file: PATH`, `paths: {NAME: [GLOB]}`; the first"
+        " that claims it",
         default=PLAIN_SOURCES,
     ),
     Key(
@@ -118,7 +165,11 @@ SPLIT_KEYS = (
         default="warn",
         choices={word: word for word in ("warn", "error", "ignore")},
     ),
-    Key("plan", Kind.FILE, "the file to write the plan of the layers to, relative to the current directory"),
+    Key(
+        "plan",
+        Kind.FILE,
+        "the file to write the plan of the layers to, relative to the current directory",
+    ),
 )
 IMAGE_KEYS = (
     Key("architecture", Kind.STRING, "the processor, as GOARCH names it", required=True),
@@ -131,24 +182,47 @@ IMAGE_KEYS = (
     Key(
         "layer",
         Kind.TREE,
-        "the directory to pack, relative to the current directory; or an image, to pack what it unpacks to",
+        "the directory to pack, relative to the current directory; or an image, to pack what it"
+        " unpacks to",
         keys=LAYER_KEYS,
     ),
     Key("split", Kind.SECTION, "pack `layer` as many layers, by component", keys=SPLIT_KEYS),
-    Key("layers", Kind.SECTIONS, "instead of `layer`: what is put on top of each other, the lowest first", default=(), keys=ITEM_KEYS),
-    Key("exclude", Kind.PATTERNS, "what to leave out of `layer`, from its root: `/dir`, `/dir/` (what is in it), `**/*.pyc`", default=()),
+    Key(
+        "layers",
+        Kind.SECTIONS,
+        "instead of `layer`: what is put on top of each other, the lowest first",
+        default=(),
+        keys=ITEM_KEYS,
+    ),
+    Key(
+        "exclude",
+        Kind.PATTERNS,
+        "what to leave out of `layer`, from its root: `/dir`, `/dir/` (what is in it), `**/*.pyc`",
+        default=(),
+    ),
     Key("owner", Kind.OWNER, "user and group of every entry of `layer`, whoever owns it on disk"),
     Key("parent", Kind.SECTION, "the image to build upon", keys=PARENT_KEYS),
-    Key("previous", Kind.SECTION, "what an earlier build made of `layer`, to build only what changed", keys=PREVIOUS_KEYS),
+    Key(
+        "previous",
+        Kind.SECTION,
+        "what an earlier build made of `layer`, to build only what changed",
+        keys=PREVIOUS_KEYS,
+    ),
     Key("config", Kind.ANYTHING, "passed through untouched into the image config"),
     Key("annotations", Kind.ANNOTATIONS, "annotations of the manifest", default={}),
-    Key("index-annotations", Kind.ANNOTATIONS, "annotations of the manifest's descriptor in the index", default={}),
+    Key(
+        "index-annotations",
+        Kind.ANNOTATIONS,
+        "annotations of the manifest's descriptor in the index",
+        default={},
+    ),
 )
 TOP_KEYS = (
     Key(
         "compression",
         Kind.CHOICES,
-        'how layers are compressed; `[gzip, zstd]` or `[gzip, "zstd:chunked"]` writes each image twice, from one packing',
+        'how layers are compressed; `[gzip, zstd]` or `[gzip, "zstd:chunked"]` writes each image'
+        " twice, from one packing",
         default=(Compression.ZSTD,),
         choices={c.value: c for c in Compression},
     ),
@@ -156,7 +230,12 @@ TOP_KEYS = (
         "gzip",
         Kind.CHOICE,
         "the former spelling of `compression`",
-        choices={"gzip": Compression.GZIP, "disabled": Compression.DISABLED, True: Compression.GZIP, False: Compression.DISABLED},
+        choices={
+            "gzip": Compression.GZIP,
+            "disabled": Compression.DISABLED,
+            True: Compression.GZIP,
+            False: Compression.DISABLED,
+        },
     ),
     Key(
         "compression-level",
@@ -169,15 +248,33 @@ TOP_KEYS = (
     Key(
         "trust-checksum-xattrs",
         Kind.CHOICE,
-        "believe `user.checksum.sha256` instead of hashing the file: on FUSE, where it goes at the first write, everywhere, or nowhere",
+        "believe `user.checksum.sha256` instead of hashing the file: on FUSE, where it goes at the"
+        " first write, everywhere, or nowhere",
         choices={"auto": None, True: True, False: False},
     ),
-    Key("hardlinks", Kind.CHOICE, "`copy` makes every name a file of its own", default=True, choices={"preserve": True, "copy": False}),
+    Key(
+        "hardlinks",
+        Kind.CHOICE,
+        "`copy` makes every name a file of its own",
+        default=True,
+        choices={"preserve": True, "copy": False},
+    ),
     # The maximum keeps the bytes within 63 bits.
-    Key("prefetch-limit-mb", Kind.INTEGER, "most MiB of file data in memory at once", default=512, minimum=1, maximum=(1 << 43) - 1),
+    Key(
+        "prefetch-limit-mb",
+        Kind.INTEGER,
+        "most MiB of file data in memory at once",
+        default=512,
+        minimum=1,
+        maximum=(1 << 43) - 1,
+    ),
     Key("mode", Kind.CHOICE, "the format of the image", default="oci", choices={"oci": "oci"}),
     Key("annotations", Kind.ANNOTATIONS, "annotations of the index", default={}),
-    Key("ref-name", Kind.STRING, "puts the images into an image index of their own, which `index.json` names so"),
+    Key(
+        "ref-name",
+        Kind.STRING,
+        "puts the images into an image index of their own, which `index.json` names so",
+    ),
     Key("images", Kind.SECTIONS, "the images to build", default=(), keys=IMAGE_KEYS),
 )
 SECTIONS = {
@@ -190,9 +287,15 @@ SECTIONS = {
     "of an item of `components`": SOURCE_KEYS,
 }
 
-# What the Go toolchain knows (`go tool dist list`), which is what registries and clients compare with.
-ARCHITECTURES = "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm"
-SYSTEMS = "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows"
+# What the Go toolchain knows (`go tool dist list`), which is what registries and clients compare
+# with.
+ARCHITECTURES = (
+    "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm"
+)
+SYSTEMS = (
+    "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1"
+    " windows"
+)
 OTHER_NAMES = {
     "x86_64": "amd64",
     "x86-64": "amd64",

@@ -6,14 +6,18 @@ LONGEST = 4095  # bytes, as of a path
 
 
 def compile_pattern(written: str) -> bytes:
-    """The components that WRITTEN stands for, joined by slashes. ValueError, which says why, where it stands for nothing below the root."""
+    """The components that WRITTEN stands for, joined by slashes. ValueError, which says why, where
+    it stands for nothing below the root.
+    """
     pattern = written.encode("utf-8", "surrogateescape")
     if len(pattern) > LONGEST:
         raise ValueError(f"is longer than a path can be ({LONGEST} bytes)")
     if b"\0" in pattern:
         raise ValueError("a path cannot hold a NUL character")
     if pattern.startswith(b"!"):
-        raise ValueError("`!` does not bring anything back here; write `\\!` for a name that begins with it")
+        raise ValueError(
+            "`!` does not bring anything back here; write `\\!` for a name that begins with it"
+        )
     components: list[bytes] = []
     for component in pattern.split(b"/"):
         if component in (b".", b".."):
@@ -49,8 +53,13 @@ def _after_bracket(component: bytes, start: int) -> int:
         if at >= len(component):
             raise ValueError("has a `[` without a `]`; write `\\[` for the character itself")
         if component[at : at + 2] == b"[:":
-            raise ValueError("has a class such as `[:alpha:]`, which is not understood: write the characters, as in `[a-z]`")
+            raise ValueError(
+                "has a class such as `[:alpha:]`, which is not understood: write the characters, as"
+                " in `[a-z]`"
+            )
         if component[at] >= 0x80:
-            raise ValueError("has a character that is not ASCII in brackets: write a pattern for each")
+            raise ValueError(
+                "has a character that is not ASCII in brackets: write a pattern for each"
+            )
         at += 2 if component[at : at + 1] == b"\\" else 1
     return at + 1

@@ -1,10 +1,21 @@
-"""The configuration as a JSON Schema (draft 2020-12), for editors: made from the table of keys that validation reads."""
+"""The configuration as a JSON Schema (draft 2020-12), for editors: made from the table of keys that
+validation reads.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from build_oci.config.keys import ARCHITECTURES, CODEC_PAIRS, PLAIN_SOURCES, SOURCE_KEYS, SYSTEMS, TOP_KEYS, Key, Kind
+from build_oci.config.keys import (
+    ARCHITECTURES,
+    CODEC_PAIRS,
+    PLAIN_SOURCES,
+    SOURCE_KEYS,
+    SYSTEMS,
+    TOP_KEYS,
+    Key,
+    Kind,
+)
 
 # What editors suggest; other names are a warning of the build, no error.
 _SUGGESTIONS = {"architecture": ARCHITECTURES.split(), "os": SYSTEMS.split()}
@@ -19,7 +30,11 @@ def schema() -> dict[str, Any]:
         **_section(TOP_KEYS),
         # As the build has it: a level is for a compression that has levels.
         "if": {
-            "properties": {"compression": {"anyOf": [{"const": "gzip"}, {"type": "array", "contains": {"const": "gzip"}}]}},
+            "properties": {
+                "compression": {
+                    "anyOf": [{"const": "gzip"}, {"type": "array", "contains": {"const": "gzip"}}]
+                }
+            },
             "required": ["compression"],
         },
         "then": {"properties": {"compression-level": {"maximum": 9}}},
@@ -40,7 +55,11 @@ def _section(keys: tuple[Key, ...]) -> dict[str, Any]:
 def _property(key: Key) -> dict[str, Any]:
     found: dict[str, Any] = {"description": f"{key.doc[:1].upper()}{key.doc[1:]}."}
     found |= _value(key)
-    default = next((written for written, meant in key.choices.items() if meant == key.default), None) if key.choices else key.default
+    default = (
+        next((written for written, meant in key.choices.items() if meant == key.default), None)
+        if key.choices
+        else key.default
+    )
     if key.kind is Kind.CHOICES:
         found["default"] = key.default[0]
     elif default not in (None, {}, ()):
@@ -51,8 +70,12 @@ def _property(key: Key) -> dict[str, Any]:
 def _value(key: Key) -> dict[str, Any]:
     match key.kind:
         case Kind.STRING:
-            found: dict[str, Any] = {"type": "string", "minLength": 1} if key.required else {"type": "string"}
-            return found | ({"examples": _SUGGESTIONS[key.name]} if key.name in _SUGGESTIONS else {})
+            found: dict[str, Any] = (
+                {"type": "string", "minLength": 1} if key.required else {"type": "string"}
+            )
+            return found | (
+                {"examples": _SUGGESTIONS[key.name]} if key.name in _SUGGESTIONS else {}
+            )
         case Kind.PATH | Kind.FILE:
             return {"type": "string", "minLength": 1}
         case Kind.TREE:
@@ -60,12 +83,22 @@ def _value(key: Key) -> dict[str, Any]:
         case Kind.BOOLEAN:
             return {"type": "boolean"}
         case Kind.INTEGER:
-            return {"type": "integer", "minimum": key.minimum} | ({} if key.maximum is None else {"maximum": key.maximum})
+            return {"type": "integer", "minimum": key.minimum} | (
+                {} if key.maximum is None else {"maximum": key.maximum}
+            )
         case Kind.CHOICE:
             return {"enum": list(key.choices)}
         case Kind.CHOICES:
-            alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": {"enum": list(key.choices)}}
-            two = {"type": "array", "enum": [list(order) for pair in CODEC_PAIRS for order in (pair, pair[::-1])]}
+            alone = {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1,
+                "items": {"enum": list(key.choices)},
+            }
+            two = {
+                "type": "array",
+                "enum": [list(order) for pair in CODEC_PAIRS for order in (pair, pair[::-1])],
+            }
             return {"anyOf": [{"enum": list(key.choices)}, alone, two]}
         case Kind.OWNER:
             return {"type": "string", "pattern": "^[0-9]{1,10}:[0-9]{1,10}$"}
@@ -82,6 +115,10 @@ def _value(key: Key) -> dict[str, Any]:
             return {"type": "array", "items": {"anyOf": [{"enum": list(PLAIN_SOURCES)}, *given]}}
         case Kind.GLOBS:
             globs = {"type": "array", "items": {"type": "string", "minLength": 1}}
-            return {"type": "object", "propertyNames": {"minLength": 1}, "additionalProperties": globs}
+            return {
+                "type": "object",
+                "propertyNames": {"minLength": 1},
+                "additionalProperties": globs,
+            }
         case Kind.ANYTHING:
             return {}

@@ -1,4 +1,6 @@
-"""One layer's way into a blob: the diff_id of the archive, its compression, the digest of what comes out, side by side."""
+"""One layer's way into a blob: the diff_id of the archive, its compression, the digest of what
+comes out, side by side.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
     from build_oci.work.pool import Task
 
 
-# Bytes of the blob that wait to be hashed beside the archive: a block of zstd's, as what is not noise comes out.
+# Bytes of the blob that wait to be hashed beside the archive: a block of zstd's, as what is not
+# noise comes out.
 _MOST_PIECES = 4 << 20
 
 
 class Layer(NamedTuple):
-    """A layer in the layout: its blobs, one for each codec; digest and size in bytes of the archive that is in all of them."""
+    """A layer in the layout: its blobs, one for each codec; digest and size in bytes of the archive
+    that is in all of them.
+    """
 
     descriptors: tuple[Descriptor, ...]
     diff_id: str
@@ -50,14 +55,25 @@ def write_layer(
     warn: Callable[[str], None] = lambda text: None,
     reader: Callable[[], Callable[[memoryview], None]] | None = None,
 ) -> Layer:
-    """Compress the archive of PACKER into a blob of LAYOUT for each of CODECS while it is being made; WRITTEN is told how many bytes of it
-    are. A blob has the same bytes whether there are others or not.
+    """Compress the archive of PACKER into a blob of LAYOUT for each of CODECS while it is being
+    made; WRITTEN is told how many bytes of it are. A blob has the same bytes whether there are
+    others or not.
 
-    AT_ONCE: how many layers share the memory of an image at the most. A layer that zstd:chunked cannot express becomes plain zstd, and WARN
-    is told why. What READER returns is given every piece of the archive, valid during the call; where it is written anew, READER is
-    called again. Raises OutputError, and what PACKER raises.
+    AT_ONCE: how many layers share the memory of an image at the most. A layer that zstd:chunked
+    cannot express becomes plain zstd, and WARN is told why. What READER returns is given every
+    piece of the archive, valid during the call; where it is written anew, READER is called again.
+    Raises OutputError, and what PACKER raises.
     """
-    write = partial(_write, packer, layout, workers, epoch=epoch, at_once=at_once, written=written, reader=reader)
+    write = partial(
+        _write,
+        packer,
+        layout,
+        workers,
+        epoch=epoch,
+        at_once=at_once,
+        written=written,
+        reader=reader,
+    )
     if any(codec.compression == CHUNKED for codec in codecs):
         from build_oci.codec.chunked.encoder import CannotBeChunkedError, check_plan
 
@@ -88,11 +104,23 @@ def _write(
     with ExitStack() as blobs:
         try:
             for (compression, level), share in zip(codecs, parts, strict=True):
-                # The first takes in the archive as well, which one codec alone hashes beside its blob.
+                # The first takes in the archive as well, which one codec alone hashes beside its
+                # blob.
                 digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
-                new_encoder = partial(_encoder, compression, level, packer, layout, workers, share, epoch)
+                new_encoder = partial(
+                    _encoder, compression, level, packer, layout, workers, share, epoch
+                )
                 blob = blobs.enter_context(layout.blob())
-                outputs.append(_Output(blob, compression, digests, new_encoder, packer.plan, block_size(compression, level)))
+                outputs.append(
+                    _Output(
+                        blob,
+                        compression,
+                        digests,
+                        new_encoder,
+                        packer.plan,
+                        block_size(compression, level),
+                    )
+                )
             with closing(packer.segments(lambda: _relieve(outputs))) as segments:
                 for segment in segments:
                     if read:
@@ -110,7 +138,9 @@ def _write(
             diff_id = outputs[0].finish(None)
             for output in outputs[1:]:
                 output.finish(diff_id)
-            return Layer(tuple(output.descriptor() for output in outputs), f"sha256:{diff_id}", size)
+            return Layer(
+                tuple(output.descriptor() for output in outputs), f"sha256:{diff_id}", size
+            )
         except BaseException:
             for output in outputs:
                 output.encoder.drop()
@@ -122,7 +152,14 @@ def _write(
 
 
 def _encoder(
-    compression: str, level: int | None, packer: Packer, layout: Layout, workers: Crew, share: Share, epoch: int | None, sink: Sink
+    compression: str,
+    level: int | None,
+    packer: Packer,
+    layout: Layout,
+    workers: Crew,
+    share: Share,
+    epoch: int | None,
+    sink: Sink,
 ) -> Encoder:
     if compression == CHUNKED:
         from build_oci.codec.chunked.encoder import ChunkedEncoder
@@ -138,7 +175,14 @@ def _encoder(
             problem_error=partial(problem_error, packer.layer),
         )
     return encoder(
-        compression, level, sink, pool=workers.pool, workers=workers.count, epoch=epoch, memory=share.memory, budget=share.budget
+        compression,
+        level,
+        sink,
+        pool=workers.pool,
+        workers=workers.count,
+        epoch=epoch,
+        memory=share.memory,
+        budget=share.budget,
     )
 
 
@@ -150,11 +194,18 @@ def _relieve(outputs: list[_Output]) -> bool:
 class _Output:
     """The blob of one codec on its way: what compresses the archive into it, and the blob's digest.
 
-    Blocks are cut where a packer would cut them whose blocks are of this codec's size, so the bytes do not depend on the other codecs.
+    Blocks are cut where a packer would cut them whose blocks are of this codec's size, so the bytes
+    do not depend on the other codecs.
     """
 
     def __init__(
-        self, blob: Blob, compression: str, digests: _Digests, new_encoder: Callable[[Sink], Encoder], plan: Plan, most: int
+        self,
+        blob: Blob,
+        compression: str,
+        digests: _Digests,
+        new_encoder: Callable[[Sink], Encoder],
+        plan: Plan,
+        most: int,
     ) -> None:
         """DIGESTS may take in the archive too. MOST: bytes of a block of several segments."""
         self._blob = blob
@@ -164,7 +215,9 @@ class _Output:
         self._pieces: list[Piece] = []  # of the blob, that are to be hashed
         self._plan = plan
         self._most = most
-        self._kept = bytearray()  # the start of a block, whose rest another block of the packer's holds
+        self._kept = (
+            bytearray()
+        )  # the start of a block, whose rest another block of the packer's holds
         self._start = self._end = 0  # of what follows it in the packer's block
         self.encoder = new_encoder(self._sink)
 
@@ -186,7 +239,8 @@ class _Output:
             self.encoder.add(segment.block.data[self._start : self._end], segment.block.release)
             self._start = self._end
         elif is_block or segment.is_last:
-            # The packer's block ends before this one, or did: so that its memory can be used anew, what it holds is copied.
+            # The packer's block ends before this one, or did: so that its memory can be used anew,
+            # what it holds is copied.
             self._kept += segment.block.data[self._start : self._end]
             self._start = self._end
             if is_block:
@@ -205,10 +259,17 @@ class _Output:
 
     def descriptor(self) -> Descriptor:
         """That of the blob, once it is finished."""
-        return Descriptor(LAYER_MEDIA_TYPES[self._codec], self._blob.digest, self._blob.size, annotations=self.encoder.annotations)
+        return Descriptor(
+            LAYER_MEDIA_TYPES[self._codec],
+            self._blob.digest,
+            self._blob.size,
+            annotations=self.encoder.annotations,
+        )
 
     def let_go(self) -> None:
-        """Break the circle of this and its encoder, so that what the plan holds, open files among it, is closed now."""
+        """Break the circle of this and its encoder, so that what the plan holds, open files among
+        it, is closed now.
+        """
         del self.encoder, self._plan
 
     def _sink(self, piece: Piece) -> None:
@@ -218,7 +279,9 @@ class _Output:
 
 
 class _Digests:
-    """The SHA-256 of the archive and that of the blob, reckoned side by side by a thread of the pool."""
+    """The SHA-256 of the archive and that of the blob, reckoned side by side by a thread of the
+    pool.
+    """
 
     def __init__(self, strand: Strand, most_pieces: int) -> None:
         """MOST_PIECES: bytes of the blob that may wait for an archive to go beside."""
@@ -228,7 +291,9 @@ class _Digests:
         self._streams = _Streams(most_pieces) if sha256.in_pairs() else _PlainStreams()
 
     def update(self, segment: Segment | None, pieces: list[Piece]) -> None:
-        """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went wrong with those before."""
+        """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went
+        wrong with those before.
+        """
         self._under_way.append(self._strand.submit(self._take, segment, pieces))
         while self._under_way and self._under_way[0].done():
             self._under_way.popleft().result()
@@ -253,7 +318,9 @@ class _Streams:
         self._most_pieces = most_pieces
         self.archive = sha256.Sha256()
         self.blob = sha256.Sha256()
-        self._pieces: deque[Piece] = deque()  # of the blob, which comes in bursts: they wait for an archive to go beside
+        self._pieces: deque[Piece] = (
+            deque()
+        )  # of the blob, which comes in bursts: they wait for an archive to go beside
 
     def update(self, data: memoryview, pieces: list[Piece]) -> None:
         self._pieces.extend(pieces)

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from build_oci.work.crew import Crew
 
 
-def digest_files(tree: AnyTree, layer: str, workers: Crew, hashed: Callable[[int, int], None]) -> None:
-    """Hash every file of TREE, the directory `layer`, on all workers; HASHED is told how many entries of how many are done.
+def digest_files(
+    tree: AnyTree, layer: str, workers: Crew, hashed: Callable[[int, int], None]
+) -> None:
+    """Hash every file of TREE, the directory `layer`, on all workers; HASHED is told how many
+    entries of how many are done.
 
-    Each digest is needed whatever the parent holds: to find the file unchanged, or for its header. So this need not wait for the parent.
+    Each digest is needed whatever the parent holds: to find the file unchanged, or for its header.
+    So this need not wait for the parent.
 
-    Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
+    Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the
+    build is stopped.
     """
     digests = Digests(tree, kernel=sha256_kernel())
     with workers.stoppable(digests.cancel):

@@ -1,4 +1,6 @@
-"""A walked tree as a stream of tar segments: packed in parallel, delivered in order, a bounded number of them in memory."""
+"""A walked tree as a stream of tar segments: packed in parallel, delivered in order, a bounded
+number of them in memory.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,18 @@ if TYPE_CHECKING:
 
 SEGMENT_SIZE = 1 << 20
 _HEADERS_ROOM = 64 << 10
-# Large files are hashed so far ahead of being packed: far enough that no header waits while a worker has nothing to do, and not so far
-# that they have left the page cache when they are read again.
+# Large files are hashed so far ahead of being packed: far enough that no header waits while a
+# worker has nothing to do, and not so far that they have left the page cache when they are read
+# again.
 _DIGEST_AHEAD = 32 << 20
 # As many of them as hold so many bytes are hashed by one call, side by side.
 _DIGEST_TOGETHER = 8 << 20
 
 
 class PlannedLayer(NamedTuple):
-    """A layer that is to be packed. number: among those of the partition. components: their names, sorted; none where nothing is split."""
+    """A layer that is to be packed. number: among those of the partition. components: their names,
+    sorted; none where nothing is split.
+    """
 
     plan: Plan
     number: int
@@ -36,19 +41,29 @@ class PlannedLayer(NamedTuple):
 
 
 def plan_layers(
-    partition: Partition, *, epoch: int | None, components: Callable[[int], tuple[str, ...]] = lambda number: ()
+    partition: Partition,
+    *,
+    epoch: int | None,
+    components: Callable[[int], tuple[str, ...]] = lambda number: (),
 ) -> list[PlannedLayer]:
-    """The layers of PARTITION that hold anything, the lowest first; COMPONENTS says what is in the layer of a number."""
+    """The layers of PARTITION that hold anything, the lowest first; COMPONENTS says what is in the
+    layer of a number.
+    """
     kernel = sha256_kernel()
     return [
-        PlannedLayer(Plan(partition, number, epoch=epoch, kernel=kernel, segment_size=SEGMENT_SIZE), number, components(number))
+        PlannedLayer(
+            Plan(partition, number, epoch=epoch, kernel=kernel, segment_size=SEGMENT_SIZE),
+            number,
+            components(number),
+        )
         for number in range(len(partition))
         if partition.members(number)
     ]
 
 
 def block_sizes(plan: Plan, most: int) -> Iterator[int]:
-    """Bytes of the blocks that an archive is compressed in: runs of segments of at most MOST bytes, or one segment that is larger.
+    """Bytes of the blocks that an archive is compressed in: runs of segments of at most MOST bytes,
+    or one segment that is larger.
 
     Where blocks end shows in the compressed stream, so this depends on the archive alone.
     """
@@ -64,7 +79,9 @@ def block_sizes(plan: Plan, most: int) -> Iterator[int]:
 
 
 class Block:
-    """A run of segments, one behind the other in memory, that is compressed as one. Its memory is used anew when all have released it."""
+    """A run of segments, one behind the other in memory, that is compressed as one. Its memory is
+    used anew when all have released it.
+    """
 
     def __init__(self, packer: Packer, buffer: bytearray) -> None:
         self.size = 0  # bytes of the archive
@@ -98,17 +115,23 @@ class Block:
 
 
 class Segment(NamedTuple):
-    """A piece of the archive: `data` holds it until the block is released. The block has come to its end with it if `is_last`."""
+    """A piece of the archive: `data` holds it until the block is released. The block has come to
+    its end with it if `is_last`.
+    """
 
     number: int
     data: memoryview
     block: Block
     is_last: bool
-    filled: Task[Problem | None] | None  # None: it waits for a digest, and is filled when its turn comes
+    filled: (
+        Task[Problem | None] | None
+    )  # None: it waits for a digest, and is filled when its turn comes
 
 
 class _Group(NamedTuple):
-    """Large files of SIZE bytes in all that one call hashes; `last` is the segment of the headers of the last of them."""
+    """Large files of SIZE bytes in all that one call hashes; `last` is the segment of the headers
+    of the last of them.
+    """
 
     task: Task[Problem | None]
     size: int
@@ -116,28 +139,35 @@ class _Group(NamedTuple):
 
 
 class Packer:
-    """The segments of one plan, in order, and gathered in blocks: as many to a block as WORKERS.block_size has room for, at least one."""
+    """The segments of one plan, in order, and gathered in blocks: as many to a block as
+    WORKERS.block_size has room for, at least one.
+    """
 
     def __init__(self, plan: Plan, layer: str, workers: Crew) -> None:
         self.plan = plan
         self.layer = layer
         self._workers = workers
-        # Room for the headers of a file as large as a segment, where a block is one; a block with more gets a buffer of its own.
+        # Room for the headers of a file as large as a segment, where a block is one; a block with
+        # more gets a buffer of its own.
         self._room = min(workers.block_size + _HEADERS_ROOM, plan.archive_size)
         self._open: Block | None = None  # more segments follow in it
         self._queue: deque[Segment] = deque()
         self._digests: deque[_Group] = deque()  # in the order in which their headers come
         self._to_digest = self._groups()
 
-    def segments(self, relieve: Callable[[], bool] = lambda: False) -> Generator[Segment, None, None]:
+    def segments(
+        self, relieve: Callable[[], bool] = lambda: False
+    ) -> Generator[Segment, None, None]:
         """The archive, piece by piece; from its start at every call.
 
         What is not released in time holds up those that follow: memory is bounded.
 
-        RELIEVE waits for the end of something else that was made of it, and holds memory; False if there is nothing. It is called before
-        this waits for memory itself: so of several archives that are made at once none waits for another that waits for it.
+        RELIEVE waits for the end of something else that was made of it, and holds memory; False if
+        there is nothing. It is called before this waits for memory itself: so of several archives
+        that are made at once none waits for another that waits for it.
 
-        Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the build is stopped.
+        Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when
+        the build is stopped.
         """
         self.plan.restart()
         self._open = None
@@ -162,7 +192,9 @@ class Packer:
         self._workers.budget.give_back(len(block.buffer))
 
     def _groups(self) -> Iterator[tuple[list[int], int]]:
-        """The segments whose headers need the digest of a large file, in groups that are hashed together, and the bytes of their files."""
+        """The segments whose headers need the digest of a large file, in groups that are hashed
+        together, and the bytes of their files.
+        """
         group: list[int] = []
         size = 0
         for index in range(len(self.plan)):
@@ -176,9 +208,11 @@ class Packer:
             yield group, size
 
     def _digest_ahead(self) -> None:
-        """Keep the next large files being hashed, in order: their slices are packed meanwhile, but their headers must wait.
+        """Keep the next large files being hashed, in order: their slices are packed meanwhile, but
+        their headers must wait.
 
-        A large one keeps a thread for long; so, where there are several, one of them always stays free for what is more urgent.
+        A large one keeps a thread for long; so, where there are several, one of them always stays
+        free for what is more urgent.
         """
         while (
             sum(not group.task.done() for group in self._digests) < max(1, self._workers.count - 1)
@@ -190,7 +224,9 @@ class Packer:
             self._digests.append(_Group(task, size, indexes[-1]))
 
     def _pack_ahead(self, following: int, relieve: Callable[[], bool]) -> int:
-        """Start as many segments as the budget allows, at least one if none is under way; returns the first not started."""
+        """Start as many segments as the budget allows, at least one if none is under way; returns
+        the first not started.
+        """
         while following < len(self.plan):
             size = self.plan.size(following)
             block = self._open or self._new_block(size, relieve)
@@ -198,7 +234,10 @@ class Packer:
                 break
             data, number = block.take(size), following
             following += 1
-            is_last = following == len(self.plan) or block.size + self.plan.size(following) > self._workers.block_size
+            is_last = (
+                following == len(self.plan)
+                or block.size + self.plan.size(following) > self._workers.block_size
+            )
             self._open = None if is_last else block
             filled = None
             if not self.plan.to_digest(number):
@@ -207,7 +246,9 @@ class Packer:
         return following
 
     def _new_block(self, size: int, relieve: Callable[[], bool]) -> Block | None:
-        """One with room for SIZE bytes at least. None if the budget has no more, and there is something to wait for meanwhile."""
+        """One with room for SIZE bytes at least. None if the budget has no more, and there is
+        something to wait for meanwhile.
+        """
         size = max(size, self._room)
         budget = self._workers.budget
         while not budget.take(size, block=False):
@@ -236,6 +277,8 @@ class Packer:
         return group.task.result()
 
     def _abandon(self) -> None:
-        """After a failure: what is still under way ends soon, and keeps the memory that it writes to until then."""
+        """After a failure: what is still under way ends soon, and keeps the memory that it writes
+        to until then.
+        """
         self.plan.cancel()
         self._queue.clear()

@@ -53,9 +53,10 @@ def read_tree(
 ) -> Tree:
     """Walk the directory `layer`, and call MEANWHILE once while that goes on.
 
-    trust_checksum_xattrs: None believes them on FUSE. exclude: patterns that compile_pattern takes; exclude_where is for the warning about
-    those that match nothing. owner: user and group of every entry, in place of their own. take_instructions: `user.component` and
-    `user.update-interval` say how to divide the tree, and are not written.
+    trust_checksum_xattrs: None believes them on FUSE. exclude: patterns that compile_pattern takes;
+    exclude_where is for the warning about those that match nothing. owner: user and group of every
+    entry, in place of their own. take_instructions: `user.component` and `user.update-interval` say
+    how to divide the tree, and are not written.
 
     Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning.
     """
@@ -77,46 +78,76 @@ def read_tree(
     if errors:
         raise problem_error(layer, errors[0], others=[path for _, _, _, path in errors[1:]])
     for number in tree.unused():
-        warn(f"{exclude_where}: `{exclude[number]}` matches nothing; a pattern starts at the root of the tree, `**/NAME` is for any depth")
+        warn(
+            f"{exclude_where}: `{exclude[number]}` matches nothing; a pattern starts at the root of"
+            " the tree, `**/NAME` is for any depth"
+        )
     if owner is None and tree.sole_owner is not None and tree.sole_owner == os.geteuid() != 0:
-        warn(f"{layer}: all of it belongs to user {tree.sole_owner}, who runs this build, and will in the image; `owner: 0:0` changes that")
+        warn(
+            f"{layer}: all of it belongs to user {tree.sole_owner}, who runs this build, and will"
+            " in the image; `owner: 0:0` changes that"
+        )
     if tree.mode & 0o1002 == 0o002:
-        warn(f"{layer}: everyone may write to it (mode {tree.mode:04o}), and will to the root of the image")
+        warn(
+            f"{layer}: everyone may write to it (mode {tree.mode:04o}), and will to the root of the"
+            " image"
+        )
     return tree
 
 
 def sha256_kernel() -> int:
-    """The SHA-256 kernel for the files of a tree: what BUILD_OCI_SHA256 demands, else the fastest. UsageError if this CPU lacks it."""
+    """The SHA-256 kernel for the files of a tree: what BUILD_OCI_SHA256 demands, else the fastest.
+    UsageError if this CPU lacks it.
+    """
     from build_oci._native.sha256 import kernel_id
 
     try:
         return kernel_id(os.environ.get("BUILD_OCI_SHA256") or "auto")
     except ValueError as error:
-        raise UsageError(str(error), where="BUILD_OCI_SHA256", hint="unset it to have the fastest") from None
+        raise UsageError(
+            str(error), where="BUILD_OCI_SHA256", hint="unset it to have the fastest"
+        ) from None
 
 
 def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ()) -> BuildOciError:
-    """The error that a problem told by native code stands for; `others` are paths that it holds for as well."""
+    """The error that a problem told by native code stands for; `others` are paths that it holds for
+    as well.
+    """
     kind, number, call, path = problem
     hint = ""
     if kind == "cancelled":
         return Cancelled("the build was stopped")
     if kind == "changed":
-        what, hint = "changed while it was being read", "nothing may write to the tree during a build"
+        what, hint = (
+            "changed while it was being read",
+            "nothing may write to the tree during a build",
+        )
     elif kind == "length":
         what = "its content is not as long as the size that the file system tells"
-        hint = "files of /proc and /sys are like that: keep them out of the tree, with `exclude` for instance"
+        hint = (
+            "files of /proc and /sys are like that: keep them out of the tree, with `exclude` for"
+            " instance"
+        )
     elif kind == "xattr-name":
-        what, hint = "has an extended attribute with “=” in its name, which no tar can hold", "remove it, or set skip-xattrs: true"
+        what, hint = (
+            "has an extended attribute with “=” in its name, which no tar can hold",
+            "remove it, or set skip-xattrs: true",
+        )
     elif kind == "xattrs-size":
-        what = "has extended attributes of nearly 1 MiB or more, and clients read no more than that of one file"
+        what = (
+            "has extended attributes of nearly 1 MiB or more, and clients read no more than that of"
+            " one file"
+        )
         hint = "remove some, keep the file out with `exclude`, or set skip-xattrs: true"
     elif kind == "type":
         what = "is of a type that no layer can hold"
     elif call == "malloc":
         what = "there is not enough memory to read it"
     else:
-        what, hint = f"{_CALLS.get(call, call + ' failed')}: {os.strerror(number)}", _HINTS.get(number, "")
+        what, hint = (
+            f"{_CALLS.get(call, call + ' failed')}: {os.strerror(number)}",
+            _HINTS.get(number, ""),
+        )
     return TreeError(what + _and_others(layer, others), where=_shown(layer, path), hint=hint)
 
 

@@ -1,11 +1,12 @@
 """An OCI image layout as one tar archive (`oci-archive:`), in a file or on standard output.
 
-The blobs are written to a hidden directory first: beside the file, so that the archive can be moved into its place; in the directory for
-temporary files where the archive goes to standard output, a FIFO or a device. Each is removed when it is in the archive, so that disk is
-needed for the image and its largest blob.
+The blobs are written to a hidden directory first: beside the file, so that the archive can be moved
+into its place; in the directory for temporary files where the archive goes to standard output, a
+FIFO or a device. Each is removed when it is in the archive, so that disk is needed for the image
+and its largest blob.
 
-The archive holds `blobs/` with what is in it, sorted, then `oci-layout`, then `index.json`. Owners and times are 0, so that the same image
-is always the same archive.
+The archive holds `blobs/` with what is in it, sorted, then `oci-layout`, then `index.json`. Owners
+and times are 0, so that the same image is always the same archive.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _END = bytes(2 * _BLOCK)
 
 
 def open_output(output: str | os.PathLike[str], *, sync: bool = True) -> Layout:
-    """The layout that OUTPUT names: a directory, `oci:DIRECTORY`, `oci-archive:FILE` or `oci-archive:-`. Raises UsageError."""
+    """The layout that OUTPUT names: a directory, `oci:DIRECTORY`, `oci-archive:FILE` or
+    `oci-archive:-`. Raises UsageError.
+    """
     text = os.fspath(output)
     if not isinstance(output, str) or not text.startswith((ARCHIVE, DIRECTORY)):
         return Layout(text, sync=sync)
@@ -69,11 +72,15 @@ class _File:
 
 
 class Archive(Layout):
-    """The layout as an archive at the path `target`; `-` is standard output. A file that is there is replaced by the whole archive."""
+    """The layout as an archive at the path `target`; `-` is standard output. A file that is there
+    is replaced by the whole archive.
+    """
 
     def __init__(self, target: str, *, sync: bool = True) -> None:
         super().__init__(target, sync=sync)
-        self._target = Target("standard output", is_file=False, descriptor=1) if target == "-" else None
+        self._target = (
+            Target("standard output", is_file=False, descriptor=1) if target == "-" else None
+        )
         self._where = "standard output" if target == "-" else target
 
     @property
@@ -82,7 +89,9 @@ class Archive(Layout):
         return os.path.dirname(target.path) or "." if target.is_file else _temporary_folder()
 
     def commit(self, index: bytes, *, check: Callable[[], None] = lambda: None) -> None:
-        """Write the archive, and move it into its place if that is a file. Raises OutputError, and what CHECK raises, called meanwhile."""
+        """Write the archive, and move it into its place if that is a file. Raises OutputError, and
+        what CHECK raises, called meanwhile.
+        """
         target = self._followed()
         try:
             self._write_documents(index)
@@ -111,9 +120,18 @@ class Archive(Layout):
     def _prepare(self) -> HiddenDirectory:
         target = self._followed()
         if target.descriptor >= 0 and os.isatty(target.descriptor):
-            raise UsageError("an archive is not for a terminal", where=self._where, hint="redirect it: `> FILE`, `| podman load`")
-        if target.descriptor >= 0 and fcntl.fcntl(target.descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            raise UsageError("is closed", where=self._where, hint="redirect it: `> FILE`, `| podman load`")
+            raise UsageError(
+                "an archive is not for a terminal",
+                where=self._where,
+                hint="redirect it: `> FILE`, `| podman load`",
+            )
+        if (
+            target.descriptor >= 0
+            and fcntl.fcntl(target.descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        ):
+            raise UsageError(
+                "is closed", where=self._where, hint="redirect it: `> FILE`, `| podman load`"
+            )
         return HiddenDirectory(self.folder)
 
     def _write_file(self, path: str, check: Callable[[], None]) -> None:
@@ -128,11 +146,15 @@ class Archive(Layout):
         check()
         os.replace(name, path, src_dir_fd=self._work)
         if self.sync:
-            with suppress(OSError):  # the new archive is there; after a power loss it may be the former one, which is whole as well
+            with suppress(
+                OSError
+            ):  # the new archive is there; after a power loss it may be the former one, which is whole as well
                 flush_directory(os.path.dirname(path) or ".")
 
     def _write_members(self, archive: _Sink) -> None:
-        files = {f"blobs/{digest.replace(':', '/')}": name for name, digest in self._pending.items()}
+        files = {
+            f"blobs/{digest.replace(':', '/')}": name for name, digest in self._pending.items()
+        }
         folders = {"blobs", "blobs/sha256", *map(os.path.dirname, files)}
         for name in sorted([*folders, *files]):
             if name in files:
@@ -157,7 +179,11 @@ class Archive(Layout):
 
 def _header(name: str, size: int | None) -> bytes:
     """The headers of the file NAME with SIZE bytes; None: it is a directory."""
-    from tarfile import DIRTYPE, PAX_FORMAT, TarInfo  # which builds into a directory have no use for
+    from tarfile import (
+        DIRTYPE,
+        PAX_FORMAT,
+        TarInfo,
+    )  # which builds into a directory have no use for
 
     info = TarInfo(name)
     info.mode = 0o644

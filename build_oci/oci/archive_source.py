@@ -1,6 +1,8 @@
-"""An image layout inside of one tar archive (`oci-archive:`, as skopeo, podman and build-oci write it), read where it lies.
+"""An image layout inside of one tar archive (`oci-archive:`, as skopeo, podman and build-oci write
+it), read where it lies.
 
-The archive is as untrusted as any layout. Its names are looked through once; a blob is then a range of the file.
+The archive is as untrusted as any layout. Its names are looked through once; a blob is then a range
+of the file.
 """
 
 from __future__ import annotations
@@ -12,7 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError
-from build_oci.oci.untrusted import MOST_DOCUMENT, ReadDescriptor, Source, VerifiedBlob, opened, parse_document, wrong_size
+from build_oci.oci.untrusted import (
+    MOST_DOCUMENT,
+    ReadDescriptor,
+    Source,
+    VerifiedBlob,
+    opened,
+    parse_document,
+    wrong_size,
+)
 
 _BLOCK = 512
 _MOST_FILES = 1 << 17  # that a layout in an archive may have
@@ -30,7 +40,9 @@ class ArchiveSource(Source):
     """The layout in the tar archive `path`."""
 
     def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
-        """CHECK is called again and again and may raise to stop this. Raises ParentError where PATH is no such archive."""
+        """CHECK is called again and again and may raise to stop this. Raises ParentError where PATH
+        is no such archive.
+        """
         super().__init__(path)
         with opened(path) as fd:
             self._files = dict(_files(fd, path, check))
@@ -57,7 +69,10 @@ class ArchiveSource(Source):
     def _small_file(self, name: str) -> bytes:
         found = self._range(name)
         if found.size > MOST_DOCUMENT:
-            raise ParentError(f"has {found.size} bytes, which is too large for a document", where=str(self.path / name))
+            raise ParentError(
+                f"has {found.size} bytes, which is too large for a document",
+                where=str(self.path / name),
+            )
         with opened(self.path) as fd:
             return b"".join(_read(fd, found, self.path))
 
@@ -86,7 +101,9 @@ def _read(fd: int, found: _Range, path: Path) -> Iterator[bytes]:
 
 
 def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[bytes, _Range]]:
-    """Name and place of every regular file; the last one of a name counts, as when the archive is unpacked."""
+    """Name and place of every regular file; the last one of a name counts, as when the archive is
+    unpacked.
+    """
 
     def refuse(what: str, at: int) -> ParentError:
         return ParentError(f"at byte {at}: {what}", where=str(path), hint=_AGAIN)
@@ -99,11 +116,18 @@ def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[byt
         check()
         header = os.pread(fd, _BLOCK, at)
         if len(header) < _BLOCK:
-            raise refuse("the archive ends too early" if at else "this is no archive of an image layout", at)
+            raise refuse(
+                "the archive ends too early" if at else "this is no archive of an image layout", at
+            )
         if not header.strip(b"\0"):
             return
         if not _is_header(header):
-            raise refuse("this is no header of a tar archive" if at else "this is no archive of an image layout", at)
+            raise refuse(
+                "this is no header of a tar archive"
+                if at
+                else "this is no archive of an image layout",
+                at,
+            )
         kind = header[156:157]
         length = _number(header[124:136])
         if size is not None and kind not in b"xgLK":
@@ -123,7 +147,11 @@ def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[byt
                     raise refuse("an extended header is damaged", at)
                 name = records.get(b"path", name)
                 if b"size" in records:
-                    size = int(records[b"size"]) if records[b"size"].isdigit() and len(records[b"size"]) < 20 else -1
+                    size = (
+                        int(records[b"size"])
+                        if records[b"size"].isdigit() and len(records[b"size"]) < 20
+                        else -1
+                    )
         elif kind in (b"0", b"\0", b"7"):
             count += 1
             if count > _MOST_FILES:
@@ -131,7 +159,10 @@ def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[byt
             prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
             short = header[:100].split(b"\0")[0]
             whole = name if name is not None else prefix + b"/" + short if prefix else short
-            yield b"/".join(part for part in whole.split(b"/") if part not in (b"", b".")), _Range(start, length)
+            yield (
+                b"/".join(part for part in whole.split(b"/") if part not in (b"", b".")),
+                _Range(start, length),
+            )
             name = None
         elif kind in b"g5":
             name = None if kind == b"5" else name

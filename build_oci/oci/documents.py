@@ -56,9 +56,18 @@ class Descriptor(NamedTuple):
 
 
 def image_config(
-    platform: Platform, *, created: int, author: str | None, config: Any, has_config: bool, diff_ids: Sequence[str], history: Sequence[Any]
+    platform: Platform,
+    *,
+    created: int,
+    author: str | None,
+    config: Any,
+    has_config: bool,
+    diff_ids: Sequence[str],
+    history: Sequence[Any],
 ) -> bytes:
-    """The image configuration; `created` in seconds since 1970, `config` whatever the user wrote, if `has_config`."""
+    """The image configuration; `created` in seconds since 1970, `config` whatever the user wrote,
+    if `has_config`.
+    """
     document = _without_absent(
         {
             "created": timestamp(created),
@@ -77,8 +86,12 @@ def image_config(
     return to_json(document)
 
 
-def history_entry(*, created: int, has_layer: bool, author: str | None, comment: str | None) -> dict[str, Any]:
-    """What this build adds to the history; `created` in seconds since 1970, without which clients show the year 1 or fail."""
+def history_entry(
+    *, created: int, has_layer: bool, author: str | None, comment: str | None
+) -> dict[str, Any]:
+    """What this build adds to the history; `created` in seconds since 1970, without which clients
+    show the year 1 or fail.
+    """
     return _without_absent(
         {
             "empty_layer": None if has_layer else True,
@@ -95,7 +108,9 @@ def timestamp(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def manifest(config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]) -> bytes:
+def manifest(
+    config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str]
+) -> bytes:
     """The manifest of one image."""
     return _annotated(
         {
@@ -111,13 +126,22 @@ def manifest(config: Descriptor, layers: Sequence[Descriptor], annotations: Mapp
 def index(manifests: Sequence[Descriptor], annotations: Mapping[str, str]) -> bytes:
     """The index of a layout."""
     return _annotated(
-        {"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [descriptor.document() for descriptor in manifests]}, annotations
+        {
+            "schemaVersion": 2,
+            "mediaType": MEDIA_TYPE_INDEX,
+            "manifests": [descriptor.document() for descriptor in manifests],
+        },
+        annotations,
     )
 
 
 def to_json(document: Any) -> bytes:
-    """Compact UTF-8 in the order the keys were put in: the same document is always the same bytes."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    """Compact UTF-8 in the order the keys were put in: the same document is always the same
+    bytes.
+    """
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8"
+    )
 
 
 def _annotated(document: dict[str, Any], annotations: Mapping[str, str]) -> bytes:

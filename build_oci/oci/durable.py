@@ -1,4 +1,6 @@
-"""What has to be on the disk before the next thing may be: files, then the directory that names them."""
+"""What has to be on the disk before the next thing may be: files, then the directory that names
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-# Bytes of a file that is being written after which the kernel is asked to begin with writing them out: what is left at the end is little.
+# Bytes of a file that is being written after which the kernel is asked to begin with writing them
+# out: what is left at the end is little.
 WRITE_OUT = 32 << 20
 # A journal takes several flushes together, so that together they take little longer than one.
 _AT_ONCE = 16
@@ -38,7 +41,9 @@ def flush_directory(path: str) -> None:
 
 
 def flush_files(names: Sequence[str], folder: int, check: Callable[[], None]) -> None:
-    """Wait until the files NAMES in the open directory FOLDER are on the disk. Raises OSError, and what CHECK raises, called meanwhile."""
+    """Wait until the files NAMES in the open directory FOLDER are on the disk. Raises OSError, and
+    what CHECK raises, called meanwhile.
+    """
     waiting = deque(names)
     failures: list[OSError] = []
 
@@ -53,7 +58,10 @@ def flush_files(names: Sequence[str], folder: int, check: Callable[[], None]) ->
         except OSError as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work_and_tell, name="flush", daemon=True) for _ in range(min(len(names), _AT_ONCE))]
+    threads = [
+        threading.Thread(target=work_and_tell, name="flush", daemon=True)
+        for _ in range(min(len(names), _AT_ONCE))
+    ]
     try:
         for thread in threads:
             thread.start()
@@ -77,7 +85,9 @@ def _flush_file(name: str, folder: int) -> None:
 
 
 def start_write_out(fd: int, offset: int, size: int) -> None:
-    """Have the kernel begin to write SIZE bytes of the file FD from OFFSET on to the disk; waits for nothing, and promises nothing."""
+    """Have the kernel begin to write SIZE bytes of the file FD from OFFSET on to the disk; waits
+    for nothing, and promises nothing.
+    """
     global _sync_file_range
     if _sync_file_range is None:
         _sync_file_range = _find_sync_file_range()

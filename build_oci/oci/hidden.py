@@ -1,14 +1,16 @@
-"""The hidden directory in which a build writes until all of it is there, and those that builds which were killed have left.
+"""The hidden directory in which a build writes until all of it is there, and those that builds
+which were killed have left.
 
-Its name is `.build-oci-` and 16 hexadecimal digits. It has the mode 0700, and its build holds a lock (`flock`) on it while it runs.
-A directory of that name that belongs to us, that nobody else may enter, that is not locked and that holds only names that a build makes,
-was left by a build that was killed: `clear_stale` removes it.
+Its name is `.build-oci-` and 16 hexadecimal digits. It has the mode 0700, and its build holds a
+lock (`flock`) on it while it runs. A directory of that name that belongs to us, that nobody else
+may enter, that is not locked and that holds only names that a build makes, was left by a build that
+was killed: `clear_stale` removes it.
 
-Everything happens relative to open directories, never by path: whoever may rename things in the directory around can then not make us
-remove files elsewhere.
+Everything happens relative to open directories, never by path: whoever may rename things in the
+directory around can then not make us remove files elsewhere.
 
-Where the file system has no locks, nobody can tell a dead build from a live one. Such a build works in a directory whose name ends in
-`-unlocked`. No build removes that but its own.
+Where the file system has no locks, nobody can tell a dead build from a live one. Such a build works
+in a directory whose name ends in `-unlocked`. No build removes that but its own.
 """
 
 from __future__ import annotations
@@ -42,13 +44,17 @@ class HiddenDirectory:
             self._make_locked()
         except OSError as error:
             self.remove()
-            raise OSError(error.errno, os.strerror(error.errno or 0), os.path.join(folder, self.name)) from None
+            raise OSError(
+                error.errno, os.strerror(error.errno or 0), os.path.join(folder, self.name)
+            ) from None
         except BaseException:
             self.remove()
             raise
 
     def remove(self) -> None:
-        """Remove it with the files that are in it. What cannot be removed is left to `clear_stale`."""
+        """Remove it with the files that are in it. What cannot be removed is left to
+        `clear_stale`.
+        """
         if self._parent < 0:
             return
         if self.name:
@@ -59,7 +65,10 @@ class HiddenDirectory:
 
     def others_at_work(self) -> bool:
         """Is another build writing to the same directory, as far as one can tell?"""
-        return any(name != self.name and _is_alive(name, self._parent) for name in _hidden_names(self._parent))
+        return any(
+            name != self.name and _is_alive(name, self._parent)
+            for name in _hidden_names(self._parent)
+        )
 
     def clear_stale(self) -> None:
         """Remove what killed builds have left beside this one."""
@@ -74,7 +83,10 @@ class HiddenDirectory:
             try:
                 self._open()
                 has_locks = self._lock()
-            except (BlockingIOError, FileNotFoundError):  # another build took it for a stale one before we had the lock
+            except (
+                BlockingIOError,
+                FileNotFoundError,
+            ):  # another build took it for a stale one before we had the lock
                 self._remove()
                 continue
             if not has_locks:
@@ -85,7 +97,9 @@ class HiddenDirectory:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def _lock(self) -> bool:
-        """False: the file system has no locks. BlockingIOError and FileNotFoundError: another build was faster."""
+        """False: the file system has no locks. BlockingIOError and FileNotFoundError: another build
+        was faster.
+        """
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -110,7 +124,9 @@ class HiddenDirectory:
                 with suppress(OSError):
                     os.rmdir(self.name, dir_fd=self._parent)
             elif not _empty_and_remove(self.name, self.fd, self._parent):
-                _empty_and_remove(self.name, self.fd, self._parent)  # a single failing call leaves nothing behind
+                _empty_and_remove(
+                    self.name, self.fd, self._parent
+                )  # a single failing call leaves nothing behind
         finally:
             fd, self.fd, self.name = self.fd, -1, ""
             if fd >= 0:
@@ -126,7 +142,9 @@ def _hidden_names(folder: int) -> list[str]:
 
 
 def _empty_and_remove(name: str, fd: int, parent: int) -> bool:
-    """Remove the files in the open directory FD, and NAME in the open directory PARENT, which was FD's name. Is it gone?"""
+    """Remove the files in the open directory FD, and NAME in the open directory PARENT, which was
+    FD's name. Is it gone?
+    """
     with suppress(OSError):
         for file in os.listdir(fd):
             if _CONTENT.fullmatch(file):
@@ -143,7 +161,9 @@ def _empty_and_remove(name: str, fd: int, parent: int) -> bool:
 
 @contextmanager
 def _locked(name: str, parent: int) -> Iterator[int]:
-    """The directory NAME, open and locked. OSError if it is no directory of ours, if others may enter it, or if it cannot be locked."""
+    """The directory NAME, open and locked. OSError if it is no directory of ours, if others may
+    enter it, or if it cannot be locked.
+    """
     fd = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         status = os.fstat(fd)

@@ -1,8 +1,9 @@
-"""An OCI image layout on disk, written so that a reader sees the former image or the new one and nothing in between.
+"""An OCI image layout on disk, written so that a reader sees the former image or the new one and
+nothing in between.
 
-Everything is written to a hidden directory inside the output first (see `hidden`). `commit` flushes the files to the disk, renames the
-blobs to their digests, flushes the directories that name them, and renames `index.json` last: an index that is there after a power loss
-names blobs that are whole.
+Everything is written to a hidden directory inside the output first (see `hidden`). `commit` flushes
+the files to the disk, renames the blobs to their digests, flushes the directories that name them,
+and renames `index.json` last: an index that is there after a power loss names blobs that are whole.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ _FOLDER_MODE = 0o755
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 DOCUMENTS = ("oci-layout", "index.json")  # in the order in which they are put in place
 _ELSEWHERE = "write elsewhere with --output"
-_OTHER_FILE_SYSTEM = "blobs is on another file system: let all of the layout be on one, for example by a symbolic link to the whole of it"
+_OTHER_FILE_SYSTEM = (
+    "blobs is on another file system: let all of the layout be on one, for example by a symbolic"
+    " link to the whole of it"
+)
 _HINTS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"free some space, or {_ELSEWHERE}"),
-    **dict.fromkeys((errno.EROFS, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM), _ELSEWHERE),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), f"a file is in the way: remove it, or {_ELSEWHERE}"),
+    **dict.fromkeys(
+        (errno.EROFS, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM),
+        _ELSEWHERE,
+    ),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST), f"a file is in the way: remove it, or {_ELSEWHERE}"
+    ),
     errno.EXDEV: _OTHER_FILE_SYSTEM,
     errno.EISDIR: f"a directory is in the way: remove it, or {_ELSEWHERE}",
 }
@@ -43,7 +52,9 @@ _HINTS = {
 def output_error(error: OSError, path: str) -> OutputError:
     """What went wrong while PATH was being written, in words."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return OutputError(f"cannot be written: {reason}", where=str(path), hint=_HINTS.get(error.errno or 0, ""))
+    return OutputError(
+        f"cannot be written: {reason}", where=str(path), hint=_HINTS.get(error.errno or 0, "")
+    )
 
 
 def _upper_folders(path: str) -> list[str]:
@@ -55,7 +66,9 @@ def _upper_folders(path: str) -> list[str]:
 
 
 def _is_ours_alone(status: os.stat_result) -> bool:
-    """May a file of this STATUS be a blob of ours as it is: nobody else can change it, and everybody can read it?"""
+    """May a file of this STATUS be a blob of ours as it is: nobody else can change it, and
+    everybody can read it?
+    """
     return status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) in (0o644, 0o444)
 
 
@@ -74,7 +87,12 @@ class Blob:
     def __enter__(self) -> Blob:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._close()
         if not self.digest:
             self._layout.discard(self._name)
@@ -99,7 +117,9 @@ class Blob:
             self._begun = self.size
 
     def finish(self, hexadecimal: str | None = None) -> None:
-        """Nothing more comes; the blob takes part in the next commit. HEXADECIMAL is its SHA-256 if it was appended."""
+        """Nothing more comes; the blob takes part in the next commit. HEXADECIMAL is its SHA-256 if
+        it was appended.
+        """
         self._close()
         hexadecimal = hexadecimal or self._hash.digest().hex()
         self.digest = f"sha256:{hexadecimal}"
@@ -112,9 +132,11 @@ class Blob:
 
 
 class Layout:
-    """The layout in the directory `output`, which is made if it is missing. Use it as a context: leaving it without `commit` undoes all.
+    """The layout in the directory `output`, which is made if it is missing. Use it as a context:
+    leaving it without `commit` undoes all.
 
-    sync: have everything on the disk before `commit` returns; without, a power loss soon after may leave an index whose blobs are empty.
+    sync: have everything on the disk before `commit` returns; without, a power loss soon after may
+    leave an index whose blobs are empty.
     """
 
     def __init__(self, output: str | os.PathLike[str], *, sync: bool = True) -> None:
@@ -137,7 +159,12 @@ class Layout:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._undo()
 
     @property
@@ -150,21 +177,29 @@ class Layout:
         return Blob(self)
 
     def nameless_file(self) -> BinaryIO:
-        """A file without a name in the hidden directory, to write and read; safe to call from several threads. Raises OutputError."""
+        """A file without a name in the hidden directory, to write and read; safe to call from
+        several threads. Raises OutputError.
+        """
         name = self.temporary()
         try:
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._work)
+            fd = os.open(
+                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._work
+            )
         except OSError as error:
             raise output_error(error, self.path) from None
         self.discard(name)
         return open(fd, "w+b")
 
     def temporary(self) -> str:
-        """A name in the hidden directory that nobody else has; safe to call from several threads."""
+        """A name in the hidden directory that nobody else has; safe to call from several
+        threads.
+        """
         return str(next(self._serial))
 
     def create(self, name: str) -> int:
-        """A descriptor of the new file NAME in the hidden directory, for writing. Raises OutputError."""
+        """A descriptor of the new file NAME in the hidden directory, for writing. Raises
+        OutputError.
+        """
         try:
             return os.open(name, _NEW_FILE, _FILE_MODE, dir_fd=self._work)
         except OSError as error:
@@ -179,11 +214,18 @@ class Layout:
         """Let the file NAME of the hidden directory become the blob DIGEST at the next commit."""
         self._pending[name] = digest
 
-    def carry(self, source: int, path: str | os.PathLike[str], digest: str, check: Callable[[], None] = lambda: None) -> None:
+    def carry(
+        self,
+        source: int,
+        path: str | os.PathLike[str],
+        digest: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Let the open file SOURCE, which is at PATH and was verified, be the blob DIGEST too.
 
-        As a hard link, if nobody else can change the file; else as a copy of the mode 0644 that shares its data where the file system can,
-        made in the kernel. Raises OutputError, and what CHECK raises, called meanwhile.
+        As a hard link, if nobody else can change the file; else as a copy of the mode 0644 that
+        shares its data where the file system can, made in the kernel. Raises OutputError, and what
+        CHECK raises, called meanwhile.
         """
         name = self.temporary()
         if not self._link(source, path, name):
@@ -206,15 +248,20 @@ class Layout:
     def commit(self, index: bytes, *, check: Callable[[], None] = lambda: None) -> None:
         """Make everything visible, INDEX last. Raises OutputError, and what CHECK raises.
 
-        check: called until all is written, and a last time before anything is visible: the last chance to stop. Where it is the disk that
-            fails after that, the former index stays, and blobs that nobody refers to may stay too: by then another build may count on them.
+        check: called until all is written, and a last time before anything is visible: the last
+            chance to stop. Where it is the disk that fails after that, the former index stays, and
+            blobs that nobody refers to may stay too: by then another build may count on them.
         """
         path = self.path
         try:
             self._write_documents(index)
-            folders = dict.fromkeys(os.path.dirname(self._blob_path(digest)) for digest in self._pending.values())
+            folders = dict.fromkeys(
+                os.path.dirname(self._blob_path(digest)) for digest in self._pending.values()
+            )
             for path in folders:
-                self._make(os.path.dirname(path))  # a build that made it may have failed meanwhile and taken it away
+                self._make(
+                    os.path.dirname(path)
+                )  # a build that made it may have failed meanwhile and taken it away
                 self._make(path)
             path = self.path
             if self.sync:
@@ -223,18 +270,24 @@ class Layout:
             for name, digest in self._pending.items():
                 path = self._blob_path(digest)
                 os.replace(name, path, src_dir_fd=self._work)
-            self._flush_directories(*folders, *(os.path.dirname(folder) for folder in (*folders, *self._made)))
+            self._flush_directories(
+                *folders, *(os.path.dirname(folder) for folder in (*folders, *self._made))
+            )
             for name in DOCUMENTS:
                 path = self._final(name)
                 os.replace(name, path, src_dir_fd=self._work)
         except OSError as error:
             raise output_error(error, path) from None
         self._made.clear()
-        with suppress(OSError):  # the new index is there; after a power loss it may be the former one, which is whole as well
+        with suppress(
+            OSError
+        ):  # the new index is there; after a power loss it may be the former one, which is whole as well
             self._flush_directories(self.path)
 
     def prune(self, warn: Callable[[str], None], explain: Callable[[str], None]) -> None:
-        """Remove the blobs that the index does not reach; to be called after `commit`. WARN is told where that cannot be done."""
+        """Remove the blobs that the index does not reach; to be called after `commit`. WARN is told
+        where that cannot be done.
+        """
         from build_oci.oci.prune import prune
 
         assert self._hidden is not None
@@ -245,7 +298,10 @@ class Layout:
         except OSError as error:
             warn(f"{error.filename or self.path}: cannot be pruned: {error.strerror}")
         else:
-            explain(f"{self.path}: {counted(removed.blobs, 'blob')} pruned, {removed.size / 1e6:,.1f} MB")
+            explain(
+                f"{self.path}: {counted(removed.blobs, 'blob')} pruned,"
+                f" {removed.size / 1e6:,.1f} MB"
+            )
 
     @property
     def _work(self) -> int:
@@ -254,8 +310,14 @@ class Layout:
         return self._hidden.fd
 
     def _prepare(self) -> HiddenDirectory:
-        # With the folders of the blobs: what stands in the way there is better known before an hour's work than after it.
-        for folder in (*_upper_folders(self.path), self.path, self._final("blobs"), self._final("blobs", "sha256")):
+        # With the folders of the blobs: what stands in the way there is better known before an
+        # hour's work than after it.
+        for folder in (
+            *_upper_folders(self.path),
+            self.path,
+            self._final("blobs"),
+            self._final("blobs", "sha256"),
+        ):
             self._make(folder)
         for document in map(self._final, DOCUMENTS):
             if os.path.isdir(document):
@@ -271,7 +333,9 @@ class Layout:
                 file.write(document)
 
     def _link(self, source: int, path: str | os.PathLike[str], name: str) -> bool:
-        """Make the file at PATH, which is open as SOURCE, NAME in the hidden directory too, if that does no harm. Is it there?"""
+        """Make the file at PATH, which is open as SOURCE, NAME in the hidden directory too, if that
+        does no harm. Is it there?
+        """
         with suppress(OSError):
             verified = os.fstat(source)
             if not _is_ours_alone(verified):
@@ -314,7 +378,9 @@ class Layout:
             self._made.append(folder)
 
     def _undo(self) -> None:
-        """Remove the hidden directory, and every folder that was made for a build that did not come to its end."""
+        """Remove the hidden directory, and every folder that was made for a build that did not come
+        to its end.
+        """
         if self._hidden is not None:
             self._hidden.remove()
             self._hidden = None

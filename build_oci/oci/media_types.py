@@ -1,4 +1,6 @@
-"""The media types of the OCI image format, and those of Docker that mean the same; which codec a layer's type stands for."""
+"""The media types of the OCI image format, and those of Docker that mean the same; which codec a
+layer's type stands for.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ CODECS = {
 
 # The annotation of a descriptor in an index that clients look an image up by.
 REF_NAME_KEY = "org.opencontainers.image.ref.name"
-# The annotation, there, of an image whose layers are zstd, where the same image is there with gzip: clients that know it prefer this one.
+# The annotation, there, of an image whose layers are zstd, where the same image is there with gzip:
+# clients that know it prefer this one.
 ZSTD_KEY = "io.github.containers.compression.zstd"
 
 # The last second of the year 9999: `created` has room for four digits.

@@ -1,7 +1,8 @@
 """Files at paths that the user names: metrics, digests, plans, archives.
 
-A regular file is replaced as a whole, by a new file of the same directory. Symbolic links are followed. Whatever else stands there (a FIFO,
-a device, `/dev/stdout`) is written to and never replaced.
+A regular file is replaced as a whole, by a new file of the same directory. Symbolic links are
+followed. Whatever else stands there (a FIFO, a device, `/dev/stdout`) is written to and never
+replaced.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ _LOOK_ABOUT = 0.05  # seconds
 
 
 class Target(NamedTuple):
-    """Where a path of the user's leads. `is_file`: a regular file is there, or nothing yet; `descriptor`: one of this process, or -1."""
+    """Where a path of the user's leads. `is_file`: a regular file is there, or nothing yet;
+    `descriptor`: one of this process, or -1.
+    """
 
     path: str
     is_file: bool
     descriptor: int = -1
 
     def open(self, check: Callable[[], None]) -> int:
-        """A descriptor for writing to what is no regular file; a FIFO is waited for until somebody reads it, with calls of CHECK meanwhile.
+        """A descriptor for writing to what is no regular file; a FIFO is waited for until somebody
+        reads it, with calls of CHECK meanwhile.
 
         Raises OSError.
         """
@@ -54,7 +58,11 @@ def follow(path: str) -> Target:
         opened_in = os.path.realpath(folder or ".")
         if _DESCRIPTORS.fullmatch(opened_in) and name.isdecimal():
             # To open it anew would begin at the start of what it writes to.
-            return Target(path, is_file=False, descriptor=int(name) if opened_in == f"/proc/{os.getpid()}/fd" else -1)
+            return Target(
+                path,
+                is_file=False,
+                descriptor=int(name) if opened_in == f"/proc/{os.getpid()}/fd" else -1,
+            )
         try:
             path = os.path.join(folder, os.readlink(path))
         except OSError:
@@ -71,7 +79,9 @@ def follow(path: str) -> Target:
 
 
 def check_writable(path: str, option: str) -> None:
-    """Raises OutputError if nothing can be written to PATH, which OPTION names: better known before an hour's work than after it."""
+    """Raises OutputError if nothing can be written to PATH, which OPTION names: better known before
+    an hour's work than after it.
+    """
     try:
         target = follow(path)
     except OSError as error:
@@ -82,11 +92,19 @@ def check_writable(path: str, option: str) -> None:
 
 
 def _refused(path: str, option: str) -> OutputError:
-    return OutputError("no file can be written here", where=path, hint=f"name a file in a directory that exists with {option}")
+    return OutputError(
+        "no file can be written here",
+        where=path,
+        hint=f"name a file in a directory that exists with {option}",
+    )
 
 
-def write_file(path: str, data: bytes, option: str, check: Callable[[], None] = lambda: None) -> None:
-    """Write DATA to PATH, which OPTION names: a regular file whole or not at all. Raises OutputError, and what CHECK raises meanwhile."""
+def write_file(
+    path: str, data: bytes, option: str, check: Callable[[], None] = lambda: None
+) -> None:
+    """Write DATA to PATH, which OPTION names: a regular file whole or not at all. Raises
+    OutputError, and what CHECK raises meanwhile.
+    """
     try:
         target = follow(path)
         if target.is_file:
@@ -103,9 +121,13 @@ def write_file(path: str, data: bytes, option: str, check: Callable[[], None] = 
 
 
 def _replace(path: str, data: bytes) -> None:
-    """Put a file with DATA in the place of the regular file PATH, with the same mode, or where there is none yet."""
+    """Put a file with DATA in the place of the regular file PATH, with the same mode, or where
+    there is none yet.
+    """
     temporary = os.path.join(os.path.dirname(path), f".build-oci-{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+    )
     try:
         with open(fd, "wb") as file:
             file.write(data)

@@ -24,21 +24,34 @@ class Pruned(NamedTuple):
     size: int
 
 
-def prune(layout: str, others_at_work: Callable[[], bool], check: Callable[[], None] = lambda: None) -> Pruned:
-    """Remove the blobs of LAYOUT that its index does not reach: regular files named by a sha256 or sha512 digest, and nothing else.
+def prune(
+    layout: str, others_at_work: Callable[[], bool], check: Callable[[], None] = lambda: None
+) -> Pruned:
+    """Remove the blobs of LAYOUT that its index does not reach: regular files named by a sha256 or
+    sha512 digest, and nothing else.
 
     others_at_work: is another build writing to LAYOUT? Its blobs may not be reached yet.
 
-    Raises ParentError, with nothing removed, where a document that the index leads to cannot be read; OSError; and what CHECK raises.
+    Raises ParentError, with nothing removed, where a document that the index leads to cannot be
+    read; OSError; and what CHECK raises.
     """
-    # In this order: what another build adds from here on is not in the list, and what it adds anew is another file.
+    # In this order: what another build adds from here on is not in the list, and what it adds anew
+    # is another file.
     there = list(_blobs(layout))
     if others_at_work():
-        raise ParentError("another build is writing to this layout", where=layout, hint="let the next build prune it")
+        raise ParentError(
+            "another build is writing to this layout",
+            where=layout,
+            hint="let the next build prune it",
+        )
     reached = _reached(Source(Path(layout)), check)
     removed = Pruned(0, 0)
     for algorithm in _NAMES:
-        unreached = [blob for blob in there if blob.algorithm == algorithm and f"{algorithm}:{blob.name}" not in reached]
+        unreached = [
+            blob
+            for blob in there
+            if blob.algorithm == algorithm and f"{algorithm}:{blob.name}" not in reached
+        ]
         if unreached:
             with _opened(layout, algorithm) as fd:
                 for blob in unreached:
@@ -58,13 +71,19 @@ class _Blob(NamedTuple):
         """Is this file still the one of its name in the open directory FOLDER?"""
         with suppress(FileNotFoundError):
             now = os.stat(self.name, dir_fd=folder, follow_symlinks=False)
-            return (now.st_dev, now.st_ino, now.st_ctime_ns) == (self.status.st_dev, self.status.st_ino, self.status.st_ctime_ns)
+            return (now.st_dev, now.st_ino, now.st_ctime_ns) == (
+                self.status.st_dev,
+                self.status.st_ino,
+                self.status.st_ctime_ns,
+            )
         return False
 
 
 @contextmanager
 def _opened(layout: str, algorithm: str) -> Iterator[int]:
-    """The directory of the blobs named by ALGORITHM; -1 where it is missing, or where a symbolic link leads to somebody else's."""
+    """The directory of the blobs named by ALGORITHM; -1 where it is missing, or where a symbolic
+    link leads to somebody else's.
+    """
     fds = []
     try:
         try:
@@ -90,7 +109,9 @@ def _blobs(layout: str) -> Iterator[_Blob]:
 
 
 def _reached(source: Source, check: Callable[[], None]) -> set[str]:
-    """The digests of all that the index of SOURCE leads to. Raises ParentError where a document on the way cannot be read."""
+    """The digests of all that the index of SOURCE leads to. Raises ParentError where a document on
+    the way cannot be read.
+    """
     where = str(source.path / "index.json")
     waiting = parse_descriptors(source.index(), "manifests", where)
     reached: set[str] = set()
@@ -103,15 +124,22 @@ def _reached(source: Source, check: Callable[[], None]) -> set[str]:
         document = source.document(descriptor)
         where = str(source.blob_path(descriptor.digest))
         waiting += _descriptors(document, ("manifests",), where)
-        reached.update(leaf.digest for leaf in _descriptors(document, ("config", "layers", "blobs", "subject"), where))
+        reached.update(
+            leaf.digest
+            for leaf in _descriptors(document, ("config", "layers", "blobs", "subject"), where)
+        )
     return reached
 
 
-def _descriptors(document: dict[str, Any], keys: tuple[str, ...], where: str) -> list[ReadDescriptor]:
+def _descriptors(
+    document: dict[str, Any], keys: tuple[str, ...], where: str
+) -> list[ReadDescriptor]:
     """Those under KEYS of DOCUMENT, each of which holds one descriptor or a list of them."""
     found = []
     for key in keys:
         value = document.get(key)
         items = value if isinstance(value, list) else [] if value is None else [value]
-        found += [parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)]
+        found += [
+            parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)
+        ]
     return found

@@ -1,7 +1,9 @@
-"""The part of an image's config that says how a container runs: whether clients can load what it holds.
+"""The part of an image's config that says how a container runs: whether clients can load what it
+holds.
 
-It is passed through untouched, so what is wrong with it is told, never mended. Go clients refuse a document in which one field has another
-type than they know, and ignore a name that they do not know.
+It is passed through untouched, so what is wrong with it is told, never mended. Go clients refuse a
+document in which one field has another type than they know, and ignore a name that they do not
+know.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ _LOWER = {name.lower(): name for name in _FIELDS}
 
 
 def config_findings(config: Any) -> Iterator[tuple[str, str]]:
-    """(name, what is wrong with it) of each field of CONFIG that clients cannot load or will not see; the name is empty for all of it."""
+    """(name, what is wrong with it) of each field of CONFIG that clients cannot load or will not
+    see; the name is empty for all of it.
+    """
     if config is None:
         return
     if not isinstance(config, dict):
@@ -111,10 +115,11 @@ def _near(name: str) -> str:
 
 
 def inherit(parent: Any, given: Any) -> Any:
-    """The config PARENT with what GIVEN says in place of its own: `Labels` and `Env` by name, anything else by key; None removes.
+    """The config PARENT with what GIVEN says in place of its own: `Labels` and `Env` by name,
+    anything else by key; None removes.
 
-    What stays keeps its place, what is new comes behind it. GIVEN may write `Env` as a mapping of names to values too. A GIVEN that is no
-    mapping replaces the whole, if it is not None.
+    What stays keeps its place, what is new comes behind it. GIVEN may write `Env` as a mapping of
+    names to values too. A GIVEN that is no mapping replaces the whole, if it is not None.
     """
     if given is None or parent is None:
         return parent if given is None else changes_of(given)
@@ -144,16 +149,22 @@ def _labels(parent: Any, given: Any) -> Any:
 
 
 def _environment(parent: Any, given: Any) -> Any:
-    """GIVEN is a list of NAME=VALUE, or a mapping of names to values, of which None removes the name."""
+    """GIVEN is a list of NAME=VALUE, or a mapping of names to values, of which None removes the
+    name.
+    """
     if isinstance(given, dict):
         if not all(value is None or isinstance(value, str) for value in given.values()):
             return given
-        changes: dict[str, str | None] = {name: None if value is None else f"{name}={value}" for name, value in given.items()}
+        changes: dict[str, str | None] = {
+            name: None if value is None else f"{name}={value}" for name, value in given.items()
+        }
     elif _is_strings(given):
         changes = {item.partition("=")[0]: item for item in given}
     else:
         return given
-    merged: dict[str, str | None] = {item.partition("=")[0]: item for item in parent} if _is_strings(parent) else {}
+    merged: dict[str, str | None] = (
+        {item.partition("=")[0]: item for item in parent} if _is_strings(parent) else {}
+    )
     merged |= changes
     return [item for item in merged.values() if item is not None]
 

@@ -1,4 +1,6 @@
-"""Bytes on their way out: from file to file within the kernel, and to descriptors behind which somebody else reads."""
+"""Bytes on their way out: from file to file within the kernel, and to descriptors behind which
+somebody else reads.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _LOOK_ABOUT = 100  # milliseconds
 
 
 def clone_or_copy(source: int, target: int, check: Callable[[], None], *, sync: bool) -> None:
-    """Fill the new file TARGET with the content of the file SOURCE, sharing its data where the file system can. Raises OSError."""
+    """Fill the new file TARGET with the content of the file SOURCE, sharing its data where the file
+    system can. Raises OSError.
+    """
     with suppress(OSError):
         fcntl.ioctl(target, _FICLONE, source)
         return
@@ -33,7 +37,8 @@ def clone_or_copy(source: int, target: int, check: Callable[[], None], *, sync: 
 
 
 def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, sync: bool) -> int:
-    """Copy all of the file SOURCE to the offset AT of the file TARGET; the size in bytes. Raises OSError, and what CHECK raises.
+    """Copy all of the file SOURCE to the offset AT of the file TARGET; the size in bytes. Raises
+    OSError, and what CHECK raises.
 
     sync: begin to write it to the disk meanwhile.
     """
@@ -44,7 +49,11 @@ def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, s
         check()
         step = min(size - copied, _STEP)
         try:
-            done = os.copy_file_range(source, target, step, copied, at + copied) if in_kernel else os.sendfile(target, source, copied, step)
+            done = (
+                os.copy_file_range(source, target, step, copied, at + copied)
+                if in_kernel
+                else os.sendfile(target, source, copied, step)
+            )
         except OSError:
             if not in_kernel:
                 raise
@@ -62,7 +71,9 @@ def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, s
 
 
 class Stream:
-    """Writes to the open descriptor `fd`. Calls `check` ten times a second while nobody reads; what it raises ends the writing."""
+    """Writes to the open descriptor `fd`. Calls `check` ten times a second while nobody reads; what
+    it raises ends the writing.
+    """
 
     def __init__(self, fd: int, check: Callable[[], None]) -> None:
         self._fd = fd
@@ -90,7 +101,11 @@ class Stream:
             except BlockingIOError:
                 continue
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBADF):  # a descriptor that takes bytes from user space only
+                if error.errno not in (
+                    errno.EINVAL,
+                    errno.ENOSYS,
+                    errno.EBADF,
+                ):  # a descriptor that takes bytes from user space only
                     raise
                 data = os.pread(source, min(size - copied, 1 << 20), copied)
                 self.write(data)

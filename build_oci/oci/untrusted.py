@@ -1,4 +1,6 @@
-"""Reading an OCI layout that nobody vouches for: every blob is held against its descriptor, every document against its form."""
+"""Reading an OCI layout that nobody vouches for: every blob is held against its descriptor, every
+document against its form.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from build_oci.oci.documents import to_json
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
 MOST_DOCUMENT = 4 << 20
-# Lists, objects and their items in one document: Python takes up to 100 bytes for each. An index of 10,000 images has 100,000.
+# Lists, objects and their items in one document: Python takes up to 100 bytes for each. An index of
+# 10,000 images has 100,000.
 MOST_VALUES = 500_000
 # Between two pieces a reader looks whether the build is being stopped.
 _PIECE = 1 << 18
@@ -44,7 +47,9 @@ class Source:
 
     def is_there(self) -> bool:
         """Is there any of a layout: one of the names that each has?"""
-        return any(os.path.lexists(self.path / name) for name in ("index.json", "oci-layout", "blobs"))
+        return any(
+            os.path.lexists(self.path / name) for name in ("index.json", "oci-layout", "blobs")
+        )
 
     def index(self) -> dict[str, Any]:
         """The document `index.json`. Raises ParentError."""
@@ -52,7 +57,9 @@ class Source:
         with opened(path) as fd:
             size = os.fstat(fd).st_size
             if size > MOST_DOCUMENT:
-                raise ParentError(f"has {size} bytes, which is too large for a document", where=str(path))
+                raise ParentError(
+                    f"has {size} bytes, which is too large for a document", where=str(path)
+                )
             return parse_document(b"".join(_pieces(fd, path)), str(path))
 
     def blob_path(self, digest: str) -> Path:
@@ -64,13 +71,18 @@ class Source:
         """The JSON document that DESCRIPTOR points to. Raises ParentError naming the blob."""
         path = self.blob_path(descriptor.digest)
         if descriptor.size > MOST_DOCUMENT:
-            raise ParentError(f"is said to have {descriptor.size} bytes, which is too large for a document", where=str(path))
+            raise ParentError(
+                f"is said to have {descriptor.size} bytes, which is too large for a document",
+                where=str(path),
+            )
         with self.blob(descriptor) as blob:
             return parse_document(b"".join(blob), str(path))
 
     @contextmanager
     def blob(self, descriptor: ReadDescriptor) -> Iterator[VerifiedBlob]:
-        """The content of a blob, to be read to its end: the last piece is given only if size and digest are right."""
+        """The content of a blob, to be read to its end: the last piece is given only if size and
+        digest are right.
+        """
         path = self.blob_path(descriptor.digest)
         with opened(path) as fd:
             size = os.fstat(fd).st_size
@@ -80,11 +92,15 @@ class Source:
 
 
 def wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
-    return ParentError(f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN)
+    return ParentError(
+        f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN
+    )
 
 
 class VerifiedBlob:
-    """Iterates over the pieces of one blob; ends with ParentError if the whole is not what its descriptor says."""
+    """Iterates over the pieces of one blob; ends with ParentError if the whole is not what its
+    descriptor says.
+    """
 
     def __init__(self, fd: int, path: Path, descriptor: ReadDescriptor) -> None:
         self.fd = fd
@@ -107,7 +123,9 @@ class VerifiedBlob:
             raise wrong_size(self.path, size, self._descriptor)
         if content.hexdigest() != expected:
             raise ParentError(
-                f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}", where=str(self.path), hint=_AGAIN
+                f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}",
+                where=str(self.path),
+                hint=_AGAIN,
             )
         if held:
             yield held
@@ -153,7 +171,8 @@ def parse_document(data: bytes, where: str) -> dict[str, Any]:
         raise ParentError("has too many values for a document", where=where)
     try:
         document = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
-        # Half of a surrogate pair is no text, and parts of the document are going to be written again.
+        # Half of a surrogate pair is no text, and parts of the document are going to be written
+        # again.
         if _SURROGATE.search(data):
             to_json(document)
     except (ValueError, RecursionError):
@@ -168,7 +187,9 @@ def parse_descriptors(document: dict[str, Any], key: str, where: str) -> list[Re
     items = document.get(key)
     if not isinstance(items, list):
         raise ParentError(f"has no list “{key}”", where=where)
-    return [parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)]
+    return [
+        parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)
+    ]
 
 
 def is_digest(text: str) -> bool:
@@ -177,12 +198,17 @@ def is_digest(text: str) -> bool:
 
 
 def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
-    """ITEM as a descriptor. Raises ParentError, also for a digest that is none: it is going to be part of a path."""
+    """ITEM as a descriptor. Raises ParentError, also for a digest that is none: it is going to be
+    part of a path.
+    """
     if not isinstance(item, dict):
         raise ParentError("is no descriptor", where=where)
     digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
     if not isinstance(digest, str) or not is_digest(digest):
-        raise ParentError(f"“{str(digest)[:200]}” is no digest (sha256 or sha512 and its hexadecimal digits)", where=where)
+        raise ParentError(
+            f"“{str(digest)[:200]}” is no digest (sha256 or sha512 and its hexadecimal digits)",
+            where=where,
+        )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise ParentError(f"“{str(size)[:40]}” is no size", where=where)
     if not isinstance(media_type, str):
@@ -190,6 +216,8 @@ def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
     platform, annotations = item.get("platform") or {}, item.get("annotations") or {}
     if not isinstance(platform, dict):
         raise ParentError("its platform is no object", where=where)
-    if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
+    if not isinstance(annotations, dict) or not all(
+        isinstance(value, str) for value in annotations.values()
+    ):
         raise ParentError("its annotations are no strings", where=where)
     return ReadDescriptor(media_type, digest, size, platform, annotations)

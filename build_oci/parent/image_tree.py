@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class Archive:
-    """The uncompressed archive of one layer, open for reading: a spool of ours, or somebody's blob. Closed with its last user."""
+    """The uncompressed archive of one layer, open for reading: a spool of ours, or somebody's blob.
+    Closed with its last user.
+    """
 
     def __init__(self, file: BinaryIO, path: str = "") -> None:
         """FILE becomes this object's. PATH is for errors in writing."""
@@ -54,12 +56,18 @@ class Archive:
 
 
 def read_image_tree(
-    parents: Parents, image: ParentConfig, platform: Platform, read: Callable[[int, int], None], *, owner: tuple[int, int] | None = None
+    parents: Parents,
+    image: ParentConfig,
+    platform: Platform,
+    read: Callable[[int, int], None],
+    *,
+    owner: tuple[int, int] | None = None,
 ) -> tuple[ImageTree, dict[str, Any] | None]:
     """What IMAGE unpacks to, and its config, as ParentImage has it.
 
-    Its compressed layers are decoded once, several at a time, into spools in the output's hidden directory. Every blob is verified, every
-    content hashed on the way. READ is told how many bytes of how many are done. OWNER: user and group of every entry, not their own.
+    Its compressed layers are decoded once, several at a time, into spools in the output's hidden
+    directory. Every blob is verified, every content hashed on the way. READ is told how many bytes
+    of how many are done. OWNER: user and group of every entry, not their own.
 
     Raises ParentError, OutputError, Cancelled; TreeError for what clients do not agree about.
     """
@@ -69,12 +77,20 @@ def read_image_tree(
     manifest = read_manifest(source, image.number, platform)
     scans = Scans(manifest.diff_ids, trust=False, share=parents.in_use, whole=True)
     archives = parents.read_archives(source, manifest, scans, read)
-    lower = scans.merge([source.blob_path(layer.digest) for layer in manifest.layers], parents.check)
+    lower = scans.merge(
+        [source.blob_path(layer.digest) for layer in manifest.layers], parents.check
+    )
     try:
-        sources = [(scans[number], archive, is_ours) for number, (archive, is_ours) in enumerate(archives)]
-        tree = ImageTree(lower, sources, owner=owner, memory_limit=scans.limit(), check=parents.check)
+        sources = [
+            (scans[number], archive, is_ours) for number, (archive, is_ours) in enumerate(archives)
+        ]
+        tree = ImageTree(
+            lower, sources, owner=owner, memory_limit=scans.limit(), check=parents.check
+        )
     except ValueError as error:
         raise TreeError(
-            str(error), where=image.image, hint="unpack it with the client that is to count, and name the directory as `layer`"
+            str(error),
+            where=image.image,
+            hint="unpack it with the client that is to count, and name the directory as `layer`",
         ) from None
     return tree, manifest.runtime_config

@@ -1,4 +1,6 @@
-"""The image that an image builds upon: opened, verified, its layers carried or recompressed, and read for the diff on the way."""
+"""The image that an image builds upon: opened, verified, its layers carried or recompressed, and
+read for the diff on the way.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.codec.chunked.container import chunked_annotations, without_annotations
-from build_oci.codec.table import CHUNKED, SNIFFED, decode, encoder, is_archive, least_memory, shares, sniff_codec, stream_codec
+from build_oci.codec.table import (
+    CHUNKED,
+    SNIFFED,
+    decode,
+    encoder,
+    is_archive,
+    least_memory,
+    shares,
+    sniff_codec,
+    stream_codec,
+)
 from build_oci.config.keys import Compression
 from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
@@ -34,7 +46,11 @@ if TYPE_CHECKING:
     from build_oci.work.crew import Crew
 
 
-_CONTENT = {"zstd": "compressed with zstd", "gzip": "compressed with gzip", "disabled": "a plain archive"}
+_CONTENT = {
+    "zstd": "compressed with zstd",
+    "gzip": "compressed with gzip",
+    "disabled": "a plain archive",
+}
 
 
 class ParentLayer(NamedTuple):
@@ -45,10 +61,12 @@ class ParentLayer(NamedTuple):
 
 
 class ParentImage(NamedTuple):
-    """What an image takes over from its parent. `lower` is there if any image on top of it has a layer.
+    """What an image takes over from its parent. `lower` is there if any image on top of it has a
+    layer.
 
-    config: the part of its image config that says how a container runs, as untrusted as it was; None where there is none.
-    wheres, scans: the blobs of its layers, and what they hold, for a stack; `scans` is there where `lower` is.
+    config: the part of its image config that says how a container runs, as untrusted as it was;
+    None where there is none. wheres, scans: the blobs of its layers, and what they hold, for a
+    stack; `scans` is there where `lower` is.
     """
 
     layers: tuple[ParentLayer, ...]
@@ -60,7 +78,9 @@ class ParentImage(NamedTuple):
 
 
 def _compared(image: ImageConfig) -> list[ParentConfig]:
-    """The images whose names IMAGE needs: what something is put on top of, and parts, if there are several."""
+    """The images whose names IMAGE needs: what something is put on top of, and parts, if there are
+    several.
+    """
     if image.stack is None:
         return [image.parent] if image.parent is not None and image.has_tree else []
     additions = [number for number, item in enumerate(image.stack) if item.image is None]
@@ -76,13 +96,23 @@ def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
 
 def _key(parent: ParentConfig, platform: Platform) -> tuple[object, ...]:
     """What images share that have a parent in common."""
-    return (*_identity(parent), parent.recompress, platform.architecture, platform.os, platform.variant)
+    return (
+        *_identity(parent),
+        parent.recompress,
+        platform.architecture,
+        platform.os,
+        platform.variant,
+    )
 
 
 def most_in_use(keys: Sequence[Sequence[object]], at_once: int) -> int:
-    """How many parents are held at once, at the most. KEYS: those of each image in turn, AT_ONCE of which are under way."""
+    """How many parents are held at once, at the most. KEYS: those of each image in turn, AT_ONCE of
+    which are under way.
+    """
     last = {key: number for number, of_image in enumerate(keys) for key in of_image}
-    first = {key: number for number, of_image in reversed(list(enumerate(keys))) for key in of_image}
+    first = {
+        key: number for number, of_image in reversed(list(enumerate(keys))) for key in of_image
+    }
     changes = Counter(first.values())
     changes.subtract(Counter(number + at_once for number in last.values()))
     return max((1, *accumulate(changes[number] for number in range(len(keys)))))
@@ -91,7 +121,9 @@ def most_in_use(keys: Sequence[Sequence[object]], at_once: int) -> int:
 class ReadGauge:
     """How much of an image's blobs has been read; several threads may read."""
 
-    def __init__(self, total: int, read: Callable[[int, int], None], check: Callable[[], None]) -> None:
+    def __init__(
+        self, total: int, read: Callable[[int, int], None], check: Callable[[], None]
+    ) -> None:
         """CHECK raises once the build is being stopped."""
         self._check = check
         self._total = total
@@ -109,7 +141,9 @@ class ReadGauge:
 
 
 class Parents:
-    """The parents of one build. One that several images share is read once; safe to call from several threads."""
+    """The parents of one build. One that several images share is read once; safe to call from
+    several threads.
+    """
 
     def __init__(
         self,
@@ -121,7 +155,9 @@ class Parents:
         warn: Callable[[str], None],
         explain: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """WARN and EXPLAIN are called, from any thread: with each warning, and with a line on what becomes of each layer."""
+        """WARN and EXPLAIN are called, from any thread: with each warning, and with a line on what
+        becomes of each layer.
+        """
         self._warn = warn
         self._explain = explain
         self._config = config
@@ -131,17 +167,32 @@ class Parents:
         self._diffed = {_identity(source) for image in config.images for source in _compared(image)}
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
-        sources = [[source for source in image.images if source is not image.layer_image] for image in config.images]
-        keys = [[_key(source, image.platform) for source in of_image] for of_image, image in zip(sources, config.images, strict=True)]
-        self._users = Counter(key for of_image in keys for key in of_image)  # that still wait for it
-        trees = [[object()] if image.layer_image is not None else [] for image in config.images]  # each is read by itself
-        self.in_use = most_in_use([[*a, *b] for a, b in zip(keys, trees, strict=True)], workers.images_at_once)
+        sources = [
+            [source for source in image.images if source is not image.layer_image]
+            for image in config.images
+        ]
+        keys = [
+            [_key(source, image.platform) for source in of_image]
+            for of_image, image in zip(sources, config.images, strict=True)
+        ]
+        self._users = Counter(
+            key for of_image in keys for key in of_image
+        )  # that still wait for it
+        trees = [
+            [object()] if image.layer_image is not None else [] for image in config.images
+        ]  # each is read by itself
+        self.in_use = most_in_use(
+            [[*a, *b] for a, b in zip(keys, trees, strict=True)], workers.images_at_once
+        )
 
-    def image(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
-        """Open PARENT for an image of PLATFORM and bring its layers into the layout; READ is told how many bytes of how many are done.
+    def image(
+        self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]
+    ) -> ParentImage:
+        """Open PARENT for an image of PLATFORM and bring its layers into the layout; READ is told
+        how many bytes of how many are done.
 
-        To be called as often as the configuration names the parent: the last one gets what is held of it.
-        Raises ParentError, OutputError, Cancelled.
+        To be called as often as the configuration names the parent: the last one gets what is held
+        of it. Raises ParentError, OutputError, Cancelled.
         """
         key = _key(parent, platform)
         with self._lock:
@@ -155,39 +206,64 @@ class Parents:
                     self._images.pop(key, None)
             return done[0]
 
-    def _read(self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]) -> ParentImage:
+    def _read(
+        self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]
+    ) -> ParentImage:
         source = Source(Path(parent.image))
         manifest = read_manifest(source, parent.number, platform)
         self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
-        scans = Scans(manifest.diff_ids, trust=parent.trust, share=self.in_use) if _identity(parent) in self._diffed else None
+        scans = (
+            Scans(manifest.diff_ids, trust=parent.trust, share=self.in_use)
+            if _identity(parent) in self._diffed
+            else None
+        )
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
         # Each may be recompressed, by an encoder of its own.
-        there = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._config.codecs)
+        there = self._workers.codec_memory // sum(
+            least_memory(*codec) for codec in self._config.codecs
+        )
         at_once = max(1, min(self._workers.count, len(manifest.layers), there))
         memory = self._workers.codec_memory // at_once
 
         def take(number: int) -> ParentLayer:
-            return self._take_layer(source, manifest, number, scans, gauge, recompress=parent.recompress, memory=memory)
+            return self._take_layer(
+                source, manifest, number, scans, gauge, recompress=parent.recompress, memory=memory
+            )
 
         layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
         wheres = [source.blob_path(layer.digest) for layer in manifest.layers]
         lower = scans.merge(wheres, self._workers.check) if scans is not None else None
-        return ParentImage(tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, scans)
+        return ParentImage(
+            tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, scans
+        )
 
-    def _compare_platforms(self, manifest: ReadManifest, platform: Platform, parent: ParentConfig) -> None:
-        """A parent made for another platform is taken: data and scripts run anywhere. But mostly it is a mistake."""
+    def _compare_platforms(
+        self, manifest: ReadManifest, platform: Platform, parent: ParentConfig
+    ) -> None:
+        """A parent made for another platform is taken: data and scripts run anywhere. But mostly it
+        is a mistake.
+        """
         for key, wanted in (("architecture", platform.architecture), ("os", platform.os)):
             found = manifest.config.get(key)
             if isinstance(found, str) and found and found != wanted:
-                self._warn(f"{parent.where}: this parent has the {key} “{found[:100]}”, and the image “{wanted}”")
+                self._warn(
+                    f"{parent.where}: this parent has the {key} “{found[:100]}”, and the image"
+                    f" “{wanted}”"
+                )
 
     def _codec(self, fd: int, descriptor: ReadDescriptor, where: str) -> str:
-        """The codec of the blob FD. Clients go by its first bytes, and some tools write another media type than they should."""
+        """The codec of the blob FD. Clients go by its first bytes, and some tools write another
+        media type than they should.
+        """
         codec = CODECS.get(descriptor.media_type)
         if codec is None:
-            raise ParentError(f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot read", where=where)
+            raise ParentError(
+                f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot"
+                " read",
+                where=where,
+            )
         try:
             start = os.pread(fd, SNIFFED, 0)
         except OSError as error:
@@ -195,7 +271,10 @@ class Parents:
         found = sniff_codec(start)
         if found == codec or (found == "disabled" and not is_archive(start)):
             return codec
-        self._warn(f"{where}: its media type is {descriptor.media_type}, but it is {_CONTENT[found]}: read as what it is")
+        self._warn(
+            f"{where}: its media type is {descriptor.media_type}, but it is {_CONTENT[found]}: read"
+            " as what it is"
+        )
         return found
 
     def check(self) -> None:
@@ -205,9 +284,11 @@ class Parents:
     def read_archives(
         self, source: Source, manifest: ReadManifest, scans: Scans, read: Callable[[int, int], None]
     ) -> list[tuple[Archive, bool]]:
-        """Verify and scan all layers of MANIFEST, several at once, and have their archives open: spools, but where a blob is the archive.
+        """Verify and scan all layers of MANIFEST, several at once, and have their archives open:
+        spools, but where a blob is the archive.
 
-        With each goes whether it is a spool, which nobody else can write to. Raises ParentError, OutputError, Cancelled.
+        With each goes whether it is a spool, which nobody else can write to. Raises ParentError,
+        OutputError, Cancelled.
         """
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
@@ -220,27 +301,58 @@ class Parents:
                 file = open(os.dup(blob.fd), "rb") if stored else self._layout.nameless_file()  # noqa: SIM115
                 archive = Archive(file, self._layout.path)
                 write = None if stored else archive.write
-                read_archive(codec, gauge.watch(blob), path, diff_id, self._workers, scans.reader(number), write)
+                read_archive(
+                    codec,
+                    gauge.watch(blob),
+                    path,
+                    diff_id,
+                    self._workers,
+                    scans.reader(number),
+                    write,
+                )
                 archive.flush()
                 with named(path):
                     scans.finish(number)
             return archive, not stored
 
-        return self._workers.each(take, list(range(len(manifest.layers))), at_once=min(self._workers.count, len(manifest.layers)))
+        return self._workers.each(
+            take,
+            list(range(len(manifest.layers))),
+            at_once=min(self._workers.count, len(manifest.layers)),
+        )
 
     def _take_layer(
-        self, source: Source, manifest: ReadManifest, number: int, scans: Scans | None, gauge: ReadGauge, *, recompress: bool, memory: int
+        self,
+        source: Source,
+        manifest: ReadManifest,
+        number: int,
+        scans: Scans | None,
+        gauge: ReadGauge,
+        *,
+        recompress: bool,
+        memory: int,
     ) -> ParentLayer:
-        """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and scan its archive on the way."""
+        """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and
+        scan its archive on the way.
+        """
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
         with source.blob(descriptor) as blob:
             codec = self._codec(blob.fd, descriptor, str(path))
-            targets = [stream_codec(compression) if recompress else codec for compression, _ in self._config.codecs]
+            targets = [
+                stream_codec(compression) if recompress else codec
+                for compression, _ in self._config.codecs
+            ]
             made: dict[str, Descriptor] = {}
             reader = scans.reader(number) if scans else None
-            read = partial(read_archive, codec, gauge.watch(blob), blob.path, diff_id, self._workers, reader)
-            new = [(target, level) for target, (_, level) in zip(targets, self._config.codecs, strict=True) if target != codec]
+            read = partial(
+                read_archive, codec, gauge.watch(blob), blob.path, diff_id, self._workers, reader
+            )
+            new = [
+                (target, level)
+                for target, (_, level) in zip(targets, self._config.codecs, strict=True)
+                if target != codec
+            ]
             if new:
                 made = self._recompress(path, codec, new, memory, read)
             elif scans:
@@ -249,28 +361,50 @@ class Parents:
                 for _ in gauge.watch(blob):
                     pass
             if codec in targets:
-                self._explain(f"{path}: carried as it is: {codec}{'' if recompress else ', and parent.recompress is false'}")
+                self._explain(
+                    f"{path}: carried as it is:"
+                    f" {codec}{'' if recompress else ', and parent.recompress is false'}"
+                )
                 self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
                 annotations = self._annotations(descriptor, blob.fd, path, diff_id)
-                made[codec] = Descriptor(LAYER_MEDIA_TYPES[codec], descriptor.digest, descriptor.size, annotations=annotations)
+                made[codec] = Descriptor(
+                    LAYER_MEDIA_TYPES[codec],
+                    descriptor.digest,
+                    descriptor.size,
+                    annotations=annotations,
+                )
         if scans:
             with named(path):
                 scans.finish(number)
         return ParentLayer(tuple(made[target] for target in targets), diff_id)
 
     def _recompress(
-        self, path: Path, codec: str, targets: list[tuple[str, int | None]], memory: int, read: Callable[[Callable[[Piece], None]], None]
+        self,
+        path: Path,
+        codec: str,
+        targets: list[tuple[str, int | None]],
+        memory: int,
+        read: Callable[[Callable[[Piece], None]], None],
     ) -> dict[str, Descriptor]:
-        """The layer PATH, whose archive READ gives to a function, in each of TARGETS (codec, level); its descriptors by codec."""
+        """The layer PATH, whose archive READ gives to a function, in each of TARGETS (codec,
+        level); its descriptors by codec.
+        """
         encoders: list[Encoder] = []
-        budget = RelievedBudget(self._workers.codec_budget, lambda: any(one.relieve() for one in encoders))
+        budget = RelievedBudget(
+            self._workers.codec_budget, lambda: any(one.relieve() for one in encoders)
+        )
         made: dict[str, Descriptor] = {}
         with ExitStack() as stack:
             outputs = [stack.enter_context(self._layout.blob()) for _ in targets]
-            for (target, level), output, share in zip(targets, outputs, shares(targets, memory, budget), strict=True):
+            for (target, level), output, share in zip(
+                targets, outputs, shares(targets, memory, budget), strict=True
+            ):
                 self._explain(f"{path}: recompressed from {codec} to {target}")
                 if all(target != compression for compression, _ in self._config.codecs):
-                    self._warn(f"{path}: becomes plain {target}: only layers that are packed here can be {CHUNKED}")
+                    self._warn(
+                        f"{path}: becomes plain {target}: only layers that are packed here can be"
+                        f" {CHUNKED}"
+                    )
                 encoders.append(
                     encoder(
                         target,
@@ -302,15 +436,24 @@ class Parents:
                 encoders.clear()  # which hold each other by way of the budget
         return made
 
-    def _annotations(self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str) -> dict[str, str]:
-        """Those of a layer that is carried. Clients pull by the metadata of zstd:chunked, so these hold or go."""
+    def _annotations(
+        self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str
+    ) -> dict[str, str]:
+        """Those of a layer that is carried. Clients pull by the metadata of zstd:chunked, so these
+        hold or go.
+        """
         if not chunked_annotations(layer.annotations):
             return layer.annotations
         from build_oci.codec.chunked.check import ANY_SIZE, chunked_problems
 
         archive = (diff_id, ANY_SIZE)
-        for problem in chunked_problems(fd, layer.size, layer.annotations, archive, self._workers.check, self._workers.windows):
-            self._warn(f"{path}: its annotations of zstd:chunked are left out, because they do not hold: {problem}")
+        for problem in chunked_problems(
+            fd, layer.size, layer.annotations, archive, self._workers.check, self._workers.windows
+        ):
+            self._warn(
+                f"{path}: its annotations of zstd:chunked are left out, because they do not hold:"
+                f" {problem}"
+            )
             return without_annotations(layer.annotations)
         return layer.annotations
 
@@ -324,20 +467,26 @@ def read_archive(
     reader: ArchiveReader | None,
     write: Callable[[bytes | memoryview], None] | None = None,
 ) -> None:
-    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER and WRITE get every piece of the archive. Raises ParentError."""
+    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER and WRITE get every
+    piece of the archive. Raises ParentError.
+    """
     algorithm, _, expected = diff_id.partition(":")
     digest = hashlib.new(algorithm)
     hashed = reader is not None and reader.digest() is not None
-    # A scan hashes contents and archive in one pass, for little more than the archive's digest alone takes.
+    # A scan hashes contents and archive in one pass, for little more than the archive's digest
+    # alone takes.
     concurrently = reader.feed if reader is not None and hashed else digest.update
-    others: list[Callable[[bytes | memoryview], None]] = [reader.feed] if reader is not None and not hashed else []
+    others: list[Callable[[bytes | memoryview], None]] = (
+        [reader.feed] if reader is not None and not hashed else []
+    )
     if write is not None:
         others.append(write)
     hashing: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
         for piece in decode(codec, _read_ahead(blob, beside), workers.windows):
             workers.check()
-            # One piece behind, which is as long as a piece is valid: the two threads meet once a piece.
+            # One piece behind, which is as long as a piece is valid: the two threads meet once a
+            # piece.
             if hashing is not None:
                 hashing.result()
             hashing = beside.submit(concurrently, piece)
@@ -347,7 +496,11 @@ def read_archive(
             hashing.result()
     found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
     if found != expected:
-        raise ParentError(f"its archive has the digest {algorithm}:{found}, but the image's config says {diff_id}", where=str(path))
+        raise ParentError(
+            f"its archive has the digest {algorithm}:{found}, but the image's config says"
+            f" {diff_id}",
+            where=str(path),
+        )
 
 
 def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:

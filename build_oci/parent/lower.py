@@ -1,4 +1,6 @@
-"""What the layers of a parent hold when they are put on top of each other, scanned while they are read."""
+"""What the layers of a parent hold when they are put on top of each other, scanned while they are
+read.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +16,35 @@ from build_oci.errors import ParentError
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower, Scan
 
-# For the table of a parent's names: far beyond any image (3 million entries), far below what a hostile one would take.
+# For the table of a parent's names: far beyond any image (3 million entries), far below what a
+# hostile one would take.
 _TABLE_LIMIT = 1 << 30
-# Within it, what members and the table made of them may take beside ENTRY_COST for each, over all parents that are in use: hostile ones
-# have long names and thousands of directories in one name.
+# Within it, what members and the table made of them may take beside ENTRY_COST for each, over all
+# parents that are in use: hostile ones have long names and thousands of directories in one name.
 _SLACK = 64 << 20
 ENTRY_COST = 400  # bytes of memory that are promised to do for a member
 LAYER_COST = 4096  # of a layer with next to nothing in it
 
 
 class ArchiveReader(NamedTuple):
-    """Who takes in an archive piece by piece. digest: the SHA-256 of what was fed, None where it is not computed."""
+    """Who takes in an archive piece by piece. digest: the SHA-256 of what was fed, None where it is
+    not computed.
+    """
 
     feed: Callable[[bytes | memoryview], None]
     digest: Callable[[], bytes | None]
 
 
 class Scans:
-    """What the layers of one parent hold; they share one limit of memory with the table that is made of them."""
+    """What the layers of one parent hold; they share one limit of memory with the table that is
+    made of them.
+    """
 
-    def __init__(self, diff_ids: list[str], *, trust: bool, share: int = 1, whole: bool = False) -> None:
-        """TRUST believes checksum records in the archives. SHARE: how many parents are in use at the same time.
+    def __init__(
+        self, diff_ids: list[str], *, trust: bool, share: int = 1, whole: bool = False
+    ) -> None:
+        """TRUST believes checksum records in the archives. SHARE: how many parents are in use at
+        the same time.
 
         WHOLE: large attributes are wanted, not only their digests.
         """
@@ -43,7 +53,13 @@ class Scans:
 
         kernel = sha256_kernel()
         self._scans = [
-            Scan(kernel=kernel, memory_limit=_TABLE_LIMIT, trust=trust, digest=diff_id.startswith("sha256:"), whole=whole)
+            Scan(
+                kernel=kernel,
+                memory_limit=_TABLE_LIMIT,
+                trust=trust,
+                digest=diff_id.startswith("sha256:"),
+                whole=whole,
+            )
             for diff_id in diff_ids
         ]
         self._slack = _SLACK // share + LAYER_COST * len(diff_ids)
@@ -52,7 +68,9 @@ class Scans:
         self._held = self._members = 0
 
     def feed(self, number: int, piece: bytes | memoryview) -> None:
-        """The next piece of the archive of layer NUMBER; several threads may feed different layers. ValueError when it is refused."""
+        """The next piece of the archive of layer NUMBER; several threads may feed different layers.
+        ValueError when it is refused.
+        """
         self._scans[number].feed(piece)
         self._count(number)
         self.left()
@@ -106,7 +124,9 @@ class Scans:
         """Bytes of the limit that are left. ValueError where there are none."""
         left = self.limit() - self._held
         if left <= 0:
-            raise ValueError("the members of this image's layers need more memory than so many may have")
+            raise ValueError(
+                "the members of this image's layers need more memory than so many may have"
+            )
         return left
 
 

@@ -1,4 +1,6 @@
-"""The documents of a parent image: index, manifest and config, found, verified and checked against each other."""
+"""The documents of a parent image: index, manifest and config, found, verified and checked against
+each other.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ _MOST_READ = 100  # images whose descriptors tell no platform, and indexes insid
 class ReadManifest(NamedTuple):
     """The documents of a parent, checked against each other.
 
-    history: an entry for each layer, also where the parent has none. config: the whole image config, as untrusted as it was.
+    history: an entry for each layer, also where the parent has none. config: the whole image
+    config, as untrusted as it was.
     """
 
     layers: list[ReadDescriptor]
@@ -32,15 +35,20 @@ class ReadManifest(NamedTuple):
         return found if isinstance(found, dict) else None
 
 
-def read_manifest(source: Source, number: int, platform: Platform, key: str = "parent") -> ReadManifest:
-    """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for PLATFORM. Raises ParentError.
+def read_manifest(
+    source: Source, number: int, platform: Platform, key: str = "parent"
+) -> ReadManifest:
+    """The documents of image NUMBER of the layout SOURCE; a nested index leads to the manifest for
+    PLATFORM. Raises ParentError.
 
     KEY is the section of the configuration that names the image."""
     where = str(source.path / "index.json")
     manifests = parse_descriptors(source.index(), "manifests", where)
     if not 0 <= number < len(manifests):
         raise ParentError(
-            f"has no manifest number {number}, for it has {len(manifests)} in all", where=where, hint=f"{key}.index counts from 0"
+            f"has no manifest number {number}, for it has {len(manifests)} in all",
+            where=where,
+            hint=f"{key}.index counts from 0",
         )
     descriptor = manifests[number]
     document = source.document(descriptor)
@@ -55,7 +63,11 @@ def read_manifest(source: Source, number: int, platform: Platform, key: str = "p
         raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
-        raise ParentError(f"is no image manifest but “{str(media_type)[:200]}”", where=where, hint=f"{key}.index chooses another one")
+        raise ParentError(
+            f"is no image manifest but “{str(media_type)[:200]}”",
+            where=where,
+            hint=f"{key}.index chooses another one",
+        )
     return read_image(source, document, where)
 
 
@@ -63,20 +75,26 @@ def read_image(source: Source, document: dict[str, Any], where: str) -> ReadMani
     """What the manifest DOCUMENT, the blob WHERE, and its config say. Raises ParentError."""
     layers = parse_descriptors(document, "layers", where)
     config_descriptor = parse_descriptor(document.get("config"), f"{where}: config")
-    return _checked(layers, source.document(config_descriptor), str(source.blob_path(config_descriptor.digest)))
+    return _checked(
+        layers, source.document(config_descriptor), str(source.blob_path(config_descriptor.digest))
+    )
 
 
 def is_index(descriptor: ReadDescriptor, document: dict[str, Any]) -> bool:
     return (
-        descriptor.media_type in INDEXES or document.get("mediaType") in INDEXES or ("manifests" in document and "layers" not in document)
+        descriptor.media_type in INDEXES
+        or document.get("mediaType") in INDEXES
+        or ("manifests" in document and "layers" not in document)
     )
 
 
-def _for_platform(source: Source, top: ReadDescriptor, platform: Platform, key: str) -> ReadDescriptor:
+def _for_platform(
+    source: Source, top: ReadDescriptor, platform: Platform, key: str
+) -> ReadDescriptor:
     """The image that PLATFORM needs, in the index TOP and all indexes inside it.
 
-    One with the same variant comes before others, then an outer one before an inner. A descriptor need not tell a platform: an index is
-    then looked into, and of an image its config tells.
+    One with the same variant comes before others, then an outer one before an inner. A descriptor
+    need not tell a platform: an index is then looked into, and of an image its config tells.
     """
     level, seen, reads = [top], {top.digest}, _MOST_READ
     fitting: ReadDescriptor | None = None
@@ -106,14 +124,30 @@ def _for_platform(source: Source, top: ReadDescriptor, platform: Platform, key: 
         if not inside:
             break
         if len(seen) > _MOST_READ:
-            raise ParentError(f"has more than {_MOST_READ} indexes inside", where=str(source.blob_path(top.digest)))
+            raise ParentError(
+                f"has more than {_MOST_READ} indexes inside",
+                where=str(source.blob_path(top.digest)),
+            )
         level = inside
     else:
-        raise ParentError(f"is an index within an index, {NESTING} deep", where=str(source.blob_path(level[0].digest)))
+        raise ParentError(
+            f"is an index within an index, {NESTING} deep",
+            where=str(source.blob_path(level[0].digest)),
+        )
     if fitting is None:
-        hint = f"architecture and os of the image choose among these; {key}.image can be another layout"
-        wanted, others = f"{platform.os}/{platform.architecture}", ", ".join(sorted(there))[:500] or "nothing"
-        raise ParentError(f"holds no image for {wanted}, only for: {others}", where=str(source.blob_path(top.digest)), hint=hint)
+        hint = (
+            f"architecture and os of the image choose among these; {key}.image can be another"
+            " layout"
+        )
+        wanted, others = (
+            f"{platform.os}/{platform.architecture}",
+            ", ".join(sorted(there))[:500] or "nothing",
+        )
+        raise ParentError(
+            f"holds no image for {wanted}, only for: {others}",
+            where=str(source.blob_path(top.digest)),
+            hint=hint,
+        )
     return fitting
 
 
@@ -130,7 +164,9 @@ def _told(platform: dict[str, Any]) -> str:
 
 
 def _platform_inside(source: Source, descriptor: ReadDescriptor) -> tuple[bool, dict[str, Any]]:
-    """Is DESCRIPTOR that of an index? If not, the platform that the config of the image says; nothing where it is no image."""
+    """Is DESCRIPTOR that of an index? If not, the platform that the config of the image says;
+    nothing where it is no image.
+    """
     document = source.document(descriptor)
     if is_index(descriptor, document):
         return True, {}
@@ -140,11 +176,17 @@ def _platform_inside(source: Source, descriptor: ReadDescriptor) -> tuple[bool, 
     if config.media_type not in CONFIGS:
         return False, {}
     content = source.document(config)
-    return False, {key: content[key] for key in ("os", "architecture", "variant") if isinstance(content.get(key), str)}
+    return False, {
+        key: content[key]
+        for key in ("os", "architecture", "variant")
+        if isinstance(content.get(key), str)
+    }
 
 
 def check_parent(image: str, number: int, platform: Platform) -> None:
-    """Look whether image NUMBER of the layout IMAGE could be a parent: all of its documents, and that its layers are there. ParentError."""
+    """Look whether image NUMBER of the layout IMAGE could be a parent: all of its documents, and
+    that its layers are there. ParentError.
+    """
     source = Source(Path(image))
     for layer in read_manifest(source, number, platform).layers:
         with source.blob(layer):
@@ -161,21 +203,31 @@ def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -
     for diff_id in diff_ids:
         parse_descriptor({"digest": diff_id, "size": 0}, f"{where}: rootfs.diff_ids")
     if len(diff_ids) != len(layers):
-        raise ParentError(f"names {counted(len(diff_ids), 'diff_id')}, but the manifest has {counted(len(layers), 'layer')}", where=where)
+        raise ParentError(
+            f"names {counted(len(diff_ids), 'diff_id')}, but the manifest has"
+            f" {counted(len(layers), 'layer')}",
+            where=where,
+        )
     history = config.get("history") or []
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise ParentError("its history is no list of objects", where=where)
-    return ReadManifest(layers, diff_ids, _history_of(history, len(layers), config.get("created")), config)
+    return ReadManifest(
+        layers, diff_ids, _history_of(history, len(layers), config.get("created")), config
+    )
 
 
 def _history_of(entries: list[dict[str, Any]], layers: int, created: Any) -> list[dict[str, Any]]:
-    """ENTRIES with as many of layers as there are LAYERS: history is optional, and clients fail where it is incomplete.
+    """ENTRIES with as many of layers as there are LAYERS: history is optional, and clients fail
+    where it is incomplete.
 
-    Layers that no entry tells of get one at the end; entries beyond the number of layers are marked as empty. CREATED: the parent's own.
+    Layers that no entry tells of get one at the end; entries beyond the number of layers are marked
+    as empty. CREATED: the parent's own.
     """
     made = [entry for entry in entries if entry.get("empty_layer") is not True]
     if len(made) > layers:
         surplus = set(map(id, made[layers:]))
-        return [entry | {"empty_layer": True} if id(entry) in surplus else entry for entry in entries]
+        return [
+            entry | {"empty_layer": True} if id(entry) in surplus else entry for entry in entries
+        ]
     missing = {"created": created} if isinstance(created, str) else {}
     return entries + [missing | {"created_by": "unknown"}] * (layers - len(made))

@@ -1,4 +1,5 @@
-"""The image that an earlier build made: which of its layers come out again, verified before anything of them is used, then carried.
+"""The image that an earlier build made: which of its layers come out again, verified before
+anything of them is used, then carried.
 
 kernel/pack/layer_recipe.h says why a layer with the recipe of a planned one is that layer.
 """
@@ -41,19 +42,30 @@ _COMPARED = 64 << 20  # bytes of members that are looked at to say in what a lay
 
 
 class Difference(NamedTuple):
-    """Why a layer is not one of the previous image. what: `content`, `mode`, … (build_oci._native.tar.Difference), `unknown`; path: of the
-    first entry that differs, below the root; of `unknown`, why."""
+    """Why a layer is not one of the previous image. what: `content`, `mode`, …
+    (build_oci._native.tar.Difference), `unknown`; path: of the first entry that differs, below the
+    root; of `unknown`, why."""
 
     what: str
     path: bytes
 
     def __str__(self) -> str:
         path = printable(self.path) or "."
-        return path if self.what == "unknown" else f"{path} is {self.what}" if self.what in ("new", "gone") else f"{self.what} of {path}"
+        return (
+            path
+            if self.what == "unknown"
+            else (
+                f"{path} is {self.what}"
+                if self.what in ("new", "gone")
+                else f"{self.what} of {path}"
+            )
+        )
 
 
 class _Old(NamedTuple):
-    """A layer of the previous image. recipe: what the image says of it; None where it says nothing."""
+    """A layer of the previous image. recipe: what the image says of it; None where it says
+    nothing.
+    """
 
     descriptor: ReadDescriptor
     diff_id: str
@@ -62,7 +74,9 @@ class _Old(NamedTuple):
 
 
 def read_plan_file(previous: PreviousConfig) -> Plan | None:
-    """The plan in the file that PREVIOUS names; None where it is missing, and may be. Raises PlanError."""
+    """The plan in the file that PREVIOUS names; None where it is missing, and may be. Raises
+    PlanError.
+    """
     if previous.plan is None:
         return None
     try:
@@ -71,13 +85,23 @@ def read_plan_file(previous: PreviousConfig) -> Plan | None:
     except FileNotFoundError:
         if previous.optional:
             return None
-        raise PlanError("does not exist", where=previous.plan, hint="`optional: true` builds without it until there is one") from None
+        raise PlanError(
+            "does not exist",
+            where=previous.plan,
+            hint="`optional: true` builds without it until there is one",
+        ) from None
     except OSError as error:
-        raise PlanError(f"cannot be read: {error.strerror}", where=previous.plan, hint="it is the plan of an earlier build") from None
+        raise PlanError(
+            f"cannot be read: {error.strerror}",
+            where=previous.plan,
+            hint="it is the plan of an earlier build",
+        ) from None
 
 
 class PreviousImage:
-    """The layers of one image of an earlier build. Opening it raises ParentError; only documents are read then."""
+    """The layers of one image of an earlier build. Opening it raises ParentError; only documents
+    are read then.
+    """
 
     def __init__(
         self,
@@ -94,7 +118,10 @@ class PreviousImage:
         self._source = Source(Path(previous.image))
         self._trust = previous.trust
         # A layer in two codecs, or with metadata of its own, is always packed.
-        self._packs_all = len(config.codecs) > 1 or stream_codec(config.codecs[0].compression) != config.codecs[0].compression
+        self._packs_all = (
+            len(config.codecs) > 1
+            or stream_codec(config.codecs[0].compression) != config.codecs[0].compression
+        )
         self._target = stream_codec(config.codecs[0].compression)
         self._level = config.codecs[0].level
         self._layout = layout
@@ -113,25 +140,35 @@ class PreviousImage:
         """The plan that its layers remember. Raises PlanError."""
         return plan_from_annotations(self._notes, str(self._source.path))
 
-    def take(self, wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]) -> dict[bytes, Layer]:
-        """Bring those of its layers into the layout that have one of the recipes WANTED, each that of a plan.
+    def take(
+        self, wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]
+    ) -> dict[bytes, Layer]:
+        """Bring those of its layers into the layout that have one of the recipes WANTED, each that
+        of a plan.
 
-        READ is told how many bytes of how many are done. A layer whose recipe the image does not tell is read to know it. Raises
-        ParentError for a layer that is not what the image says, OutputError, Cancelled.
+        READ is told how many bytes of how many are done. A layer whose recipe the image does not
+        tell is read to know it. Raises ParentError for a layer that is not what the image says,
+        OutputError, Cancelled.
         """
         possible = [old for old in self._layers if self._may_be_ours(old)]
         known = self._with_recipe(possible, wanted)
         taken = self._take_all(known, wanted, read)
         if left := {recipe: plan for recipe, plan in wanted.items() if recipe not in taken}:
             sizes = {plan.archive_size for plan in left.values()}
-            unknown = [old for old in possible if old.recipe is None and self._may_have_size(old, sizes)]
+            unknown = [
+                old for old in possible if old.recipe is None and self._may_have_size(old, sizes)
+            ]
             taken |= self._take_all(unknown, left, read)
         return taken
 
-    def difference(self, plan: TarPlan, components: Sequence[str], reused: Collection[str]) -> Difference | None:
-        """The first entry of PLAN, a layer of COMPONENTS, that differs from the layer here that has most of them; None if none has any.
+    def difference(
+        self, plan: TarPlan, components: Sequence[str], reused: Collection[str]
+    ) -> Difference | None:
+        """The first entry of PLAN, a layer of COMPONENTS, that differs from the layer here that has
+        most of them; None if none has any.
 
-        REUSED: digests of the layers that were taken. Reads the layer only as far as is needed, and does not verify what it reads.
+        REUSED: digests of the layers that were taken. Reads the layer only as far as is needed, and
+        does not verify what it reads.
         """
         old = self._counterpart(frozenset(components), reused)
         if old is None:
@@ -141,21 +178,33 @@ class PreviousImage:
         except Cancelled:
             raise
         except (BuildOciError, ValueError) as error:
-            return Difference("unknown", f"its previous layer cannot be compared: {error}".encode("utf-8", "backslashreplace"))
+            return Difference(
+                "unknown",
+                f"its previous layer cannot be compared: {error}".encode(
+                    "utf-8", "backslashreplace"
+                ),
+            )
 
     # ---- which layers
 
     def _may_be_ours(self, old: _Old) -> bool:
-        # The metadata of zstd:chunked belong to one way of compressing: such layers are always made.
+        # The metadata of zstd:chunked belong to one way of compressing: such layers are always
+        # made.
         if self._packs_all or chunked_annotations(old.descriptor.annotations):
             return False
-        return bool(old.codec) and old.descriptor.digest.startswith("sha256:") and old.diff_id.startswith("sha256:")
+        return (
+            bool(old.codec)
+            and old.descriptor.digest.startswith("sha256:")
+            and old.diff_id.startswith("sha256:")
+        )
 
     def _may_have_size(self, old: _Old, sizes: Collection[int]) -> bool:
         return old.codec != "disabled" or old.descriptor.size in sizes
 
     def _with_recipe(self, layers: Sequence[_Old], wanted: Collection[bytes]) -> list[_Old]:
-        """One of LAYERS for each recipe that is WANTED, as the image tells them, with the codec that is wanted if there is one."""
+        """One of LAYERS for each recipe that is WANTED, as the image tells them, with the codec
+        that is wanted if there is one.
+        """
         found: dict[bytes, _Old] = {}
         for old in layers:
             if old.recipe is None or old.recipe not in wanted:
@@ -164,16 +213,22 @@ class PreviousImage:
                 found[old.recipe] = old
         return list(found.values())
 
-    def _take_all(self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]) -> dict[bytes, Layer]:
+    def _take_all(
+        self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]
+    ) -> dict[bytes, Layer]:
         gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
         room = self._workers.codec_memory // least_memory(self._target, self._level)
         at_once = max(1, min(self._workers.count, len(layers), room))
-        found = self._workers.each(lambda old: self._take(old, wanted, gauge, at_once), layers, at_once=at_once)
+        found = self._workers.each(
+            lambda old: self._take(old, wanted, gauge, at_once), layers, at_once=at_once
+        )
         return {recipe: layer for recipe, layer in reversed(found) if layer is not None}
 
     # ---- one layer
 
-    def _take(self, old: _Old, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int) -> tuple[bytes, Layer | None]:
+    def _take(
+        self, old: _Old, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
+    ) -> tuple[bytes, Layer | None]:
         """The recipe of OLD, and where it is WANTED the layer, now in the layout."""
         path = self._source.blob_path(old.descriptor.digest)
         same = old.codec == self._target
@@ -186,7 +241,9 @@ class PreviousImage:
                 return recipe, None
             if same:
                 self._layout.carry(blob.fd, path, old.descriptor.digest, self._workers.check)
-                taken = Descriptor(LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size)
+                taken = Descriptor(
+                    LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size
+                )
                 return recipe, Layer((taken,), old.diff_id, wanted[recipe].archive_size)
         return self._take(old._replace(recipe=recipe), wanted, gauge, at_once)
 
@@ -198,17 +255,28 @@ class PreviousImage:
             pass
         if old.codec == "disabled" and old.descriptor.digest != old.diff_id:
             raise ParentError(
-                f"is stored as it is, but the image's config says that its archive is {old.diff_id}",
+                "is stored as it is, but the image's config says that its archive is"
+                f" {old.diff_id}",
                 where=str(blob.path),
                 hint="somebody changed this image: build once without it",
             )
         return old.recipe
 
-    def _read(self, old: _Old, blob: VerifiedBlob, gauge: ReadGauge, write: Callable[[bytes | memoryview], None] | None = None) -> bytes:
-        """The recipe of OLD, whose archive is read to its end, and verified. Empty where no build of ours can have written it."""
+    def _read(
+        self,
+        old: _Old,
+        blob: VerifiedBlob,
+        gauge: ReadGauge,
+        write: Callable[[bytes | memoryview], None] | None = None,
+    ) -> bytes:
+        """The recipe of OLD, whose archive is read to its end, and verified. Empty where no build
+        of ours can have written it.
+        """
         scan = Scan(kernel=sha256_kernel(), digest=True, recipe=True, keep=False)
         reader = ArchiveReader(scan.feed, lambda: scan.digest)
-        read_archive(old.codec, gauge.watch(blob), blob.path, old.diff_id, self._workers, reader, write)
+        read_archive(
+            old.codec, gauge.watch(blob), blob.path, old.diff_id, self._workers, reader, write
+        )
         with named(blob.path):
             scan.finish()
         recipe = scan.recipe or b""
@@ -221,9 +289,16 @@ class PreviousImage:
         return recipe
 
     def _recompressed(
-        self, old: _Old, blob: VerifiedBlob, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
+        self,
+        old: _Old,
+        blob: VerifiedBlob,
+        wanted: Mapping[bytes, TarPlan],
+        gauge: ReadGauge,
+        at_once: int,
     ) -> tuple[bytes, Layer]:
-        """Bring OLD into the layout in the codec that is wanted. It spares reading and hashing the files again; the bytes are the same."""
+        """Bring OLD into the layout in the codec that is wanted. It spares reading and hashing the
+        files again; the bytes are the same.
+        """
         with self._layout.blob() as output:
             compressed = encoder(
                 self._target,
@@ -249,7 +324,11 @@ class PreviousImage:
     def _counterpart(self, components: frozenset[str], reused: Collection[str]) -> _Old | None:
         """The layer that holds most of COMPONENTS; of none, the topmost that is of no component."""
         owned = self._components()
-        rest = [number for number, old in enumerate(self._layers) if old.codec and old.descriptor.digest not in reused]
+        rest = [
+            number
+            for number, old in enumerate(self._layers)
+            if old.codec and old.descriptor.digest not in reused
+        ]
         if not components:
             rest = [number for number in rest if not owned[number]]
             return self._layers[rest[-1]] if rest else None
@@ -262,7 +341,11 @@ class PreviousImage:
         with suppress(PlanError):
             plan = self.plan()
             noted = [number for number, note in enumerate(self._notes) if note is not None]
-            for number, layer in zip(noted[-len(plan.layers) :] if plan else (), plan.layers if plan else (), strict=False):
+            for number, layer in zip(
+                noted[-len(plan.layers) :] if plan else (),
+                plan.layers if plan else (),
+                strict=False,
+            ):
                 owned[number] = frozenset(layer.components)
         return owned
 
@@ -270,7 +353,9 @@ class PreviousImage:
         scan = Scan(memory_limit=_COMPARED, trust=True)
         at = 0
         with self._source.blob(old.descriptor) as blob:
-            for piece in decode(old.codec, _checked(blob, self._workers.check), self._workers.windows):
+            for piece in decode(
+                old.codec, _checked(blob, self._workers.check), self._workers.windows
+            ):
                 scan.feed(piece)
                 found = plan.difference(scan, at)
                 if not isinstance(found, int):
@@ -278,7 +363,11 @@ class PreviousImage:
                 at = found
         scan.finish()
         found = plan.difference(scan, at)
-        return Difference("unknown", b"no entry, but the bytes of the archive") if isinstance(found, int) else Difference(*found)
+        return (
+            Difference("unknown", b"no entry, but the bytes of the archive")
+            if isinstance(found, int)
+            else Difference(*found)
+        )
 
 
 class _Blocks:

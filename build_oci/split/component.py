@@ -10,10 +10,19 @@ from build_oci.errors import printable
 NO_OWNER = 0xFFFFFFFF
 """Stands in an array of owners where no component owns the entry."""
 UNCLAIMED = "unclaimed:"
-"""Begins the names of the components that are made for files without an owner; no other name may begin so."""
+"""Begins the names of the components that are made for files without an owner; no other name may
+begin so.
+"""
 DEFAULT_INTERVAL = 7.0
 
-INTERVALS = {"daily": 1.0, "weekly": 7.0, "biweekly": 14.0, "monthly": 30.0, "quarterly": 91.0, "yearly": 365.0}
+INTERVALS = {
+    "daily": 1.0,
+    "weekly": 7.0,
+    "biweekly": 14.0,
+    "monthly": 30.0,
+    "quarterly": 91.0,
+    "yearly": 365.0,
+}
 _LONGEST_INTERVAL = 36500.0  # days
 _LONGEST_NAME = 255  # bytes
 _DAY = 86400
@@ -21,7 +30,9 @@ _DATES_USED = 20
 
 
 class Component(NamedTuple):
-    """Files that change together. interval_days: the time between two changes, as far as it is known. source: who named it (`packages`)."""
+    """Files that change together. interval_days: the time between two changes, as far as it is
+    known. source: who named it (`packages`).
+    """
 
     name: str
     interval_days: float
@@ -42,7 +53,9 @@ def name_problem(name: str) -> str:
 
 
 def parse_interval(value: object) -> float:
-    """The interval in days that VALUE means: a number of days, such a number as a string, or a word. ValueError says what is allowed."""
+    """The interval in days that VALUE means: a number of days, such a number as a string, or a
+    word. ValueError says what is allowed.
+    """
     if isinstance(value, str):
         word = value.strip().lower()
         if word in INTERVALS:
@@ -51,16 +64,25 @@ def parse_interval(value: object) -> float:
             value = float(word) if len(word) < 32 else None
         except ValueError:
             value = None
-    # The comparison comes before the conversion: a whole number of any length compares with a float, but does not always become one.
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_INTERVAL:
+    # The comparison comes before the conversion: a whole number of any length compares with a
+    # float, but does not always become one.
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 < value <= _LONGEST_INTERVAL
+    ):
         return float(value)
-    raise ValueError(f"must be a number of days up to {_LONGEST_INTERVAL:.0f}, or one of {', '.join(INTERVALS)}")
+    raise ValueError(
+        f"must be a number of days up to {_LONGEST_INTERVAL:.0f}, or one of {', '.join(INTERVALS)}"
+    )
 
 
 def interval_of_dates(seconds: Iterable[int]) -> float | None:
-    """The mean number of days between the latest DATES (seconds since 1970) of a changelog; None if there are too few.
+    """The mean number of days between the latest DATES (seconds since 1970) of a changelog; None if
+    there are too few.
 
-    It looks at nothing else, the present time least of all, so that the same tree always gives the same interval.
+    It looks at nothing else, the present time least of all, so that the same tree always gives the
+    same interval.
     """
     days = sorted({second // _DAY for second in seconds if second > 0}, reverse=True)[:_DATES_USED]
     if len(days) < 2:

@@ -1,4 +1,6 @@
-"""How a walked tree is divided: who owns what, how much that is, which components share a layer, and so the layer of every entry."""
+"""How a walked tree is divided: who owns what, how much that is, which components share a layer,
+and so the layer of every entry.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,18 @@ if TYPE_CHECKING:
     from build_oci.config.load import SplitConfig
 
 _BLOCK = 512  # of a tar
-_HEADERS = 3 * _BLOCK  # of a regular file: its extended header, the record of its digest, its own header
+_HEADERS = (
+    3 * _BLOCK
+)  # of a regular file: its extended header, the record of its digest, its own header
 
 
 class Division(NamedTuple):
     """A tree in layers.
 
-    plan: which components share a layer, the lowest first. layers: for each entry of the walk, in tar order, the number of its layer,
-    or NO_OWNER for a directory that no planned component owns. components: for each entry the number of its component in `names`, or
-    NO_OWNER. reason: why the plan is as it is, in a line. unclaimed: what no source claims.
+    plan: which components share a layer, the lowest first. layers: for each entry of the walk, in
+    tar order, the number of its layer, or NO_OWNER for a directory that no planned component owns.
+    components: for each entry the number of its component in `names`, or NO_OWNER. reason: why the
+    plan is as it is, in a line. unclaimed: what no source claims.
     """
 
     plan: Plan
@@ -41,9 +46,19 @@ class Division(NamedTuple):
 class _View:
     """A walked tree as the sources of components see it (split.tree.TreeView)."""
 
-    def __init__(self, root: str, listing: Listing, open_file: Callable[[bytes], int | None] | None) -> None:
+    def __init__(
+        self, root: str, listing: Listing, open_file: Callable[[bytes], int | None] | None
+    ) -> None:
         self.root = root
-        self.paths, self.directories, self.sizes, self.links, self.symlinks, self.components, self.intervals = listing
+        (
+            self.paths,
+            self.directories,
+            self.sizes,
+            self.links,
+            self.symlinks,
+            self.components,
+            self.intervals,
+        ) = listing
         self.open_file = open_file or RootFiles(root).open_file
 
 
@@ -58,13 +73,17 @@ def divide(
     warn: Callable[[str], None] = lambda text: None,
     check: Callable[[], None] = lambda: None,
 ) -> Division:
-    """Divide TREE, the directory ROOT, into at most MOST layers, after the plan PREVIOUS; only what is emitted counts.
+    """Divide TREE, the directory ROOT, into at most MOST layers, after the plan PREVIOUS; only what
+    is emitted counts.
 
-    DIGESTED: every file has its digest, so that the plan learns which components changed. CHECK is called now and then, and raises to
-    end the work. Raises UsageError for a map of components, TreeError for what the tree holds or for files without an owner where the
-    configuration forbids them.
+    DIGESTED: every file has its digest, so that the plan learns which components changed. CHECK is
+    called now and then, and raises to end the work. Raises UsageError for a map of components,
+    TreeError for what the tree holds or for files without an owner where the configuration forbids
+    them.
     """
-    view = _View(root, tree.listing(), getattr(tree, "open_file", None))  # that of an image is in no directory
+    view = _View(
+        root, tree.listing(), getattr(tree, "open_file", None)
+    )  # that of an image is in no directory
     found = find_owners(view, split, check=check)
     for warning in found.warnings:
         warn(warning)
@@ -74,7 +93,9 @@ def divide(
         digests = component_digests(tree, found.owners, len(sizes), kernel=sha256_kernel())
     result = make_plan(
         [
-            Component(component.name, size, component.interval_days, digest.hex() if digest else None)
+            Component(
+                component.name, size, component.interval_days, digest.hex() if digest else None
+            )
             for component, size, digest in zip(found.components, sizes, digests, strict=True)
             if size
         ],
@@ -95,18 +116,33 @@ def divide(
 
 
 def with_digests(division: Division, tree: AnyTree) -> Division:
-    """DIVISION of TREE once all is packed: its plan remembers what its components hold, so that the next build can see which changed."""
-    found = component_digests(tree, division.components, len(division.names), kernel=sha256_kernel())
-    digests = {name: digest.hex()[:DIGEST_KEPT] for name, digest in zip(division.names, found, strict=True) if digest}
-    history = {name: known if known.gone else known._replace(digest=digests.get(name, "")) for name, known in division.plan.history.items()}
+    """DIVISION of TREE once all is packed: its plan remembers what its components hold, so that the
+    next build can see which changed.
+    """
+    found = component_digests(
+        tree, division.components, len(division.names), kernel=sha256_kernel()
+    )
+    digests = {
+        name: digest.hex()[:DIGEST_KEPT]
+        for name, digest in zip(division.names, found, strict=True)
+        if digest
+    }
+    history = {
+        name: known if known.gone else known._replace(digest=digests.get(name, ""))
+        for name, known in division.plan.history.items()
+    }
     return division._replace(plan=division.plan._replace(history=history))
 
 
 def _sizes(view: _View, found: Ownership, emitted: bytes) -> list[int]:
-    """The bytes that each component adds to an archive; 0 where nothing of it but directories is emitted, which lie where they must."""
+    """The bytes that each component adds to an archive; 0 where nothing of it but directories is
+    emitted, which lie where they must.
+    """
     sizes = [0] * len(found.components)
     linked: set[int] = set()
-    for owner, size, link, is_directory, is_emitted in zip(found.owners, view.sizes, view.links, view.directories, emitted, strict=True):
+    for owner, size, link, is_directory, is_emitted in zip(
+        found.owners, view.sizes, view.links, view.directories, emitted, strict=True
+    ):
         if is_directory or not is_emitted:
             continue
         if link and link in linked:

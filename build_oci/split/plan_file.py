@@ -1,4 +1,6 @@
-"""A plan as a file that is committed, and as annotations of the layers that were made from it. Both are foreign when read."""
+"""A plan as a file that is committed, and as annotations of the layers that were made from it. Both
+are foreign when read.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ SCHEMA = "io.build-oci.plan/1"
 ANNOTATION = "io.build-oci.components"
 # As for every JSON document; some 35,000 components.
 MOST_BYTES = 4 << 20
-# Registries refuse a manifest above 4 MiB. Half of it is for what else a manifest holds, parents' annotations included.
+# Registries refuse a manifest above 4 MiB. Half of it is for what else a manifest holds, parents'
+# annotations included.
 MOST_ANNOTATED = 2 << 20
 _MOST_LAYERS = 499
 _LONGEST_NAME = 4096
@@ -29,7 +32,9 @@ def dump_plan(plan: Plan, where: str = "") -> bytes:
     """PLAN as a JSON document: sorted, one line a component, so that a commit shows what changed.
 
     Raises PlanError, with WHERE, if it is too large to be read again."""
-    layers = [_lines((name, plan.history[name]) for name in layer.components) for layer in plan.layers]
+    layers = [
+        _lines((name, plan.history[name]) for name in layer.components) for layer in plan.layers
+    ]
     gone = _lines((name, history) for name, history in sorted(plan.history.items()) if history.gone)
     text = (
         '{\n  "gone": '
@@ -49,11 +54,19 @@ def dump_plan(plan: Plan, where: str = "") -> bytes:
 
 
 def _lines(components: Iterable[tuple[str, History]]) -> list[str]:
-    return [f"{json.dumps(name)}: {json.dumps(_fields(history), sort_keys=True)}" for name, history in components]
+    return [
+        f"{json.dumps(name)}: {json.dumps(_fields(history), sort_keys=True)}"
+        for name, history in components
+    ]
 
 
 def _braced(lines: Sequence[str], indent: str, outer: str) -> str:
-    return "{" + ",".join(f"\n{indent}{line}" for line in lines) + (f"\n{outer}" if lines else "") + "}"
+    return (
+        "{"
+        + ",".join(f"\n{indent}{line}" for line in lines)
+        + (f"\n{outer}" if lines else "")
+        + "}"
+    )
 
 
 def _fields(history: History) -> dict[str, Any]:
@@ -72,8 +85,12 @@ def _number(days: float) -> int | float:
 
 
 def load_plan(data: bytes, where: str) -> Plan:
-    """The plan in the file WHERE that holds DATA. Raises PlanError for anything that `dump_plan` would not have written."""
-    refuse = _Refusal(where, "give the plan file that build-oci wrote, or remove it and have a new one made")
+    """The plan in the file WHERE that holds DATA. Raises PlanError for anything that `dump_plan`
+    would not have written.
+    """
+    refuse = _Refusal(
+        where, "give the plan file that build-oci wrote, or remove it and have a new one made"
+    )
     document = _parse(data, refuse)
     _expect(document, {"gone", "layers", "schema"}, {"layers", "schema"}, "it", refuse)
     if document["schema"] != SCHEMA:
@@ -116,7 +133,10 @@ def _parse(data: bytes, refuse: Callable[[str], NoReturn]) -> Any:
         whole = dict(found)
         if len(whole) < len(found):
             seen: set[str] = set()
-            refuse(f"has the key {_shown(next(key for key, _ in found if key in seen or seen.add(key)))} twice")  # type: ignore[func-returns-value]
+            refuse(
+                "has the key"
+                f" {_shown(next(key for key, _ in found if key in seen or seen.add(key)))} twice"
+            )  # type: ignore[func-returns-value]
         return whole
 
     try:
@@ -131,7 +151,9 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def _expect(value: Any, allowed: set[str], needed: set[str], called: str, refuse: Callable[[str], NoReturn]) -> None:
+def _expect(
+    value: Any, allowed: set[str], needed: set[str], called: str, refuse: Callable[[str], NoReturn]
+) -> None:
     if not isinstance(value, dict):
         refuse(f"{called} is no object")
     if unknown := sorted(value.keys() - allowed):
@@ -140,21 +162,35 @@ def _expect(value: Any, allowed: set[str], needed: set[str], called: str, refuse
         refuse(f"{called} has no “{missing[0]}”")
 
 
-def _remember(histories: dict[str, History], name: str, history: History, refuse: Callable[[str], NoReturn]) -> None:
+def _remember(
+    histories: dict[str, History], name: str, history: History, refuse: Callable[[str], NoReturn]
+) -> None:
     if name in histories:
         refuse(f"the component {_shown(name)} is there twice")
     histories[name] = history
 
 
-def _history(fields: Any, name: str, *, present: bool, refuse: Callable[[str], NoReturn]) -> History:
+def _history(
+    fields: Any, name: str, *, present: bool, refuse: Callable[[str], NoReturn]
+) -> History:
     called = f"the component {_shown(name)}"
     if not 0 < len(name) <= _LONGEST_NAME:
         refuse(f"{called} has a name of {len(name)} characters")
-    _expect(fields, _FIELDS.keys() - ({"gone"} if present else set()), {"interval"} | (set() if present else {"gone"}), called, refuse)
+    _expect(
+        fields,
+        _FIELDS.keys() - ({"gone"} if present else set()),
+        {"interval"} | (set() if present else {"gone"}),
+        called,
+        refuse,
+    )
     values = _FIELDS | fields
     for field in ("builds", "changes", "gone"):
         value = values[field]
-        if type(value) is not int or not 0 <= value <= _MOST_BUILDS or (field == "gone" and not present and not value):
+        if (
+            type(value) is not int
+            or not 0 <= value <= _MOST_BUILDS
+            or (field == "gone" and not present and not value)
+        ):
             refuse(f"{called} has {_shown(value)} as its “{field}”")
     if values["changes"] > values["builds"]:
         refuse(f"{called} has changed {values['changes']} times in {values['builds']} builds")
@@ -169,12 +205,19 @@ def _history(fields: Any, name: str, *, present: bool, refuse: Callable[[str], N
 
 def _shown(value: Any) -> str:
     """VALUE in a message: not too much of it."""
-    text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
+    text = (
+        value
+        if isinstance(value, str)
+        else type(value).__name__
+        if isinstance(value, (dict, list))
+        else repr(value)
+    )
     return f"“{text[:80]}{'…' if len(text) > 80 else ''}”"
 
 
-# An annotation is compact, because it stands in a manifest. {"layer": 3, "of": 40, "components": [[NAME, DAYS, BUILDS, CHANGES,
-# DIGEST], …]}, and in layer 0 those that are gone: "gone": [[NAME, DAYS, BUILDS, CHANGES, DIGEST, GONE], …]. ASCII alone.
+# An annotation is compact, because it stands in a manifest. {"layer": 3, "of": 40, "components":
+# [[NAME, DAYS, BUILDS, CHANGES, DIGEST], …]}, and in layer 0 those that are gone: "gone": [[NAME,
+# DAYS, BUILDS, CHANGES, DIGEST, GONE], …]. ASCII alone.
 
 
 def layer_annotation(plan: Plan, number: int) -> str:
@@ -184,7 +227,11 @@ def layer_annotation(plan: Plan, number: int) -> str:
         "of": len(plan.layers),
         "components": [_row(name, plan.history[name]) for name in plan.layers[number].components],
     }
-    gone = [[*_row(name, history), history.gone] for name, history in sorted(plan.history.items()) if history.gone]
+    gone = [
+        [*_row(name, history), history.gone]
+        for name, history in sorted(plan.history.items())
+        if history.gone
+    ]
     if number == 0 and gone:
         annotation["gone"] = gone
     return json.dumps(annotation, separators=(",", ":"))
@@ -195,17 +242,24 @@ def _row(name: str, history: History) -> list[Any]:
 
 
 def layer_annotations(plan: Plan) -> list[str] | None:
-    """The annotation of every layer; None if a manifest cannot hold them all. Half of them would be worse than none: the next build
-    would take the components of the other half for new ones. The caller then says so, and that a plan file has room."""
+    """The annotation of every layer; None if a manifest cannot hold them all. Half of them would be
+    worse than none: the next build would take the components of the other half for new ones. The
+    caller then says so, and that a plan file has room."""
     annotations = [layer_annotation(plan, number) for number in range(len(plan.layers))]
-    return annotations if sum(len(json.dumps(text)) for text in annotations) <= MOST_ANNOTATED else None
+    return (
+        annotations
+        if sum(len(json.dumps(text)) for text in annotations) <= MOST_ANNOTATED
+        else None
+    )
 
 
 def plan_from_annotations(annotations: Sequence[str | None], where: str) -> Plan | None:
-    """The plan that the layers of an image remember: ANNOTATIONS of all its layers, bottom first, None where a layer has none.
+    """The plan that the layers of an image remember: ANNOTATIONS of all its layers, bottom first,
+    None where a layer has none.
 
-    Layers without one are passed over: a parent's, the one of directories, what others have added. A parent that was split itself
-    has a plan of its own: the topmost counts. None if there is no plan. Raises PlanError, with WHERE, if it is broken."""
+    Layers without one are passed over: a parent's, the one of directories, what others have added.
+    A parent that was split itself has a plan of its own: the topmost counts. None if there is no
+    plan. Raises PlanError, with WHERE, if it is broken."""
     refuse = _Refusal(where, "give another previous image, or build once without it")
     histories: dict[str, History] = {}
     layers: list[PlanLayer] = []
@@ -216,7 +270,9 @@ def plan_from_annotations(annotations: Sequence[str | None], where: str) -> Plan
     return Plan(tuple(reversed(layers)), dict(sorted(histories.items()))) if layers else None
 
 
-def _topmost(annotations: Sequence[str | None], refuse: Callable[[str], NoReturn]) -> Iterator[dict[str, Any]]:
+def _topmost(
+    annotations: Sequence[str | None], refuse: Callable[[str], NoReturn]
+) -> Iterator[dict[str, Any]]:
     """The annotations of the topmost plan, from its last layer to its first."""
     expected: int | None = None
     total = 0
@@ -225,17 +281,29 @@ def _topmost(annotations: Sequence[str | None], refuse: Callable[[str], NoReturn
             continue
         total += len(text)
         if total > MOST_BYTES:
-            refuse(f"the annotations “{ANNOTATION}” of its layers have more than {MOST_BYTES} characters")
+            refuse(
+                f"the annotations “{ANNOTATION}” of its layers have more than {MOST_BYTES}"
+                " characters"
+            )
         annotation = _parse(text.encode("utf-8", "surrogatepass"), refuse)
         called = f"the annotation “{ANNOTATION}” of a layer"
-        _expect(annotation, {"layer", "of", "components", "gone"}, {"layer", "of", "components"}, called, refuse)
+        _expect(
+            annotation,
+            {"layer", "of", "components", "gone"},
+            {"layer", "of", "components"},
+            called,
+            refuse,
+        )
         if expected is None:
             expected = annotation["of"]
             if type(expected) is not int or not 0 < expected <= _MOST_LAYERS:
                 refuse(f"{called} has {_shown(expected)} as the number of its plan's layers")
             of = expected
         if annotation["of"] != of or annotation["layer"] != expected - 1:
-            refuse(f"{called} is the one of layer {_shown(annotation['layer'])}, where that of {expected - 1} was to follow")
+            refuse(
+                f"{called} is the one of layer {_shown(annotation['layer'])}, where that of"
+                f" {expected - 1} was to follow"
+            )
         if not isinstance(annotation.get("gone", []), list):
             refuse(f"{called} has a “gone” that is no list")
         expected -= 1
@@ -244,16 +312,25 @@ def _topmost(annotations: Sequence[str | None], refuse: Callable[[str], NoReturn
         refuse(f"{expected} of the layers of its plan have no annotation “{ANNOTATION}”")
 
 
-def _layer(rows: Any, histories: dict[str, History], refuse: Callable[[str], NoReturn]) -> PlanLayer:
+def _layer(
+    rows: Any, histories: dict[str, History], refuse: Callable[[str], NoReturn]
+) -> PlanLayer:
     if not isinstance(rows, list) or not rows:
         refuse(f"the annotation “{ANNOTATION}” of a layer has no list of components")
-    return PlanLayer(tuple(sorted([_remember_row(row, histories, refuse, present=True) for row in rows])))
+    return PlanLayer(
+        tuple(sorted([_remember_row(row, histories, refuse, present=True) for row in rows]))
+    )
 
 
-def _remember_row(row: Any, histories: dict[str, History], refuse: Callable[[str], NoReturn], *, present: bool) -> str:
+def _remember_row(
+    row: Any, histories: dict[str, History], refuse: Callable[[str], NoReturn], *, present: bool
+) -> str:
     names = ["interval", "builds", "changes", "digest"] + ([] if present else ["gone"])
     if not isinstance(row, list) or len(row) != 1 + len(names) or not isinstance(row[0], str):
-        refuse(f"the annotation “{ANNOTATION}” of a layer has a component that is no list of {1 + len(names)} fields")
+        refuse(
+            f"the annotation “{ANNOTATION}” of a layer has a component that is no list of"
+            f" {1 + len(names)} fields"
+        )
     fields = dict(zip(names, row[1:], strict=True))
     _remember(histories, row[0], _history(fields, row[0], present=present, refuse=refuse), refuse)
     return row[0]
@@ -263,9 +340,26 @@ def plan_schema() -> dict[str, Any]:
     """The plan file as a JSON Schema (draft 2020-12). JSON-able, and the same at every call."""
     count = {"type": "integer", "minimum": 0, "maximum": _MOST_BUILDS}
     present: dict[str, Any] = {
-        "builds": count | {"default": 0, "description": "Updates that were seen with the component before and after."},
-        "changes": count | {"default": 0, "description": "How many of those changed it; not more than builds."},
-        "digest": {"type": "string", "maxLength": DIGEST_KEPT, "default": "", "description": "The beginning of its content's digest."},
+        "builds": (
+            count
+            | {
+                "default": 0,
+                "description": "Updates that were seen with the component before and after.",
+            }
+        ),
+        "changes": (
+            count
+            | {
+                "default": 0,
+                "description": "How many of those changed it; not more than builds.",
+            }
+        ),
+        "digest": {
+            "type": "string",
+            "maxLength": DIGEST_KEPT,
+            "default": "",
+            "description": "The beginning of its content's digest.",
+        },
         "interval": {
             "type": "number",
             "exclusiveMinimum": 0,
@@ -273,7 +367,9 @@ def plan_schema() -> dict[str, Any]:
             "description": "Days from one change to the next, as its source says.",
         },
     }
-    gone = present | {"gone": count | {"minimum": 1, "description": "Updates since it was last there."}}
+    gone = present | {
+        "gone": count | {"minimum": 1, "description": "Updates since it was last there."}
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "build-oci plan",
@@ -289,7 +385,13 @@ def plan_schema() -> dict[str, Any]:
                 "maxItems": _MOST_LAYERS,
                 "items": _components(present, ["interval"]) | {"minProperties": 1},
             },
-            "gone": _components(gone, ["gone", "interval"]) | {"description": "Components that were there not long ago.", "default": {}},
+            "gone": (
+                _components(gone, ["gone", "interval"])
+                | {
+                    "description": "Components that were there not long ago.",
+                    "default": {},
+                }
+            ),
         },
     }
 
@@ -298,5 +400,10 @@ def _components(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {
         "type": "object",
         "propertyNames": {"minLength": 1, "maxLength": _LONGEST_NAME},
-        "additionalProperties": {"type": "object", "additionalProperties": False, "required": required, "properties": fields},
+        "additionalProperties": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": required,
+            "properties": fields,
+        },
     }

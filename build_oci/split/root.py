@@ -9,21 +9,25 @@ import stat
 _MOST_LINKS = 40
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# A file that is reached through something else than directories does not exist, which is no failure.
+# A file that is reached through something else than directories does not exist, which is no
+# failure.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class RootFiles:
-    """Files below the directory `root`. A symbolic link that stands for a directory is resolved as if `root` were `/`."""
+    """Files below the directory `root`. A symbolic link that stands for a directory is resolved as
+    if `root` were `/`.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
 
     def open_file(self, path: bytes) -> int | None:
-        """A descriptor for reading the regular file PATH (relative to the root); the caller closes it.
+        """A descriptor for reading the regular file PATH (relative to the root); the caller closes
+        it.
 
-        None where there is no such file, or something else: a symbolic link at the end of PATH is not followed. OSError if it cannot be
-        opened.
+        None where there is no such file, or something else: a symbolic link at the end of PATH is
+        not followed. OSError if it cannot be opened.
         """
         *directories, name = [part for part in path.split(b"/") if part not in (b"", b".")] or [b""]
         if name in (b"", b".."):
@@ -52,7 +56,9 @@ class RootFiles:
             os.close(base)
 
     def _enter(self, base: int, directories: list[bytes]) -> int:
-        """A descriptor of the directory that DIRECTORIES lead to from BASE; BASE itself where there are none."""
+        """A descriptor of the directory that DIRECTORIES lead to from BASE; BASE itself where there
+        are none.
+        """
         waiting = directories[::-1]
         entered: list[bytes] = []
         here = base
@@ -62,7 +68,9 @@ class RootFiles:
                 name = waiting.pop()
                 if name in (b"", b"."):
                     continue
-                if name == b"..":  # up by name, because the kernel's own `..` could lead out of the root
+                if (
+                    name == b".."
+                ):  # up by name, because the kernel's own `..` could lead out of the root
                     waiting += [*entered[:-1]][::-1]
                     entered = []
                     here = _replace(here, base, base)

@@ -1,4 +1,6 @@
-"""The tree that is split, as the sources of components see it: paths, sizes, links, attributes, and reading a file of it."""
+"""The tree that is split, as the sources of components see it: paths, sizes, links, attributes, and
+reading a file of it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _PIECE = 256 << 10
 
 
 class TreeView(Protocol):
-    """One walked tree of n entries. The sequences have n elements each, in tar order: a directory stands before what is in it."""
+    """One walked tree of n entries. The sequences have n elements each, in tar order: a directory
+    stands before what is in it.
+    """
 
     @property
     def root(self) -> str:
@@ -24,7 +28,9 @@ class TreeView(Protocol):
 
     @property
     def paths(self) -> Sequence[bytes]:
-        """The path of each entry below the root, without a slash at either end; that of the root is empty."""
+        """The path of each entry below the root, without a slash at either end; that of the root is
+        empty.
+        """
 
     @property
     def directories(self) -> Sequence[int]:
@@ -40,7 +46,9 @@ class TreeView(Protocol):
 
     @property
     def symlinks(self) -> Mapping[bytes, bytes]:
-        """The target of every symbolic link, by its path; those that lead to no directory may be missing."""
+        """The target of every symbolic link, by its path; those that lead to no directory may be
+        missing.
+        """
 
     @property
     def components(self) -> Mapping[int, bytes]:
@@ -55,7 +63,9 @@ class TreeView(Protocol):
 
 
 class TreeIndex:
-    """A TreeView with look-up by path. `check` is called now and then, and raises to end the work."""
+    """A TreeView with look-up by path. `check` is called now and then, and raises to end the
+    work.
+    """
 
     def __init__(self, view: TreeView, check: Callable[[], None] = lambda: None) -> None:
         self.view = view
@@ -65,7 +75,9 @@ class TreeIndex:
         self._real: dict[bytes, bytes | None] = {b"": b""}
 
     def find(self, path: bytes) -> int | None:
-        """The index of the entry that PATH leads to, directory links on the way resolved inside the root; None where there is none."""
+        """The index of the entry that PATH leads to, directory links on the way resolved inside the
+        root; None where there is none.
+        """
         found = self.index.get(path)
         if found is not None:
             return found
@@ -138,15 +150,22 @@ class TreeIndex:
         return TreeError(
             what,
             where=self.where(path),
-            hint="the package data base is damaged: repair it, or leave `packages` out of `split.components`",
+            hint=(
+                "the package data base is damaged: repair it, or leave `packages` out of"
+                " `split.components`"
+            ),
         )
 
     def open(self, path: bytes, limit: int) -> int:
-        """A descriptor of the regular file PATH, which the caller closes. TreeError if it is none or has more than LIMIT bytes."""
+        """A descriptor of the regular file PATH, which the caller closes. TreeError if it is none
+        or has more than LIMIT bytes.
+        """
         try:
             file = self.view.open_file(path)
         except OSError as error:
-            raise TreeError(f"cannot be opened: {error.strerror}", where=self.where(path)) from error
+            raise TreeError(
+                f"cannot be opened: {error.strerror}", where=self.where(path)
+            ) from error
         if file is None:
             raise self.broken(path, "is not a regular file")
         size = os.fstat(file).st_size
@@ -161,10 +180,14 @@ class TreeIndex:
             try:
                 return file.read(limit if most is None else most)
             except OSError as error:
-                raise TreeError(f"cannot be read: {error.strerror}", where=self.where(path)) from error
+                raise TreeError(
+                    f"cannot be read: {error.strerror}", where=self.where(path)
+                ) from error
 
     def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
-        """The lines of the file PATH without their ends. TreeError as `open`, and for a last line without end: a file that was cut."""
+        """The lines of the file PATH without their ends. TreeError as `open`, and for a last line
+        without end: a file that was cut.
+        """
         with os.fdopen(self.open(path, limit), "rb", buffering=0) as file:
             number = 0
             rest = b""

@@ -13,7 +13,9 @@ from build_oci.verify.findings import Findings
 
 
 class Blobs:
-    """Looks at the blobs of one layout, each of them once. `size` counts the bytes read of those that are no layers."""
+    """Looks at the blobs of one layout, each of them once. `size` counts the bytes read of those
+    that are no layers.
+    """
 
     def __init__(self, source: Source, findings: Findings, check: Callable[[], None]) -> None:
         """CHECK may raise to stop reading."""
@@ -21,8 +23,12 @@ class Blobs:
         self._source = source
         self._findings = findings
         self._check = check
-        self._sizes: dict[str, int | None] = {}  # of the blobs that are referred to; None: there is none that can be read
-        self._right: dict[str, bool] = {}  # those read to their end that are no layers: are they what their names say?
+        self._sizes: dict[
+            str, int | None
+        ] = {}  # of the blobs that are referred to; None: there is none that can be read
+        self._right: dict[
+            str, bool
+        ] = {}  # those read to their end that are no layers: are they what their names say?
 
     def is_missing(self, digest: str) -> bool:
         """Is there no such blob? What may be missing is not told."""
@@ -32,7 +38,9 @@ class Blobs:
         return True
 
     def fitted(self, descriptor: ReadDescriptor) -> ReadDescriptor | None:
-        """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another; None if there is no such file."""
+        """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another;
+        None if there is no such file.
+        """
         if descriptor.digest not in self._sizes:
             self._sizes[descriptor.digest] = None
             with self._findings.caught(), opened(self._source.blob_path(descriptor.digest)) as fd:
@@ -42,7 +50,9 @@ class Blobs:
             return None
         if size != descriptor.size:
             where = self._source.blob_path(descriptor.digest)
-            self._findings.problem(where, f"has {size} bytes, but its descriptor says {descriptor.size}")
+            self._findings.problem(
+                where, f"has {size} bytes, but its descriptor says {descriptor.size}"
+            )
         return descriptor._replace(size=size)
 
     def is_right(self, descriptor: ReadDescriptor) -> bool:
@@ -59,8 +69,12 @@ class Blobs:
                 self._right[fitted.digest] = True
         return self._right[fitted.digest]
 
-    def document(self, descriptor: ReadDescriptor, *, quietly: bool = False) -> dict[str, Any] | None:
-        """The JSON object in a blob. None where it is damaged or none; QUIETLY, the latter is no mismatch but an empty object."""
+    def document(
+        self, descriptor: ReadDescriptor, *, quietly: bool = False
+    ) -> dict[str, Any] | None:
+        """The JSON object in a blob. None where it is damaged or none; QUIETLY, the latter is no
+        mismatch but an empty object.
+        """
         fitted = self.fitted(descriptor)
         if fitted is None:
             return None
@@ -75,7 +89,9 @@ class Blobs:
             return None
 
     def unreferenced(self) -> None:
-        """What lies in the folders of the blobs and nothing refers to: it must be what its name says all the same."""
+        """What lies in the folders of the blobs and nothing refers to: it must be what its name
+        says all the same.
+        """
         for algorithm in ("sha256", "sha512"):
             folder = self._source.path / "blobs" / algorithm
             with suppress(OSError):

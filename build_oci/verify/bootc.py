@@ -1,7 +1,9 @@
-"""What keeps an image from booting with bootc or from being sealed with composefs, as far as its layers and its labels tell.
+"""What keeps an image from booting with bootc or from being sealed with composefs, as far as its
+layers and its labels tell.
 
-Facts come from `bootc container lint` (its lints are named in brackets) and from what composefs does with such archives. A finding that is
-no problem is a warning here: the image boots, but something of it is lost, hidden or not the same everywhere.
+Facts come from `bootc container lint` (its lints are named in brackets) and from what composefs
+does with such archives. A finding that is no problem is a warning here: the image boots, but
+something of it is lost, hidden or not the same everywhere.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ def boot_labels(config: Mapping[str, Any]) -> dict[str, str]:
     section = config.get("config")
     labels = section.get("Labels") if isinstance(section, dict) else None
     wanted = (_BOOTC, _OSTREE_BOOTABLE, _FINAL_DIFF_ID, _COMMIT)
-    return {name: str(labels[name]) for name in wanted if name in labels} if isinstance(labels, dict) else {}
+    return (
+        {name: str(labels[name]) for name in wanted if name in labels}
+        if isinstance(labels, dict)
+        else {}
+    )
 
 
 class _Names:
@@ -56,14 +62,20 @@ class _Names:
     def findings(self) -> Iterator[Finding]:
         if self._count:
             more = f" and {self._count - _SHOWN:,} more" if self._count > _SHOWN else ""
-            yield Finding(self._is_problem, f"{self._what}: {', '.join(map(show_name, self._first))}{more}")
+            yield Finding(
+                self._is_problem, f"{self._what}: {', '.join(map(show_name, self._first))}{more}"
+            )
 
 
 class BootImage:
-    """One image, layer by layer: `layer` for each, from the lowest on, before it is applied to the tree; `image` at the end."""
+    """One image, layer by layer: `layer` for each, from the lowest on, before it is applied to the
+    tree; `image` at the end.
+    """
 
     def __init__(self, tree: Tree, check: Callable[[], None]) -> None:
-        """TREE: what the layers so far leave. CHECK is called again and again, and may raise to stop this."""
+        """TREE: what the layers so far leave. CHECK is called again and again, and may raise to
+        stop this.
+        """
         self._tree = tree
         self._check = check
         self._targets: dict[bytes, bytes] = {}  # of the link that ostree needs
@@ -75,11 +87,24 @@ class BootImage:
         self._layers += 1
         not_utf8 = _Names("bootc needs names in UTF-8 [utf8]", is_problem=True)
         early = _Names("composefs refuses times before 1970", is_problem=True)
-        fractions = _Names("versions of composefs differ over fractions of a second, and so would the digest", is_problem=False)
-        newlines = _Names("older bootc and composefs cut extended attributes at a byte 0x0A, which these have", is_problem=False)
-        orphans = _Names("composefs refuses an archive that does not name the directory of an entry before it", is_problem=True)
+        fractions = _Names(
+            "versions of composefs differ over fractions of a second, and so would the digest",
+            is_problem=False,
+        )
+        newlines = _Names(
+            "older bootc and composefs cut extended attributes at a byte 0x0A, which these have",
+            is_problem=False,
+        )
+        orphans = _Names(
+            "composefs refuses an archive that does not name the directory of an entry before it",
+            is_problem=True,
+        )
         through = _Names("composefs refuses an entry below a symbolic link", is_problem=True)
-        outward = _Names("a hard link leads to a file of a layer below, which composefs follows and other clients copy", is_problem=False)
+        outward = _Names(
+            "a hard link leads to a file of a layer below, which composefs follows and other"
+            " clients copy",
+            is_problem=False,
+        )
         added: dict[bytes, bool] = {b"": True}  # names of this layer: is it a directory?
         gone: set[bytes] = set()
         for number, member in enumerate(members):
@@ -119,21 +144,39 @@ class BootImage:
             self._targets[name] = member["target"] or b""
         elif name in (b"etc/hostname", b"etc/resolv.conf"):
             self._sizes[name] = member["size"] if stat.S_ISREG(member["mode"]) else -1
-        elif name.startswith(b"var/log/") and stat.S_ISREG(member["mode"]) and len(self._sizes) < _MOST_LOGS:
+        elif (
+            name.startswith(b"var/log/")
+            and stat.S_ISREG(member["mode"])
+            and len(self._sizes) < _MOST_LOGS
+        ):
             self._sizes[name] = member["size"]
 
     def image(self, labels: Mapping[str, str], diff_ids: Sequence[str | None]) -> Iterator[Finding]:
-        """What is wrong or odd with the whole. LABELS: those of `boot_labels`. DIFF_IDS: of all layers."""
+        """What is wrong or odd with the whole. LABELS: those of `boot_labels`. DIFF_IDS: of all
+        layers.
+        """
         if labels.get(_BOOTC) != "1" and _OSTREE_BOOTABLE not in labels:
-            yield Finding(True, f"has no label {_BOOTC}: “1”, by which installers know an image that boots")
+            yield Finding(
+                True, f"has no label {_BOOTC}: “1”, by which installers know an image that boots"
+            )
         final = labels.get(_FINAL_DIFF_ID)
         if final is not None and final not in diff_ids:
-            yield Finding(True, f"its label {_FINAL_DIFF_ID} is stale: no layer has that diff_id, and bootc looks for it")
-        elif (final is not None or _COMMIT in labels) and not isinstance(self._tree.look(b"sysroot/ostree/repo"), dict):
+            yield Finding(
+                True,
+                f"its label {_FINAL_DIFF_ID} is stale: no layer has that diff_id, and bootc looks"
+                " for it",
+            )
+        elif (final is not None or _COMMIT in labels) and not isinstance(
+            self._tree.look(b"sysroot/ostree/repo"), dict
+        ):
             name = _FINAL_DIFF_ID if final is not None else _COMMIT
-            yield Finding(False, f"its label {name} is stale: there is no /sysroot/ostree/repo in the image")
+            yield Finding(
+                False, f"its label {name} is stale: there is no /sysroot/ostree/repo in the image"
+            )
         if self._layers > _MOST_LAYERS:
-            yield Finding(False, f"has {counted(self._layers, 'layer')}; Docker takes {_MOST_LAYERS}")
+            yield Finding(
+                False, f"has {counted(self._layers, 'layer')}; Docker takes {_MOST_LAYERS}"
+            )
         if not self._tree.incomplete:
             yield from self._directories()
             yield from self._kernel()
@@ -141,13 +184,24 @@ class BootImage:
 
     def _directories(self) -> Iterator[Finding]:
         if not isinstance(self._tree.look(b"usr"), dict):
-            yield Finding(True, "has no directory /usr, of which composefs takes what it needs to know of the root")
+            yield Finding(
+                True,
+                "has no directory /usr, of which composefs takes what it needs to know of the root",
+            )
         if not isinstance(self._tree.look(b"sysroot"), dict):
             yield Finding(True, "has no directory /sysroot [baseimage-root]")
         if self._tree.look(b"ostree") != LINK or self._targets.get(b"ostree") != b"sysroot/ostree":
             yield Finding(True, "has no symbolic link /ostree to sysroot/ostree [baseimage-root]")
-        if missing := [f"/{name}" for name in _API_DIRECTORIES if not isinstance(self._tree.look(name.encode()), dict)]:
-            yield Finding(True, f"lacks directories that the system mounts upon [api-base-directories]: {', '.join(missing)}")
+        if missing := [
+            f"/{name}"
+            for name in _API_DIRECTORIES
+            if not isinstance(self._tree.look(name.encode()), dict)
+        ]:
+            yield Finding(
+                True,
+                "lacks directories that the system mounts upon [api-base-directories]:"
+                f" {', '.join(missing)}",
+            )
         if self._tree.look(b"etc") is not None and self._tree.look(b"usr/etc") is not None:
             yield Finding(True, "has /etc and /usr/etc; an image may have /etc alone [etc-usretc]")
         if self._tree.look(b"var/run") not in (None, LINK):
@@ -156,29 +210,53 @@ class BootImage:
     def _kernel(self) -> Iterator[Finding]:
         modules = self._tree.look(b"usr/lib/modules")
         below = modules.items() if isinstance(modules, dict) else ()
-        kernels = sorted(name for name, inside in below if isinstance(inside, dict) and b"vmlinuz" in inside)
+        kernels = sorted(
+            name for name, inside in below if isinstance(inside, dict) and b"vmlinuz" in inside
+        )
         boot = self._tree.look(b"boot")
         in_boot = boot if isinstance(boot, dict) else {}
         is_sealed = isinstance(self._tree.look(b"boot/EFI/Linux"), dict)
         if len(kernels) > 1:
-            yield Finding(True, f"has {len(kernels)} kernels in /usr/lib/modules; bootc takes one [kernel]: {_listed(kernels)}")
+            yield Finding(
+                True,
+                f"has {len(kernels)} kernels in /usr/lib/modules; bootc takes one [kernel]:"
+                f" {_listed(kernels)}",
+            )
         elif not kernels and not is_sealed:
-            yield Finding(True, "has no kernel: neither /usr/lib/modules/VERSION/vmlinuz nor a UKI in /boot/EFI/Linux")
+            yield Finding(
+                True,
+                "has no kernel: neither /usr/lib/modules/VERSION/vmlinuz nor a UKI in"
+                " /boot/EFI/Linux",
+            )
         elif kernels and not is_sealed and b"initramfs.img" not in modules[kernels[0]]:  # type: ignore[index]
-            yield Finding(False, f"has no initramfs.img beside the kernel in /usr/lib/modules/{show_name(kernels[0])}")
+            yield Finding(
+                False,
+                "has no initramfs.img beside the kernel in"
+                f" /usr/lib/modules/{show_name(kernels[0])}",
+            )
         if boot is None:
             yield Finding(False, "has no directory /boot [nonempty-boot]")
         # The UKI of a sealed image lies in /boot/EFI.
         if others := sorted(in_boot.keys() - {b"EFI"}):
-            yield Finding(False, f"/boot is not empty, and hidden at run time [nonempty-boot]: {_listed(others)}")
+            yield Finding(
+                False,
+                f"/boot is not empty, and hidden at run time [nonempty-boot]: {_listed(others)}",
+            )
 
     def _state(self) -> Iterator[Finding]:
         """What belongs to a machine, not to an image."""
         for name in (b"run", b"tmp"):
             inside = self._tree.look(name)
             if isinstance(inside, dict) and inside:
-                yield Finding(False, f"/{name.decode()} is not empty [nonempty-run-tmp]: {_listed(sorted(inside))}")
-        files = _Names("/var has files, which only the first installation gets, never an update [var-tmpfiles]", is_problem=False)
+                yield Finding(
+                    False,
+                    f"/{name.decode()} is not empty [nonempty-run-tmp]: {_listed(sorted(inside))}",
+                )
+        files = _Names(
+            "/var has files, which only the first installation gets, never an update"
+            " [var-tmpfiles]",
+            is_problem=False,
+        )
         logs = _Names("/var/log has logs [var-log]", is_problem=False)
         for number, name in enumerate(self._files_below(b"var")):
             if number % _CHECKED_AT_ONCE == 0:
@@ -188,7 +266,11 @@ class BootImage:
         yield from logs.findings()
         for name in (b"etc/hostname", b"etc/resolv.conf"):
             if self._sizes.get(name) == 0 and self._tree.look(name) is not None:
-                yield Finding(False, f"/{name.decode()} is empty, as builders of containers leave it [buildah-injected]")
+                yield Finding(
+                    False,
+                    f"/{name.decode()} is empty, as builders of containers leave it"
+                    " [buildah-injected]",
+                )
 
     def _files_below(self, top: bytes) -> Iterator[bytes]:
         """What is neither a directory nor a symbolic link."""

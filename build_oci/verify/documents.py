@@ -1,4 +1,6 @@
-"""The documents of a layout: `oci-layout`, indexes, manifests and image configs, held against their form and against each other."""
+"""The documents of a layout: `oci-layout`, indexes, manifests and image configs, held against their
+form and against each other.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,15 @@ from build_oci.verify.bootc import boot_labels
 from build_oci.verify.findings import Findings, shown
 
 # RFC 3339, as clients parse a time.
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 class CheckedImage(NamedTuple):
-    """What its documents say of an image. A layer is None where its descriptor is none, a diff_id where it is no digest."""
+    """What its documents say of an image. A layer is None where its descriptor is none, a diff_id
+    where it is no digest.
+    """
 
     where: str
     layers: list[ReadDescriptor | None]
@@ -39,7 +45,9 @@ class Documents:
         self._source = source
         self._blobs = blobs
         self._findings = findings
-        self._types: dict[str, Any] = {}  # of the manifests and indexes that have been looked at: their media types
+        self._types: dict[
+            str, Any
+        ] = {}  # of the manifests and indexes that have been looked at: their media types
         self._platforms: dict[str, dict[str, Any]] = {}  # and, of images, their platforms
 
     def layout_file(self) -> None:
@@ -47,7 +55,11 @@ class Documents:
         with self._findings.caught(), opened(where) as fd:
             document = parse_document(os.read(fd, 1 << 16), str(where))
             if document.get("imageLayoutVersion") != "1.0.0":
-                self._findings.problem(where, f"imageLayoutVersion is {shown(document.get('imageLayoutVersion'))}, not “1.0.0”")
+                self._findings.problem(
+                    where,
+                    f"imageLayoutVersion is {shown(document.get('imageLayoutVersion'))}, not"
+                    " “1.0.0”",
+                )
 
     def read(self) -> Iterator[CheckedImage]:
         """The images whose layers are to be read, in the order of the documents."""
@@ -57,14 +69,18 @@ class Documents:
         if index is not None:
             where = str(self._source.path / "index.json")
             if index.get("mediaType", MEDIA_TYPE_INDEX) not in INDEXES:
-                self._findings.problem(where, f"mediaType is {shown(index['mediaType'])}, which is none of an index")
+                self._findings.problem(
+                    where, f"mediaType is {shown(index['mediaType'])}, which is none of an index"
+                )
             yield from self._index(index, where, 0)
 
     def _index(self, document: dict[str, Any], where: str, depth: int) -> Iterator[CheckedImage]:
         self._schema_version(document, where)
         self._annotations(document, where)
         if "layers" in document or "config" in document:
-            self._findings.problem(where, "is an index and has “layers” or “config” as if it were a manifest")
+            self._findings.problem(
+                where, "is an index and has “layers” or “config” as if it were a manifest"
+            )
         descriptors = self._descriptors(document, "manifests", where)
         document.clear()  # of an index within an index within … only the descriptors are held
         for descriptor in descriptors:
@@ -95,15 +111,21 @@ class Documents:
         elif media_type in MANIFESTS:
             yield from self._manifest(descriptor, document, where)
         elif known or media_type != descriptor.media_type:
-            self._findings.problem(where, f"{shown(media_type)} is neither an image manifest nor an index")
+            self._findings.problem(
+                where, f"{shown(media_type)} is neither an image manifest nor an index"
+            )
         else:
             self._findings.note(where, f"is no image but of the type {shown(media_type)}")
 
-    def _manifest(self, descriptor: ReadDescriptor, document: dict[str, Any], where: str) -> Iterator[CheckedImage]:
+    def _manifest(
+        self, descriptor: ReadDescriptor, document: dict[str, Any], where: str
+    ) -> Iterator[CheckedImage]:
         self._schema_version(document, where)
         self._annotations(document, where)
         if "manifests" in document:
-            self._findings.problem(where, "is a manifest and has “manifests” as if it were an index")
+            self._findings.problem(
+                where, "is a manifest and has “manifests” as if it were an index"
+            )
         if document.get("subject") is not None:
             # The manifest that this one is about may be anywhere.
             subject = self._descriptor(document["subject"], f"{where}: subject")
@@ -139,7 +161,9 @@ class Documents:
         for key in ("architecture", "os"):
             if not isinstance(content.get(key), str) or not content[key]:
                 self._findings.problem(where, f"has no “{key}”")
-        platform = {key: content.get(key) for key in ("architecture", "os", "variant", "os.version")} | {"where": where}
+        platform = {
+            key: content.get(key) for key in ("architecture", "os", "variant", "os.version")
+        } | {"where": where}
         self._platforms[descriptor.digest] = platform
         self._platform(descriptor, platform)
         self._created(content, where)
@@ -153,47 +177,75 @@ class Documents:
             for number, entry in enumerate(history):
                 if not isinstance(entry, dict):
                     self._findings.problem(where, f"history[{number}] is no object")
-            made = sum(1 for entry in history if not (isinstance(entry, dict) and entry.get("empty_layer") is True))
+            made = sum(
+                1
+                for entry in history
+                if not (isinstance(entry, dict) and entry.get("empty_layer") is True)
+            )
             if made != len(layers):
-                self._findings.problem(where, f"history tells of {counted(made, 'layer')}, but the manifest has {len(layers)}")
+                self._findings.problem(
+                    where,
+                    f"history tells of {counted(made, 'layer')}, but the manifest has"
+                    f" {len(layers)}",
+                )
         elif history:
             self._findings.problem(where, "history is no list")
-        return CheckedImage(where, layers, self._diff_ids(rootfs, where, len(layers)), boot_labels(content))
+        return CheckedImage(
+            where, layers, self._diff_ids(rootfs, where, len(layers)), boot_labels(content)
+        )
 
     def _diff_ids(self, rootfs: Any, where: str, layers: int) -> list[str | None]:
-        """Those of the layers; None for what is no digest, or if there are not as many as layers."""
+        """Those of the layers; None for what is no digest, or if there are not as many as
+        layers.
+        """
         items = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         if items is None and not layers:
             return []
         found: list[str | None] = []
         for number, item in enumerate(items if isinstance(items, list) else ()):
             # A diff_id is a digest with nothing around it.
-            digest = self._descriptor({"mediaType": "-", "digest": item, "size": 0}, f"{where}: rootfs.diff_ids[{number}]")
+            digest = self._descriptor(
+                {"mediaType": "-", "digest": item, "size": 0}, f"{where}: rootfs.diff_ids[{number}]"
+            )
             found.append(digest.digest if digest else None)
         if len(found) == layers:
             return found
         count = counted(len(found), "diff_id") if isinstance(items, list) else "no diff_ids"
-        self._findings.problem(where, f"names {count}, but the manifest has {counted(layers, 'layer')}")
+        self._findings.problem(
+            where, f"names {count}, but the manifest has {counted(layers, 'layer')}"
+        )
         return [None] * layers
 
     def _media_type(self, media_type: Any, descriptor: ReadDescriptor, where: str) -> None:
         if media_type != descriptor.media_type and descriptor.media_type:
-            self._findings.problem(where, f"mediaType is {shown(media_type)}, but its descriptor says {shown(descriptor.media_type)}")
+            self._findings.problem(
+                where,
+                f"mediaType is {shown(media_type)}, but its descriptor says"
+                f" {shown(descriptor.media_type)}",
+            )
 
     def _platform(self, descriptor: ReadDescriptor, platform: dict[str, Any] | None) -> None:
-        """Hold what the descriptor of a manifest says against the PLATFORM of the image's config."""
+        """Hold what the descriptor of a manifest says against the PLATFORM of the image's
+        config.
+        """
         if platform is None:
             return
         for key in ("architecture", "os", "variant", "os.version"):
             said, found = descriptor.platform.get(key), platform[key]
             # Configs of older builders leave the last two out.
-            if said is None or said == found or (found is None and key in ("variant", "os.version")):
+            if (
+                said is None
+                or said == found
+                or (found is None and key in ("variant", "os.version"))
+            ):
                 continue
             what = f"{key} is {shown(found)}, but the descriptor of its manifest says {shown(said)}"
             self._findings.problem(platform["where"], what)
 
     def _annotations(self, document: dict[str, Any], where: str) -> None:
-        """Those of a manifest or an index: Go clients refuse the whole document where one is no string."""
+        """Those of a manifest or an index: Go clients refuse the whole document where one is no
+        string.
+        """
         annotations = document.get("annotations")
         if annotations is None:
             return
@@ -206,22 +258,31 @@ class Documents:
 
     def _created(self, content: dict[str, Any], where: str) -> None:
         """The times of a config."""
-        for place, entry in [("", content), *((f"history[{n}].", e) for n, e in enumerate(_list(content.get("history"))))]:
+        for place, entry in [
+            ("", content),
+            *((f"history[{n}].", e) for n, e in enumerate(_list(content.get("history")))),
+        ]:
             created = entry.get("created") if isinstance(entry, dict) else None
             if created is not None and not (isinstance(created, str) and _TIME.fullmatch(created)):
-                self._findings.problem(where, f"{place}created is {shown(created)}, which is no time")
+                self._findings.problem(
+                    where, f"{place}created is {shown(created)}, which is no time"
+                )
 
     def _schema_version(self, document: dict[str, Any], where: str) -> None:
         version = document.get("schemaVersion")
         if version != 2 or isinstance(version, bool):
             self._findings.problem(where, f"schemaVersion is {shown(version)}, not 2")
 
-    def _descriptors(self, document: dict[str, Any], key: str, where: str) -> list[ReadDescriptor | None]:
+    def _descriptors(
+        self, document: dict[str, Any], key: str, where: str
+    ) -> list[ReadDescriptor | None]:
         items = document.get(key)
         if not isinstance(items, list):
             self._findings.problem(where, f"has no list “{key}”")
             return []
-        return [self._descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)]
+        return [
+            self._descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)
+        ]
 
     def _descriptor(self, item: Any, where: str) -> ReadDescriptor | None:
         """ITEM as a descriptor; None where it is none."""
@@ -245,7 +306,10 @@ class Documents:
             self._findings.problem(where, "its data is not base64")
             return
         algorithm, _, expected = descriptor.digest.partition(":")
-        if len(content) != descriptor.size or hashlib.new(algorithm, content).hexdigest() != expected:
+        if (
+            len(content) != descriptor.size
+            or hashlib.new(algorithm, content).hexdigest() != expected
+        ):
             self._findings.problem(where, "its data is not what its digest and size say")
 
 
@@ -253,9 +317,19 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _is_attestation(descriptor: ReadDescriptor, config: dict[str, Any] | None, layers: list[ReadDescriptor | None]) -> bool:
-    """Is it an attestation or a signature stored as an image manifest? BuildKit and cosign put those beside the images they are about."""
+def _is_attestation(
+    descriptor: ReadDescriptor, config: dict[str, Any] | None, layers: list[ReadDescriptor | None]
+) -> bool:
+    """Is it an attestation or a signature stored as an image manifest? BuildKit and cosign put
+    those beside the images they are about.
+    """
     if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
         return True
-    unnamed = config is not None and all(config.get(key) in (None, "", "unknown") for key in ("architecture", "os"))
-    return unnamed and bool(layers) and not any(layer is None or layer.media_type in CODECS for layer in layers)
+    unnamed = config is not None and all(
+        config.get(key) in (None, "", "unknown") for key in ("architecture", "os")
+    )
+    return (
+        unnamed
+        and bool(layers)
+        and not any(layer is None or layer.media_type in CODECS for layer in layers)
+    )

@@ -20,10 +20,16 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """Tells findings, line by line: what is wrong (`problem`), what an image that boots should not have (`warning`) and what is odd but
-    allowed (`note`). `mismatches` counts the first, `warnings` the second."""
+    """Tells findings, line by line: what is wrong (`problem`), what an image that boots should not
+    have (`warning`) and what is odd but allowed (`note`). `mismatches` counts the first, `warnings`
+    the second."""
 
-    def __init__(self, problem: Callable[[str], None], note: Callable[[str], None], warning: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        problem: Callable[[str], None],
+        note: Callable[[str], None],
+        warning: Callable[[str], None],
+    ) -> None:
         """PROBLEM, NOTE and WARNING are called with `WHERE: WHAT`."""
         self.mismatches = self.warnings = 0
         self._say_problem = problem

@@ -1,4 +1,6 @@
-"""The layers of the images: their blobs, their archives, and what their names mean on top of each other."""
+"""The layers of the images: their blobs, their archives, and what their names mean on top of each
+other.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,19 @@ if TYPE_CHECKING:
     from build_oci._native.lower import Scan
     from build_oci.work.pool import Task
 
-# For the members of all archives that are held at once, beside 400 bytes for each: hostile ones may have attributes and long names.
+# For the members of all archives that are held at once, beside 400 bytes for each: hostile ones may
+# have attributes and long names.
 _SCANS_SLACK = 64 << 20
 _MOST_SCAN = 1 << 30  # of one archive: 2.5 million members
-_SCANS_KEPT = 128 << 20  # of those that have been looked at, for other images that have the same layers
+_SCANS_KEPT = (
+    128 << 20
+)  # of those that have been looked at, for other images that have the same layers
 
 
 class Archive:
-    """What comes of reading one layer; `scan` is None where the archive was refused, which is one of `problems`."""
+    """What comes of reading one layer; `scan` is None where the archive was refused, which is one
+    of `problems`.
+    """
 
     def __init__(self, algorithm: str) -> None:
         """ALGORITHM: of the diff_id."""
@@ -48,7 +55,10 @@ class Archive:
         self.ended = False  # by end-of-archive blocks
         self.size = 0
         self.problems: list[str] = []
-        self.counted = (0, 0)  # bytes of memory and members, as they are in the sums over all archives
+        self.counted = (
+            0,
+            0,
+        )  # bytes of memory and members, as they are in the sums over all archives
         self._algorithm = algorithm
         self._content = hashlib.new(algorithm)
         self._tail = b""
@@ -82,9 +92,13 @@ class Archive:
 
 
 class Layers:
-    """Reads the layers of images, several at once. `count`, `entries` and `size` (bytes of archives) are those of different layers."""
+    """Reads the layers of images, several at once. `count`, `entries` and `size` (bytes of
+    archives) are those of different layers.
+    """
 
-    def __init__(self, source: Source, blobs: Blobs, findings: Findings, crew: Crew, *, bootc: bool) -> None:
+    def __init__(
+        self, source: Source, blobs: Blobs, findings: Findings, crew: Crew, *, bootc: bool
+    ) -> None:
         """BOOTC: look at what keeps an image from booting, too."""
         self.count = self.entries = self.size = 0
         self._source = source
@@ -95,7 +109,9 @@ class Layers:
         self._archives: dict[tuple[str, ...], Archive] = {}
         self._counted: set[str] = set()
         self._lock = threading.Lock()
-        self._held = self._members = 0  # of all archives: summing up thousands of them for each piece would take minutes
+        self._held = self._members = (
+            0  # of all archives: summing up thousands of them for each piece would take minutes
+        )
 
     def look_at(self, images: Iterable[CheckedImage]) -> None:
         """Look at the layers of IMAGES, each on top of those below."""
@@ -115,7 +131,15 @@ class Layers:
                     self._findings.tell_boot(image.where, finding)
             self._forget()
 
-    def _layer(self, image: CheckedImage, number: int, layer: ReadDescriptor, archive: Archive, tree: Tree, boot: BootImage) -> None:
+    def _layer(
+        self,
+        image: CheckedImage,
+        number: int,
+        layer: ReadDescriptor,
+        archive: Archive,
+        tree: Tree,
+        boot: BootImage,
+    ) -> None:
         """Look at the layer NUMBER of IMAGE, and put it on top of TREE."""
         path = self._source.blob_path(layer.digest)
         archive.done.result()
@@ -128,7 +152,9 @@ class Layers:
         self._archive(layer, archive, path)
         if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
             where = f"{image.where}: rootfs.diff_ids[{number}]"
-            self._findings.problem(path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}")
+            self._findings.problem(
+                path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}"
+            )
         if archive.scan is None:
             tree.incomplete = True
         else:
@@ -142,42 +168,66 @@ class Layers:
         """What is wrong with the blob of LAYER and its archive alone."""
         codec = CODECS[layer.media_type]
         if archive.codec and archive.codec != codec:
-            content = "is not compressed" if archive.codec == "disabled" else f"is compressed with {archive.codec}"
+            content = (
+                "is not compressed"
+                if archive.codec == "disabled"
+                else f"is compressed with {archive.codec}"
+            )
             self._findings.problem(path, f"{content}, but its media type is {layer.media_type}")
         for problem in archive.problems:
-            if not (archive.codec == "disabled" != codec and problem.startswith("at byte 0:")):  # said in the line above
+            if not (
+                archive.codec == "disabled" != codec and problem.startswith("at byte 0:")
+            ):  # said in the line above
                 self._findings.problem(path, problem)
         if archive.scan is not None and not archive.ended:
             self._findings.note(path, "has no end-of-archive blocks")
 
-    def _read_ahead(self, images: Iterable[CheckedImage]) -> Iterator[tuple[CheckedImage, int, Archive | None]]:
-        """The layers of all images, each with what comes of reading it; the readers are kept busy with the next ones."""
+    def _read_ahead(
+        self, images: Iterable[CheckedImage]
+    ) -> Iterator[tuple[CheckedImage, int, Archive | None]]:
+        """The layers of all images, each with what comes of reading it; the readers are kept busy
+        with the next ones.
+        """
         waiting: deque[tuple[CheckedImage, int, Archive | None]] = deque()
         for image in images:
             for number, layer in enumerate(image.layers):
-                waiting.append((image, number, self._reading(layer, image.diff_ids[number]) if layer else None))
+                waiting.append(
+                    (image, number, self._reading(layer, image.diff_ids[number]) if layer else None)
+                )
                 if len(waiting) > self._crew.count:
                     yield waiting.popleft()
         yield from waiting
 
     def _reading(self, layer: ReadDescriptor, diff_id: str | None) -> Archive | None:
-        """LAYER as it is being read by a thread; None where there is nothing that can be read as an archive."""
+        """LAYER as it is being read by a thread; None where there is nothing that can be read as an
+        archive.
+        """
         path = self._source.blob_path(layer.digest)
         if layer.media_type not in CODECS:
             if layer.media_type.endswith("+encrypted"):
                 self._findings.note(path, "is encrypted")
             else:
-                self._findings.problem(path, f"{shown(layer.media_type)} is no media type of a layer")
+                self._findings.problem(
+                    path, f"{shown(layer.media_type)} is no media type of a layer"
+                )
             self._blobs.is_right(layer)
             return None
-        if ("nondistributable" in layer.media_type or "foreign" in layer.media_type) and self._blobs.is_missing(layer.digest):
+        if (
+            "nondistributable" in layer.media_type or "foreign" in layer.media_type
+        ) and self._blobs.is_missing(layer.digest):
             self._findings.note(path, "is missing, as layers that may not be distributed are")
             return None
         fitted = self._blobs.fitted(layer)
         if fitted is None:
             return None
         algorithm = diff_id.partition(":")[0] if diff_id else "sha256"
-        key = (layer.digest, algorithm, *sorted(f"{name}={value}" for name, value in chunked_annotations(layer.annotations).items()))
+        key = (
+            layer.digest,
+            algorithm,
+            *sorted(
+                f"{name}={value}" for name, value in chunked_annotations(layer.annotations).items()
+            ),
+        )
         archive = self._archives.get(key)
         if archive is None:
             archive = self._archives[key] = Archive(algorithm)
@@ -192,7 +242,9 @@ class Layers:
             start = next(pieces, b"")
             archive.codec = sniff_codec(start)
             try:
-                for piece in decode(archive.codec, chain((start,), pieces) if start else (), self._crew.windows):
+                for piece in decode(
+                    archive.codec, chain((start,), pieces) if start else (), self._crew.windows
+                ):
                     self._crew.check()  # a piece of the blob may be a hundred times larger as an archive
                     archive.feed(piece)
                     self._count(archive, limited=True)
@@ -209,13 +261,17 @@ class Layers:
             self._count(archive)
 
     def _count(self, archive: Archive, *, gone: bool = False, limited: bool = False) -> None:
-        """Bring the sums up to date with ARCHIVE. LIMITED: refuse it where they are too high, before another one may be."""
+        """Bring the sums up to date with ARCHIVE. LIMITED: refuse it where they are too high,
+        before another one may be.
+        """
         scan = None if gone else archive.scan
         with self._lock:
             self._add(archive, (scan.held, len(scan)) if scan is not None else (0, 0))
             limit = _SCANS_SLACK + ENTRY_COST * self._members + LAYER_COST * len(self._archives)
             if limited and scan is not None and self._held > limit:
-                archive.refuse("the members of the layers that are read need more memory than so many may have")
+                archive.refuse(
+                    "the members of the layers that are read need more memory than so many may have"
+                )
                 self._add(archive, (0, 0))
 
     def _add(self, archive: Archive, now: tuple[int, int]) -> None:
@@ -231,7 +287,9 @@ class Layers:
             return ["has annotations of zstd:chunked, but is not compressed with zstd"]
         with opened(self._source.blob_path(layer.digest)) as fd:
             content = (archive.diff_id, archive.size)
-            return chunked_problems(fd, layer.size, layer.annotations, content, self._crew.check, self._crew.windows)
+            return chunked_problems(
+                fd, layer.size, layer.annotations, content, self._crew.check, self._crew.windows
+            )
 
     def _pieces(self, layer: ReadDescriptor) -> Iterator[bytes]:
         with self._source.blob(layer) as blob:

@@ -18,11 +18,14 @@ _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _LONGEST_NAME = 255  # of a component, on every file system
 _SHOWN = 300  # bytes of a name
-# For the names of one image, beside 400 bytes for each member; each is counted with some 200 bytes for its place in a dict.
+# For the names of one image, beside 400 bytes for each member; each is counted with some 200 bytes
+# for its place in a dict.
 _TREE_SLACK = 64 << 20
 _NAME_COST = 200
 
-OTHER, LINK, _FOLDER, _HIDING = range(4)  # OTHER: files, devices and FIFOs, which are not told apart
+OTHER, LINK, _FOLDER, _HIDING = range(
+    4
+)  # OTHER: files, devices and FIFOs, which are not told apart
 _KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: LINK}
 
 
@@ -33,10 +36,14 @@ def members(scan: Scan) -> Iterator[Member]:
 
 
 class Tree:
-    """The names that the layers so far leave: nested dicts for directories, and what kind anything else is of."""
+    """The names that the layers so far leave: nested dicts for directories, and what kind anything
+    else is of.
+    """
 
     def __init__(self) -> None:
-        self.incomplete = False  # a layer could not be read, so what is not here may be there all the same
+        self.incomplete = (
+            False  # a layer could not be read, so what is not here may be there all the same
+        )
         self._root: dict[bytes, Any] = {}
         self._cost = 0
         self._members = 0
@@ -57,20 +64,30 @@ class Tree:
                     yield Finding(True, f"{show_name(name)} is in it more than once")
                 if last.startswith(_WHITEOUT):
                     if not stat.S_ISREG(member["mode"]) or member["size"] or member["hard_link"]:
-                        yield Finding(True, f"{show_name(name)} is a whiteout, and should be an empty file")
+                        yield Finding(
+                            True, f"{show_name(name)} is a whiteout, and should be an empty file"
+                        )
                     yield from self._whiteout(name, folder, last, added, hidden)
                     added[name] = _HIDING
                     continue
                 if len(last) > _LONGEST_NAME:
                     yield Finding(True, f"{show_name(name)} is longer than any file system takes")
                 if added.get(_join(folder, _WHITEOUT + last)) == _HIDING:
-                    yield Finding(False, f"{show_name(name)} is in it beside its own whiteout, which hides it only in the layers below")
+                    yield Finding(
+                        False,
+                        f"{show_name(name)} is in it beside its own whiteout, which hides it only"
+                        " in the layers below",
+                    )
                 kind = _KINDS.get(stat.S_IFMT(member["mode"]), OTHER)
                 if member["hard_link"]:
                     target = member["target"] or b""
                     kind = added.get(target, OTHER)
                     if kind in (_FOLDER, _HIDING):
-                        yield Finding(True, f"{show_name(name)} is a hard link to {show_name(target)}, which is no file")
+                        yield Finding(
+                            True,
+                            f"{show_name(name)} is a hard link to {show_name(target)}, which is no"
+                            " file",
+                        )
                         kind = OTHER
                     elif target not in added:
                         linked.append((name, target))
@@ -87,25 +104,36 @@ class Tree:
             if number % _MEMBERS_AT_ONCE == 0:
                 check()
             if added.get(name.rpartition(b"/")[0]) == OTHER:
-                # umoci writes such whiteouts where a file replaces a directory; buildah cannot apply them.
-                yield Finding(kind != _HIDING, f"{show_name(name)} is inside of what is no directory")
+                # umoci writes such whiteouts where a file replaces a directory; buildah cannot
+                # apply them.
+                yield Finding(
+                    kind != _HIDING, f"{show_name(name)} is inside of what is no directory"
+                )
             if kind != _HIDING and name:
                 if self._cost > _TREE_SLACK + ENTRY_COST * self._members:
                     self.incomplete = True
                     yield Finding(
                         True,
-                        "with it, the names of the image need more memory than so many may have: the rest is not looked at",
+                        "with it, the names of the image need more memory than so many may have:"
+                        " the rest is not looked at",
                     )
                     return
                 self._add(name, kind)
 
     def look(self, path: bytes) -> dict[bytes, Any] | int | None:
-        """What PATH is: a dict of names for a directory, LINK for a symbolic link, OTHER for anything else, None for nothing."""
+        """What PATH is: a dict of names for a directory, LINK for a symbolic link, OTHER for
+        anything else, None for nothing.
+        """
         folder, _, last = path.rpartition(b"/")
         return self._folder(folder).get(last) if path else self._root
 
     def _whiteout(
-        self, name: bytes, folder: bytes, last: bytes, added: dict[bytes, int], hidden: list[tuple[bytes, bytes]]
+        self,
+        name: bytes,
+        folder: bytes,
+        last: bytes,
+        added: dict[bytes, int],
+        hidden: list[tuple[bytes, bytes]],
     ) -> Iterator[Finding]:
         gone = last[len(_WHITEOUT) :]
         if last == _OPAQUE:
@@ -113,10 +141,17 @@ class Tree:
         elif gone in (b"", b".", b".."):
             yield Finding(True, f"{show_name(name)} is a whiteout of nothing that has a name")
         elif gone.startswith(_WHITEOUT):
-            yield Finding(False, f"{show_name(name)} is a whiteout of its own kind, which clients ignore")
+            yield Finding(
+                False, f"{show_name(name)} is a whiteout of its own kind, which clients ignore"
+            )
         elif _join(folder, gone) in added:
-            # The image-spec allows it, and what it hides stays; clients that unpack in the order of the archive remove it.
-            yield Finding(False, f"{show_name(name)} is a whiteout of what stands before it in the same layer, which some clients remove")
+            # The image-spec allows it, and what it hides stays; clients that unpack in the order of
+            # the archive remove it.
+            yield Finding(
+                False,
+                f"{show_name(name)} is a whiteout of what stands before it in the same layer, which"
+                " some clients remove",
+            )
             hidden.append((folder, last))
         elif gone in self._folder(folder):
             hidden.append((folder, last))
@@ -133,7 +168,11 @@ class Tree:
         if found is not None:
             yield Finding(True, f"{what}, which is no file")
         elif self.incomplete or self._through_links or self._crosses_link(folder, added):
-            yield Finding(False, f"{what}, which may be there by way of a symbolic link or in a layer that cannot be read")
+            yield Finding(
+                False,
+                f"{what}, which may be there by way of a symbolic link or in a layer that cannot be"
+                " read",
+            )
         else:
             yield Finding(True, f"{what}, which is no file before it")
 

@@ -42,14 +42,21 @@ def verify(
 ) -> Verified:
     """Look at everything in the layout in the directory PATH. UsageError where there is none.
 
-    workers: layers that are read at once. problem, note: called with a line `WHERE: WHAT` for what is wrong, and for what is odd but
-    allowed. bootc: look for what keeps an image from booting with bootc, too; what it should not have for that is a line for `warning`.
+    workers: layers that are read at once. problem, note: called with a line `WHERE: WHAT` for what
+    is wrong, and for what is odd but allowed. bootc: look for what keeps an image from booting with
+    bootc, too; what it should not have for that is a line for `warning`.
     """
     source = Source(Path(path))
     if not source.path.is_dir():
-        raise UsageError("is no directory", where=path, hint="name the directory that holds index.json")
+        raise UsageError(
+            "is no directory", where=path, hint="name the directory that holds index.json"
+        )
     if not source.is_there():
-        raise UsageError("there is no OCI layout here: index.json is missing", where=path, hint="name one: build-oci verify DIR")
+        raise UsageError(
+            "there is no OCI layout here: index.json is missing",
+            where=path,
+            hint="name one: build-oci verify DIR",
+        )
     findings = Findings(problem, note, warning or note)
     with Crew(min(workers, _MOST_READERS), 1 << 20) as crew:
         blobs = Blobs(source, findings, crew.check)
@@ -58,4 +65,11 @@ def verify(
         layers = Layers(source, blobs, findings, crew, bootc=bootc)
         layers.look_at(documents.read())
         blobs.unreferenced()
-    return Verified(findings.mismatches, documents.images, layers.count, layers.entries, blobs.size + layers.size, findings.warnings)
+    return Verified(
+        findings.mismatches,
+        documents.images,
+        layers.count,
+        layers.entries,
+        blobs.size + layers.size,
+        findings.warnings,
+    )

@@ -11,10 +11,12 @@ from build_oci.errors import Cancelled
 
 
 class Budget:
-    """How many bytes may be in flight. A request larger than the whole is granted when nothing else is held, so none waits for ever.
+    """How many bytes may be in flight. A request larger than the whole is granted when nothing else
+    is held, so none waits for ever.
 
-    A signal handler may close it, or raise, at any moment: so the lock is one that it may take again, no Python code runs between taking
-    and holding it, and a wait looks about itself now and then.
+    A signal handler may close it, or raise, at any moment: so the lock is one that it may take
+    again, no Python code runs between taking and holding it, and a wait looks about itself now and
+    then.
     """
 
     def __init__(self, limit: int) -> None:
@@ -26,7 +28,9 @@ class Budget:
         self._closed = False
 
     def take(self, size: int, *, block: bool) -> bool:
-        """Take SIZE bytes; without `block`, say whether there were so many. Raises Cancelled once the budget is closed."""
+        """Take SIZE bytes; without `block`, say whether there were so many. Raises Cancelled once
+        the budget is closed.
+        """
         while True:
             with self._lock:
                 if self._closed:
@@ -58,10 +62,14 @@ class Budget:
 
 
 class RelievedBudget(Budget):
-    """The budget of all, as one thread takes from it that holds parts of it in several places: it never waits for what it holds itself."""
+    """The budget of all, as one thread takes from it that holds parts of it in several places: it
+    never waits for what it holds itself.
+    """
 
     def __init__(self, budget: Budget, relieve: Callable[[], bool]) -> None:
-        """RELIEVE gives back a part of what this thread holds, waiting where it must; False if it holds nothing."""
+        """RELIEVE gives back a part of what this thread holds, waiting where it must; False if it
+        holds nothing.
+        """
         super().__init__(budget.limit)
         self._budget = budget
         self._relieve = relieve

@@ -7,9 +7,11 @@ from contextlib import suppress
 
 
 def usable_cpus(root: str = "/", affinity: int | None = None) -> int:
-    """The CPUs this process may really use: its affinity, less what the CPU quota of its control groups allows, at least 1.
+    """The CPUs this process may really use: its affinity, less what the CPU quota of its control
+    groups allows, at least 1.
 
-    ROOT is where `proc` and `sys` are found, AFFINITY the number of CPUs it may run on (default: asks the kernel).
+    ROOT is where `proc` and `sys` are found, AFFINITY the number of CPUs it may run on (default:
+    asks the kernel).
     """
     cpus = len(os.sched_getaffinity(0)) if affinity is None else affinity
     with suppress(OSError, UnicodeDecodeError):
@@ -29,9 +31,11 @@ def _text_of(path: str) -> str:
 
 
 def _quota(mount: str, group: str, cpus: int) -> int:
-    """The smallest quota from GROUP up to the top of MOUNT in whole CPUs, rounded up; CPUS where there is none.
+    """The smallest quota from GROUP up to the top of MOUNT in whole CPUs, rounded up; CPUS where
+    there is none.
 
-    Inside a container the group may be named as the host sees it; what does not exist here has no quota.
+    Inside a container the group may be named as the host sees it; what does not exist here has no
+    quota.
     """
     names = [name for name in group.split("/") if name not in ("", ".", "..")]
     for depth in range(len(names), -1, -1):
@@ -40,7 +44,10 @@ def _quota(mount: str, group: str, cpus: int) -> int:
             if os.path.exists(os.path.join(folder, "cpu.max")):
                 quota, period = _text_of(os.path.join(folder, "cpu.max")).split()
             else:
-                quota, period = (_text_of(os.path.join(folder, f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+                quota, period = (
+                    _text_of(os.path.join(folder, f"cpu.cfs_{name}_us"))
+                    for name in ("quota", "period")
+                )
             # No quota is `max` in version 2 and -1 in version 1.
             if quota != "max" and int(quota) > 0 and int(period) > 0:
                 cpus = min(cpus, -(-int(quota) // int(period)))

@@ -1,4 +1,6 @@
-"""The threads and the bytes in flight of one build, shared by all its images: first error wins, everything else stops."""
+"""The threads and the bytes in flight of one build, shared by all its images: first error wins,
+everything else stops.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 
     from build_oci.work.pool import Pool, Task
 
-# Blocks of file data in flight beside the one that each worker has: what is being filled, and what waits. More only cost memory, and time
-# where they leave the CPU's caches.
+# Blocks of file data in flight beside the one that each worker has: what is being filled, and what
+# waits. More only cost memory, and time where they leave the CPU's caches.
 BLOCKS_WAITING = 3
 MOST_IN_FLIGHT = 72 << 20
-# Bytes that the windows of all readers of zstd streams may take together, beside the 8 MiB that each may have: one of the largest.
+# Bytes that the windows of all readers of zstd streams may take together, beside the 8 MiB that
+# each may have: one of the largest.
 LARGE_WINDOWS = 128 << 20
 LAYERS_WAITING = 2  # layers under way beside one for each worker: they are being opened or closed, or wait for memory
 
@@ -31,27 +34,42 @@ Result = TypeVar("Result")
 class Crew:
     """`count` threads for the work, a budget for the bytes, and a way to stop it all.
 
-    A task of the pool never waits for another task: whoever coordinates (one thread an image) does the waiting.
+    A task of the pool never waits for another task: whoever coordinates (one thread an image) does
+    the waiting.
     """
 
-    def __init__(self, count: int, memory_limit: int, images: int = 1, block_size: int = 1 << 20, codec_least: int = 1 << 20) -> None:
-        """IMAGES: how many may be under way at once, if there are threads and memory for them; MEMORY_LIMIT, in bytes, is for file data,
-        which is handed on in blocks of BLOCK_SIZE bytes; CODEC_LEAST is what the compressor of one image takes in any case."""
+    def __init__(
+        self,
+        count: int,
+        memory_limit: int,
+        images: int = 1,
+        block_size: int = 1 << 20,
+        codec_least: int = 1 << 20,
+    ) -> None:
+        """IMAGES: how many may be under way at once, if there are threads and memory for them;
+        MEMORY_LIMIT, in bytes, is for file data, which is handed on in blocks of BLOCK_SIZE bytes;
+        CODEC_LEAST is what the compressor of one image takes in any case."""
         self.count = count
         self.block_size = block_size
         self._pool: Pool | None = None
         in_flight = (count + BLOCKS_WAITING) * (block_size + (block_size >> 4))
         self.budget = Budget(min(memory_limit, in_flight, MOST_IN_FLIGHT))
         self.windows = Budget(LARGE_WINDOWS)
-        self.spare: deque[bytearray] = deque()  # memory of blocks that nobody uses, and that no budget counts
-        # What the compressor of one image may take of memory, in bytes, beside the data that comes in: what is promised (section “Memory”
-        # of the architecture), less that data and what everything else takes.
+        self.spare: deque[bytearray] = (
+            deque()
+        )  # memory of blocks that nobody uses, and that no budget counts
+        # What the compressor of one image may take of memory, in bytes, beside the data that comes
+        # in: what is promised (section “Memory” of the architecture), less that data and what
+        # everything else takes.
         promised = min(memory_limit + (128 << 20), 300 << 20)
         memory = promised - max(self.budget.limit, block_size) - (80 << 20)
-        self.images_at_once = max(1, min(images, count, memory_limit // (2 * block_size), memory // codec_least))
+        self.images_at_once = max(
+            1, min(images, count, memory_limit // (2 * block_size), memory // codec_least)
+        )
         self.codec_memory = memory // self.images_at_once
         self.codec_budget = Budget(memory)  # the same, for the compressors that share it
-        # Layers of one image that are under way at once: a small one keeps no more than one thread busy.
+        # Layers of one image that are under way at once: a small one keeps no more than one thread
+        # busy.
         self.layers_at_once = max(1, min(count + LAYERS_WAITING, self.codec_memory // codec_least))
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
         self._stoppers: list[Callable[[], None]] = []
@@ -60,7 +78,12 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is not None:
             self.cancel()
         if self._pool is not None:
@@ -68,7 +91,9 @@ class Crew:
 
     @property
     def pool(self) -> Pool:
-        """The threads; started when they are first asked for, since an image without a layer needs none."""
+        """The threads; started when they are first asked for, since an image without a layer needs
+        none.
+        """
         from build_oci.work.pool import Pool
 
         with self._lock:
@@ -97,7 +122,9 @@ class Crew:
 
     @contextmanager
     def stoppable(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call STOP (from any thread) if the build is cancelled inside the block, or the block itself fails."""
+        """Call STOP (from any thread) if the build is cancelled inside the block, or the block
+        itself fails.
+        """
         with self._lock:
             self._stoppers.append(stop)
             cancelled = self._cancelled
@@ -112,12 +139,18 @@ class Crew:
             with self._lock:
                 self._stoppers.remove(stop)
 
-    def run_on_all(self, work: Callable[[], None], stop: Callable[[], None], meanwhile: Callable[[], None]) -> None:
-        """Call WORK once on each thread of the pool, and MEANWHILE here, and wait for all of them; STOP makes them return soon."""
+    def run_on_all(
+        self, work: Callable[[], None], stop: Callable[[], None], meanwhile: Callable[[], None]
+    ) -> None:
+        """Call WORK once on each thread of the pool, and MEANWHILE here, and wait for all of them;
+        STOP makes them return soon.
+        """
         from build_oci.work.pool import SEGMENT
 
         with self.stoppable(stop):
-            tasks: list[Task[None]] = [self.pool.submit(work, urgency=SEGMENT) for _ in range(self.count)]
+            tasks: list[Task[None]] = [
+                self.pool.submit(work, urgency=SEGMENT) for _ in range(self.count)
+            ]
             meanwhile()
             for task in tasks:
                 task.wait()
@@ -127,7 +160,9 @@ class Crew:
 
     @contextmanager
     def beside(self, work: Callable[[], Result]) -> Iterator[Future[Result]]:
-        """Run WORK, which coordinates and does no work of its own, beside the block. If either fails, the other is stopped."""
+        """Run WORK, which coordinates and does no work of its own, beside the block. If either
+        fails, the other is stopped.
+        """
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(1, thread_name_prefix="beside") as coordinator:
@@ -140,7 +175,9 @@ class Crew:
                 raise _reason(error, [future]) from None
 
     def each(self, work: Callable[[Any], Any], items: list[Any], *, at_once: int) -> list[Any]:
-        """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by side. The first error stops the others."""
+        """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by
+        side. The first error stops the others.
+        """
 
         def unless_stopped(item: Any) -> Any:
             self.check()  # what WORK does before it looks itself takes seconds where there are thousands of items
@@ -151,7 +188,9 @@ class Crew:
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         futures: list[Future[Any]] = []
-        with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="image") as coordinators:
+        with ThreadPoolExecutor(
+            min(at_once, len(items)), thread_name_prefix="image"
+        ) as coordinators:
             try:
                 for item in items:
                     self.check()
@@ -166,8 +205,12 @@ class Crew:
 
 
 def _reason(error: BaseException, futures: list[Future[Any]]) -> BaseException:
-    """ERROR, or what ended one of FUTURES where ERROR only says that it was stopped: what stops the others may itself be slow to end."""
+    """ERROR, or what ended one of FUTURES where ERROR only says that it was stopped: what stops the
+    others may itself be slow to end.
+    """
     if isinstance(error, Cancelled):
         reasons = [future.exception() for future in futures if not future.cancelled()]
-        return next((reason for reason in reasons if reason and not isinstance(reason, Cancelled)), error)
+        return next(
+            (reason for reason in reasons if reason and not isinstance(reason, Cancelled)), error
+        )
     return error

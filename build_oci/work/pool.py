@@ -1,7 +1,9 @@
-"""Threads that do the work of a build: the most urgent task first, and of equally urgent ones the oldest.
+"""Threads that do the work of a build: the most urgent task first, and of equally urgent ones the
+oldest.
 
-What brings something that was begun to its end is more urgent than what begins something. So no stream stands still while a thread is
-free for it, little is kept in memory, and the threads have something to do as long as there is anything to do at all.
+What brings something that was begun to its end is more urgent than what begins something. So no
+stream stands still while a thread is free for it, little is kept in memory, and the threads have
+something to do as long as there is anything to do at all.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Task(Generic[Result]):
             pass
 
     def result(self) -> Result:
-        """What the call returns, once it does; raises what it raises, and Cancelled if it was never made."""
+        """What the call returns, once it does; raises what it raises, and Cancelled if it was never
+        made.
+        """
         self.wait()
         if self._error is not None:
             raise self._error
@@ -72,12 +76,14 @@ class Pool:
     def __init__(self, count: int) -> None:
         self.cancelled = False
         self._tasks: tuple[deque[_Runnable], ...] = tuple(deque() for _ in range(_URGENCIES))
-        # True for each task, False for each thread that is to end. Its put() may be called from a signal handler, within another put() too.
+        # True for each task, False for each thread that is to end. Its put() may be called from a
+        # signal handler, within another put() too.
         self._ready: SimpleQueue[bool] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         try:
             for number in range(count):
-                # A daemon: an exception out of a signal handler, just here, must not keep the interpreter from ending.
+                # A daemon: an exception out of a signal handler, just here, must not keep the
+                # interpreter from ending.
                 thread = threading.Thread(target=self._serve, name=f"worker-{number}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
@@ -85,7 +91,9 @@ class Pool:
             self.close()
             raise
 
-    def submit(self, work: Callable[..., Result], /, *args: Any, urgency: int = BLOCK) -> Task[Result]:
+    def submit(
+        self, work: Callable[..., Result], /, *args: Any, urgency: int = BLOCK
+    ) -> Task[Result]:
         """Have WORK(*ARGS) called by a thread."""
         task = Task(lambda: work(*args))
         self.put(task, urgency)
@@ -124,7 +132,9 @@ class Pool:
 
 
 class Strand:
-    """Calls of POOL's threads that are made one at a time, in the order in which they are submitted, each as a STREAM."""
+    """Calls of POOL's threads that are made one at a time, in the order in which they are
+    submitted, each as a STREAM.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

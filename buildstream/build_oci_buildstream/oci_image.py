@@ -9,13 +9,15 @@ The artifact is an image layout. Each dependency says in its `config` what it is
     part: NAME        an image whose layers are taken
     location: PATH    staged there, for commands and maps of components
 
-In `config`, the keys `tool`, `options` and `commands` are the element's. All others are build-oci's configuration, in which the NAMEs stand
-where build-oci expects a directory: `layer: NAME`, `parent: {image: NAME}`. A value that has a slash is a path in the sandbox.
+In `config`, the keys `tool`, `options` and `commands` are the element's. All others are build-oci's
+configuration, in which the NAMEs stand where build-oci expects a directory: `layer: NAME`, `parent:
+{image: NAME}`. A value that has a slash is a path in the sandbox.
 
-`commands` are run by sh before the image is built, and may change what was staged; without them the root of the sandbox is read-only, which
-leaves less to capture.
+`commands` are run by sh before the image is built, and may change what was staged; without them the
+root of the sandbox is read-only, which leaves less to capture.
 
-This file is all that BuildStream loads, by `origin: local` as by `origin: pip`, so it imports nothing that is beside it.
+This file is all that BuildStream loads, by `origin: local` as by `origin: pip`, so it imports
+nothing that is beside it.
 """
 
 from __future__ import annotations
@@ -35,10 +37,25 @@ from buildstream.scriptelement import ScriptElement
 _STAGED = "/oci"
 _DOCUMENT = "image.json"
 _OWN_KEYS = ("tool", "options", "commands")
-# What a dependency may be: the folder below _STAGED, and whether several dependencies may share a name.
-_ROLES = {"layer": ("layers", True), "parent": ("parents", False), "previous": ("previous", False), "part": ("parts", False)}
+# What a dependency may be: the folder below _STAGED, and whether several dependencies may share a
+# name.
+_ROLES = {
+    "layer": ("layers", True),
+    "parent": ("parents", False),
+    "previous": ("previous", False),
+    "part": ("parts", False),
+}
 # Of the image config, which is passed through: what clients load as something else than a string.
-_BOOLEANS = ["ArgsEscaped", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce", "NetworkDisabled"]
+_BOOLEANS = [
+    "ArgsEscaped",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "NetworkDisabled",
+]
 _NUMBERS = ["Memory", "MemorySwap", "CpuShares", "StopTimeout"]
 _HEALTHCHECK = ["Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"]
 _TYPED = {
@@ -62,20 +79,33 @@ class OciImageElement(ScriptElement):
             schema = json.load(file)
         schema["properties"].update({key: {} for key in _OWN_KEYS})
         document = _typed(node, schema, "config")
-        self._document: dict[str, Any] = {key: value for key, value in document.items() if key not in _OWN_KEYS}
+        self._document: dict[str, Any] = {
+            key: value for key, value in document.items() if key not in _OWN_KEYS
+        }
         self._images = node.get_sequence("images", allowed_types=None)
         self.set_install_root()
         # Paths in the document, of plans for instance, are relative to the artifact.
         self.set_work_dir(self.get_variable("install-root"))
         self.set_root_read_only(not commands)
-        # $MAXJOBS is expanded in the sandbox, so it is no part of the cache key; nothing of the document passes through the shell.
-        command = [*map(shlex.quote, self._tool), '${MAXJOBS:+-j "$MAXJOBS"}', "--progress", "none", *map(shlex.quote, self._options)]
+        # $MAXJOBS is expanded in the sandbox, so it is no part of the cache key; nothing of the
+        # document passes through the shell.
+        command = [
+            *map(shlex.quote, self._tool),
+            '${MAXJOBS:+-j "$MAXJOBS"}',
+            "--progress",
+            "none",
+            *map(shlex.quote, self._options),
+        ]
         if commands:
             self.add_commands("commands", commands)
-        self.add_commands("build-oci", [" ".join([*command, "-f", f"{_STAGED}/{_DOCUMENT}", "-o", "."])])
+        self.add_commands(
+            "build-oci", [" ".join([*command, "-f", f"{_STAGED}/{_DOCUMENT}", "-o", "."])]
+        )
 
     def configure_dependencies(self, dependencies: Iterable[DependencyConfiguration]) -> None:
-        """Stage each dependency where the document finds it, and put the places into the document."""
+        """Stage each dependency where the document finds it, and put the places into the
+        document.
+        """
         named: dict[str, dict[str, Node]] = {role: {} for role in _ROLES}
         has_root = False
         for dependency in dependencies:
@@ -83,42 +113,67 @@ class OciImageElement(ScriptElement):
             has_root = has_root or location == "/"
             self.layout_add(dependency.element, dependency.path, location)
         if not has_root:
-            raise ElementError(f"{self}: no dependency brings build-oci: name an element that has it, without `config`")
+            raise ElementError(
+                f"{self}: no dependency brings build-oci: name an element that has it, without"
+                " `config`"
+            )
         used: set[tuple[str, str]] = set()
         for holder, key, role, node in _places(self._document["images"], self._images):
             holder[key] = self._resolved(holder[key], role, named, used, node)
         for role, names in named.items():
             for name, node in names.items():
                 if (role, name) not in used:
-                    raise ElementError(f"{node.get_provenance()}: no image of this element names the {role} “{name}”")
+                    raise ElementError(
+                        f"{node.get_provenance()}: no image of this element names the {role}"
+                        f" “{name}”"
+                    )
 
-    def _location(self, dependency: DependencyConfiguration, named: Mapping[str, dict[str, Node]]) -> str:
+    def _location(
+        self, dependency: DependencyConfiguration, named: Mapping[str, dict[str, Node]]
+    ) -> str:
         config = dependency.config
         if not config:
             return "/"
         config.validate_keys(["location", *_ROLES])
         roles = list(config.keys())
         if len(roles) != 1:
-            raise ElementError(f"{config.get_provenance()}: a dependency is one of: location, {', '.join(_ROLES)}")
+            raise ElementError(
+                f"{config.get_provenance()}: a dependency is one of: location, {', '.join(_ROLES)}"
+            )
         role = roles[0]
         name: str = config.get_str(role)
         if role == "location":
             return name
         folder, may_be_shared = _ROLES[role]
         if not name or "/" in name or name in (".", ".."):
-            raise ElementError(f"{config.get_provenance()}: the {role} “{name}” needs a name that is one word, without a slash")
+            raise ElementError(
+                f"{config.get_provenance()}: the {role} “{name}” needs a name that is one word,"
+                " without a slash"
+            )
         if name in named[role] and not may_be_shared:
-            raise ElementError(f"{config.get_provenance()}: another dependency is the {role} “{name}” already")
+            raise ElementError(
+                f"{config.get_provenance()}: another dependency is the {role} “{name}” already"
+            )
         named[role].setdefault(name, config)
         return f"{_STAGED}/{folder}/{name}"
 
-    def _resolved(self, value: str, role: str, named: Mapping[str, Mapping[str, Node]], used: set[tuple[str, str]], node: Node) -> str:
+    def _resolved(
+        self,
+        value: str,
+        role: str,
+        named: Mapping[str, Mapping[str, Node]],
+        used: set[tuple[str, str]],
+        node: Node,
+    ) -> str:
         """The place in the sandbox that VALUE means."""
         if "/" in value:
             return value
         if value not in named[role]:
             known = ", ".join(f"“{name}”" for name in named[role]) or "none"
-            raise ElementError(f"{node.get_provenance()}: no dependency is the {role} “{value}”; those that are: {known}")
+            raise ElementError(
+                f"{node.get_provenance()}: no dependency is the {role} “{value}”; those that are:"
+                f" {known}"
+            )
         used.add((role, value))
         return f"{_STAGED}/{_ROLES[role][0]}/{value}"
 
@@ -146,11 +201,14 @@ def _places(images: Any, nodes: SequenceNode[Any]) -> Iterator[tuple[Any, Any, s
                     yield item, key, role, node
 
 
-# What BuildStream loads has no types: every scalar is a string. The schema says what it was meant to be.
+# What BuildStream loads has no types: every scalar is a string. The schema says what it was meant
+# to be.
 
 
 def _typed(node: Node, schema: Mapping[str, Any], where: str) -> Any:
-    """NODE as JSON of the types that SCHEMA wants. ElementError with the line where it does not fit."""
+    """NODE as JSON of the types that SCHEMA wants. ElementError with the line where it does not
+    fit.
+    """
     if "anyOf" in schema:
         return _any_of(node, schema["anyOf"], where)
     if isinstance(node, MappingNode):
@@ -170,13 +228,23 @@ def _any_of(node: Node, choices: list[Mapping[str, Any]], where: str) -> Any:
             # A choice that wants a list says nothing of what is wrong with a scalar.
             if isinstance(node, SequenceNode) == (choice.get("type") == "array"):
                 refused.append(str(error))
-    raise ElementError(refused[-1] if refused else f"{node.get_provenance()}: {where} must not be of this kind")
+    raise ElementError(
+        refused[-1] if refused else f"{node.get_provenance()}: {where} must not be of this kind"
+    )
 
 
 def _sequence(node: SequenceNode[Any], schema: Mapping[str, Any], where: str) -> list[Any]:
     _expect(schema.get("type", "array") == "array", node, where, "must not be a list")
-    found = [_typed(item, schema.get("items", {}), f"{where}[{number}]") for number, item in enumerate(node)]
-    _expect(schema.get("minItems", 0) <= len(found) <= schema.get("maxItems", len(found)), node, where, "has the wrong number of items")
+    found = [
+        _typed(item, schema.get("items", {}), f"{where}[{number}]")
+        for number, item in enumerate(node)
+    ]
+    _expect(
+        schema.get("minItems", 0) <= len(found) <= schema.get("maxItems", len(found)),
+        node,
+        where,
+        "has the wrong number of items",
+    )
     if "enum" in schema:
         choices = " or ".join(f"[{', '.join(map(str, choice))}]" for choice in schema["enum"])
         _expect(found in schema["enum"], node, where, f"must be {choices}")
@@ -184,19 +252,45 @@ def _sequence(node: SequenceNode[Any], schema: Mapping[str, Any], where: str) ->
 
 
 def _mapping(node: MappingNode[Any], schema: Mapping[str, Any], where: str) -> dict[str, Any]:
-    _expect(schema.get("type", "object") == "object" and "enum" not in schema, node, where, "must not be a mapping")
+    _expect(
+        schema.get("type", "object") == "object" and "enum" not in schema,
+        node,
+        where,
+        "must not be a mapping",
+    )
     known = schema.get("properties", {})
     others = schema.get("additionalProperties", {})
     found = {}
     for key, value in node.items():
-        _expect(key in known or others is not False, value, f"{where}.{key}", f"is unknown; known are: {', '.join(sorted(known))}")
+        _expect(
+            key in known or others is not False,
+            value,
+            f"{where}.{key}",
+            f"is unknown; known are: {', '.join(sorted(known))}",
+        )
         # The image config is passed through, so the schema does not know its fields.
-        inside = {"properties": _TYPED} if key == "config" and known.get(key, {}).keys() <= {"description"} else known.get(key, others)
+        inside = (
+            {"properties": _TYPED}
+            if key == "config" and known.get(key, {}).keys() <= {"description"}
+            else known.get(key, others)
+        )
         found[key] = _typed(value, inside, f"{where}.{key}")
     for key in schema.get("required", ()):
         _expect(key in found, node, where, f"lacks “{key}”")
-    if "if" in schema and all(key in found and _matches(found[key], value) for key, value in schema["if"]["properties"].items()):
-        _mapping(node, {"properties": {**known, **{k: {**known[k], **v} for k, v in schema["then"]["properties"].items()}}}, where)
+    if "if" in schema and all(
+        key in found and _matches(found[key], value)
+        for key, value in schema["if"]["properties"].items()
+    ):
+        _mapping(
+            node,
+            {
+                "properties": {
+                    **known,
+                    **{k: {**known[k], **v} for k, v in schema["then"]["properties"].items()},
+                }
+            },
+            where,
+        )
     return found
 
 
@@ -205,7 +299,9 @@ def _matches(value: Any, condition: Mapping[str, Any]) -> bool:
     if "anyOf" in condition:
         return any(_matches(value, choice) for choice in condition["anyOf"])
     if "contains" in condition:
-        return isinstance(value, list) and any(_matches(item, condition["contains"]) for item in value)
+        return isinstance(value, list) and any(
+            _matches(item, condition["contains"]) for item in value
+        )
     return bool(value == condition["const"])
 
 
@@ -215,7 +311,14 @@ def _scalar(node: ScalarNode, schema: Mapping[str, Any], where: str) -> Any:
         return None
     text = node.as_str()
     if "enum" in schema:
-        meant = next((value for value in schema["enum"] if text == value or (isinstance(value, bool) and _boolean(text) is value)), None)
+        meant = next(
+            (
+                value
+                for value in schema["enum"]
+                if text == value or (isinstance(value, bool) and _boolean(text) is value)
+            ),
+            None,
+        )
         choices = ", ".join(json.dumps(value) for value in schema["enum"])
         _expect(meant is not None, node, where, f"must be one of {choices}, not “{text}”")
         return meant
@@ -226,11 +329,18 @@ def _scalar(node: ScalarNode, schema: Mapping[str, Any], where: str) -> Any:
     if "integer" in kinds and text.lstrip("-").isdecimal() and text.isascii():
         low, high = schema.get("minimum"), schema.get("maximum")
         fits = (low is None or int(text) >= low) and (high is None or int(text) <= high)
-        _expect(fits, node, where, f"must be a whole number from {low} to {high or 'any'}, not {text}")
+        _expect(
+            fits, node, where, f"must be a whole number from {low} to {high or 'any'}, not {text}"
+        )
         return int(text)
     _expect("string" in kinds, node, where, f"must be {' or '.join(kinds)}, not “{text}”")
     _expect(len(text) >= schema.get("minLength", 0), node, where, "must not be empty")
-    _expect(re.search(schema.get("pattern", ""), text) is not None, node, where, f"must look like {schema.get('pattern')}, not “{text}”")
+    _expect(
+        re.search(schema.get("pattern", ""), text) is not None,
+        node,
+        where,
+        f"must look like {schema.get('pattern')}, not “{text}”",
+    )
     return text
 
 

@@ -1,6 +1,8 @@
-"""The element oci_image in a BuildStream project: the same layouts locally, from an empty cache, and through remote execution.
+"""The element oci_image in a BuildStream project: the same layouts locally, from an empty cache,
+and through remote execution.
 
-`make test-buildstream` installs BuildStream with the plugin and runs this. BUILD_OCI_BST is the path of its `bst`.
+`make test-buildstream` installs BuildStream with the plugin and runs this. BUILD_OCI_BST is the
+path of its `bst`.
 """
 
 from __future__ import annotations
@@ -121,14 +123,25 @@ class Project:
         self._caches += 1
         cache = self._scratch / f"cache-{self._caches}"
         config = cache.with_suffix(".conf")
-        places = {"cachedir": f"{cache}", "sourcedir": f"{cache}/sources", "logdir": f"{cache}/logs"}
+        places = {
+            "cachedir": f"{cache}",
+            "sourcedir": f"{cache}/sources",
+            "logdir": f"{cache}/logs",
+        }
         config.write_text(json.dumps({**places, "scheduler": {"builders": 1}, **more}))
         return config
 
     def bst(self, config: Path, *arguments: str, check: bool = True) -> str:
         """What bst says, on both of its streams."""
         done = subprocess.run(
-            [os.environ["BUILD_OCI_BST"], "-c", config, "--no-colors", "--no-interactive", *arguments],
+            [
+                os.environ["BUILD_OCI_BST"],
+                "-c",
+                config,
+                "--no-colors",
+                "--no-interactive",
+                *arguments,
+            ],
             cwd=self.path,
             capture_output=True,
             text=True,
@@ -139,7 +152,16 @@ class Project:
         return done.stdout + done.stderr
 
     def key(self, config: Path, element: str, *options: str) -> str:
-        said = self.bst(config, *options, "show", "--deps", "none", "--format", "key=%{full-key}", f"{element}.bst")
+        said = self.bst(
+            config,
+            *options,
+            "show",
+            "--deps",
+            "none",
+            "--format",
+            "key=%{full-key}",
+            f"{element}.bst",
+        )
         (found,) = re.findall(r"key=([0-9a-f]{64})", said)
         return str(found)
 
@@ -157,8 +179,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     path = tmp_path_factory.mktemp("project")
     (path / "elements").mkdir()
     origin = {"origin": "pip", "package-name": "build-oci-buildstream", "elements": ["oci_image"]}
-    document = {"name": "test", "min-version": "2.0", "element-path": "elements", "plugins": [origin]}
-    (path / "project.conf").write_text(json.dumps({**document, "environment": {"SOURCE_DATE_EPOCH": EPOCH}}))
+    document = {
+        "name": "test",
+        "min-version": "2.0",
+        "element-path": "elements",
+        "plugins": [origin],
+    }
+    (path / "project.conf").write_text(
+        json.dumps({**document, "environment": {"SOURCE_DATE_EPOCH": EPOCH}})
+    )
     sandbox_tree.make(path / "files" / "base")
     for name, files in {"one": ["usr/bin/hi"], "two": ["usr/bin/hi", "opt/more"]}.items():
         for file in files:
@@ -184,11 +213,17 @@ def sdk(project: Project, local: Path) -> Path:
 
 
 def contents(layout: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(layout)): file.read_bytes() for file in layout.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(layout)): file.read_bytes()
+        for file in layout.rglob("*")
+        if file.is_file()
+    }
 
 
 def config_of(layout: Path) -> Any:
-    return json.loads(clients.blob(layout, clients.manifest_of(layout)["config"]["digest"]))["config"]
+    return json.loads(clients.blob(layout, clients.manifest_of(layout)["config"]["digest"]))[
+        "config"
+    ]
 
 
 def names(tar: bytes) -> list[str]:
@@ -198,8 +233,13 @@ def names(tar: bytes) -> list[str]:
 
 def test_layers(sdk: Path) -> None:
     """The parent's layer below, recompressed; above it, what is new."""
-    assert [layer["mediaType"].rpartition("+")[2] for layer in clients.manifest_of(sdk)["layers"]] == ["gzip", "gzip"]
-    assert list(map(names, clients.layer_tars(sdk))) == [[".", "usr", "usr/bin", "usr/bin/hi"], [".", "opt", "opt/more"]]
+    assert [
+        layer["mediaType"].rpartition("+")[2] for layer in clients.manifest_of(sdk)["layers"]
+    ] == ["gzip", "gzip"]
+    assert list(map(names, clients.layer_tars(sdk))) == [
+        [".", "usr", "usr/bin", "usr/bin/hi"],
+        [".", "opt", "opt/more"],
+    ]
 
 
 def test_split(project: Project, local: Path) -> None:
@@ -210,11 +250,22 @@ def test_split(project: Project, local: Path) -> None:
 
 
 def test_previous(project: Project, local: Path) -> None:
-    """An image of an earlier build as a dependency: the plan of that build is kept, and the image is the same."""
-    text = IMAGES["divided"].replace("config:\n  images", "- filename: divided.bst\n  config: {previous: former}\nconfig:\n  images")
-    text = text.replace("    split:", "    previous: {image: former, plan: /oci/previous/former/layers.json}\n    split:")
+    """An image of an earlier build as a dependency: the plan of that build is kept, and the image
+    is the same.
+    """
+    text = IMAGES["divided"].replace(
+        "config:\n  images",
+        "- filename: divided.bst\n  config: {previous: former}\nconfig:\n  images",
+    )
+    text = text.replace(
+        "    split:",
+        "    previous: {image: former, plan: /oci/previous/former/layers.json}\n    split:",
+    )
     (project.path / "elements" / "again.bst").write_text(text)
-    again, divided = project.layout(local, "again", "again"), project.layout(local, "divided", "divided")
+    again, divided = (
+        project.layout(local, "again", "again"),
+        project.layout(local, "divided", "divided"),
+    )
     assert clients.manifest_of(again)["layers"] == clients.manifest_of(divided)["layers"]
 
 
@@ -229,15 +280,26 @@ def test_commands(project: Project, local: Path) -> None:
 
 
 def test_same_outside(project: Project, local: Path, sdk: Path, tmp_path: Path) -> None:
-    """What bst checks out of the directories, packed here: the same layout as that of the sandbox."""
+    """What bst checks out of the directories, packed here: the same layout as that of the
+    sandbox.
+    """
     images: dict[str, Any] = {}
     for name, layer in (("runtime", "one"), ("sdk", "two")):
-        project.bst(local, "artifact", "checkout", "--directory", str(tmp_path / layer), f"{layer}.bst")
+        project.bst(
+            local, "artifact", "checkout", "--directory", str(tmp_path / layer), f"{layer}.bst"
+        )
         images[name] = {"os": "linux", "architecture": "amd64", "layer": str(tmp_path / layer)}
     runtime = {"compression-level": 4, "images": [{**images["runtime"], "config": CONFIG}]}
-    parent = clients.run_build(runtime, tmp_path / "runtime", cwd=tmp_path, env={"SOURCE_DATE_EPOCH": EPOCH}).output
-    document = {"compression": "gzip", "images": [{**images["sdk"], "parent": {"image": str(parent)}}]}
-    outside = clients.run_build(document, tmp_path / "sdk", cwd=tmp_path, env={"SOURCE_DATE_EPOCH": EPOCH}).output
+    parent = clients.run_build(
+        runtime, tmp_path / "runtime", cwd=tmp_path, env={"SOURCE_DATE_EPOCH": EPOCH}
+    ).output
+    document = {
+        "compression": "gzip",
+        "images": [{**images["sdk"], "parent": {"image": str(parent)}}],
+    }
+    outside = clients.run_build(
+        document, tmp_path / "sdk", cwd=tmp_path, env={"SOURCE_DATE_EPOCH": EPOCH}
+    ).output
     assert contents(outside) == contents(sdk)
 
 
@@ -262,10 +324,18 @@ def worker(storage: Path, *arguments: str) -> Iterator[str]:
     ]
     log = storage.with_suffix(".log")
     with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})
+        server = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        )
     try:
         for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=1),
+            ):
                 break
             assert server.poll() is None, log.read_text(errors="replace")
             time.sleep(0.1)
@@ -279,26 +349,39 @@ def worker(storage: Path, *arguments: str) -> Iterator[str]:
             server.wait()
 
 
-@pytest.mark.parametrize("arguments", [(), ("--runner-arg=--staging-mode=copy-or-link",)], ids=["fuse", "copy-or-link"])
-def test_remote_execution(project: Project, sdk: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [(), ("--runner-arg=--staging-mode=copy-or-link",)], ids=["fuse", "copy-or-link"]
+)
+def test_remote_execution(
+    project: Project, sdk: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     with worker(tmp_path / "worker", *arguments) as url:
-        services = {name: {"url": url} for name in ("execution-service", "storage-service", "action-cache-service")}
+        services = {
+            name: {"url": url}
+            for name in ("execution-service", "storage-service", "action-cache-service")
+        }
         config = project.cache(**{"remote-execution": services})
         layout = project.layout(config, "sdk", "remote")
         divided = project.layout(config, "divided", "remote-divided")
         assert "Waiting for the remote build" in project.bst(config, "artifact", "log", "sdk.bst")
     assert contents(layout) == contents(sdk)
-    assert contents(divided) == contents(project.layout(project.cache(), "divided", "local-divided"))
+    assert contents(divided) == contents(
+        project.layout(project.cache(), "divided", "local-divided")
+    )
 
 
 def test_workers_are_no_part_of_the_cache_key(project: Project, local: Path) -> None:
-    assert project.key(local, "sdk", "--max-jobs", "1") == project.key(local, "sdk", "--max-jobs", "7")
+    assert project.key(local, "sdk", "--max-jobs", "1") == project.key(
+        local, "sdk", "--max-jobs", "7"
+    )
 
 
 def test_the_document_is_part_of_the_cache_key(project: Project, local: Path) -> None:
     keys = set()
     for level in ("4", "5"):
-        (project.path / "elements" / "bad.bst").write_text(IMAGES["runtime"].replace("level: 4", f"level: {level}"))
+        (project.path / "elements" / "bad.bst").write_text(
+            IMAGES["runtime"].replace("level: 4", f"level: {level}")
+        )
         keys.add(project.key(local, "bad"))
     assert len(keys) == 2
 
@@ -306,23 +389,50 @@ def test_the_document_is_part_of_the_cache_key(project: Project, local: Path) ->
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("compression-level: 4", "compression-level: 40"), "bad.bst [line 8 column 21]: config.compression-level must be a whole number"),
+        (
+            ("compression-level: 4", "compression-level: 40"),
+            "bad.bst [line 8 column 21]: config.compression-level must be a whole number",
+        ),
         (("compression-level: 4", "compresion: gzip"), "config.compresion is unknown"),
         (("    os: linux", "    variant: v8"), "config.images[0] lacks “os”"),
-        (("    layer: runtime", "    layer: other"), "no dependency is the layer “other”; those that are: “runtime”"),
-        (("config: {layer: runtime}", "config: {parent: runtime}"), "no dependency is the layer “runtime”; those that are: none"),
+        (
+            ("    layer: runtime", "    layer: other"),
+            "no dependency is the layer “other”; those that are: “runtime”",
+        ),
+        (
+            ("config: {layer: runtime}", "config: {parent: runtime}"),
+            "no dependency is the layer “runtime”; those that are: none",
+        ),
         (("config: {layer: runtime}", "config: {layer: a/b}"), "needs a name that is one word"),
         (("- base.bst\n", ""), "no dependency brings build-oci"),
-        (("    layer: runtime", "    parent: {image: /a}"), "no image of this element names the layer “runtime”"),
+        (
+            ("    layer: runtime", "    parent: {image: /a}"),
+            "no image of this element names the layer “runtime”",
+        ),
         (("compression-level: 4", "compression: lzma"), 'config.compression must be one of "zstd"'),
-        (("compression-level: 4", "compression: [zstd, disabled]"), "config.compression must be [gzip, zstd] or"),
-        (("compression-level: 4", "compression: [gzip, zstd]\n  compression-level: 12"), "must be a whole number from 1 to 9"),
-        (("compression-level: 4", "skip-xattrs: maybe"), "config.skip-xattrs must be boolean, not “maybe”"),
+        (
+            ("compression-level: 4", "compression: [zstd, disabled]"),
+            "config.compression must be [gzip, zstd] or",
+        ),
+        (
+            ("compression-level: 4", "compression: [gzip, zstd]\n  compression-level: 12"),
+            "must be a whole number from 1 to 9",
+        ),
+        (
+            ("compression-level: 4", "skip-xattrs: maybe"),
+            "config.skip-xattrs must be boolean, not “maybe”",
+        ),
     ],
 )
-def test_errors_when_the_project_loads(project: Project, local: Path, change: tuple[str, str], said: str) -> None:
+def test_errors_when_the_project_loads(
+    project: Project, local: Path, change: tuple[str, str], said: str
+) -> None:
     """Nothing is built, and nothing waits for what the tool would say an hour later."""
-    text = IMAGES["runtime"].replace("  - os: linux\n    architecture", "  - architecture").replace("amd64\n", "amd64\n    os: linux\n")
+    text = (
+        IMAGES["runtime"]
+        .replace("  - os: linux\n    architecture", "  - architecture")
+        .replace("amd64\n", "amd64\n    os: linux\n")
+    )
     assert change[0] in text
     (project.path / "elements" / "bad.bst").write_text(text.replace(*change, 1))
     assert said in project.bst(local, "show", "bad.bst", check=False)

@@ -1,4 +1,6 @@
-"""The BuildStream plugin has a copy of the schema, because build-oci itself is only in the sandbox."""
+"""The BuildStream plugin has a copy of the schema, because build-oci itself is only in the
+sandbox.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 /*
- * A shim for LD_PRELOAD that gives files extended attributes they do not have, as build sandboxes do for file capabilities: by the device and
- * inode of what a path names. Only llistxattr and lgetxattr are faked, so whoever asks in any other way sees the disk alone.
+ * A shim for LD_PRELOAD that gives files extended attributes they do not have, as build sandboxes
+ * do for file capabilities: by the device and inode of what a path names. Only llistxattr and
+ * lgetxattr are faked, so whoever asks in any other way sees the disk alone.
  *
- * FAKECAP: DEVICE:INODE:NAME=HEX or DEVICE:INODE:NAME=HEX*TIMES, separated by semicolons; these stand before what the file really has.
- * FAKECAP_LOG: a file to which every path given to llistxattr is appended, each ended by a NUL.
+ * FAKECAP: DEVICE:INODE:NAME=HEX or DEVICE:INODE:NAME=HEX*TIMES, separated by semicolons; these
+ * stand before what the file really has. FAKECAP_LOG: a file to which every path given to
+ * llistxattr is appended, each ended by a NUL.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,11 +23,14 @@ static void *real(const char *name)
     return dlsym(RTLD_NEXT, name);
 }
 
-/* The next attribute of ST from AT on: its name and what is behind the equals sign. NULL at the end. */
-static const char *next_of(const struct stat *st, const char *at, size_t *name_size, const char **value)
+/* The next attribute of ST from AT on: its name and what is behind the equals sign. NULL at the
+ * end. */
+static const char *next_of(const struct stat *st, const char *at, size_t *name_size,
+                           const char **value)
 {
     char prefix[64];
-    int size = snprintf(prefix, sizeof prefix, "%llu:%llu:", (unsigned long long)st->st_dev, (unsigned long long)st->st_ino);
+    int size = snprintf(prefix, sizeof prefix, "%llu:%llu:", (unsigned long long)st->st_dev,
+                        (unsigned long long)st->st_ino);
     while (at && *at) {
         const char *equals = strchr(at, '=');
         if (!equals)
@@ -49,7 +54,8 @@ static const char *after(const char *value)
 
 ssize_t llistxattr(const char *path, char *list, size_t size)
 {
-    ssize_t (*next)(const char *, char *, size_t) = (ssize_t(*)(const char *, char *, size_t))real("llistxattr");
+    ssize_t (*next)(const char *, char *, size_t) =
+        (ssize_t (*)(const char *, char *, size_t))real("llistxattr");
     const char *log = getenv("FAKECAP_LOG");
     if (log) {
         int fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
@@ -62,7 +68,8 @@ ssize_t llistxattr(const char *path, char *list, size_t size)
         return -1;
     size_t used = 0, name_size;
     const char *value;
-    for (const char *name = getenv("FAKECAP"); (name = next_of(&st, name, &name_size, &value)); name = after(value)) {
+    for (const char *name = getenv("FAKECAP"); (name = next_of(&st, name, &name_size, &value));
+         name = after(value)) {
         if (size) {
             if (used + name_size + 1 > size) {
                 errno = ERANGE;
@@ -82,16 +89,18 @@ ssize_t llistxattr(const char *path, char *list, size_t size)
 ssize_t lgetxattr(const char *path, const char *wanted, void *into, size_t size)
 {
     ssize_t (*next)(const char *, const char *, void *, size_t) =
-        (ssize_t(*)(const char *, const char *, void *, size_t))real("lgetxattr");
+        (ssize_t (*)(const char *, const char *, void *, size_t))real("lgetxattr");
     struct stat st;
     if (lstat(path, &st))
         return -1;
     size_t name_size;
     const char *value;
-    for (const char *name = getenv("FAKECAP"); (name = next_of(&st, name, &name_size, &value)); name = after(value)) {
+    for (const char *name = getenv("FAKECAP"); (name = next_of(&st, name, &name_size, &value));
+         name = after(value)) {
         if (name_size != strlen(wanted) || memcmp(name, wanted, name_size))
             continue;
-        size_t digits = strspn(value, "0123456789abcdef"), times = value[digits] == '*' ? strtoul(value + digits + 1, NULL, 10) : 1;
+        size_t digits = strspn(value, "0123456789abcdef"),
+               times = value[digits] == '*' ? strtoul(value + digits + 1, NULL, 10) : 1;
         size_t one = digits / 2, all = one * times;
         if (size && all > size) {
             errno = ERANGE;

@@ -1,9 +1,11 @@
 /*
  * For LD_PRELOAD: lets something happen at one call of the C library.
  *
- * At the FAULT_NTH time (default 1; 0: each time) that the process does FAULT_CALL (see the names below) to a path that the pattern FAULT_PATH matches
- * (fnmatch; `*` stands for slashes too), either the shell runs FAULT_DO first, with the process as its $PPID, or the call fails with the
- * error number FAULT_ERRNO. A close closes nevertheless. FAULT_HAPPENED names a file that is made then.
+ * At the FAULT_NTH time (default 1; 0: each time) that the process does FAULT_CALL (see the names
+ * below) to a path that the pattern FAULT_PATH matches (fnmatch; `*` stands for slashes too),
+ * either the shell runs FAULT_DO first, with the process as its $PPID, or the call fails with the
+ * error number FAULT_ERRNO. A close closes nevertheless. FAULT_HAPPENED names a file that is made
+ * then.
  *
  * FAULT_ROOM: regular files together take so many bytes of write, then ENOSPC.
  */
@@ -79,16 +81,19 @@ static void run(const char *command)
     free(others);
 }
 
-/* Is this the call? Then FAULT_DO has been done, or -1 asks the caller to fail with errno as it is set. */
+/* Is this the call? Then FAULT_DO has been done, or -1 asks the caller to fail with errno as it is
+ * set. */
 static int happens(const char *call, int at, const char *name)
 {
-    const char *wanted = getenv("FAULT_CALL"), *pattern = getenv("FAULT_PATH"), *command = getenv("FAULT_DO"), *mark = getenv("FAULT_HAPPENED");
+    const char *wanted = getenv("FAULT_CALL"), *pattern = getenv("FAULT_PATH"),
+               *command = getenv("FAULT_DO"), *mark = getenv("FAULT_HAPPENED");
     if (!wanted || !pattern || strcmp(wanted, call))
         return 0;
     int before = errno;
     char path[2 * PATH_MAX];
     long nth = number("FAULT_NTH", 1);
-    int is_it = !resolve(at, name, path) && !fnmatch(pattern, path, 0) && (!nth || atomic_fetch_add(&calls, 1) + 1 == nth);
+    int is_it = !resolve(at, name, path) && !fnmatch(pattern, path, 0) &&
+                (!nth || atomic_fetch_add(&calls, 1) + 1 == nth);
     if (is_it && mark)
         syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, mark, O_WRONLY | O_CREAT, 0600));
     if (is_it && command)
@@ -98,39 +103,44 @@ static int happens(const char *call, int at, const char *name)
 }
 
 /* Defines SYMBOL, by whichever name the caller's headers call it, in terms of `real`. */
-#define WRAP(result, symbol, parameters, types, ...) \
-    result fault_##symbol parameters __asm__(#symbol); \
-    result fault_##symbol parameters \
-    { \
+#define WRAP(result, symbol, parameters, types, ...)                      \
+    result fault_##symbol parameters __asm__(#symbol);                    \
+    result fault_##symbol parameters                                      \
+    {                                                                     \
         result(*real) types = (result(*) types)dlsym(RTLD_NEXT, #symbol); \
-        __VA_ARGS__ \
+        __VA_ARGS__                                                       \
     }
 
-#define MODE \
-    va_list more; \
-    va_start(more, flags); \
+#define MODE                      \
+    va_list more;                 \
+    va_start(more, flags);        \
     int mode = va_arg(more, int); \
     va_end(more);
 
-#define OPEN(symbol) \
+#define OPEN(symbol)                                                                \
     WRAP(int, symbol, (const char *name, int flags, ...), (const char *, int, ...), \
          MODE return happens("open", AT_FDCWD, name) ? -1 : real(name, flags, mode);)
-#define OPENAT(symbol) \
+#define OPENAT(symbol)                                                                           \
     WRAP(int, symbol, (int at, const char *name, int flags, ...), (int, const char *, int, ...), \
          MODE return happens("open", at, name) ? -1 : real(at, name, flags, mode);)
-#define PREAD(symbol) \
-    WRAP(ssize_t, symbol, (int fd, void *into, size_t size, off_t offset), (int, void *, size_t, off_t), \
+#define PREAD(symbol)                                                      \
+    WRAP(ssize_t, symbol, (int fd, void *into, size_t size, off_t offset), \
+         (int, void *, size_t, off_t),                                     \
          return happens("read", fd, NULL) ? -1 : real(fd, into, size, offset);)
-#define PREADV(symbol) \
-    WRAP(ssize_t, symbol, (int fd, const struct iovec *into, int count, off_t offset), (int, const struct iovec *, int, off_t), \
+#define PREADV(symbol)                                                                 \
+    WRAP(ssize_t, symbol, (int fd, const struct iovec *into, int count, off_t offset), \
+         (int, const struct iovec *, int, off_t),                                      \
          return happens("read", fd, NULL) ? -1 : real(fd, into, count, offset);)
-#define READDIR(symbol) \
-    WRAP(void *, symbol, (DIR *stream), (DIR *), return happens("readdir", dirfd(stream), NULL) ? NULL : real(stream);)
-#define FSTATAT(symbol) \
-    WRAP(int, symbol, (int at, const char *name, void *into, int flags), (int, const char *, void *, int), \
+#define READDIR(symbol)                           \
+    WRAP(void *, symbol, (DIR * stream), (DIR *), \
+         return happens("readdir", dirfd(stream), NULL) ? NULL : real(stream);)
+#define FSTATAT(symbol)                                                  \
+    WRAP(int, symbol, (int at, const char *name, void *into, int flags), \
+         (int, const char *, void *, int),                               \
          return happens("stat", at, name) ? -1 : real(at, name, into, flags);)
-#define SENDFILE(symbol) \
-    WRAP(ssize_t, symbol, (int to, int from, off_t *offset, size_t size), (int, int, off_t *, size_t), \
+#define SENDFILE(symbol)                                                  \
+    WRAP(ssize_t, symbol, (int to, int from, off_t *offset, size_t size), \
+         (int, int, off_t *, size_t),                                     \
          return happens("copy", to, NULL) ? -1 : real(to, from, offset, size);)
 
 OPEN(open)
@@ -147,35 +157,47 @@ FSTATAT(fstatat)
 FSTATAT(fstatat64)
 SENDFILE(sendfile)
 SENDFILE(sendfile64)
-WRAP(ssize_t, read, (int fd, void *into, size_t size), (int, void *, size_t), return happens("read", fd, NULL) ? -1 : real(fd, into, size);)
-WRAP(ssize_t, copy_file_range, (int from, off_t *in, int to, off_t *out, size_t size, unsigned flags),
-     (int, off_t *, int, off_t *, size_t, unsigned), return happens("copy", to, NULL) ? -1 : real(from, in, to, out, size, flags);)
+WRAP(ssize_t, read, (int fd, void *into, size_t size), (int, void *, size_t),
+     return happens("read", fd, NULL) ? -1 : real(fd, into, size);)
+WRAP(ssize_t, copy_file_range,
+     (int from, off_t *in, int to, off_t *out, size_t size, unsigned flags),
+     (int, off_t *, int, off_t *, size_t, unsigned),
+     return happens("copy", to, NULL) ? -1 : real(from, in, to, out, size, flags);)
 WRAP(int, rename, (const char *from, const char *to), (const char *, const char *),
      return happens("rename", AT_FDCWD, to) ? -1 : real(from, to);)
 WRAP(int, link, (const char *from, const char *to), (const char *, const char *),
      return happens("link", AT_FDCWD, to) ? -1 : real(from, to);)
-WRAP(int, renameat, (int at, const char *from, int to_at, const char *to), (int, const char *, int, const char *),
+WRAP(int, renameat, (int at, const char *from, int to_at, const char *to),
+     (int, const char *, int, const char *),
      return happens("rename", to_at, to) ? -1 : real(at, from, to_at, to);)
-WRAP(int, linkat, (int at, const char *from, int to_at, const char *to, int flags), (int, const char *, int, const char *, int),
+WRAP(int, linkat, (int at, const char *from, int to_at, const char *to, int flags),
+     (int, const char *, int, const char *, int),
      return happens("link", to_at, to) ? -1 : real(at, from, to_at, to, flags);)
 WRAP(int, mkdirat, (int at, const char *name, mode_t mode), (int, const char *, mode_t),
      return happens("mkdir", at, name) ? -1 : real(at, name, mode);)
 WRAP(int, unlinkat, (int at, const char *name, int flags), (int, const char *, int),
      return happens(flags ? "rmdir" : "unlink", at, name) ? -1 : real(at, name, flags);)
-WRAP(int, rmdir, (const char *name), (const char *), return happens("rmdir", AT_FDCWD, name) ? -1 : real(name);)
-WRAP(int, flock, (int fd, int operation), (int, int), return happens("flock", fd, NULL) ? -1 : real(fd, operation);)
+WRAP(int, rmdir, (const char *name), (const char *),
+     return happens("rmdir", AT_FDCWD, name) ? -1 : real(name);)
+WRAP(int, flock, (int fd, int operation), (int, int),
+     return happens("flock", fd, NULL) ? -1 : real(fd, operation);)
 WRAP(int, fsync, (int fd), (int), return happens("fsync", fd, NULL) ? -1 : real(fd);)
-WRAP(int, mkdir, (const char *name, mode_t mode), (const char *, mode_t), return happens("mkdir", AT_FDCWD, name) ? -1 : real(name, mode);)
-WRAP(int, close, (int fd), (int), int fails = happens("close", fd, NULL), error = errno; int end = real(fd);
-     if (fails) errno = error; return fails ? -1 : end;)
+WRAP(int, mkdir, (const char *name, mode_t mode), (const char *, mode_t),
+     return happens("mkdir", AT_FDCWD, name) ? -1 : real(name, mode);)
+WRAP(int, close, (int fd), (int), int fails = happens("close", fd, NULL), error = errno;
+     int end = real(fd); if (fails) errno = error; return fails ? -1 : end;)
 
-WRAP(ssize_t, write, (int fd, const void *from, size_t size), (int, const void *, size_t),
-     struct stat st;
-     if (happens("write", fd, NULL)) return -1;
-     if (getenv("FAULT_ROOM") && !fstat(fd, &st) && S_ISREG(st.st_mode)) {
-         long left = number("FAULT_ROOM", 0) - written;
-         if (left <= 0 && size) { errno = ENOSPC; return -1; }
-         if ((long)size > left) size = (size_t)left;
-         written += (long)size;
-     }
-     return real(fd, from, size);)
+WRAP(
+    ssize_t, write, (int fd, const void *from, size_t size), (int, const void *, size_t),
+    struct stat st;
+    if (happens("write", fd, NULL)) return -1;
+    if (getenv("FAULT_ROOM") && !fstat(fd, &st) && S_ISREG(st.st_mode)) {
+        long left = number("FAULT_ROOM", 0) - written;
+        if (left <= 0 && size) {
+            errno = ENOSPC;
+            return -1;
+        }
+        if ((long)size > left)
+            size = (size_t)left;
+        written += (long)size;
+    } return real(fd, from, size);)

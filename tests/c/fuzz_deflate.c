@@ -1,6 +1,7 @@
 /*
- * libFuzzer target of the walk over deflate streams: whatever the bytes, nothing is read outside them, two streams side by side come to what
- * each comes to alone, and what zlib can inflate is walked and made to go on.
+ * libFuzzer target of the walk over deflate streams: whatever the bytes, nothing is read outside
+ * them, two streams side by side come to what each comes to alone, and what zlib can inflate is
+ * walked and made to go on.
  */
 #include "deflate.h"
 
@@ -8,7 +9,8 @@
 #include <string.h>
 #include <zlib.h>
 
-/* Bytes that DATA stands for, or -1 if it is not one whole stream and nothing else. KEEP, if not NULL, has room for them. */
+/* Bytes that DATA stands for, or -1 if it is not one whole stream and nothing else. KEEP, if not
+ * NULL, has room for them. */
 static int64_t inflated(const uint8_t *data, size_t size, uint8_t *keep, size_t room)
 {
     uint8_t scratch[32768];
@@ -53,13 +55,15 @@ static int alone(const uint8_t *data, size_t size, deflate_shape *shape)
         return end; /* zlib refuses more: distances that lead nowhere, codes with gaps */
     if (end)
         abort();
-    uint8_t *longer = copied(data, size, DEFLATE_FLUSH_ROOM + sizeof empty), flush[DEFLATE_FLUSH_ROOM];
+    uint8_t *longer = copied(data, size, DEFLATE_FLUSH_ROOM + sizeof empty),
+            flush[DEFLATE_FLUSH_ROOM];
     size_t more = deflate_make_joinable(longer, size, shape, flush), used = size + more;
     memcpy(longer + size, flush, more);
     memcpy(longer + used, empty, sizeof empty);
     if (bytes < 1 << 20) {
         uint8_t *before = malloc((size_t)bytes + 1), *after = malloc((size_t)bytes + 1);
-        if (inflated(data, size, before, (size_t)bytes + 1) != bytes || inflated(longer, used + 2, after, (size_t)bytes + 1) != bytes ||
+        if (inflated(data, size, before, (size_t)bytes + 1) != bytes ||
+            inflated(longer, used + 2, after, (size_t)bytes + 1) != bytes ||
             memcmp(before, after, (size_t)bytes))
             abort();
         free(before);
@@ -83,7 +87,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     deflate_shape one, two, one_alone, two_alone;
     int both = deflate_walk_two(first, at, &one, second, size - at, &two);
     int apart = alone(first, at, &one_alone) | alone(second, size - at, &two_alone);
-    if ((both != 0) != (apart != 0) || (!both && (!same(&one, &one_alone) || !same(&two, &two_alone))))
+    if ((both != 0) != (apart != 0) ||
+        (!both && (!same(&one, &one_alone) || !same(&two, &two_alone))))
         abort();
     free(first);
     free(second);

@@ -1,7 +1,6 @@
 /*
- * libFuzzer target of the archive scanner (contract: promise-hostile-input): whatever the bytes, no undefined behaviour, bounded memory,
- * and the same
- * outcome however they are cut into pieces.
+ * libFuzzer target of the archive scanner (contract: promise-hostile-input): whatever the bytes, no
+ * undefined behaviour, bounded memory, and the same outcome however they are cut into pieces.
  */
 #include "scanner.h"
 #include "tree.h"
@@ -51,22 +50,26 @@ static void check(const member *m)
 {
     if (strlen(m->name) != m->name_size || (m->target && strlen(m->target) != m->target_size))
         abort();
-    if (*m->name == '/' || strstr(m->name, "//") || !strcmp(m->name, "..") || !strncmp(m->name, "../", 3) || strstr(m->name, "/../"))
+    if (*m->name == '/' || strstr(m->name, "//") || !strcmp(m->name, "..") ||
+        !strncmp(m->name, "../", 3) || strstr(m->name, "/../"))
         abort();
-    if (m->mtime_ns >= 1000000000 || ((m->mode & S_IFMT) == S_IFLNK) != (m->target && !(m->flags & MEMBER_HARD_LINK)))
+    if (m->mtime_ns >= 1000000000 ||
+        ((m->mode & S_IFMT) == S_IFLNK) != (m->target && !(m->flags & MEMBER_HARD_LINK)))
         abort();
     xattr item, last = {.name_size = 0};
     for (size_t at = 0; xattr_next(m->xattrs, m->xattrs_size, &at, &item); last = item) {
         size_t shorter = item.name_size < last.name_size ? item.name_size : last.name_size;
         int order = last.name_size ? memcmp(last.name, item.name, shorter) : -1;
-        if (order > 0 || (!order && last.name_size >= item.name_size) || belongs_to_host(item.name, item.name_size))
+        if (order > 0 || (!order && last.name_size >= item.name_size) ||
+            belongs_to_host(item.name, item.name_size))
             abort();
     }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    scanner *whole = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0), *cut = scan(data, size, (unsigned)size);
+    scanner *whole = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0),
+            *cut = scan(data, size, (unsigned)size);
     if (!whole)
         abort();
     scanner_feed(whole, data, size);
@@ -74,12 +77,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t count, cut_count;
     const member *a = scanner_members(whole, &count), *b = scanner_members(cut, &cut_count);
     int refused = scanner_feed(whole, NULL, 0);
-    if (count != cut_count || refused != scanner_feed(cut, NULL, 0) || (refused && !same_text(scanner_error(whole), scanner_error(cut))))
+    if (count != cut_count || refused != scanner_feed(cut, NULL, 0) ||
+        (refused && !same_text(scanner_error(whole), scanner_error(cut))))
         abort();
     for (size_t i = 0; i < count; i++) {
         check(a + i);
-        if (!same_text(a[i].name, b[i].name) || !same_text(a[i].target, b[i].target) || a[i].size != b[i].size || a[i].mode != b[i].mode ||
-            a[i].mtime != b[i].mtime || memcmp(a[i].digest, b[i].digest, 32) ||
+        if (!same_text(a[i].name, b[i].name) || !same_text(a[i].target, b[i].target) ||
+            a[i].size != b[i].size || a[i].mode != b[i].mode || a[i].mtime != b[i].mtime ||
+            memcmp(a[i].digest, b[i].digest, 32) ||
             !same_bytes(a[i].xattrs, a[i].xattrs_size, b[i].xattrs, b[i].xattrs_size))
             abort();
     }
@@ -88,7 +93,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-/* Mutates, then makes most checksums hold again: without that, nearly every input would end at its first header. */
+/* Mutates, then makes most checksums hold again: without that, nearly every input would end at its
+ * first header. */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed)
 {
     size = LLVMFuzzerMutate(data, size, most);

@@ -1,6 +1,7 @@
 /*
- * libFuzzer target of what makes a zstd frame go on: whatever the bytes, nothing is read outside them, and what comes out is blocks that are
- * whole, of which none is the last, and that need nothing more to go on.
+ * libFuzzer target of what makes a zstd frame go on: whatever the bytes, nothing is read outside
+ * them, and what comes out is blocks that are whole, of which none is the last, and that need
+ * nothing more to go on.
  */
 #include "zstd_frame.h"
 #include "zstd_sequences.h"
@@ -23,13 +24,15 @@ static void check_blocks(const uint8_t *data, size_t size)
     }
 }
 
-/* A frame of the bytes behind the first, which says how large a block may be and how much the frame may stand for. */
+/* A frame of the bytes behind the first, which says how large a block may be and how much the frame
+ * may stand for. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t header[6] = {0x28, 0xb5, 0x2f, 0xfd, 0, 104};
     if (!size)
         return 0;
-    size_t limit = data[0] & 1 ? ZSTD_BLOCK_MAX : (size_t)data[0] << 4, frame_size = sizeof header + size - 1;
+    size_t limit = data[0] & 1 ? ZSTD_BLOCK_MAX : (size_t)data[0] << 4,
+           frame_size = sizeof header + size - 1;
     uint8_t *frame = malloc(frame_size);
     if (!frame)
         abort();

@@ -1,9 +1,12 @@
 /*
  * For LD_PRELOAD: a file system that is odd in the ways of network file systems, /proc and FUSE.
  *
- * ODD_TWICE: names, separated by slashes, that readdir gives twice. ODD_SIZE: INODE=SIZE;…: what stat says of these files. ODD_FUSE: statfs
- * says FUSE, and adds a line to this file. ODD_DIGEST: INODE=HEX;…: user.checksum.sha256 as BuildStream's file system tells it: asked by name
- * it answers, but it is not in the list. ODD_ATTRIBUTES=NUMBER: every file has so many of 64 KiB. ODD_SWAP: each time that llistxattr is asked for a path that ends with this, the shell runs ODD_DO first.
+ * ODD_TWICE: names, separated by slashes, that readdir gives twice. ODD_SIZE: INODE=SIZE;…: what
+ * stat says of these files. ODD_FUSE: statfs says FUSE, and adds a line to this file. ODD_DIGEST:
+ * INODE=HEX;…: user.checksum.sha256 as BuildStream's file system tells it: asked by name it
+ * answers, but it is not in the list. ODD_ATTRIBUTES=NUMBER: every file has so many of 64 KiB.
+ * ODD_SWAP: each time that llistxattr is asked for a path that ends with this, the shell runs
+ * ODD_DO first.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -37,21 +40,25 @@ static int lie(int result, struct stat *st)
 }
 
 /* Defines SYMBOL, by whichever name the caller's headers call it, in terms of `real`. */
-#define WRAP(result, symbol, parameters, types, ...) \
-    result odd_##symbol parameters __asm__(#symbol); \
-    result odd_##symbol parameters \
-    { \
+#define WRAP(result, symbol, parameters, types, ...)                      \
+    result odd_##symbol parameters __asm__(#symbol);                      \
+    result odd_##symbol parameters                                        \
+    {                                                                     \
         result(*real) types = (result(*) types)dlsym(RTLD_NEXT, #symbol); \
-        __VA_ARGS__ \
+        __VA_ARGS__                                                       \
     }
-#define FSTATAT(symbol) \
-    WRAP(int, symbol, (int at, const char *name, struct stat *into, int flags), (int, const char *, struct stat *, int), \
-         return lie(real(at, name, into, flags), into);)
-#define FSTAT(symbol) WRAP(int, symbol, (int fd, struct stat *into), (int, struct stat *), return lie(real(fd, into), into);)
-#define READDIR(symbol) WRAP(struct dirent *, symbol, (DIR * stream), (DIR *), return twice(stream, real);)
-#define STATFS(symbol) \
+#define FSTATAT(symbol)                                                         \
+    WRAP(int, symbol, (int at, const char *name, struct stat *into, int flags), \
+         (int, const char *, struct stat *, int), return lie(real(at, name, into, flags), into);)
+#define FSTAT(symbol)                                                    \
+    WRAP(int, symbol, (int fd, struct stat *into), (int, struct stat *), \
+         return lie(real(fd, into), into);)
+#define READDIR(symbol) \
+    WRAP(struct dirent *, symbol, (DIR * stream), (DIR *), return twice(stream, real);)
+#define STATFS(symbol)                                                                          \
     WRAP(int, symbol, (const char *path, struct statfs *into), (const char *, struct statfs *), \
-         int result = real(path, into); call_fuse(into); return result;)
+         int result = real(path, into);                                                         \
+         call_fuse(into); return result;)
 
 static struct dirent *twice(DIR *stream, struct dirent *(*real)(DIR *))
 {
@@ -62,7 +69,8 @@ static struct dirent *twice(DIR *stream, struct dirent *(*real)(DIR *))
         return &again;
     }
     struct dirent *item = real(stream);
-    const char *names = getenv("ODD_TWICE"), *found = item && names ? strstr(names, item->d_name) : NULL;
+    const char *names = getenv("ODD_TWICE"),
+               *found = item && names ? strstr(names, item->d_name) : NULL;
     size_t size = item ? strlen(item->d_name) : 0;
     if (found && (found == names || found[-1] == '/') && (!found[size] || found[size] == '/')) {
         again = *item;
@@ -99,7 +107,8 @@ static int ends_with(const char *text, const char *end)
 
 ssize_t llistxattr(const char *path, char *list, size_t size)
 {
-    ssize_t (*real)(const char *, char *, size_t) = (ssize_t(*)(const char *, char *, size_t))dlsym(RTLD_NEXT, "llistxattr");
+    ssize_t (*real)(const char *, char *, size_t) =
+        (ssize_t (*)(const char *, char *, size_t))dlsym(RTLD_NEXT, "llistxattr");
     if (ends_with(path, getenv("ODD_SWAP")) && system(getenv("ODD_DO")))
         abort();
     if (getenv("ODD_ATTRIBUTES")) {
@@ -114,7 +123,7 @@ ssize_t llistxattr(const char *path, char *list, size_t size)
 ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)
 {
     ssize_t (*real)(const char *, const char *, void *, size_t) =
-        (ssize_t(*)(const char *, const char *, void *, size_t))dlsym(RTLD_NEXT, "lgetxattr");
+        (ssize_t (*)(const char *, const char *, void *, size_t))dlsym(RTLD_NEXT, "lgetxattr");
     struct stat st;
     const char *digest = NULL;
     if (getenv("ODD_ATTRIBUTES") && strcmp(name, "user.checksum.sha256")) {

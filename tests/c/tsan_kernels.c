@@ -1,4 +1,5 @@
-/* The kernels as the product's threads drive them, for ThreadSanitizer: a walk, the digests, the packing, and walks that are stopped. */
+/* The kernels as the product's threads drive them, for ThreadSanitizer: a walk, the digests, the
+ * packing, and walks that are stopped. */
 #include "digest.h"
 #include "pack.h"
 #include "scan.h"
@@ -33,7 +34,9 @@ static void *pack(void *unused)
     problem p = {0};
     for (size_t i; (i = atomic_fetch_add(&next, 1)) < packed->segments_count;) {
         uint8_t *into = malloc(packed->segments[i].size + 1);
-        int bad = !into || (packed->segments[i].kind == SEGMENT_HEADER && plan_digest(packed, &i, 1, &p)) || plan_fill(packed, i, into, &p);
+        int bad = !into ||
+                  (packed->segments[i].kind == SEGMENT_HEADER && plan_digest(packed, &i, 1, &p)) ||
+                  plan_fill(packed, i, into, &p);
         free(into);
         if (bad)
             return packed;

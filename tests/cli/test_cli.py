@@ -1,4 +1,6 @@
-"""The command line (contract: cli-build, cli-exit-status, cli-errors). The build itself is a stand-in here."""
+"""The command line (contract: cli-build, cli-exit-status, cli-errors). The build itself is a
+stand-in here.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,12 @@ def feed(monkeypatch: pytest.MonkeyPatch, text: str, *, terminal: bool = False) 
 
 
 @pytest.mark.parametrize("workers", [["-j", "3"], ["-j3"], ["--workers", "3"], ["--workers=3"]])
-def test_options(stand_in: StandIn, workers: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options(
+    stand_in: StandIn,
+    workers: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "7")
     assert main([*workers, "-f", "config.yaml", "-o", "out", "--progress", "none"]) == 0
     (call,) = stand_in.calls
@@ -84,7 +91,10 @@ def test_options(stand_in: StandIn, workers: list[str], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("arguments", [[], ["-f", "-"]])
 def test_standard_input(
-    stand_in: StandIn, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stand_in: StandIn,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     feed(monkeypatch, IMAGE)
     assert main(arguments) == 0
@@ -94,14 +104,20 @@ def test_standard_input(
     assert capsys.readouterr() == ("", "")
 
 
-def test_terminal_input(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_input(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     feed(monkeypatch, IMAGE, terminal=True)
     assert main([]) == 0
     assert "waiting for the configuration (YAML) on standard input" in capsys.readouterr().err
 
 
-def test_summary(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With -v, or on a terminal, one line an image: digest, sizes before and after, ratio, files, seconds."""
+def test_summary(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With -v, or on a terminal, one line an image: digest, sizes before and after, ratio, files,
+    seconds.
+    """
     line = "sha256:ab  1.0 MB -> 0.2 MB (25.0%)  7 files, 1,234 unchanged, 5 whiteouts  1.2 s\n"
     assert main(["-f", "config.yaml", "-v"]) == 0
     assert capsys.readouterr() == ("", line)
@@ -151,13 +167,28 @@ def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["-o", ""], "the path is empty"),
         (["--progress", "fancy"], "invalid choice"),
         (["-q", "-v"], "not allowed with argument"),
-        (["-f", "missing.yaml"], "build-oci: error: missing.yaml: cannot read the configuration: No such file or directory"),
+        (
+            ["-f", "missing.yaml"],
+            (
+                "build-oci: error: missing.yaml: cannot read the configuration: No such file or"
+                " directory"
+            ),
+        ),
         (["-f", "."], "build-oci: error: .: cannot read the configuration: Is a directory"),
         (["-f", "wrong.yaml"], "build-oci: error: wrong.yaml:1: mode: must be one of `oci`"),
-        (["--check", "-f", "layer.yaml"], "build-oci: error: layer.yaml:4: images[0].layer: cannot use the directory `gone`"),
+        (
+            ["--check", "-f", "layer.yaml"],
+            "build-oci: error: layer.yaml:4: images[0].layer: cannot use the directory `gone`",
+        ),
     ],
 )
-def test_usage_errors(stand_in: StandIn, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(
+    stand_in: StandIn,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Status 2: the command line or the configuration is wrong; one line, then a hint."""
     (tmp_path / "wrong.yaml").write_text("mode: tar\n" + IMAGE)
     (tmp_path / "layer.yaml").write_text(IMAGE + "  layer: gone")
@@ -171,16 +202,26 @@ def test_usage_errors(stand_in: StandIn, arguments: list[str], message: str, tmp
     assert (out, stand_in.calls) == ("", [])
 
 
-def test_warnings_come_with_errors(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A key that is misspelt in one place may be the one that is missing in another: both are told."""
+def test_warnings_come_with_errors(
+    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that is misspelt in one place may be the one that is missing in another: both are
+    told.
+    """
     (tmp_path / "misspelt.yaml").write_text("images:\n- {architecture: amd64, tags: linux}")
     assert main(["-f", "misspelt.yaml"]) == 2
     warning, error = capsys.readouterr().err.splitlines()[:2]
-    assert warning == "build-oci: warning: misspelt.yaml:2: images[0].tags: `tags` is not a key, and is ignored"
+    assert (
+        warning
+        == "build-oci: warning: misspelt.yaml:2: images[0].tags: `tags` is not a key, and is"
+        " ignored"
+    )
     assert error.startswith("build-oci: error: misspelt.yaml:2: images[0]")
 
 
-def test_epoch_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_epoch_error(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """contract: config-epoch."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert main(["-f", "config.yaml"]) == 2
@@ -201,15 +242,36 @@ def test_check(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[
     ("error", "status", "lines"),
     [
         (TreeError("vanished", where=b"./a\xff"), 1, ["build-oci: error: ./a\\xff: vanished"]),
-        (OSError(28, "No space left on device", "out/blob"), 1, ["build-oci: error: out/blob: No space left on device"]),
+        (
+            OSError(28, "No space left on device", "out/blob"),
+            1,
+            ["build-oci: error: out/blob: No space left on device"],
+        ),
         (OSError("odd"), 1, ["build-oci: error: odd"]),
         (MemoryError(), 1, ["build-oci: error: out of memory", "hint: lower"]),
-        (RecursionError("deep"), 1, ["build-oci: error: internal error: RecursionError: deep", "hint: this is a bug, please report it"]),
+        (
+            RecursionError("deep"),
+            1,
+            [
+                "build-oci: error: internal error: RecursionError: deep",
+                "hint: this is a bug, please report it",
+            ],
+        ),
         (KeyboardInterrupt(), 130, ["build-oci: error: stopped"]),
-        (ValueError("two\nlines"), 1, ["build-oci: error: internal error: ValueError: two\\x0alines", "hint: "]),
+        (
+            ValueError("two\nlines"),
+            1,
+            ["build-oci: error: internal error: ValueError: two\\x0alines", "hint: "],
+        ),
     ],
 )
-def test_failures(stand_in: StandIn, error: BaseException, status: int, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures(
+    stand_in: StandIn,
+    error: BaseException,
+    status: int,
+    lines: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Status 1: the build failed. Never a traceback."""
 
     def fail(call: Any) -> None:
@@ -223,7 +285,9 @@ def test_failures(stand_in: StandIn, error: BaseException, status: int, lines: l
     assert all(found.startswith(line) for found, line in zip(err.splitlines(), lines, strict=True))
 
 
-def test_debug(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A traceback with BUILD_OCI_DEBUG=1 only."""
     monkeypatch.setenv("BUILD_OCI_DEBUG", "1")
     stand_in.action = lambda call: call["nothing"]
@@ -241,9 +305,15 @@ def test_answers(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert err == ""
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signals(stand_in: StandIn, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """130 / 143 after SIGINT / SIGTERM: clean-up runs, a second signal does not disturb it, the handlers are restored."""
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals(
+    stand_in: StandIn, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """130 / 143 after SIGINT / SIGTERM: clean-up runs, a second signal does not disturb it, the
+    handlers are restored.
+    """
     cleaned = []
 
     def stop(call: Any) -> None:
@@ -284,15 +354,23 @@ def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     # Unbuffered streams keep nothing back that could fail when the interpreter exits.
     for name in ("SOURCE_DATE_EPOCH", "BUILD_OCI_DEBUG", "PYTHONUNBUFFERED"):
         environ.pop(name, None)
-    return subprocess.run(["sh", "-c", script], env=environ, capture_output=True, check=False, timeout=60, **options)
+    return subprocess.run(
+        ["sh", "-c", script], env=environ, capture_output=True, check=False, timeout=60, **options
+    )
 
 
 def test_process() -> None:
     done = run("eval $BUILD_OCI --check -v", input=IMAGE.encode())
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"build-oci: nothing is wrong with <stdin>: 1 image\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        b"",
+        b"build-oci: nothing is wrong with <stdin>: 1 image\n",
+    )
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "1>&- 2>&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize(
+    "redirection", ["2>&-", "2>/dev/full", "1>&- 2>&-", ">/dev/full 2>/dev/full"]
+)
 def test_nobody_listens(redirection: str) -> None:
     """A closed or full standard stream changes neither what happens nor the exit status."""
     assert run(f"eval $BUILD_OCI --check -v {redirection}", input=IMAGE.encode()).returncode == 0
@@ -306,32 +384,50 @@ def test_help_for_nobody() -> None:
 
 def test_closed_input() -> None:
     done = run("eval $BUILD_OCI <&-")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: standard input: is closed")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        b"build-oci: error: standard input: is closed",
+    )
 
 
 def test_closed_output() -> None:
     """An archive that nobody can get is no success."""
     for closed in (">&-", "1< /dev/null"):
         done = run(f"eval $BUILD_OCI -o oci-archive:- {closed}", input=IMAGE.encode())
-        assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: standard output: is closed")
-    assert run("eval $BUILD_OCI -o oci-archive:- | wc -c", input=IMAGE.encode()).stdout.strip() > b"1"
+        assert (done.returncode, done.stderr.splitlines()[0]) == (
+            2,
+            b"build-oci: error: standard output: is closed",
+        )
+    assert (
+        run("eval $BUILD_OCI -o oci-archive:- | wc -c", input=IMAGE.encode()).stdout.strip() > b"1"
+    )
 
 
-@pytest.mark.parametrize("key", ["layer: trée", "layers: [{add: trée}]", "layer: {image: bild/é}", "parent: {image: bild/é}"])
+@pytest.mark.parametrize(
+    "key",
+    ["layer: trée", "layers: [{add: trée}]", "layer: {image: bild/é}", "parent: {image: bild/é}"],
+)
 def test_names_of_files_in_the_c_locale(key: str, tmp_path: Path) -> None:
     """A configuration is UTF-8 whatever the locale makes of names of files."""
     (tmp_path / "trée").mkdir()
     written = run("eval $BUILD_OCI -o bild/é", input=IMAGE.encode(), cwd=tmp_path)
     assert (written.returncode, written.stderr) == (0, b"")
     ascii_only = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
-    done = run(f"export {ascii_only}; eval $BUILD_OCI -o neu/é", input=f"{IMAGE}  {key}\n".encode(), cwd=tmp_path)
+    done = run(
+        f"export {ascii_only}; eval $BUILD_OCI -o neu/é",
+        input=f"{IMAGE}  {key}\n".encode(),
+        cwd=tmp_path,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / "neu" / "é" / "index.json").exists()
 
 
 def test_endless_input() -> None:
     done = run("eval $BUILD_OCI < /dev/zero")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"build-oci: error: <stdin>: the document is larger than 4 MiB")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        b"build-oci: error: <stdin>: the document is larger than 4 MiB",
+    )
 
 
 @pytest.mark.parametrize("stream", [1, 2])
@@ -353,8 +449,22 @@ def test_descriptors_are_occupied(stream: int) -> None:
         ({"proc/self/cgroup": "0::/a/b\n"}, 8),
         ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 8),
         ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n"}, 3),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000", "sys/fs/cgroup/a/cpu.max": "150000 100000\n"}, 2),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "50000 100000", "sys/fs/cgroup/a/cpu.max": "400000 100000"}, 1),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+                "sys/fs/cgroup/a/cpu.max": "150000 100000\n",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/cpu.max": "50000 100000",
+                "sys/fs/cgroup/a/cpu.max": "400000 100000",
+            },
+            1,
+        ),
         ({"proc/self/cgroup": "0::/host/name\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
         ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "3200000 100000\n"}, 8),
@@ -381,7 +491,9 @@ def test_descriptors_are_occupied(stream: int) -> None:
     ],
 )
 def test_usable_cpus(files: dict[str, str], cpus: int, tmp_path: Path) -> None:
-    """contract: cli-workers. The CPUs this process may really use, by affinity and cgroup quota of every level."""
+    """contract: cli-workers. The CPUs this process may really use, by affinity and cgroup quota of
+    every level.
+    """
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -398,7 +510,9 @@ def options_of(action: Any) -> list[str]:
 
 def test_every_option_is_documented() -> None:
     """In the manual page, and in the table of docs/command-line.md."""
-    manual, page = ((REPOSITORY / path).read_text() for path in ("docs/build-oci.1", "docs/command-line.md"))
+    manual, page = (
+        (REPOSITORY / path).read_text() for path in ("docs/build-oci.1", "docs/command-line.md")
+    )
     for action in parser()._actions:
         for option in options_of(action):
             assert option.replace("-", "\\-") in manual, option
@@ -417,7 +531,9 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
         subprocess.run([program, "-n"], input=script, text=True, check=True)
 
 
-def test_completion_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_without_shtab(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["--print-completion", "bash"]) == 2
     assert "pip install shtab" in capsys.readouterr().err

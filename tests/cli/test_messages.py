@@ -1,6 +1,8 @@
-"""contract: cli-errors. An error is a line that says where and what, and a hint where there is a way out.
+"""contract: cli-errors. An error is a line that says where and what, and a hint where there is a
+way out.
 
-The sources are read for every message that there is, so that a new one must keep to this or say here why it does not.
+The sources are read for every message that there is, so that a new one must keep to this or say
+here why it does not.
 """
 
 from __future__ import annotations
@@ -14,8 +16,17 @@ import build_oci
 
 PACKAGE = Path(build_oci.__file__).parent
 
-# Who makes a message, and which of its arguments are where, what and hint: positions, or -1 for a keyword alone.
-ERRORS = {"BuildOciError", "UsageError", "TreeError", "ParentError", "PlanError", "OutputError", "Cancelled"}
+# Who makes a message, and which of its arguments are where, what and hint: positions, or -1 for a
+# keyword alone.
+ERRORS = {
+    "BuildOciError",
+    "UsageError",
+    "TreeError",
+    "ParentError",
+    "PlanError",
+    "OutputError",
+    "Cancelled",
+}
 MAKERS = {
     **dict.fromkeys(ERRORS, (-1, 0, -1)),
     "BadValue": (-1, 0, 1),  # whoever catches one knows the place
@@ -31,7 +42,9 @@ DECODERS = ("codec/zstd.py", "codec/gzip.py", "codec/table.py", "parent/lower.py
 
 
 class Message(NamedTuple):
-    """`what` has `{}` for what is put in. hint: "" where there is none; `{}` where it is only known at run time."""
+    """`what` has `{}` for what is put in. hint: "" where there is none; `{}` where it is only known
+    at run time.
+    """
 
     file: str
     line: int
@@ -62,7 +75,13 @@ def messages() -> Iterator[Message]:
             if not isinstance(call, ast.Call):
                 continue
             function = call.func
-            name = function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
+            name = (
+                function.id
+                if isinstance(function, ast.Name)
+                else function.attr
+                if isinstance(function, ast.Attribute)
+                else ""
+            )
             at = (-1, 0, -1) if name == "ValueError" and file in DECODERS else MAKERS.get(name)
             if at is None:
                 continue
@@ -72,10 +91,18 @@ def messages() -> Iterator[Message]:
             for part, position in zip(("where", "what", "hint"), at, strict=True):
                 if 0 <= position < len(call.args):
                     found[part] = call.args[position]
-            yield Message(file, call.lineno, name, "where" in found, template(found.get("what")), template(found.get("hint")))
+            yield Message(
+                file,
+                call.lineno,
+                name,
+                "where" in found,
+                template(found.get("what")),
+                template(found.get("hint")),
+            )
 
 
-# Messages without a hint, by why there is none. `{}` alone: the text comes from elsewhere, where it is held against this rule itself.
+# Messages without a hint, by why there is none. `{}` alone: the text comes from elsewhere, where it
+# is held against this rule itself.
 NO_WAY_OUT = {
     "an image of somebody else that its builder alone can mend; the blob is named": """
         the gzip stream is truncated
@@ -145,7 +172,10 @@ RUN_TIME = {
     ("cli/command.py", "{}"),  # a warning under --strict
     ("cli/command.py", "cannot read the configuration: {}"),
     ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
-    ("config/load.py", "must be {}, not {}"),  # _refuse: the kind of the value says it all where there is no hint
+    (
+        "config/load.py",
+        "must be {}, not {}",
+    ),  # _refuse: the kind of the value says it all where there is no hint
     ("config/load.py", "`{}` {}"),  # _path_hint
     ("config/load.py", "must be from 1 to {} with `{}`, not {}"),
     ("config/load.py", "{}"),  # _path_hint, and BadValue's own
@@ -162,10 +192,14 @@ RUN_TIME = {
     ("split/sources/map_file.py", "{}"),  # _Claims.fail; its place is a line or an entry
     ("config/document.py", "not valid YAML: {}"),
     ("config/document.py", "{}"),
-    ("split/plan_file.py", "{}"),  # _Refusal: its messages are held against this rule where they are made
+    (
+        "split/plan_file.py",
+        "{}",
+    ),  # _Refusal: its messages are held against this rule where they are made
 }
 NO_HINT = {line.strip() for lines in NO_WAY_OUT.values() for line in lines.strip().splitlines()}
-# Their whole text is the advice: warnings go without a hint, and `verify` says what is, not what to do.
+# Their whole text is the advice: warnings go without a hint, and `verify` says what is, not what to
+# do.
 WITHOUT_HINTS = {"warn", "_problem", "refuse"}
 
 
@@ -174,9 +208,17 @@ def test_every_message_says_where() -> None:
     assert len(found) > 100
     for message in found:
         # Who raises these knows no place, who catches them does.
-        caught_elsewhere = message.maker in ("refuse", "BadValue", "ValueError", "ArgumentTypeError", "Cancelled")
+        caught_elsewhere = message.maker in (
+            "refuse",
+            "BadValue",
+            "ValueError",
+            "ArgumentTypeError",
+            "Cancelled",
+        )
         line_of_its_own = message.maker == "warn" and message.what.startswith("{}")
-        assert message.where or caught_elsewhere or line_of_its_own or message.what in NOWHERE | {"{}"}, message
+        assert (
+            message.where or caught_elsewhere or line_of_its_own or message.what in NOWHERE | {"{}"}
+        ), message
 
 
 def test_every_message_is_one_line_without_a_full_stop() -> None:
@@ -189,7 +231,11 @@ def test_every_message_is_one_line_without_a_full_stop() -> None:
 
 
 def test_every_error_has_a_hint_or_a_reason() -> None:
-    errors = [message for message in messages() if message.maker not in WITHOUT_HINTS and not message.file.startswith("verify/")]
+    errors = [
+        message
+        for message in messages()
+        if message.maker not in WITHOUT_HINTS and not message.file.startswith("verify/")
+    ]
     for message in errors:
         if message.hint == "{}":
             assert (message.file, message.what) in RUN_TIME, message
@@ -200,7 +246,18 @@ def test_every_error_has_a_hint_or_a_reason() -> None:
 
 
 def test_numbers_and_nouns_agree() -> None:
-    """`1 layers` is what a plain `{number} layers` says; errors.counted says it rightly. Bytes, MiB and levels are never one."""
+    """`1 layers` is what a plain `{number} layers` says; errors.counted says it rightly. Bytes, MiB
+    and levels are never one.
+    """
     for message in messages():
-        for noun in ("images", "layers", "files", "entries", "mismatches", "manifests", "diff_ids", "whiteouts"):
+        for noun in (
+            "images",
+            "layers",
+            "files",
+            "entries",
+            "mismatches",
+            "manifests",
+            "diff_ids",
+            "whiteouts",
+        ):
             assert f"{{}} {noun}" not in message.what, message

@@ -46,7 +46,12 @@ def test_a_build_tells_how_far_it_is(tree: Path, tmp_path: Path) -> None:
     build(load_config(document(tree)), output=tmp_path / "parent", workers=2)
     (tree / "file3").write_bytes(os.urandom(3_000_000))
     heard: list[Progress] = []
-    result = build(load_config(document(tree, tmp_path / "parent")), output=tmp_path / "out", workers=2, on_progress=heard.append)
+    result = build(
+        load_config(document(tree, tmp_path / "parent")),
+        output=tmp_path / "out",
+        workers=2,
+        on_progress=heard.append,
+    )
     assert heard[-1] == Progress(0, "done", 1, 1)
     for stage in ("walk", "parent", "hash", "pack"):
         told = [progress for progress in heard if progress.stage == stage]
@@ -55,7 +60,10 @@ def test_a_build_tells_how_far_it_is(tree: Path, tmp_path: Path) -> None:
         assert told[-1].done == told[-1].total, stage
     assert [progress.total for progress in heard if progress.stage == "walk"][-1] == 41
     (image,) = result.images
-    assert image.uncompressed_size == next(progress for progress in reversed(heard) if progress.stage == "pack").total
+    assert (
+        image.uncompressed_size
+        == next(progress for progress in reversed(heard) if progress.stage == "pack").total
+    )
     assert set(image.stages) == {"walk", "parent", "hash", "diff", "pack"}
 
 
@@ -112,14 +120,18 @@ class Screen(io.StringIO):
             elif part == "\x1b[J":
                 rows = [*rows[:row], rows[row][:column]]
             else:
-                rows[row] = rows[row][:column].ljust(column) + part + rows[row][column + len(part) :]
+                rows[row] = (
+                    rows[row][:column].ljust(column) + part + rows[row][column + len(part) :]
+                )
                 column += len(part)
         return [line.rstrip() for line in rows]
 
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
-    """A screen, and bars that appear at once; those that a test leaves open end with it. `bars_on` makes it standard error."""
+    """A screen, and bars that appear at once; those that a test leaves open end with it. `bars_on`
+    makes it standard error.
+    """
     for name, seconds in {"DELAY": 0.0, "BRIEF": 0.0, "LEFT": 0.0, "INTERVAL": 0.01}.items():
         monkeypatch.setattr(Bars, name, seconds)
     made: list[Bars] = []
@@ -136,7 +148,9 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
 
 
 def bars_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Bars:
-    monkeypatch.setattr(sys, "stderr", screen)  # not in the fixture: pytest itself puts another there in between
+    monkeypatch.setattr(
+        sys, "stderr", screen
+    )  # not in the fixture: pytest itself puts another there in between
     return Bars(["linux/amd64", "linux/arm64"], lambda line: print(line, file=screen))
 
 
@@ -145,14 +159,18 @@ def wait_for(screen: Screen, *starts: str) -> None:
     end = time.monotonic() + 10
     while True:
         lines = [line for line in screen.lines() if line]
-        if len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts, strict=True)):
+        if len(lines) == len(starts) and all(
+            line.startswith(start) for line, start in zip(lines, starts, strict=True)
+        ):
             return
         assert time.monotonic() < end, lines
         time.sleep(0.01)
 
 
 def test_bars_leave_no_trace(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands on the screen: a line a stage, none of them empty in between, and nothing in the end."""
+    """What stands on the screen: a line a stage, none of them empty in between, and nothing in the
+    end.
+    """
     bars = bars_on(screen, monkeypatch)
     bars(Progress(0, "walk", 0, None))
     wait_for(screen, "linux/amd64: walking: 0 entries")
@@ -160,7 +178,13 @@ def test_bars_leave_no_trace(screen: Screen, monkeypatch: pytest.MonkeyPatch) ->
     wait_for(screen, "linux/amd64: walking: 0 entries", "linux/arm64: packing:  50%|")
     bars(Progress(0, "parent", 2_500_000, 10_000_000))
     bars.say("a warning")
-    wait_for(screen, "a warning", "linux/amd64: walking: 0", "linux/arm64: packing:  50%|", "linux/amd64: reading parent:  25%|")
+    wait_for(
+        screen,
+        "a warning",
+        "linux/amd64: walking: 0",
+        "linux/arm64: packing:  50%|",
+        "linux/amd64: reading parent:  25%|",
+    )
     bars(Progress(0, "pack", 1_000_000, 10_000_000))  # ends two, the upper ones
     wait_for(screen, "a warning", "linux/arm64: packing:  50%|", "linux/amd64: packing:  10%|")
     assert screen.lines()[1].startswith("linux/arm64")
@@ -185,14 +209,28 @@ def test_what_is_short_shows_no_bars(screen: Screen, monkeypatch: pytest.MonkeyP
 
 def test_a_short_build_does_not_import_bars(tree: Path, tmp_path: Path) -> None:
     """Their import is what costs."""
-    program = "import sys; from build_oci.cli.command import main; status = main(sys.argv[1:]); sys.exit(status or 'tqdm' in sys.modules)"
-    command = [sys.executable, "-P", "-c", program, "--progress", "bar", "-o", str(tmp_path / "out")]
+    program = (
+        "import sys; from build_oci.cli.command import main; status = main(sys.argv[1:]);"
+        " sys.exit(status or 'tqdm' in sys.modules)"
+    )
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        program,
+        "--progress",
+        "bar",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, input=document(tree), capture_output=True, text=True, check=True)
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 79, 80, 120])
-def test_a_bar_fits_its_terminal(columns: int, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_fits_its_terminal(
+    columns: int, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With room for the ^C that a terminal writes behind it."""
     monkeypatch.setattr("build_oci.cli.bars._columns", lambda: columns)
     bars = bars_on(screen, monkeypatch)
@@ -205,7 +243,9 @@ def test_a_bar_fits_its_terminal(columns: int, screen: Screen, monkeypatch: pyte
     assert ("24%|" in lines[1]) == (columns >= 40), lines
 
 
-def test_a_terminal_that_goes_away_is_no_error(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_goes_away_is_no_error(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bars = bars_on(screen, monkeypatch)
     bars(Progress(0, "pack", 5_000_000, 10_000_000))
     wait_for(screen, "linux/amd64: packing:  50%|")
@@ -226,8 +266,18 @@ def test_reporters() -> None:
             made.close()
         return type(made)
 
-    assert [kind(mode, terminal=True) for mode in ("auto", "bar", "plain", "none")] == [Bars, Bars, Lines, type(None)]
-    assert [kind(mode, terminal=False) for mode in ("auto", "bar", "plain", "none")] == [type(None), Bars, Lines, type(None)]
+    assert [kind(mode, terminal=True) for mode in ("auto", "bar", "plain", "none")] == [
+        Bars,
+        Bars,
+        Lines,
+        type(None),
+    ]
+    assert [kind(mode, terminal=False) for mode in ("auto", "bar", "plain", "none")] == [
+        type(None),
+        Bars,
+        Lines,
+        type(None),
+    ]
 
 
 def test_nothing_on_a_pipe(tree: Path, tmp_path: Path) -> None:
@@ -240,11 +290,19 @@ def test_nothing_on_a_pipe(tree: Path, tmp_path: Path) -> None:
 def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     main_end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))
-    at_once = "import tqdm, build_oci.cli.bars as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0; p.Bars.INTERVAL = 0.001"
+    at_once = (
+        "import tqdm, build_oci.cli.bars as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0;"
+        " p.Bars.INTERVAL = 0.001"
+    )
     slow = document(tree).replace("{", '{"compression": "gzip", "compression-level": 9, ', 1)
-    program = f"import sys; {at_once}; from build_oci.cli.command import main; sys.exit(main(sys.argv[1:]))"
+    program = (
+        f"import sys; {at_once}; from build_oci.cli.command import main;"
+        " sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-P", "-c", program, "-j", "1", "-o", str(tmp_path / "out")]
-    child = subprocess.run(command, input=slow.encode(), stdout=subprocess.PIPE, stderr=terminal, check=True)
+    child = subprocess.run(
+        command, input=slow.encode(), stdout=subprocess.PIPE, stderr=terminal, check=True
+    )
     os.close(terminal)
     seen = b""
     try:
@@ -258,7 +316,9 @@ def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     assert b"40 files" in seen  # the summary
 
 
-def test_metrics(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "config.yaml").write_text(document(tree))
     monkeypatch.chdir(tmp_path)
     assert main(["-f", "config.yaml", "-o", "out", "-j", "2", "--metrics", "metrics.json"]) == 0
@@ -270,27 +330,46 @@ def test_metrics(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         assert f"`{key}`" in page, key
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert image["digest"] == index["manifests"][0]["digest"]
-    assert (image["files"], image["unchanged"], image["whiteouts"], found["workers"], found["compressionLevel"]) == (40, 0, 0, 2, 3)
+    assert (
+        image["files"],
+        image["unchanged"],
+        image["whiteouts"],
+        found["workers"],
+        found["compressionLevel"],
+    ) == (40, 0, 0, 2, 3)
     assert image["layerSize"] > 4_000_000 < image["uncompressedSize"]
 
 
 @pytest.mark.parametrize("path", [".", "missing/metrics.json", "config.yaml/metrics.json"])
 def test_metrics_that_cannot_be_written_are_told_of_first(
-    path: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: str,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "config.yaml").write_text(document(tree))
     monkeypatch.chdir(tmp_path)
     assert main(["-f", "config.yaml", "-o", "out", "--metrics", path]) == 1
-    assert capsys.readouterr().err.startswith(f"build-oci: error: {path}: no file can be written here\nhint: ")
+    assert capsys.readouterr().err.startswith(
+        f"build-oci: error: {path}: no file can be written here\nhint: "
+    )
     assert not (tmp_path / "out").exists()
 
 
-def test_verbose_explains(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_explains(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one.yaml").write_text(document(tree))
-    (tmp_path / "two.yaml").write_text(json.dumps(json.loads(document(tree, tmp_path / "one")) | {"compression": "gzip"}))
+    (tmp_path / "two.yaml").write_text(
+        json.dumps(json.loads(document(tree, tmp_path / "one")) | {"compression": "gzip"})
+    )
     assert main(["-f", "one.yaml", "-o", "one", "-j", "3", "-v"]) == 0
-    assert "build-oci: compression zstd level 3, 3 workers, SHA-256 of files by " in capsys.readouterr().err
+    assert (
+        "build-oci: compression zstd level 3, 3 workers, SHA-256 of files by "
+        in capsys.readouterr().err
+    )
     assert main(["-f", "two.yaml", "-o", "two", "-v"]) == 0
     assert ": recompressed from zstd to gzip\n" in capsys.readouterr().err
 

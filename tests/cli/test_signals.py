@@ -1,4 +1,6 @@
-"""Signals at every moment (contract: cli-signals, layout-atomic): the former image or the new one, and nothing left behind."""
+"""Signals at every moment (contract: cli-signals, layout-atomic): the former image or the new one,
+and nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,20 @@ from typing import Any
 import clients
 import oracles
 import pytest
-from faults import BIG, TIMEOUT, check_layout, command, environment, fault, make_former, make_tree, run, snapshot, unharmed, upon
+from faults import (
+    BIG,
+    TIMEOUT,
+    check_layout,
+    command,
+    environment,
+    fault,
+    make_former,
+    make_tree,
+    run,
+    snapshot,
+    unharmed,
+    upon,
+)
 
 import build_oci.cli.command
 import build_oci.pipeline  # so that tracing main() below meets the same lines in every run
@@ -35,12 +50,18 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signal(number: signal.Signals, status: int, compression: str, tree: Path, output: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signal(
+    number: signal.Signals, status: int, compression: str, tree: Path, output: Path
+) -> None:
     """In the midst of the packing."""
     faults = fault("open", tree / "d" / "large", 2, do=f"kill -{int(number)} $PPID")
     with unharmed(output):
-        done = run(clients.layer_config(tree, compression=compression), output, preexec=unignored, **faults)
+        done = run(
+            clients.layer_config(tree, compression=compression), output, preexec=unignored, **faults
+        )
     assert done == (status, f"build-oci: error: stopped by {number.name}\n")
 
 
@@ -52,10 +73,22 @@ def unignored() -> None:
 
 @pytest.mark.parametrize(
     ("module", "images"),
-    [("oci/layout", 1), ("oci/hidden", 3), ("work/crew", 1), ("work/crew", 3), ("pipeline", 1), ("pipeline", 3), ("layer/pack", 1)],
+    [
+        ("oci/layout", 1),
+        ("oci/hidden", 3),
+        ("work/crew", 1),
+        ("work/crew", 3),
+        ("pipeline", 1),
+        ("pipeline", 3),
+        ("layer/pack", 1),
+    ],
 )
-def test_signal_at_any_line(module: str, images: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A signal that arrives at whatever line of a module: either it stopped the build and left nothing, or it came too late."""
+def test_signal_at_any_line(
+    module: str, images: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal that arrives at whatever line of a module: either it stopped the build and left
+    nothing, or it came too late.
+    """
     root = tmp_path / "tree"
     root.mkdir()
     (root / "large").write_bytes(os.urandom(BIG))
@@ -65,12 +98,19 @@ def test_signal_at_any_line(module: str, images: int, tmp_path: Path, capsys: py
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     for line in itertools.count(1, 7):
         target = tmp_path / "new" / "output"
-        status, sent = signalled_at(f"/build_oci/{module}.py", line, ["-j2", "-o", str(target), "-f", str(tmp_path / "config.yaml")])
+        status, sent = signalled_at(
+            f"/build_oci/{module}.py",
+            line,
+            ["-j2", "-o", str(target), "-f", str(tmp_path / "config.yaml")],
+        )
         if status == 0:
             assert sorted(os.listdir(target)) == ["blobs", "index.json", "oci-layout"]
             shutil.rmtree(target.parent)
         else:
-            assert (status, capsys.readouterr().err) == (130, "build-oci: error: stopped by SIGINT\n")
+            assert (status, capsys.readouterr().err) == (
+                130,
+                "build-oci: error: stopped by SIGINT\n",
+            )
             assert not target.parent.exists()
         if not sent:
             assert line > 7
@@ -78,7 +118,9 @@ def test_signal_at_any_line(module: str, images: int, tmp_path: Path, capsys: py
 
 
 def signalled_at(file: str, line: int, args: list[str]) -> tuple[int, bool]:
-    """main(ARGS) with SIGINT at the LINEth line that the main thread runs of FILE; its exit status and whether it came to that."""
+    """main(ARGS) with SIGINT at the LINEth line that the main thread runs of FILE; its exit status
+    and whether it came to that.
+    """
     count = itertools.count(1)
     sent = False
 
@@ -125,8 +167,12 @@ def test_killed(tree: Path, output: Path) -> None:
         ("rename", "index.json", False),
     ],
 )
-def test_signal_at_commit(call: str, path: str, stops: bool, number: signal.Signals, tree: Path, output: Path) -> None:
-    """Before the first file is renamed to its place a signal wins; from then on the image becomes complete, and the status says so."""
+def test_signal_at_commit(
+    call: str, path: str, stops: bool, number: signal.Signals, tree: Path, output: Path
+) -> None:
+    """Before the first file is renamed to its place a signal wins; from then on the image becomes
+    complete, and the status says so.
+    """
     faults = fault(call, output / path, do=f"kill -{int(number)} $PPID")
     former = snapshot(output)
     done = run(clients.layer_config(tree), output, preexec=unignored, **faults)
@@ -139,13 +185,26 @@ def test_signal_at_commit(call: str, path: str, stops: bool, number: signal.Sign
         assert clients.layer_tars(output) == [oracles.expected_tar(tree)]
 
 
-def moments(kinds: list[signal.Signals], count: int, tree: Path, parent: Path, folder: Path, compression: str) -> list[tuple[int, int]]:
-    """Runs that get a signal of KINDS in turn, at COUNT moments spread over a run; the signals, and the exit statuses that followed.
+def moments(
+    kinds: list[signal.Signals],
+    count: int,
+    tree: Path,
+    parent: Path,
+    folder: Path,
+    compression: str,
+) -> list[tuple[int, int]]:
+    """Runs that get a signal of KINDS in turn, at COUNT moments spread over a run; the signals, and
+    the exit statuses that followed.
 
-    Whatever the moment, the output is the former one or the new one, and the next build makes the new one.
+    Whatever the moment, the output is the former one or the new one, and the next build makes the
+    new one.
     """
     config = upon(clients.layer_config(tree, compression=compression), parent)
-    former, output, measured = make_former(folder / "former"), folder / "output", folder / "measured"
+    former, output, measured = (
+        make_former(folder / "former"),
+        folder / "output",
+        folder / "measured",
+    )
     fixed = {"SOURCE_DATE_EPOCH": "1700000000"}
     began = time.monotonic()
     assert run(config, measured, **fixed) == (0, "")
@@ -178,7 +237,8 @@ def moments(kinds: list[signal.Signals], count: int, tree: Path, parent: Path, f
         elif status == 0:
             assert snapshot(output) == made
         else:
-            # The interpreter itself was met, before it came to us or after we were done; while it starts, it ends with 1.
+            # The interpreter itself was met, before it came to us or after we were done; while it
+            # starts, it ends with 1.
             assert status == -number or (status == 1 and "KeyboardInterrupt" in said)
             assert snapshot(output) in (old, made)
         if number == signal.SIGKILL:
@@ -188,14 +248,24 @@ def moments(kinds: list[signal.Signals], count: int, tree: Path, parent: Path, f
     return ended
 
 
-@pytest.mark.parametrize(("kinds", "count"), [([signal.SIGINT, signal.SIGTERM], 25), ([signal.SIGKILL], 8)], ids=["stopped", "killed"])
-def test_signal_at_any_moment(kinds: list[signal.Signals], count: int, tree: Path, parent: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "count"),
+    [([signal.SIGINT, signal.SIGTERM], 25), ([signal.SIGKILL], 8)],
+    ids=["stopped", "killed"],
+)
+def test_signal_at_any_moment(
+    kinds: list[signal.Signals], count: int, tree: Path, parent: Path, tmp_path: Path
+) -> None:
     """With the parent's layer recompressed, and carried as it is, side by side."""
     with ThreadPoolExecutor(2) as pool:
         futures = []
         for compression in ("zstd", "gzip"):
             (tmp_path / compression).mkdir()
-            futures.append(pool.submit(moments, kinds, count, tree, parent, tmp_path / compression, compression))
+            futures.append(
+                pool.submit(
+                    moments, kinds, count, tree, parent, tmp_path / compression, compression
+                )
+            )
         ended = [end for future in futures for end in future.result()]
     met = [(number, status) for number, status in ended if status in (128 + number, -number)]
     assert len(met) > len(ended) // 5  # the machine may be slow to send them

@@ -21,7 +21,11 @@ def test_warnings_of_the_document(config: Path, capsys: pytest.CaptureFixture[st
     """Every warning is reported as an error, and nothing is written."""
     config.write_text("tags: [a]\nimages:\n- {architecture: x86_64, os: linux, layer: tree}")
     assert main(["-f", "config.yaml", "-o", "out", "--strict"]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("build-oci: error: ")]
+    errors = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("build-oci: error: ")
+    ]
     assert [":1: tags" in errors[0], ":3: images[0].architecture" in errors[1]] == [True, True]
     assert not Path("out").exists()
     assert main(["-f", "config.yaml", "-o", "out", "-q"]) == 0

@@ -1,5 +1,5 @@
-"""Layers as zstd:chunked (contract: codec-chunked, codec-chunked-checked): the format, read by plain Python; the archive that a client
-rebuilds; the same bytes always."""
+"""Layers as zstd:chunked (contract: codec-chunked, codec-chunked-checked): the format, read by
+plain Python; the archive that a client rebuilds; the same bytes always."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Layer(NamedTuple):
         return plain(self.blob)
 
     def span(self, key: str) -> bytes:
-        offset, size, plain_size, *_ = (int(number) for number in self.annotations[KEY + key].split(":"))
+        offset, size, plain_size, *_ = (
+            int(number) for number in self.annotations[KEY + key].split(":")
+        )
         assert self.blob[offset - 8 : offset] == b"\x50\x2a\x4d\x18" + struct.pack("<I", size)
         content = plain(self.blob[offset : offset + size])
         assert len(content) == plain_size
@@ -68,26 +70,48 @@ class Layer(NamedTuple):
 
 
 def plain(data: bytes) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as reader:
+    with zstandard.ZstdDecompressor().stream_reader(
+        io.BytesIO(data), read_across_frames=True
+    ) as reader:
         return reader.read()
 
 
-def built(root: Path, *, workers: int = 2, epoch: int | None = EPOCH, warnings: list[str] | None = None, **options: object) -> Layer:
+def built(
+    root: Path,
+    *,
+    workers: int = 2,
+    epoch: int | None = EPOCH,
+    warnings: list[str] | None = None,
+    **options: object,
+) -> Layer:
     """The layer that the product makes of ROOT."""
     settings = {name.replace("_", "-"): value for name, value in options.items()}
     document = clients.layer_config(root, compression="zstd:chunked", **settings)
     heard: list[str] = [] if warnings is None else warnings
     with tempfile.TemporaryDirectory() as output:
-        build(load_config(json.dumps(document)), output=Path(output), workers=workers, epoch=epoch, warn=heard.append)
+        build(
+            load_config(json.dumps(document)),
+            output=Path(output),
+            workers=workers,
+            epoch=epoch,
+            warn=heard.append,
+        )
         return layer_of(Path(output))
 
 
 def layer_of(layout: Path) -> Layer:
     manifest = clients.manifest_of(layout)
     (descriptor,) = manifest["layers"]
-    (diff_id,) = json.loads(clients.blob(layout, manifest["config"]["digest"]))["rootfs"]["diff_ids"]
+    (diff_id,) = json.loads(clients.blob(layout, manifest["config"]["digest"]))["rootfs"][
+        "diff_ids"
+    ]
     assert descriptor["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
-    return Layer(clients.blob(layout, descriptor["digest"]), descriptor.get("annotations", {}), diff_id, descriptor["digest"])
+    return Layer(
+        clients.blob(layout, descriptor["digest"]),
+        descriptor.get("annotations", {}),
+        diff_id,
+        descriptor["digest"],
+    )
 
 
 def rebuilt(layer: Layer) -> bytes:
@@ -102,13 +126,17 @@ def rebuilt(layer: Layer) -> bytes:
             chunks.append(entries[number])
             assert chunks[-1]["name"] == entry["name"]
         content = b""
-        for chunk, end in zip(chunks, [*(chunk["offset"] for chunk in chunks[1:]), entry["endOffset"]], strict=True):
+        for chunk, end in zip(
+            chunks, [*(chunk["offset"] for chunk in chunks[1:]), entry["endOffset"]], strict=True
+        ):
             piece = plain(layer.blob[chunk["offset"] : end])
             assert len(content) == chunk.get("chunkOffset", 0)
             if len(chunks) > 1:
                 assert len(piece) == chunk["chunkSize"]
                 assert "sha256:" + hashlib.sha256(piece).hexdigest() == chunk["chunkDigest"]
-                assert (chunk.get("chunkType") == "zeros") == (len(piece) >= 1024 and not any(piece))
+                assert (chunk.get("chunkType") == "zeros") == (
+                    len(piece) >= 1024 and not any(piece)
+                )
             content += piece
         assert len(content) == entry["size"]
         assert "sha256:" + hashlib.sha256(content).hexdigest() == entry["digest"]
@@ -124,13 +152,23 @@ def rebuilt(layer: Layer) -> bytes:
     return archive
 
 
-TYPES = {b"0": "reg", b"1": "hardlink", b"2": "symlink", b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo"}
+TYPES = {
+    b"0": "reg",
+    b"1": "hardlink",
+    b"2": "symlink",
+    b"3": "char",
+    b"4": "block",
+    b"5": "dir",
+    b"6": "fifo",
+}
 
 
 def expected_entries(tar: bytes) -> list[dict[str, Any]]:
     """The TOC's entries as the archive's headers have them, without places and chunks."""
     found = []
-    with tarfile.open(fileobj=io.BytesIO(tar), encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=io.BytesIO(tar), encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for member in archive:
             time = Decimal(member.pax_headers.get("mtime", str(int(member.mtime))))
             seconds = int(time.to_integral_value(rounding=ROUND_FLOOR))
@@ -148,7 +186,9 @@ def expected_entries(tar: bytes) -> list[dict[str, Any]]:
                 "devMajor": member.devmajor,
                 "devMinor": member.devminor,
                 "xattrs": {
-                    name.removeprefix("SCHILY.xattr."): base64.b64encode(value.encode("utf-8", "surrogateescape")).decode()
+                    name.removeprefix("SCHILY.xattr."): base64.b64encode(
+                        value.encode("utf-8", "surrogateescape")
+                    ).decode()
                     for name, value in member.pax_headers.items()
                     if name.startswith("SCHILY.xattr.")
                 },
@@ -170,12 +210,21 @@ def assert_sound(layer: Layer) -> None:
     tar = layer.tar
     assert "sha256:" + hashlib.sha256(tar).hexdigest() == layer.diff_id
     assert rebuilt(layer) == tar
-    entries = [{key: value for key, value in one.items() if key not in PLACES} for one in layer.toc["entries"] if one["type"] != "chunk"]
+    entries = [
+        {key: value for key, value in one.items() if key not in PLACES}
+        for one in layer.toc["entries"]
+        if one["type"] != "chunk"
+    ]
     assert entries == expected_entries(tar)
     toc = [int(number) for number in layer.annotations[KEY + "manifest-position"].split(":")]
     tar_split = [int(number) for number in layer.annotations[KEY + "tarsplit-position"].split(":")]
-    packed_toc, packed_tar_split = (layer.blob[offset : offset + size] for offset, size, *_ in (toc, tar_split))
-    assert layer.annotations[KEY + "manifest-checksum"] == "sha256:" + hashlib.sha256(packed_toc).hexdigest()
+    packed_toc, packed_tar_split = (
+        layer.blob[offset : offset + size] for offset, size, *_ in (toc, tar_split)
+    )
+    assert (
+        layer.annotations[KEY + "manifest-checksum"]
+        == "sha256:" + hashlib.sha256(packed_toc).hexdigest()
+    )
     assert layer.toc["tarSplitDigest"] == "sha256:" + hashlib.sha256(packed_tar_split).hexdigest()
     assert layer.toc["version"] == toc[3] == 1
     assert layer.blob[-72:-64] == b"\x50\x2a\x4d\x18" + struct.pack("<I", 64)
@@ -234,7 +283,9 @@ def test_files_of_several_blocks(tmp_path: Path) -> None:
 
 def test_levels(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "text").write_bytes(b"".join(b"%d lines\n" % number for number in range(30_000)))
+    (tmp_path / "root" / "text").write_bytes(
+        b"".join(b"%d lines\n" % number for number in range(30_000))
+    )
     sizes = []
     for level in (1, 3, 9, 19):
         layer = built(tmp_path / "root", compression_level=level)
@@ -258,7 +309,9 @@ def test_what_cannot_be_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [300, 600])
-def test_a_table_of_contents_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_a_table_of_contents_that_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
     """Seen before packing where the headers alone are too much, else while packing."""
     root = tmp_path / "root"
     root.mkdir()
@@ -292,11 +345,19 @@ def check_layer(layer: Layer) -> list[str]:
     with tempfile.TemporaryFile() as file:
         file.write(layer.blob)
         file.flush()
-        return check.chunked_problems(file.fileno(), len(layer.blob), layer.annotations, (layer.diff_id, len(layer.tar)), lambda: None)
+        return check.chunked_problems(
+            file.fileno(),
+            len(layer.blob),
+            layer.annotations,
+            (layer.diff_id, len(layer.tar)),
+            lambda: None,
+        )
 
 
 def resealed(
-    layer: Layer, toc: Callable[[dict[str, Any]], object] = lambda _: None, lines: Callable[[list[Any]], object] = lambda _: None
+    layer: Layer,
+    toc: Callable[[dict[str, Any]], object] = lambda _: None,
+    lines: Callable[[list[Any]], object] = lambda _: None,
 ) -> Layer:
     """LAYER with its metadata changed, and every digest and position made right again."""
     document, tar_split = layer.toc, layer.tar_split
@@ -362,15 +423,21 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "“./a” is not what its digest says": entry("./a", digest="sha256:" + "0" * 64),
     "has no digest of “./a”": entry("./a", digest=""),
     "do not follow each other": of_chunks("chunkOffset", lambda place: place + 1),
-    "of “./b” is not what its digest says": of_chunks("chunkDigest", lambda _: "sha256:" + "1" * 64),
+    "of “./b” is not what its digest says": of_chunks(
+        "chunkDigest", lambda _: "sha256:" + "1" * 64
+    ),
     "of “./b” is not of its size": of_chunks("chunkSize", lambda size: size - 1),
     "chunks of “./b” do not": of_chunks("offset", lambda offset: 1 << 40),
     "is of another file": of_chunks("name", lambda _: "./a"),
     "lacks “./link”": remove_last,
     "only 1 is known": lambda document: document.update(version=2),
-    "tar-split is not what its digest says": lambda document: document.update(tarSplitDigest="sha256:" + "2" * 64),
+    "tar-split is not what its digest says": lambda document: document.update(
+        tarSplitDigest="sha256:" + "2" * 64
+    ),
     "is no object": lambda document: document["entries"].append(5),
-    "entries that the archive lacks": lambda document: document["entries"].append(dict(document["entries"][-1])),
+    "entries that the archive lacks": lambda document: document["entries"].append(
+        dict(document["entries"][-1])
+    ),
     "has a mode of “./a” that is no number": entry("./a", mode="x"),
     "a time of “./a” that is none": entry("./a", modtime="yesterday"),
     "xattrs of “./a”": entry("./a", xattrs=[1]),
@@ -416,7 +483,11 @@ def test_a_broken_tar_split(sound: Layer, expected: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("manifest-checksum", "sha256:" + "0" * 64, "table of contents is not what its digest says"),
+        (
+            "manifest-checksum",
+            "sha256:" + "0" * 64,
+            "table of contents is not what its digest says",
+        ),
         ("manifest-checksum", "md5:0", "is no SHA-256 digest"),
         ("manifest-checksum", None, "but no io.github"),
         ("manifest-position", "1:2:3", "is not 4 numbers"),
@@ -445,7 +516,9 @@ def test_damaged_metadata(rng: random.Random) -> None:
         data = bytearray(text)
         for _ in range(rng.randint(1, 4)):
             at = rng.randrange(len(data))
-            data[at : at + rng.randint(0, 3)] = rng.choice([b"", b"{", b"[", b'"', b"\xff", b"9" * 30, b"null", b"]", b"-1", b"\\"])
+            data[at : at + rng.randint(0, 3)] = rng.choice(
+                [b"", b"{", b"[", b'"', b"\xff", b"9" * 30, b"null", b"]", b"-1", b"\\"]
+            )
         return bytes(data)
 
     toc_text, text = layer.span("manifest-position"), layer.span("tarsplit-position")
@@ -459,7 +532,13 @@ def test_damaged_metadata(rng: random.Random) -> None:
         container.Span(start, len(packed_toc), len(toc_text)),
         container.Span(start + len(packed_toc) + 8, len(packed), len(text)),
     )
-    blob = layer.blob[: start - 8] + container.skippable(len(packed_toc)) + packed_toc + container.skippable(len(packed)) + packed
+    blob = (
+        layer.blob[: start - 8]
+        + container.skippable(len(packed_toc))
+        + packed_toc
+        + container.skippable(len(packed))
+        + packed
+    )
     problems = check_layer(layer._replace(blob=blob, annotations=metadata.annotations()))
     assert len(problems) <= 1
 
@@ -498,7 +577,9 @@ def with_layer(layer: Layer, root: Path, annotations: dict[str, str]) -> Path:
 
 @pytest.mark.parametrize("holds", [True, False])
 def test_annotations_of_a_parent(tmp_path: Path, holds: bool) -> None:
-    """Clients pull by the metadata, which the build never sees otherwise: so what does not hold is not carried."""
+    """Clients pull by the metadata, which the build never sees otherwise: so what does not hold is
+    not carried.
+    """
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_bytes(b"content")
     layer = built(tmp_path / "tree")
@@ -524,12 +605,18 @@ def test_a_parent_of_another_codec(tmp_path: Path) -> None:
     """Its members are not known while it streams by, so it becomes plain zstd, and that is said."""
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_bytes(b"content")
-    build(load_config(json.dumps(clients.layer_config(tmp_path / "tree", compression="gzip"))), output=tmp_path / "parent", workers=2)
+    build(
+        load_config(json.dumps(clients.layer_config(tmp_path / "tree", compression="gzip"))),
+        output=tmp_path / "parent",
+        workers=2,
+    )
     (tmp_path / "tree" / "new").write_bytes(b"more")
     document = clients.layer_config(tmp_path / "tree", compression="zstd:chunked")
     document["images"][0]["parent"] = {"image": str(tmp_path / "parent")}
     warnings: list[str] = []
-    build(load_config(json.dumps(document)), output=tmp_path / "out", workers=2, warn=warnings.append)
+    build(
+        load_config(json.dumps(document)), output=tmp_path / "out", workers=2, warn=warnings.append
+    )
     below, above = clients.manifest_of(tmp_path / "out")["layers"]
     assert "annotations" not in below
     assert KEY + "manifest-checksum" in above["annotations"]
@@ -546,9 +633,22 @@ def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if go is None:
         pytest.skip("Go is not installed")
     program = tmp_path_factory.mktemp("go") / "chunked"
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOPROXY": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOPROXY": "off",
+        "GOFLAGS": "-mod=readonly -buildvcs=false",
+    }
     done = subprocess.run(
-        [go, "build", "-tags", "exclude_graphdriver_btrfs,containers_image_openpgp", "-o", program, "."],
+        [
+            go,
+            "build",
+            "-tags",
+            "exclude_graphdriver_btrfs,containers_image_openpgp",
+            "-o",
+            program,
+            ".",
+        ],
         cwd=GO_PROGRAM,
         env=environment,
         capture_output=True,
@@ -585,19 +685,28 @@ def odd_root(root: Path) -> None:
 @pytest.mark.clients
 @pytest.mark.slow
 def test_the_reader_of_podman(tmp_path: Path, go_program: Path) -> None:
-    """It takes the layer, whole and with an old one at hand, and rebuilds an archive of the right digest."""
+    """It takes the layer, whole and with an old one at hand, and rebuilds an archive of the right
+    digest.
+    """
     clients.need_root()
     odd_root(tmp_path / "root")
     old = built(tmp_path / "root", epoch=None)
     (tmp_path / "root" / "many-7").write_bytes(b"changed")
     new = built(tmp_path / "root", epoch=None)
     (tmp_path / "whole").mkdir()
-    done = json.loads(clients.run(go_program, "apply", *stored(old, tmp_path, "old"), tmp_path / "whole"))
+    done = json.loads(
+        clients.run(go_program, "apply", *stored(old, tmp_path, "old"), tmp_path / "whole")
+    )
     assert done["diff_id"] == old.diff_id
     assert done["size"] == len(old.tar)
     (tmp_path / "part").mkdir()
     (tmp_path / "base").mkdir()
-    arguments = [*stored(new, tmp_path, "new"), tmp_path / "part", *stored(old, tmp_path, "old"), tmp_path / "base"]
+    arguments = [
+        *stored(new, tmp_path, "new"),
+        tmp_path / "part",
+        *stored(old, tmp_path, "old"),
+        tmp_path / "base",
+    ]
     done = json.loads(clients.run(go_program, "apply", *arguments))
     assert done["diff_id"] == new.diff_id
     assert done["fetched"] < len(new.blob) // 20
@@ -620,6 +729,10 @@ def test_the_writer_of_podman(tmp_path: Path, go_program: Path) -> None:
     theirs = ours._replace(blob=blob.read_bytes(), annotations=json.loads(annotations.read_text()))
     assert check_layer(theirs) == []
     without = [
-        [{k: v for k, v in one.items() if k not in ("offset", "endOffset")} for one in layer.toc["entries"]] for layer in (ours, theirs)
+        [
+            {k: v for k, v in one.items() if k not in ("offset", "endOffset")}
+            for one in layer.toc["entries"]
+        ]
+        for layer in (ours, theirs)
     ]
     assert without[0] == without[1]

@@ -1,5 +1,5 @@
-"""contract: codec-zstd, codec-gzip, codec-bytes, codec-levels.
-One frame, one member, bytes that depend on nothing but the data, levels that mean what they say; the decoder for parents."""
+"""contract: codec-zstd, codec-gzip, codec-bytes, codec-levels. One frame, one member, bytes that
+depend on nothing but the data, levels that mean what they say; the decoder for parents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ def corpus(size: int) -> bytes:
     """Text, binaries, noise and zeros, the same for every call: most of it files of this Python."""
     rng = random.Random(4711)
     library = Path(sysconfig.get_path("stdlib"))
-    files = [path for pattern in ("lib-dynload/*.so", "*.py", "[a-rt-z]*/*.py") for path in sorted(library.glob(pattern))]
+    files = [
+        path
+        for pattern in ("lib-dynload/*.so", "*.py", "[a-rt-z]*/*.py")
+        for path in sorted(library.glob(pattern))
+    ]
     data = bytearray()
     for number, path in enumerate(files):
         data += path.read_bytes() + bytes(rng.randrange(2000))
@@ -50,12 +54,27 @@ def corpus(size: int) -> bytes:
 
 
 def compress(
-    codec: str, data: bytes, level: int | None = None, *, workers: int = 2, cuts: Iterable[int] = (), epoch: int | None = None
+    codec: str,
+    data: bytes,
+    level: int | None = None,
+    *,
+    workers: int = 2,
+    cuts: Iterable[int] = (),
+    epoch: int | None = None,
 ) -> bytes:
-    """DATA through an encoder, cut at CUTS, out of one buffer that is overwritten after each write."""
+    """DATA through an encoder, cut at CUTS, out of one buffer that is overwritten after each
+    write.
+    """
     out: list[bytes] = []
     with Pool(workers) as pool:
-        stream = encoder(codec, level, lambda piece: out.append(bytes(piece)), pool=pool, workers=workers, epoch=epoch)
+        stream = encoder(
+            codec,
+            level,
+            lambda piece: out.append(bytes(piece)),
+            pool=pool,
+            workers=workers,
+            epoch=epoch,
+        )
         for start, end in pairwise([0, *sorted(cuts), len(data)]):
             buffer = bytearray(data[start:end])
             stream.write(memoryview(buffer))
@@ -80,20 +99,33 @@ def plain_of_one_member(data: bytes) -> bytes:
 
 
 def plain_of_one_frame(data: bytes) -> bytes:
-    """RFC 8878 by hand: one frame that starts the stream and ends with it, has no checksum and does not know its size."""
+    """RFC 8878 by hand: one frame that starts the stream and ends with it, has no checksum and does
+    not know its size.
+    """
     import zstandard
 
     assert data[:4] == b"\x28\xb5\x2f\xfd"
     parameters = zstandard.get_frame_parameters(data)
-    assert (parameters.has_checksum, parameters.content_size) == (False, zstandard.CONTENTSIZE_UNKNOWN)
+    assert (parameters.has_checksum, parameters.content_size) == (
+        False,
+        zstandard.CONTENTSIZE_UNKNOWN,
+    )
     frame = zstandard.ZstdDecompressor().decompressobj()
     plain = frame.decompress(data)
     assert (frame.eof, frame.unused_data) == (True, b"")
     return plain
 
 
-PLAIN_OF_ONE: dict[str, Callable[[bytes], bytes]] = {"gzip": plain_of_one_member, "zstd": plain_of_one_frame, "disabled": bytes}
-ALL_LEVELS = [("disabled", None), *(("gzip", level) for level in range(1, 10)), *(("zstd", level) for level in range(1, 20))]
+PLAIN_OF_ONE: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": plain_of_one_member,
+    "zstd": plain_of_one_frame,
+    "disabled": bytes,
+}
+ALL_LEVELS = [
+    ("disabled", None),
+    *(("gzip", level) for level in range(1, 10)),
+    *(("zstd", level) for level in range(1, 20)),
+]
 
 
 @pytest.mark.parametrize(("codec", "level"), ALL_LEVELS)
@@ -110,16 +142,24 @@ def test_sizes_around_the_block(codec: str, size: int) -> None:
     assert PLAIN_OF_ONE[codec](compress(codec, data)) == data
 
 
-@pytest.mark.parametrize(("codec", "level"), [("gzip", 1), ("gzip", 5), ("zstd", 1), ("zstd", 3), ("zstd", 8), ("zstd", 13)])
+@pytest.mark.parametrize(
+    ("codec", "level"),
+    [("gzip", 1), ("gzip", 5), ("zstd", 1), ("zstd", 3), ("zstd", 8), ("zstd", 13)],
+)
 def test_bytes_depend_on_the_data_alone(codec: str, level: int) -> None:
-    """4.5: the bytes do not depend on -j, on the CPU count, or on how the work was cut up in time."""
+    """4.5: the bytes do not depend on -j, on the CPU count, or on how the work was cut up in
+    time.
+    """
     rng = random.Random(level)
     data = corpus(5 * MIB + 12345) * (4 if codec == "zstd" and level < 13 else 1)
     expected = compress(codec, data, level, workers=1)
     for workers in (2, 7):
         cuts = [rng.randrange(len(data)) for _ in range(40)]
         assert compress(codec, data, level, workers=workers, cuts=cuts) == expected
-    assert compress(codec, data, level, cuts=[0, 0, BLOCK, 2 * BLOCK, 2 * BLOCK, len(data)]) == expected
+    assert (
+        compress(codec, data, level, cuts=[0, 0, BLOCK, 2 * BLOCK, 2 * BLOCK, len(data)])
+        == expected
+    )
 
 
 class Idle(Pool):
@@ -148,23 +188,31 @@ def test_the_order_of_the_pool_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
     most_in_flight: list[int] = []
     out: list[bytes] = []
     data = corpus(3 * MIB) * 4
-    stream = encoder("gzip", 1, lambda piece: out.append(bytes(piece)), pool=pool, workers=2, epoch=None)
+    stream = encoder(
+        "gzip", 1, lambda piece: out.append(bytes(piece)), pool=pool, workers=2, epoch=None
+    )
     stream.write(data)
     stream.finish()
     monkeypatch.undo()
     assert b"".join(out) == compress("gzip", data, 1)
-    assert max(most_in_flight) == 2 * 2 + 2  # 6, bounded memory: nothing piles up behind a slow block
+    assert (
+        max(most_in_flight) == 2 * 2 + 2
+    )  # 6, bounded memory: nothing piles up behind a slow block
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "disabled"])
 def test_whole_blocks(codec: str) -> None:
-    """What is added in blocks comes out as what is written, and the memory of each is given back, once, when nobody reads it any more."""
+    """What is added in blocks comes out as what is written, and the memory of each is given back,
+    once, when nobody reads it any more.
+    """
     size = block_size(codec, None)
     data = corpus(5 * MIB) * 4
     out: list[bytes] = []
     released: list[int] = []
     with Pool(2) as pool:
-        stream = encoder(codec, None, lambda piece: out.append(bytes(piece)), pool=pool, workers=2, epoch=None)
+        stream = encoder(
+            codec, None, lambda piece: out.append(bytes(piece)), pool=pool, workers=2, epoch=None
+        )
         for number, at in enumerate(range(0, len(data), size)):
             block = bytearray(data[at : at + size])
 
@@ -193,12 +241,20 @@ def test_blocks_of_a_frame_that_cannot_go_on(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("level", range(3, 10))
 def test_gzip_of_what_is_packed_already(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise among what is none is left as it is, and what shrinks after all is not: one member, hardly larger than without that."""
+    """Noise among what is none is left as it is, and what shrinks after all is not: one member,
+    hardly larger than without that.
+    """
     rng = random.Random(level)
     noise, text = rng.randbytes(BLOCK), corpus(3 * MIB)
     seldom = b"".join(rng.randbytes(124 << 10) + bytes(4 << 10) for _ in range(16))
     repeated = rng.randbytes(20_000) * 60
-    cases = (noise + text + noise[:5] + text, seldom, repeated, noise[:1], text[:BLOCK] + noise + noise)
+    cases = (
+        noise + text + noise[:5] + text,
+        seldom,
+        repeated,
+        noise[:1],
+        text[:BLOCK] + noise + noise,
+    )
     packed = [compress("gzip", data, level) for data in cases]
     assert noise[:0xFFFF] in packed[0]
     monkeypatch.setattr(deflate, "is_incompressible", lambda block: False)
@@ -207,10 +263,16 @@ def test_gzip_of_what_is_packed_already(level: int, monkeypatch: pytest.MonkeyPa
         assert len(made) <= len(compress("gzip", data, level)) * 1.02 + 20
 
 
-@pytest.mark.parametrize(("epoch", "mtime"), [(None, 0), (0, 0), (1700000000, 1700000000), (2**32 - 1, 2**32 - 1), (2**32 + 5, 5)])
+@pytest.mark.parametrize(
+    ("epoch", "mtime"),
+    [(None, 0), (0, 0), (1700000000, 1700000000), (2**32 - 1, 2**32 - 1), (2**32 + 5, 5)],
+)
 def test_gzip_header(epoch: int | None, mtime: int) -> None:
     """4.5: header mtime = SOURCE_DATE_EPOCH or 0, no name."""
-    assert compress("gzip", b"x", epoch=epoch)[:10] == b"\x1f\x8b\x08\0" + mtime.to_bytes(4, "little") + b"\0\xff"
+    assert (
+        compress("gzip", b"x", epoch=epoch)[:10]
+        == b"\x1f\x8b\x08\0" + mtime.to_bytes(4, "little") + b"\0\xff"
+    )
 
 
 def test_default_levels() -> None:
@@ -223,7 +285,10 @@ def test_default_levels() -> None:
 @pytest.mark.skipif(not (ZSTD and GZIP), reason=NO_EXTERNAL)
 @pytest.mark.parametrize(
     ("codec", "level", "percent"),
-    [*(("gzip", level, 8 if level <= 3 else 2) for level in range(1, 10)), *(("zstd", level, 2) for level in (1, 3, 6, 9, 12, 15))],
+    [
+        *(("gzip", level, 8 if level <= 3 else 2) for level in range(1, 10)),
+        *(("zstd", level, 2) for level in (1, 3, 6, 9, 12, 15)),
+    ],
 )
 def test_a_level_means_what_it_says(codec: str, level: int, percent: int) -> None:
     """4.5: at most 2 % larger than the command with that level, gzip 1-3 at most 8 %."""
@@ -236,11 +301,19 @@ def test_a_level_means_what_it_says(codec: str, level: int, percent: int) -> Non
 @pytest.mark.skipif(not ZSTD, reason=NO_EXTERNAL)
 @pytest.mark.parametrize("level", [2, 3, 5, 7, 8, 9])
 def test_a_level_means_what_it_says_of_files_that_repeat_each_other(level: int) -> None:
-    """4.5, where matches lie a megabyte apart, as those of licences do: a stream that is cut into jobs loses some."""
+    """4.5, where matches lie a megabyte apart, as those of licences do: a stream that is cut into
+    jobs loses some.
+    """
     rng = random.Random(5)
     files = [rng.randbytes(1500) + bytes(rng.choices(b"licence ", k=3000)) for _ in range(250)]
-    data = b"".join(rng.choice(files) if rng.random() < 0.8 else rng.randbytes(3000) for _ in range(6000))
-    theirs = len(subprocess.run(["zstd", "-q", f"-{level}", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout)
+    data = b"".join(
+        rng.choice(files) if rng.random() < 0.8 else rng.randbytes(3000) for _ in range(6000)
+    )
+    theirs = len(
+        subprocess.run(
+            ["zstd", "-q", f"-{level}", "-c"], input=data, stdout=subprocess.PIPE, check=True
+        ).stdout
+    )
     assert len(compress("zstd", data, level)) <= theirs * 1.02
 
 
@@ -248,7 +321,12 @@ def test_a_level_means_what_it_says_of_files_that_repeat_each_other(level: int) 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_the_commands_read_it(codec: str) -> None:
     data = corpus(3 * MIB)
-    assert subprocess.run([codec, "-dc"], input=compress(codec, data), stdout=subprocess.PIPE, check=True).stdout == data
+    assert (
+        subprocess.run(
+            [codec, "-dc"], input=compress(codec, data), stdout=subprocess.PIPE, check=True
+        ).stdout
+        == data
+    )
 
 
 def test_an_error_in_a_block_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +357,8 @@ def test_unknown_names() -> None:
         compress("lzma", b"")
 
 
-# ---- decode: 5, "layers inside a layout", and 6, "hostile input": truncated or corrupt archives, decompression bombs: one clear error
+# ---- decode: 5, "layers inside a layout", and 6, "hostile input": truncated or corrupt archives,
+# decompression bombs: one clear error
 
 
 def zstd_frames(data: bytes, **options: Any) -> bytes:
@@ -297,14 +376,22 @@ def stored(codec: str, data: bytes) -> bytes:
 def test_decode_reads_every_member_and_frame(chunk: int) -> None:
     data = corpus(MIB)[: 50_000 if chunk < 100 else MIB]
     half = len(data) // 2
-    members = gzip.compress(data[:half]) + gzip.compress(b"") + gzip.compress(data[half:]) + b"\0" * 1000
+    members = (
+        gzip.compress(data[:half]) + gzip.compress(b"") + gzip.compress(data[half:]) + b"\0" * 1000
+    )
     assert decoded("gzip", members, chunk) == data
-    frames = [stored("zstd", data[:half]), zstd_frames(b""), zstd_frames(data[half:], write_content_size=False)]
+    frames = [
+        stored("zstd", data[:half]),
+        zstd_frames(b""),
+        zstd_frames(data[half:], write_content_size=False),
+    ]
     assert decoded("zstd", SKIPPABLE + SKIPPABLE.join(frames) + SKIPPABLE, chunk) == data
     assert decoded("disabled", data, chunk) == data
 
 
-@pytest.mark.parametrize(("codec", "level"), [("gzip", 1), ("gzip", 6), ("zstd", 1), ("zstd", 19), ("disabled", None)])
+@pytest.mark.parametrize(
+    ("codec", "level"), [("gzip", 1), ("gzip", 6), ("zstd", 1), ("zstd", 19), ("disabled", None)]
+)
 def test_decode_reads_what_encoder_writes(codec: str, level: int | None) -> None:
     data = corpus(3 * MIB)
     assert decoded(codec, compress(codec, data, level)) == data
@@ -315,7 +402,9 @@ def test_decode_reads_window_of_128_mib() -> None:
     import zstandard
 
     def long(window_log: int) -> bytes:
-        parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=window_log, enable_ldm=True)
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            1, window_log=window_log, enable_ldm=True
+        )
         stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         return stream.compress(b"long" * 50_000) + stream.flush()
 
@@ -347,7 +436,13 @@ def test_decode_refuses_corrupt(codec: str) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 1 << 16])
 @pytest.mark.parametrize(
-    ("codec", "garbage"), [("gzip", b"garbage"), ("gzip", b"\0\0garbage"), ("gzip", b"\0" + gzip.compress(b"")), ("zstd", b"garbage")]
+    ("codec", "garbage"),
+    [
+        ("gzip", b"garbage"),
+        ("gzip", b"\0\0garbage"),
+        ("gzip", b"\0" + gzip.compress(b"")),
+        ("zstd", b"garbage"),
+    ],
 )
 def test_decode_refuses_what_follows(codec: str, garbage: bytes, chunk: int) -> None:
     with pytest.raises(ValueError, match=f"not {codec} follows"):
@@ -356,7 +451,9 @@ def test_decode_refuses_what_follows(codec: str, garbage: bytes, chunk: int) -> 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "disabled"])
 def test_decode_gives_small_pieces(codec: str) -> None:
-    """A bomb never sits in memory: 200 MB that arrive as one chunk leave in pieces of at most 1 MiB."""
+    """A bomb never sits in memory: 200 MB that arrive as one chunk leave in pieces of at most 1
+    MiB.
+    """
     size = 200_000_000
     bomb = bytes(size) if codec == "disabled" else stored(codec, bytes(size))
     lengths = [len(piece) for piece in decode(codec, [bomb])]
@@ -365,7 +462,9 @@ def test_decode_gives_small_pieces(codec: str) -> None:
 
 
 def test_decode_takes_no_more_than_it_needs() -> None:
-    """Streaming: the first piece comes out before the last chunk went in; of zstd, 1 MiB is read at a time."""
+    """Streaming: the first piece comes out before the last chunk went in; of zstd, 1 MiB is read at
+    a time.
+    """
     for codec in ("gzip", "zstd", "disabled"):
         data = corpus(5 * MIB) if codec == "disabled" else stored(codec, corpus(5 * MIB))
         chunks = pieces(data, 1 << 16)

@@ -1,4 +1,6 @@
-"""Images made in memory for tests of compare: members as values, layers as lists of them, and an oracle of what differs."""
+"""Images made in memory for tests of compare: members as values, layers as lists of them, and an
+oracle of what differs.
+"""
 
 from __future__ import annotations
 
@@ -51,13 +53,23 @@ def directory(name: str) -> Member:
 def packed(members: list[Member], *, form: int = tarfile.PAX_FORMAT) -> bytes:
     """The archive of one layer."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for member in members:
             info = tarfile.TarInfo(member.name)
-            info.type, info.mode, info.uid, info.gid, info.mtime = member.kind, member.mode, member.uid, member.gid, member.mtime
+            info.type, info.mode, info.uid, info.gid, info.mtime = (
+                member.kind,
+                member.mode,
+                member.uid,
+                member.gid,
+                member.mtime,
+            )
             info.linkname, (info.devmajor, info.devminor) = member.target, member.device
             info.size = len(member.content)
-            info.pax_headers = {f"SCHILY.xattr.{name}": value for name, value in member.xattrs.items()}
+            info.pax_headers = {
+                f"SCHILY.xattr.{name}": value for name, value in member.xattrs.items()
+            }
             archive.addfile(info, io.BytesIO(member.content))
     return out.getvalue()
 
@@ -109,14 +121,19 @@ def _words(left: oracles.Node, right: oracles.Node) -> list[str]:
 
 def told(comparison: Document) -> dict[str, list[str]]:
     """The same from the document of one comparison."""
-    return {entry["path"]: [entry["what"], *entry["differs"]] for entry in comparison["entries"]["listed"]}
+    return {
+        entry["path"]: [entry["what"], *entry["differs"]]
+        for entry in comparison["entries"]["listed"]
+    }
 
 
 # ---- random ones
 
 
 def random_stack(rng: random.Random, layers: int) -> list[list[Member]]:
-    """Layers with whiteouts, opaque directories, and names that change their type from one layer to the next."""
+    """Layers with whiteouts, opaque directories, and names that change their type from one layer to
+    the next.
+    """
     return [_random_layer(rng) for _ in range(layers)]
 
 
@@ -141,19 +158,34 @@ def _random_layer(rng: random.Random) -> list[Member]:
             directories.append(name)
             if rng.random() < 0.15:
                 members[f"{name}/.wh..wh..opq"] = Member(f"{name}/.wh..wh..opq")
-    # A whiteout that was drawn before the name of the same layer hides it for some clients: the name is left out.
+    # A whiteout that was drawn before the name of the same layer hides it for some clients: the
+    # name is left out.
     return [
         one
         for one in members.values()
-        if f"{(one.name.rpartition('/')[0] + '/').lstrip('/')}.wh.{one.name[-1]}" not in members or ".wh." in one.name
+        if f"{(one.name.rpartition('/')[0] + '/').lstrip('/')}.wh.{one.name[-1]}" not in members
+        or ".wh." in one.name
     ]
 
 
 def _random_member(rng: random.Random, name: str) -> Member:
-    kind = rng.choice([tarfile.DIRTYPE] * 4 + [tarfile.REGTYPE] * 4 + [tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, b"whiteout"])
-    member = Member(name, kind, mode=rng.choice([0o755, 0o700]), uid=rng.choice([0, 0, 1]), mtime=rng.choice([1, 1, 2]))
+    kind = rng.choice(
+        [tarfile.DIRTYPE] * 4
+        + [tarfile.REGTYPE] * 4
+        + [tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, b"whiteout"]
+    )
+    member = Member(
+        name,
+        kind,
+        mode=rng.choice([0o755, 0o700]),
+        uid=rng.choice([0, 0, 1]),
+        mtime=rng.choice([1, 1, 2]),
+    )
     if kind == tarfile.REGTYPE:
-        return member.but(content=rng.choice([b"", b"x", b"y", b"long" * 300]), xattrs=rng.choice([{}, {}, {"user.a": "b"}]))
+        return member.but(
+            content=rng.choice([b"", b"x", b"y", b"long" * 300]),
+            xattrs=rng.choice([{}, {}, {"user.a": "b"}]),
+        )
     if kind == tarfile.SYMTYPE:
         return member.but(target=rng.choice(["nowhere", "elsewhere"]), mode=0o777)
     if kind == tarfile.CHRTYPE:

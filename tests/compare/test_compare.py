@@ -1,4 +1,6 @@
-"""contract: compare-reports. What compare says of two images: every planted change is named, and nothing else."""
+"""contract: compare-reports. What compare says of two images: every planted change is named, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def compared(old: Path | str, new: Path | str, **more: Any) -> clients.Document:
 
 
 def why(comparison: clients.Document) -> dict[int, Any]:
-    return {layer["number"]: layer["why"] for layer in comparison["new"]["layers"] if "why" in layer}
+    return {
+        layer["number"]: layer["why"] for layer in comparison["new"]["layers"] if "why" in layer
+    }
 
 
 BASE = [
@@ -62,8 +66,14 @@ def changed(name: str, **changes: Any) -> list[Member]:
 
 PLANTED: dict[str, tuple[list[Member], dict[str, list[str]]]] = {
     "added": ([*BASE, Member("usr/new", content=b"new")], {"usr/new": ["added"]}),
-    "removed": ([member for member in BASE if member.name != "etc/fifo"], {"etc/fifo": ["removed"]}),
-    "content": (changed("etc/passwd", content=b"user" * 100), {"etc/passwd": ["changed", "content"]}),
+    "removed": (
+        [member for member in BASE if member.name != "etc/fifo"],
+        {"etc/fifo": ["removed"]},
+    ),
+    "content": (
+        changed("etc/passwd", content=b"user" * 100),
+        {"etc/passwd": ["changed", "content"]},
+    ),
     "size": (changed("etc/passwd", content=b"user"), {"etc/passwd": ["changed", "content"]}),
     "content of a file with two names": (
         changed("etc/group", content=b"x"),
@@ -74,13 +84,22 @@ PLANTED: dict[str, tuple[list[Member], dict[str, list[str]]]] = {
     "user": (changed("etc/passwd", uid=1), {"etc/passwd": ["changed", "owner"]}),
     "group": (changed("etc/fifo", gid=1), {"etc/fifo": ["changed", "owner"]}),
     "time": (changed("usr", mtime=5), {"usr": ["changed", "time"]}),
-    "xattr": (changed("usr/caps", xattrs={"security.capability": "two"}), {"usr/caps": ["changed", "xattr"]}),
+    "xattr": (
+        changed("usr/caps", xattrs={"security.capability": "two"}),
+        {"usr/caps": ["changed", "xattr"]},
+    ),
     "xattr gone": (changed("usr/caps", xattrs={}), {"usr/caps": ["changed", "xattr"]}),
     "target": (changed("etc/link", target="group"), {"etc/link": ["changed", "link target"]}),
     "device": (changed("etc/null", device=(1, 5)), {"etc/null": ["changed", "device number"]}),
     "type": (changed("etc/fifo", kind=tarfile.REGTYPE), {"etc/fifo": ["changed", "type"]}),
-    "link to another": (changed("etc/hard", target="etc/passwd"), {"etc/hard": ["changed", "content", "hard link"]}),
-    "link no more": (changed("etc/hard", kind=tarfile.REGTYPE, content=b"root" * 50, target=""), {"etc/hard": ["changed", "hard link"]}),
+    "link to another": (
+        changed("etc/hard", target="etc/passwd"),
+        {"etc/hard": ["changed", "content", "hard link"]},
+    ),
+    "link no more": (
+        changed("etc/hard", kind=tarfile.REGTYPE, content=b"root" * 50, target=""),
+        {"etc/hard": ["changed", "hard link"]},
+    ),
     "several": (
         changed("etc/passwd", mode=0o600, uid=2, content=b"user"),
         {"etc/passwd": ["changed", "content", "mode", "owner"]},
@@ -98,17 +117,26 @@ def test_a_planted_change_is_named_and_nothing_else(kind: str, tmp_path: Path) -
     assert not found["equal"]
     (reason,) = why(found).values()
     assert reason["kind"] == "entries"
-    assert {entry["path"]: [entry["what"], *entry["differs"]] for entry in reason["entries"]} == expected
+    assert {
+        entry["path"]: [entry["what"], *entry["differs"]] for entry in reason["entries"]
+    } == expected
     metadata = {"mode", "owner", "time", "xattr", "hard link"}
-    assert reason["metadataOnly"] == all(what[0] == "changed" and set(what[1:]) <= metadata for what in expected.values())
+    assert reason["metadataOnly"] == all(
+        what[0] == "changed" and set(what[1:]) <= metadata for what in expected.values()
+    )
     # The other way round, what was added is removed.
-    reverse = {path: [{"added": "removed", "removed": "added"}.get(word, word) for word in words] for path, words in expected.items()}
+    reverse = {
+        path: [{"added": "removed", "removed": "added"}.get(word, word) for word in words]
+        for path, words in expected.items()
+    }
     assert told(compared(new, old)) == reverse
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_stacks_differ_in_what_clients_unpack(seed: int, tmp_path: Path) -> None:
-    """Whiteouts, opaque directories and changes of type, against plain Python that applies layer after layer."""
+    """Whiteouts, opaque directories and changes of type, against plain Python that applies layer
+    after layer.
+    """
     rng = random.Random(seed)
     old, new = random_stack(rng, rng.randrange(1, 5)), random_stack(rng, rng.randrange(1, 5))
     try:
@@ -118,7 +146,9 @@ def test_stacks_differ_in_what_clients_unpack(seed: int, tmp_path: Path) -> None
     if old == new:
         pytest.skip("the same")
     found = told(compared(image(tmp_path / "old", old), image(tmp_path / "new", new), deep=True))
-    assert {path: words for path, words in found.items() if path} == {path: words for path, words in expected.items() if path != "."}
+    assert {path: words for path, words in found.items() if path} == {
+        path: words for path, words in expected.items() if path != "."
+    }
 
 
 # ---- layers
@@ -154,15 +184,25 @@ def test_order_and_headers(tmp_path: Path) -> None:
 
 def test_a_shared_layer_is_read_only_when_asked(tmp_path: Path) -> None:
     shared = [directory("etc"), Member("etc/a", content=b"a"), Member("etc/b", content=b"b")]
-    old = image(tmp_path / "old", [shared, [directory("etc"), Member("etc/b", content=b"2"), Member("etc/c")]])
-    new = image(tmp_path / "new", [shared, [directory("etc"), Member("etc/.wh.a"), Member("etc/c", mode=0o600)]])
+    old = image(
+        tmp_path / "old",
+        [shared, [directory("etc"), Member("etc/b", content=b"2"), Member("etc/c")]],
+    )
+    new = image(
+        tmp_path / "new",
+        [shared, [directory("etc"), Member("etc/.wh.a"), Member("etc/c", mode=0o600)]],
+    )
     found = compared(old, new)
     assert [layer["shared"] for layer in found["new"]["layers"]] == [True, False]
     assert not found["complete"]
     assert told(found) == {"etc/a": ["removed"], "etc/b": ["removed"], "etc/c": ["changed", "mode"]}
     deep = compared(old, new, deep=True)
     assert deep["complete"]
-    assert told(deep) == {"etc/a": ["removed"], "etc/b": ["changed", "content"], "etc/c": ["changed", "mode"]}
+    assert told(deep) == {
+        "etc/a": ["removed"],
+        "etc/b": ["changed", "content"],
+        "etc/c": ["changed", "mode"],
+    }
     for layout in (old, new):
         (layout / "blobs" / digest(packed(shared)).replace(":", "/")).unlink()
     assert told(compared(old, new)) == told(found)
@@ -178,58 +218,93 @@ def test_hard_links_into_a_layer_that_is_not_read(tmp_path: Path) -> None:
 
 def test_directories_that_no_layer_names(tmp_path: Path) -> None:
     """Some builders leave them out, and that is no difference."""
-    old = image(tmp_path / "old", [[directory("usr"), directory("usr/bin"), Member("usr/bin/sh", content=b"1")]])
+    old = image(
+        tmp_path / "old",
+        [[directory("usr"), directory("usr/bin"), Member("usr/bin/sh", content=b"1")]],
+    )
     new = image(tmp_path / "new", [[Member("usr/bin/sh", content=b"2")]])
-    assert told(compared(old, new)) == told(compared(new, old)) == {"usr/bin/sh": ["changed", "content"]}
+    assert (
+        told(compared(old, new))
+        == told(compared(new, old))
+        == {"usr/bin/sh": ["changed", "content"]}
+    )
 
 
 def test_one_directory_time_in_every_layer_is_the_cause(tmp_path: Path) -> None:
     def stack(mtime: int) -> list[list[Member]]:
         usr = directory("usr").but(mtime=mtime)
-        return [[usr, Member(f"usr/{number}", content=bytes([number]) * 500)] for number in range(100)]
+        return [
+            [usr, Member(f"usr/{number}", content=bytes([number]) * 500)] for number in range(100)
+        ]
 
     found = compared(image(tmp_path / "old", stack(1)), image(tmp_path / "new", stack(2)))
-    assert [(cause["path"], cause["differs"], cause["layers"]) for cause in found["causes"]] == [("usr", ["time"], 100)]
+    assert [(cause["path"], cause["differs"], cause["layers"]) for cause in found["causes"]] == [
+        ("usr", ["time"], 100)
+    ]
     assert found["causes"][0]["size"] == found["download"]["layers"]
     assert all(reason["text"] == "only the time of usr" for reason in why(found).values())
 
 
 def test_a_file_that_goes_to_another_layer(tmp_path: Path) -> None:
-    a, b, c = (Member(name, content=name.encode() * 2000 * number) for number, name in enumerate("abc", 1))
+    a, b, c = (
+        Member(name, content=name.encode() * 2000 * number) for number, name in enumerate("abc", 1)
+    )
     old = image(tmp_path / "old", [[a, b], [c]])
     new = image(tmp_path / "new", [[a], [b, c]])
     found = compared(old, new)
     assert told(found) == {}
-    counts = {number: {(one["what"], one["entries"]) for one in reason["counts"]} for number, reason in why(found).items()}
+    counts = {
+        number: {(one["what"], one["entries"]) for one in reason["counts"]}
+        for number, reason in why(found).items()
+    }
     assert counts == {0: {("moved-out", 1)}, 1: {("moved-in", 1)}}
 
 
 def test_the_components_of_layers(tmp_path: Path) -> None:
     def annotate(manifest: clients.Document) -> None:
         for number, layer in enumerate(manifest["layers"]):
-            rows = [[name, 7, 1, 0, layer["digest"][7:15]] for name in (["bash", "zlib"] if number else ["kernel"])]
+            rows = [
+                [name, 7, 1, 0, layer["digest"][7:15]]
+                for name in (["bash", "zlib"] if number else ["kernel"])
+            ]
             text = json.dumps({"layer": number, "of": len(manifest["layers"]), "components": rows})
             layer["annotations"] = {"io.build-oci.components": text}
 
     stack = [[Member("vmlinuz", content=b"1" * 9000)], [Member("bash", content=b"2" * 3000)]]
     later = [[Member("vmlinuz", content=b"3" * 9000)], stack[1]]
-    found = compared(image(tmp_path / "old", stack, manifest=annotate), image(tmp_path / "new", later, manifest=annotate))
-    assert [(one["name"], one["changed"]["count"]) for one in found["components"]] == [("kernel", 1)]
+    found = compared(
+        image(tmp_path / "old", stack, manifest=annotate),
+        image(tmp_path / "new", later, manifest=annotate),
+    )
+    assert [(one["name"], one["changed"]["count"]) for one in found["components"]] == [
+        ("kernel", 1)
+    ]
     assert found["changedComponents"] == {"added": [], "removed": [], "changed": ["kernel"]}
-    assert [layer["components"] for layer in found["new"]["layers"]] == [["kernel"], ["bash", "zlib"]]
+    assert [layer["components"] for layer in found["new"]["layers"]] == [
+        ["kernel"],
+        ["bash", "zlib"],
+    ]
 
 
 def test_what_nobody_claims_is_told(tmp_path: Path) -> None:
     def annotate(manifest: clients.Document) -> None:
-        for number, (layer, name) in enumerate(zip(manifest["layers"], ("bash", "unclaimed:usr/share"), strict=True)):
+        for number, (layer, name) in enumerate(
+            zip(manifest["layers"], ("bash", "unclaimed:usr/share"), strict=True)
+        ):
             rows = [[name, 7, 1, 0, ""]]
-            layer["annotations"] = {"io.build-oci.components": json.dumps({"layer": number, "of": 2, "components": rows})}
+            layer["annotations"] = {
+                "io.build-oci.components": json.dumps(
+                    {"layer": number, "of": 2, "components": rows}
+                )
+            }
 
     stack = [[Member("bash", content=b"1" * 9000)], [Member("share", content=b"2" * 30000)]]
     new = image(tmp_path / "new", stack, manifest=annotate)
     report = compare_layouts(str(image(tmp_path / "old", [[Member("a")]])), str(new), workers=1)
     size = len(packed(stack[1]))
-    assert f"  Unclaimed {size / 1000:.1f} kB in layers" in "\n".join(report_lines(report, Style(80, colour=False)))
+    assert f"  Unclaimed {size / 1000:.1f} kB in layers" in "\n".join(
+        report_lines(report, Style(80, colour=False))
+    )
 
 
 # ---- documents and bytes
@@ -243,10 +318,16 @@ def test_config_and_annotations(tmp_path: Path) -> None:
         return layouts.set_to("annotations", {"kept": "1", "org.version": value})
 
     old = image(
-        tmp_path / "old", [BASE], config=with_config(Env=["A=1", "B=2"], Labels={"x": "1", "y": "2"}, User="0"), manifest=annotated("1")
+        tmp_path / "old",
+        [BASE],
+        config=with_config(Env=["A=1", "B=2"], Labels={"x": "1", "y": "2"}, User="0"),
+        manifest=annotated("1"),
     )
     new = image(
-        tmp_path / "new", [BASE], config=with_config(Env=["B=2", "A=3"], Labels={"x": "1"}, Cmd=["sh"], User="0"), manifest=annotated("2")
+        tmp_path / "new",
+        [BASE],
+        config=with_config(Env=["B=2", "A=3"], Labels={"x": "1"}, Cmd=["sh"], User="0"),
+        manifest=annotated("2"),
     )
     found = compared(old, new)
     assert [(field["key"], field["old"], field["new"]) for field in found["config"]] == [
@@ -254,7 +335,9 @@ def test_config_and_annotations(tmp_path: Path) -> None:
         ("config.Env.A", "1", "3"),
         ("config.Labels.y", "2", None),
     ]
-    assert found["annotations"] == [{"where": "manifest", "key": "org.version", "old": "1", "new": "2"}]
+    assert found["annotations"] == [
+        {"where": "manifest", "key": "org.version", "old": "1", "new": "2"}
+    ]
     assert told(found) == {}
     assert not found["equal"]
     manifest = clients.index_of(new)["manifests"][0]["size"]
@@ -269,7 +352,9 @@ def test_config_and_annotations(tmp_path: Path) -> None:
 
 def test_a_blob_that_is_twice_in_an_image_is_downloaded_once(tmp_path: Path) -> None:
     layer = [Member("a", content=b"a" * 3000)]
-    found = compared(image(tmp_path / "old", [[Member("b")]]), image(tmp_path / "new", [layer, layer]))
+    found = compared(
+        image(tmp_path / "old", [[Member("b")]]), image(tmp_path / "new", [layer, layer])
+    )
     assert found["download"]["layers"] == len(packed(layer))
 
 
@@ -279,14 +364,24 @@ def test_images_are_paired_by_platform(tmp_path: Path) -> None:
         found = []
         for architecture, content in contents.items():
             set_to = layouts.set_to("architecture", architecture)
-            found.append(layouts.image(layout, [packed([Member(architecture, content=content)])], config=set_to))
+            found.append(
+                layouts.image(
+                    layout, [packed([Member(architecture, content=content)])], config=set_to
+                )
+            )
         return layout.index(*found)
 
     old = several(tmp_path / "old", {"arm64": b"1", "amd64": b"1", "s390x": b"1"})
     new = several(tmp_path / "new", {"amd64": b"1", "arm64": b"2", "riscv64": b"1"})
     found = document(old, new)
-    assert [(one["new"]["platform"], one["equal"]) for one in found["images"]] == [("linux/amd64", True), ("linux/arm64", False)]
-    assert [[one["platform"] for one in found[key]] for key in ("onlyOld", "onlyNew")] == [["linux/s390x"], ["linux/riscv64"]]
+    assert [(one["new"]["platform"], one["equal"]) for one in found["images"]] == [
+        ("linux/amd64", True),
+        ("linux/arm64", False),
+    ]
+    assert [[one["platform"] for one in found[key]] for key in ("onlyOld", "onlyNew")] == [
+        ["linux/s390x"],
+        ["linux/riscv64"],
+    ]
     assert compared(f"{old}@0", f"{new}@1")["new"]["platform"] == "linux/arm64"
 
 
@@ -303,19 +398,31 @@ def test_a_real_build_and_its_update(build: Build, tmp_path: Path) -> None:
     (root / "usr/share/text").write_text("two\n" * 1000)
     (root / "usr/new").write_text("new")
     new = build(clients.layer_config(root), env={"SOURCE_DATE_EPOCH": "1"}).output
-    assert told(compared(old, new)) == {"usr/share/text": ["changed", "content"], "usr/new": ["added"]}
+    assert told(compared(old, new)) == {
+        "usr/share/text": ["changed", "content"],
+        "usr/new": ["added"],
+    }
     # The reference by name, and the same layout as an archive.
     assert told(compared(f"{old}:latest", f"oci:{new}:latest")) == told(compared(old, new))
 
 
 def toc_of(layout: Path) -> list[Any]:
-    """The entries of the table of contents of the one layer, and the bytes that its metadata take."""
+    """The entries of the table of contents of the one layer, and the bytes that its metadata
+    take.
+    """
     (layer,) = clients.manifest_of(layout)["layers"]
-    position = layer["annotations"]["io.github.containers.zstd-chunked.manifest-position"].split(":")
+    position = layer["annotations"]["io.github.containers.zstd-chunked.manifest-position"].split(
+        ":"
+    )
     offset, size = map(int, position[:2])
     packed_toc = clients.blob(layout, layer["digest"])[offset : offset + size]
-    metadata = size + int(layer["annotations"]["io.github.containers.zstd-chunked.tarsplit-position"].split(":")[1])
-    return [json.loads(zstandard.ZstdDecompressor().stream_reader(packed_toc).read())["entries"], metadata]
+    metadata = size + int(
+        layer["annotations"]["io.github.containers.zstd-chunked.tarsplit-position"].split(":")[1]
+    )
+    return [
+        json.loads(zstandard.ZstdDecompressor().stream_reader(packed_toc).read())["entries"],
+        metadata,
+    ]
 
 
 def test_partial_pulls_of_chunked_layers(build: Build, tmp_path: Path) -> None:
@@ -331,12 +438,18 @@ def test_partial_pulls_of_chunked_layers(build: Build, tmp_path: Path) -> None:
     found = compared(old, new)["download"]
     entries, metadata = toc_of(new)
     start = next(entry["offset"] for entry in entries if entry["name"].endswith("b"))
-    end = next(entry["endOffset"] for entry in entries if entry["name"].endswith("b") and entry.get("endOffset"))
+    end = next(
+        entry["endOffset"]
+        for entry in entries
+        if entry["name"].endswith("b") and entry.get("endOffset")
+    )
     assert found["partialSize"] == metadata + end - start + found["config"] + found["manifest"]
     assert 30_000 < found["partialSize"] < found["size"]
     files = sorted(path for path in new.rglob("*") if path.is_file())
     archive = tmp_path / "new.tar"
-    archive.write_bytes(packed([Member(str(path.relative_to(new)), content=path.read_bytes()) for path in files]))
+    archive.write_bytes(
+        packed([Member(str(path.relative_to(new)), content=path.read_bytes()) for path in files])
+    )
     assert compared(old, archive)["download"] == found
     plain = build(clients.layer_config(root)).output
     assert compared(plain, new)["download"]["partialSize"] is None
@@ -344,7 +457,9 @@ def test_partial_pulls_of_chunked_layers(build: Build, tmp_path: Path) -> None:
 
 @pytest.mark.clients
 def test_archives_and_layouts_of_other_builders(build: Build, tmp_path: Path) -> None:
-    """skopeo's archive equals the layout; umoci's repacked image has the new file; both in any pairing."""
+    """skopeo's archive equals the layout; umoci's repacked image has the new file; both in any
+    pairing.
+    """
     skopeo, umoci = clients.need("skopeo"), clients.need("umoci")
     clients.need_root()
     root = tmp_path / "root"
@@ -353,7 +468,9 @@ def test_archives_and_layouts_of_other_builders(build: Build, tmp_path: Path) ->
     (root / "etc" / "b").write_text("b")
     ours = build(clients.layer_config(root, compression="gzip")).output
     archive = tmp_path / "image.tar"
-    clients.run(skopeo, "--insecure-policy", "copy", f"oci:{ours}:latest", f"oci-archive:{archive}:latest")
+    clients.run(
+        skopeo, "--insecure-policy", "copy", f"oci:{ours}:latest", f"oci-archive:{archive}:latest"
+    )
     assert document(ours, archive)["equal"]
     theirs = shutil.copytree(ours, tmp_path / "theirs")
     clients.run(umoci, "unpack", "--image", f"{theirs}:latest", str(tmp_path / "bundle"))
@@ -361,5 +478,8 @@ def test_archives_and_layouts_of_other_builders(build: Build, tmp_path: Path) ->
     (tmp_path / "bundle/rootfs/etc/a").unlink()
     clients.run(umoci, "repack", "--image", f"{theirs}:latest", str(tmp_path / "bundle"))
     found = compared(archive, f"{theirs}:latest", deep=True)
-    assert {path: words for path, words in told(found).items() if path != "etc"} == {"etc/new": ["added"], "etc/a": ["removed"]}
+    assert {path: words for path, words in told(found).items() if path != "etc"} == {
+        "etc/new": ["added"],
+        "etc/a": ["removed"],
+    }
     assert told(compared(f"{theirs}:latest", archive, deep=True))["etc/new"] == ["removed"]

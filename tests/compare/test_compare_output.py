@@ -1,4 +1,6 @@
-"""contract: compare-reports. Exit statuses, the terminal, the page, and names that nobody should trust."""
+"""contract: compare-reports. Exit statuses, the terminal, the page, and names that nobody should
+trust.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def run(*args: str | Path) -> Done:
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """Two images of which the new one costs some 10 kB."""
     first = [directory("etc"), Member("etc/a", content=b"a")]
-    return image(tmp_path / "old", [first]), image(tmp_path / "new", [[*first, Member("etc/b", content=os.urandom(10_000))]])
+    return image(tmp_path / "old", [first]), image(
+        tmp_path / "new", [[*first, Member("etc/b", content=os.urandom(10_000))]]
+    )
 
 
 @pytest.fixture
@@ -72,11 +76,16 @@ def hostile(tmp_path: Path) -> tuple[Path, Path]:
     def annotate(manifest: clients.Document) -> None:
         manifest["annotations"] = labels
         rows = [[HOSTILE[0], 7, 1, 0, ""], [HOSTILE[2], 7, 1, 0, ""]]
-        manifest["layers"][0]["annotations"] = {"io.build-oci.components": json.dumps({"layer": 0, "of": 1, "components": rows})}
+        manifest["layers"][0]["annotations"] = {
+            "io.build-oci.components": json.dumps({"layer": 0, "of": 1, "components": rows})
+        }
 
     old = image(tmp_path / "hostile-old", [[Member("a")]])
     new = image(
-        tmp_path / "hostile-new", [names], config=layouts.set_to("config", {"Labels": labels, "Env": [HOSTILE[0]]}), manifest=annotate
+        tmp_path / "hostile-new",
+        [names],
+        config=layouts.set_to("config", {"Labels": labels, "Env": [HOSTILE[0]]}),
+        manifest=annotate,
     )
     return old, new
 
@@ -114,7 +123,10 @@ def test_the_budget_decides_the_status(pair: tuple[Path, Path]) -> None:
     assert (within.returncode, within.stdout, within.stderr) == (0, "", "")
     above = run("compare", "-q", "--max-download", "10k", old, new)
     assert above.returncode == 1
-    assert re.fullmatch(r"build-oci: [0-9.]+ kB to download, more than the 10\.0 kB of --max-download\n", above.stderr)
+    assert re.fullmatch(
+        r"build-oci: [0-9.]+ kB to download, more than the 10\.0 kB of --max-download\n",
+        above.stderr,
+    )
     assert run("compare", "-q", "--max-download", "0", old, old).returncode == 0
     assert run("compare", "-q", "--max-download", "10 apples", old, new).returncode == 2
     # It follows from the documents alone.
@@ -143,7 +155,11 @@ def test_a_full_disk_is_trouble_and_a_closed_pipe_is_none(pair: tuple[Path, Path
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_no_line_is_wider_than_the_terminal(width: int, hostile: tuple[Path, Path]) -> None:
     old, new = hostile
-    lines = list(report_lines(compare_layouts(str(old), str(new), workers=1), Style(width, colour=False, most=None)))
+    lines = list(
+        report_lines(
+            compare_layouts(str(old), str(new), workers=1), Style(width, colour=False, most=None)
+        )
+    )
     assert all(line.isprintable() for line in lines)
     assert [line for line in lines if cells(line) > width] == []
     text = "\n".join(lines)
@@ -208,7 +224,9 @@ def elements(old: Path, new: Path) -> Elements:
     return parsed
 
 
-def test_the_page_is_the_same_whatever_names_there_are(pair: tuple[Path, Path], hostile: tuple[Path, Path]) -> None:
+def test_the_page_is_the_same_whatever_names_there_are(
+    pair: tuple[Path, Path], hostile: tuple[Path, Path]
+) -> None:
     """Foreign text is data of the page, and never an element or an attribute of it."""
     plain, spoilt = elements(*pair), elements(*hostile)
     assert plain.found == spoilt.found
@@ -222,7 +240,11 @@ def test_the_page_is_the_same_whatever_names_there_are(pair: tuple[Path, Path], 
 
 def test_the_page_allows_its_own_script_and_style_and_nothing_else(pair: tuple[Path, Path]) -> None:
     parsed = elements(*pair)
-    policy = next(attributes["content"] for tag, attributes in parsed.found if attributes.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attributes["content"]
+        for tag, attributes in parsed.found
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None
 
     def source(text: str) -> str:
@@ -237,13 +259,23 @@ def test_the_page_allows_its_own_script_and_style_and_nothing_else(pair: tuple[P
         "form-action": "'none'",
     }
     # Nothing leads elsewhere.
-    assert not any(name in attributes for _, attributes in parsed.found for name in ("src", "href", "onclick", "style"))
+    assert not any(
+        name in attributes
+        for _, attributes in parsed.found
+        for name in ("src", "href", "onclick", "style")
+    )
     assert "innerHTML" not in parsed.texts["script"][1]
 
 
 def test_the_map_holds_all_bytes_and_stays_small(tmp_path: Path) -> None:
-    members = [Member(f"d{number % 90}/e{number % 7}/f{number}", content=bytes(number)) for number in range(3000)]
-    old, new = image(tmp_path / "old", [members[:2000]]), image(tmp_path / "new", [members[:1000], members[1000:]])
+    members = [
+        Member(f"d{number % 90}/e{number % 7}/f{number}", content=bytes(number))
+        for number in range(3000)
+    ]
+    old, new = (
+        image(tmp_path / "old", [members[:2000]]),
+        image(tmp_path / "new", [members[:1000], members[1000:]]),
+    )
     (comparison,) = compare_layouts(str(old), str(new), workers=1, maps=Maps).comparisons
     for box in comparison.map.values():
         waiting, count = [box], 0
@@ -255,8 +287,12 @@ def test_the_map_holds_all_bytes_and_stays_small(tmp_path: Path) -> None:
                 assert sum(inner["s"] for inner in one["d"]) == one["s"]
                 waiting += one["d"]
         assert count < 3000
-        assert box["s"] == pytest.approx(sum(512 + len(member.content) for member in members), rel=0.2)
-        assert box["c"] == pytest.approx(sum(512 + len(member.content) for member in members[2000:]), rel=0.2)
+        assert box["s"] == pytest.approx(
+            sum(512 + len(member.content) for member in members), rel=0.2
+        )
+        assert box["c"] == pytest.approx(
+            sum(512 + len(member.content) for member in members[2000:]), rel=0.2
+        )
 
 
 def test_html_is_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -267,7 +303,10 @@ def test_html_is_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_json_and_its_schema(pair: tuple[Path, Path]) -> None:
-    assert json.loads(run("compare", "--json", *pair).stdout)["images"][0]["entries"]["added"]["count"] == 1
+    assert (
+        json.loads(run("compare", "--json", *pair).stdout)["images"][0]["entries"]["added"]["count"]
+        == 1
+    )
     assert json.loads(run("--schema", "compare").stdout)["title"] == "build-oci compare"
     assert "compare" not in json.loads(run("--schema").stdout)["title"]
 
@@ -300,7 +339,12 @@ def test_show_lists_what_the_image_unpacks_to(hostile: tuple[Path, Path], tmp_pa
     lines = run("show", "--files", image(tmp_path / "image", stack)).stdout.splitlines()
     listed = lines[lines.index("", lines.index("") + 1) :]
     paths = [line.split(" ", 6)[-1] for line in listed if line.startswith(("d", "-", "l", "h"))]
-    assert [path.rsplit(":", 1)[-1][3:] for path in paths] == ["etc", "etc/a", "etc/h link to etc/a", "etc/l -> a\\x1b"]
+    assert [path.rsplit(":", 1)[-1][3:] for path in paths] == [
+        "etc",
+        "etc/a",
+        "etc/h link to etc/a",
+        "etc/l -> a\\x1b",
+    ]
     assert run("show", "--files", hostile[1]).stdout.replace("\n", "").isprintable()
 
 
@@ -311,7 +355,9 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
     good = tmp_path / "layout"
     image(good, [[Member("a", content=b"a")]])
     files = sorted(path for path in good.rglob("*") if path.is_file())
-    whole = packed([Member(str(path.relative_to(good)), content=path.read_bytes()) for path in files])
+    whole = packed(
+        [Member(str(path.relative_to(good)), content=path.read_bytes()) for path in files]
+    )
     layout = tmp_path / "image.tar"
     layout.write_bytes(whole)
     assert run("compare", good, layout).returncode == 0
@@ -339,7 +385,10 @@ def test_damaged_components_are_passed_over(tmp_path: Path) -> None:
     def annotate(manifest: clients.Document) -> None:
         manifest["layers"][0]["annotations"] = {"io.build-oci.components": '{"layer": "x"}'}
 
-    old, new = image(tmp_path / "old", [[Member("a")]]), image(tmp_path / "new", [[Member("b")]], manifest=annotate)
+    old, new = (
+        image(tmp_path / "old", [[Member("a")]]),
+        image(tmp_path / "new", [[Member("b")]], manifest=annotate),
+    )
     assert compare_layouts(str(old), str(new), workers=1).comparisons[0].components == []
 
 

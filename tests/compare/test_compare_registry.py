@@ -1,4 +1,6 @@
-"""contract: compare-reports. The bytes to download are those that a registry serves to a client that has the old image."""
+"""contract: compare-reports. The bytes to download are those that a registry serves to a client
+that has the old image.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,13 @@ class Counter(http.server.BaseHTTPRequestHandler):
         body = answer.read()
         self.send_response(answer.status)
         for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection", "date", "server", "content-length"):
+            if name.lower() not in (
+                "transfer-encoding",
+                "connection",
+                "date",
+                "server",
+                "content-length",
+            ):
                 self.send_header(name, value)
         self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(body)))
         self.end_headers()
@@ -65,14 +73,35 @@ def counted(address: str) -> Iterator[str]:
 
 def test_bytes_are_those_of_a_registry(registry: str, tmp_path: Path) -> None:
     skopeo = clients.need("skopeo")
-    base, former, latter = ([Member(name, content=os.urandom(size))] for name, size in (("base", 50_000), ("a", 30_000), ("a", 31_000)))
-    layouts = {"old": image(tmp_path / "old", [base, former]), "new": image(tmp_path / "new", [base, latter])}
+    base, former, latter = (
+        [Member(name, content=os.urandom(size))]
+        for name, size in (("base", 50_000), ("a", 30_000), ("a", 31_000))
+    )
+    layouts = {
+        "old": image(tmp_path / "old", [base, former]),
+        "new": image(tmp_path / "new", [base, latter]),
+    }
     copy = [skopeo, "--insecure-policy", "copy", "-q"]
     for name, layout in layouts.items():
-        clients.run(*copy, "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{registry}/test/compare:{name}")
+        clients.run(
+            *copy,
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            f"oci:{layout}",
+            f"docker://{registry}/test/compare:{name}",
+        )
     with counted(registry) as address:
         for name in layouts:
             Counter.served = 0
             source = f"docker://{address}/test/compare:{name}"
-            clients.run(*copy, "--preserve-digests", "--src-tls-verify=false", source, f"oci:{tmp_path / 'client'}:{name}")
-    assert Counter.served == compare_layouts(str(layouts["old"]), str(layouts["new"]), workers=1).download
+            clients.run(
+                *copy,
+                "--preserve-digests",
+                "--src-tls-verify=false",
+                source,
+                f"oci:{tmp_path / 'client'}:{name}",
+            )
+    assert (
+        Counter.served
+        == compare_layouts(str(layouts["old"]), str(layouts["new"]), workers=1).download
+    )

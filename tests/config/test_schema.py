@@ -1,4 +1,6 @@
-"""The schema for editors says what the build says: documents that load are valid, and those that do not are not."""
+"""The schema for editors says what the build says: documents that load are valid, and those that do
+not are not.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ GOOD: list[Any] = [
     {},
     {"images": []},
     {"images": [IMAGE]},
-    {"compression": "gzip", "compression-level": 9, "images": [IMAGE | {"layer": "root", "config": {"Cmd": ["sh"], "x": [1, None]}}]},
+    {
+        "compression": "gzip",
+        "compression-level": 9,
+        "images": [IMAGE | {"layer": "root", "config": {"Cmd": ["sh"], "x": [1, None]}}],
+    },
     {"compression": "zstd", "compression-level": 22},
     {"compression": ["zstd:chunked", "gzip"], "compression-level": 9},
     {"compression": ["disabled"]},
@@ -37,14 +43,28 @@ GOOD: list[Any] = [
                 "layer": "root",
                 "split": {
                     "max-layers": 499,
-                    "components": ["xattr", "packages", {"file": "m"}, {"paths": {"a": ["usr/**"]}}],
+                    "components": [
+                        "xattr",
+                        "packages",
+                        {"file": "m"},
+                        {"paths": {"a": ["usr/**"]}},
+                    ],
                     "unclaimed": "error",
                     "plan": "p",
                 },
             }
         ]
     },
-    {"images": [IMAGE | {"parent": {"image": "base", "index": 2, "recompress": False}, "os.features": ["x"], "comment": ""}]},
+    {
+        "images": [
+            IMAGE
+            | {
+                "parent": {"image": "base", "index": 2, "recompress": False},
+                "os.features": ["x"],
+                "comment": "",
+            }
+        ]
+    },
 ]
 BAD_SPLITS: list[Any] = [
     120,
@@ -130,19 +150,29 @@ def test_every_key_is_described() -> None:
 def test_real_documents(validator: Any) -> None:
     """Valid but for keys that the build warns of."""
     if not REAL_CONFIGS.is_dir():
-        pytest.skip("there are no real configurations here; BUILD_OCI_REAL_CONFIGS names a folder of them")
+        pytest.skip(
+            "there are no real configurations here; BUILD_OCI_REAL_CONFIGS names a folder of them"
+        )
     for path in sorted(REAL_CONFIGS.rglob("*.yaml")):
         text = re.sub(r"%\{[^}]*\}|\$\([^)]*\)", "word", path.read_text())
         if re.search("^mode: docker", text, re.M):
             continue
         errors = list(validator.iter_errors(yaml.safe_load(text)))
         assert {error.validator for error in errors} <= {"additionalProperties"}, path
-        assert bool(errors) == any("is not a key" in warning for warning in load_config(text).warnings), path
+        assert bool(errors) == any(
+            "is not a key" in warning for warning in load_config(text).warnings
+        ), path
 
 
-@pytest.mark.parametrize(("program", "made"), [("reference.py", "configuration.md"), ("chart.py", "compression.svg")])
+@pytest.mark.parametrize(
+    ("program", "made"), [("reference.py", "configuration.md"), ("chart.py", "compression.svg")]
+)
 def test_documentation_that_is_made(program: str, made: str) -> None:
-    """The reference says what the table of keys says, the chart of the levels what their table says."""
+    """The reference says what the table of keys says, the chart of the levels what their table
+    says.
+    """
     docs = REPOSITORY / "docs"
-    out = subprocess.run([sys.executable, "-P", str(docs / program)], stdout=subprocess.PIPE, check=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-P", str(docs / program)], stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
     assert (docs / made).read_text() == out, f"run `python docs/{program} > docs/{made}`"

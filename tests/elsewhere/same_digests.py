@@ -1,9 +1,11 @@
-"""One image built by a build-oci elsewhere (another C library, another machine) and by this one: are their digests the same?
+"""One image built by a build-oci elsewhere (another C library, another machine) and by this one:
+are their digests the same?
 
     same_digests.py ROOT COMMAND...
 
-COMMAND is the build-oci elsewhere, ROOT the directory that is its `/`. A line for each compression; ends with 1 where a diff_id differs.
-Compressed bytes may differ where a codec has other code for another machine.
+COMMAND is the build-oci elsewhere, ROOT the directory that is its `/`. A line for each compression;
+ends with 1 where a diff_id differs. Compressed bytes may differ where a codec has other code for
+another machine.
 """
 
 from __future__ import annotations
@@ -54,11 +56,20 @@ def main(root: str, *command: str) -> int:
                 if level:
                     config["compression-level"] = level
                 output = f"{name}-{len(found)}"
-                subprocess.run([*program, "-o", str(known / output)], input=json.dumps(config), text=True, check=True, env=environ)
+                subprocess.run(
+                    [*program, "-o", str(known / output)],
+                    input=json.dumps(config),
+                    text=True,
+                    check=True,
+                    env=environ,
+                )
                 found.append(digests(Path(folder, output)))
             same_diff_id, same_layer = (one == other for one, other in zip(*found, strict=True))
             different |= not same_diff_id
-            print(f"{name}: diff_id {'equal' if same_diff_id else 'DIFFERENT'}, compressed bytes {'equal' if same_layer else 'different'}")
+            print(
+                f"{name}: diff_id {'equal' if same_diff_id else 'DIFFERENT'}, compressed bytes"
+                f" {'equal' if same_layer else 'different'}"
+            )
     return different
 
 

@@ -33,8 +33,13 @@ def test_names() -> None:
 
 def test_importing_the_package_imports_nothing_else() -> None:
     """The command line starts without what it does not use."""
-    code = "import sys, build_oci; print([name for name in sys.modules if name.startswith('build_oci')])"
-    done = subprocess.run([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    code = (
+        "import sys, build_oci; print([name for name in sys.modules if"
+        " name.startswith('build_oci')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert done.stdout == "['build_oci.version', 'build_oci']\n"
 
 
@@ -49,7 +54,14 @@ def test_a_build(config: build_oci.BuildConfig, tmp_path: Path) -> None:
 def test_builds_in_many_threads(config: build_oci.BuildConfig, tmp_path: Path) -> None:
     """No global state: each has its own output, and all are equal."""
     with ThreadPoolExecutor(6) as pool:
-        results = list(pool.map(lambda number: build_oci.build(config, output=tmp_path / str(number), workers=2, epoch=1), range(12)))
+        results = list(
+            pool.map(
+                lambda number: build_oci.build(
+                    config, output=tmp_path / str(number), workers=2, epoch=1
+                ),
+                range(12),
+            )
+        )
     assert len({result.images[0].digest for result in results}) == 1
 
 
@@ -63,7 +75,9 @@ def test_cancelled_from_another_thread(config: build_oci.BuildConfig, tmp_path: 
             other.join()
 
     with pytest.raises(build_oci.Cancelled):
-        build_oci.build(config, output=tmp_path / "out", workers=2, started=cancels.append, on_progress=listen)
+        build_oci.build(
+            config, output=tmp_path / "out", workers=2, started=cancels.append, on_progress=listen
+        )
     assert not (tmp_path / "out").exists()
 
 

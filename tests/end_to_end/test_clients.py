@@ -1,4 +1,6 @@
-"""Real container tools read what is built, and unpack it to what was packed (contract: diff-round-trip)."""
+"""Real container tools read what is built, and unpack it to what was packed (contract:
+diff-round-trip).
+"""
 
 from __future__ import annotations
 
@@ -34,19 +36,33 @@ def changed(model: oracles.Model, change: Callable[[oracles.Node], oracles.Node]
 
 
 def as_umoci_unpacks(node: oracles.Node) -> oracles.Node:
-    """Go's tar reader takes an empty pax value for a deleted record, as POSIX has it: no Go client brings back an empty attribute."""
-    return dataclasses.replace(node, xattrs={name: value for name, value in node.xattrs.items() if value})
+    """Go's tar reader takes an empty pax value for a deleted record, as POSIX has it: no Go client
+    brings back an empty attribute.
+    """
+    return dataclasses.replace(
+        node, xattrs={name: value for name, value in node.xattrs.items() if value}
+    )
 
 
 def as_buildah_mounts(node: oracles.Node) -> oracles.Node:
-    """Its storage gives times before 1970 to symlinks only, and its vfs driver copies just user.* and the capabilities into a container."""
+    """Its storage gives times before 1970 to symlinks only, and its vfs driver copies just user.*
+    and the capabilities into a container.
+    """
     xattrs = as_umoci_unpacks(node).xattrs
-    kept = {name: value for name, value in xattrs.items() if name.startswith("user.") or name == "security.capability"}
-    return dataclasses.replace(node, xattrs=kept, mtime=node.mtime if node.type == tarfile.SYMTYPE else max(0, node.mtime))
+    kept = {
+        name: value
+        for name, value in xattrs.items()
+        if name.startswith("user.") or name == "security.capability"
+    }
+    return dataclasses.replace(
+        node, xattrs=kept, mtime=node.mtime if node.type == tarfile.SYMTYPE else max(0, node.mtime)
+    )
 
 
 def assert_same_tree(unpacked: Path, expected: oracles.Model, *, root_time: bool = True) -> None:
-    """The directory holds EXPECTED and nothing else. `root_time`: whether the client keeps the root directory's own mtime."""
+    """The directory holds EXPECTED and nothing else. `root_time`: whether the client keeps the root
+    directory's own mtime.
+    """
     found = oracles.tree_model(unpacked)
     if not root_time:
         found[b"."] = dataclasses.replace(found[b"."], mtime=expected[b"."].mtime)
@@ -59,68 +75,112 @@ def debian_model(debian_tree: Path) -> oracles.Model:
 
 
 @pytest.fixture(scope="module")
-def debian_layouts(debian_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def debian_layouts(
+    debian_tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """debian_layouts(compression): the layout of the Debian tree, built once."""
 
     @functools.cache
     def layout(compression: str) -> Path:
         scratch = tmp_path_factory.mktemp("debian")
-        return clients.run_build(clients.layer_config(debian_tree, compression=compression), scratch / "layout", cwd=scratch).output
+        return clients.run_build(
+            clients.layer_config(debian_tree, compression=compression),
+            scratch / "layout",
+            cwd=scratch,
+        ).output
 
     return layout
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_skopeo(debian_layouts: Callable[[str], Path], tmp_path: Path, compression: str) -> None:
-    """contract: layout-files, codec-zstd. skopeo reads the documents, and copies every blob with its digest verified."""
+    """contract: layout-files, codec-zstd. skopeo reads the documents, and copies every blob with
+    its digest verified.
+    """
     layout = debian_layouts(compression)
     (layer,) = clients.manifest_of(layout)["layers"]
     inspected = clients.skopeo_inspect(layout)
-    assert (inspected["Os"], inspected["Architecture"], inspected["Layers"]) == ("linux", "amd64", [layer["digest"]])
+    assert (inspected["Os"], inspected["Architecture"], inspected["Layers"]) == (
+        "linux",
+        "amd64",
+        [layer["digest"]],
+    )
     copy = clients.skopeo_copy(layout, tmp_path / "copy")
-    assert (copy / "manifest.json").read_bytes() == clients.blob(layout, clients.index_of(layout)["manifests"][0]["digest"])
+    assert (copy / "manifest.json").read_bytes() == clients.blob(
+        layout, clients.index_of(layout)["manifests"][0]["digest"]
+    )
     assert (copy / layer["digest"].removeprefix("sha256:")).stat().st_size == layer["size"]
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_debian_layer_is_its_tree(debian_layouts: Callable[[str], Path], debian_model: oracles.Model, compression: str) -> None:
-    """contract: diff-round-trip. The layer, applied by the oracle, is the tree, with nothing lost to a client."""
+def test_debian_layer_is_its_tree(
+    debian_layouts: Callable[[str], Path], debian_model: oracles.Model, compression: str
+) -> None:
+    """contract: diff-round-trip. The layer, applied by the oracle, is the tree, with nothing lost
+    to a client.
+    """
     (tar,) = clients.layer_tars(debian_layouts(compression))
     assert oracles.compare(oracles.apply_layer(io.BytesIO(tar), {}), debian_model) == []
 
 
 @pytest.mark.parametrize("compression", UMOCI_COMPRESSIONS)
-def test_umoci_unpacks_debian(debian_layouts: Callable[[str], Path], debian_model: oracles.Model, tmp_path: Path, compression: str) -> None:
+def test_umoci_unpacks_debian(
+    debian_layouts: Callable[[str], Path],
+    debian_model: oracles.Model,
+    tmp_path: Path,
+    compression: str,
+) -> None:
     """contract: diff-round-trip. A real client's unpacked image is the tree."""
-    assert_same_tree(clients.umoci_unpack(debian_layouts(compression), tmp_path / "bundle"), changed(debian_model, as_umoci_unpacks))
+    assert_same_tree(
+        clients.umoci_unpack(debian_layouts(compression), tmp_path / "bundle"),
+        changed(debian_model, as_umoci_unpacks),
+    )
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_buildah_mounts_debian(
-    debian_layouts: Callable[[str], Path], debian_model: oracles.Model, tmp_path: Path, compression: str
+    debian_layouts: Callable[[str], Path],
+    debian_model: oracles.Model,
+    tmp_path: Path,
+    compression: str,
 ) -> None:
-    """contract: diff-round-trip, codec-zstd. With the storage library that podman and bootc share."""
+    """contract: diff-round-trip, codec-zstd. With the storage library that podman and bootc
+    share.
+    """
     with clients.buildah_mount(debian_layouts(compression), tmp_path) as unpacked:
         assert_same_tree(unpacked, changed(debian_model, as_buildah_mounts), root_time=False)
 
 
 @pytest.mark.parametrize("compression", UMOCI_COMPRESSIONS)
-def test_umoci_unpacks_odd_tree(build: Build, odd_tree: Path, tmp_path: Path, compression: str) -> None:
-    """contract: layer-tar, xattr-bytes, hardlink-first-name. On names, times, owners, attributes and links that Debian has not."""
+def test_umoci_unpacks_odd_tree(
+    build: Build, odd_tree: Path, tmp_path: Path, compression: str
+) -> None:
+    """contract: layer-tar, xattr-bytes, hardlink-first-name. On names, times, owners, attributes
+    and links that Debian has not.
+    """
     layout = build(clients.layer_config(odd_tree, compression=compression)).output
-    assert_same_tree(clients.umoci_unpack(layout, tmp_path / "bundle"), changed(oracles.tree_model(odd_tree), as_umoci_unpacks))
+    assert_same_tree(
+        clients.umoci_unpack(layout, tmp_path / "bundle"),
+        changed(oracles.tree_model(odd_tree), as_umoci_unpacks),
+    )
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_buildah_mounts_odd_tree(build: Build, odd_tree: Path, tmp_path: Path, compression: str) -> None:
+def test_buildah_mounts_odd_tree(
+    build: Build, odd_tree: Path, tmp_path: Path, compression: str
+) -> None:
     """The same, with zstd too."""
     layout = build(clients.layer_config(odd_tree, compression=compression)).output
     with clients.buildah_mount(layout, tmp_path) as unpacked:
-        assert_same_tree(unpacked, changed(oracles.tree_model(odd_tree), as_buildah_mounts), root_time=False)
+        assert_same_tree(
+            unpacked, changed(oracles.tree_model(odd_tree), as_buildah_mounts), root_time=False
+        )
 
 
 def test_fakeroot_is_believed(tmp_path: Path) -> None:
-    """contract: xattr-shims. Read through the C library, "so that LD_PRELOAD shims (fakecap, fakeroot) see every call"."""
+    """contract: xattr-shims. Read through the C library, "so that LD_PRELOAD shims (fakecap,
+    fakeroot) see every call".
+    """
     tree, layout = tmp_path / "tree", tmp_path / "layout"
     tree.mkdir()
     for name in ("owned", "a"):
@@ -131,19 +191,36 @@ def test_fakeroot_is_believed(tmp_path: Path) -> None:
         ["chown", "-h", "12:34", "owned", "link", "below"],
         ["chmod", "4711", "owned"],
         ["mknod", "below/null", "c", "1", "3"],
-        [sys.executable, "-c", f"import os; os.setxattr('owned', 'security.capability', {trees.CAPABILITIES[-1]!r})"],
+        [
+            sys.executable,
+            "-c",
+            f"import os; os.setxattr('owned', 'security.capability', {trees.CAPABILITIES[-1]!r})",
+        ],
         [sys.executable, "-P", "-m", "build_oci", "-o", str(layout)],
     ]
     config = json.dumps(clients.layer_config(tree, compression="disabled"))
     script = f"cd {shlex.quote(str(tree))} && {' && '.join(map(shlex.join, commands))}"
     # as root, fakeroot would change the real owners too
-    clients.run(clients.need("fakeroot"), "sh", "-c", script, stdin=config, env={"FAKEROOTDONTTRYCHOWN": "1"})
+    clients.run(
+        clients.need("fakeroot"),
+        "sh",
+        "-c",
+        script,
+        stdin=config,
+        env={"FAKEROOTDONTTRYCHOWN": "1"},
+    )
     (tar,) = clients.layer_tars(layout)
     model = oracles.apply_layer(io.BytesIO(tar), {})
-    assert [(model[name].uid, model[name].gid) for name in (b"owned", b"link", b"below", b"a")] == [(12, 34)] * 3 + [(0, 0)]
+    assert [(model[name].uid, model[name].gid) for name in (b"owned", b"link", b"below", b"a")] == [
+        (12, 34)
+    ] * 3 + [(0, 0)]
     assert model[b"owned"].mode == 0o4711
     assert (model[b"below/null"].type, model[b"below/null"].device) == (tarfile.CHRTYPE, (1, 3))
     assert model[b"owned"].xattrs == {"security.capability": trees.CAPABILITIES[-1]}
     # on the disk itself nothing of this is true
     real = oracles.tree_model(tree)
-    assert (real[b"owned"].uid, real[b"below/null"].type, real[b"owned"].xattrs) == (os.getuid(), tarfile.REGTYPE, {})
+    assert (real[b"owned"].uid, real[b"below/null"].type, real[b"owned"].xattrs) == (
+        os.getuid(),
+        tarfile.REGTYPE,
+        {},
+    )

@@ -1,7 +1,9 @@
-"""The composefs digest of an image is that of the directory that it was built from (contract: split-layers).
+"""The composefs digest of an image is that of the directory that it was built from (contract:
+split-layers).
 
-bootc boots such a digest: an image that was sealed by the digest of its directory must have the same one after it was pulled.
-`make test-composefs` runs these tests on many more trees: BUILD_OCI_COMPOSEFS_TREES says on how many.
+bootc boots such a digest: an image that was sealed by the digest of its directory must have the
+same one after it was pulled. `make test-composefs` runs these tests on many more trees:
+BUILD_OCI_COMPOSEFS_TREES says on how many.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ import pytest
 import trees
 from layouts import Layout, archive, image
 from oracles import SECOND
-from test_parent_roundtrip import COMPRESSIONS, Names, built, change, image_of, names_in, names_of, on_disk
+from test_parent_roundtrip import (
+    COMPRESSIONS,
+    Names,
+    built,
+    change,
+    image_of,
+    names_in,
+    names_of,
+    on_disk,
+)
 
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
@@ -37,11 +48,19 @@ Command = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def cfsctl(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """cfsctl(ARGUMENT…): its standard output, with a repository that lasts as long as this module's tests."""
+    """cfsctl(ARGUMENT…): its standard output, with a repository that lasts as long as this module's
+    tests.
+    """
     own = Path.home() / ".cache" / "build-oci-tests" / "cargo" / "bin" / "cfsctl"
     program = os.fspath(own) if own.exists() else clients.need("cfsctl")
-    # --insecure: few file systems of build machines have fs-verity; the digests are the same without
-    start = [program, "--insecure", "--repo", os.fspath(tmp_path_factory.mktemp("composefs") / "repository")]
+    # --insecure: few file systems of build machines have fs-verity; the digests are the same
+    # without
+    start = [
+        program,
+        "--insecure",
+        "--repo",
+        os.fspath(tmp_path_factory.mktemp("composefs") / "repository"),
+    ]
 
     def run(*arguments: str | Path) -> str:
         return clients.run(*start, *arguments).strip()
@@ -51,7 +70,9 @@ def cfsctl(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 def fit(names: Names) -> Names:
-    """NAMES without what composefs refuses (times before 1970) and what no layer can hold (sockets)."""
+    """NAMES without what composefs refuses (times before 1970) and what no layer can hold
+    (sockets).
+    """
     for item in names.values():
         item.mtime = abs(item.mtime)
     kept = {path: item for path, item in names.items() if item.type != stat.S_IFSOCK}
@@ -71,8 +92,14 @@ def with_epoch(root: Path, epoch: int) -> Path:
 def assert_digests_equal(cfsctl: Command, layout: Path, tree: Path) -> None:
     cfsctl("oci", "pull", f"oci:{layout}", layout.name)
     if (found := cfsctl("oci", "compute-id", layout.name)) != cfsctl("compute-id", tree):
-        ours, theirs = cfsctl("oci", "dump", layout.name).splitlines(), cfsctl("create-dumpfile", tree).splitlines()
-        pytest.fail(f"{found}: the image has {sorted(set(ours) - set(theirs))[:5]}, the directory {sorted(set(theirs) - set(ours))[:5]}")
+        ours, theirs = (
+            cfsctl("oci", "dump", layout.name).splitlines(),
+            cfsctl("create-dumpfile", tree).splitlines(),
+        )
+        pytest.fail(
+            f"{found}: the image has {sorted(set(ours) - set(theirs))[:5]}, the directory"
+            f" {sorted(set(theirs) - set(ours))[:5]}"
+        )
 
 
 @pytest.mark.parametrize("seed", range(TREES))
@@ -80,14 +107,19 @@ def test_one_layer(cfsctl: Command, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     tree = on_disk(fit(names_of(trees.random_tree(rng, 60, large=1))), tmp_path / "tree")
     epoch = rng.choice([None, EPOCH])
-    settings: dict[str, Any] = {"compression": COMPRESSIONS[seed % 3], "trust_checksum_xattrs": False}
+    settings: dict[str, Any] = {
+        "compression": COMPRESSIONS[seed % 3],
+        "trust_checksum_xattrs": False,
+    }
     layout = built(tmp_path / f"one-{seed}", image_of(tree), epoch=epoch, **settings)
     assert_digests_equal(cfsctl, layout, with_epoch(tree, epoch) if epoch else tree)
 
 
 @pytest.mark.parametrize("seed", range(TREES))
 def test_upon_a_parent(cfsctl: Command, tmp_path: Path, seed: int) -> None:
-    """Whiteouts, entries that are left out as unchanged, and layers of one image in several codecs."""
+    """Whiteouts, entries that are left out as unchanged, and layers of one image in several
+    codecs.
+    """
     rng = random.Random(seed)
     names = names_of(trees.random_tree(rng, 60))
     former = None
@@ -95,7 +127,10 @@ def test_upon_a_parent(cfsctl: Command, tmp_path: Path, seed: int) -> None:
         if number:
             change(rng, names, 15)
         tree = on_disk(fit(names), tmp_path / f"tree-{number}")
-        settings: dict[str, Any] = {"compression": rng.choice(COMPRESSIONS), "trust_checksum_xattrs": False}
+        settings: dict[str, Any] = {
+            "compression": rng.choice(COMPRESSIONS),
+            "trust_checksum_xattrs": False,
+        }
         upon: dict[str, Any] = {"parent": former, "recompress": bool(seed % 2)} if former else {}
         former = built(tmp_path / f"parent-{seed}-{number}", image_of(tree, **upon), **settings)
     assert former
@@ -113,16 +148,29 @@ def split_image(tree: Path, ways: int, rng: random.Random) -> dict[str, Any]:
             if not set(b"\n\t") & set(path) and not path.startswith(b"#"):
                 lines.append(path + b"\t" + rng.choice(sorted(owned)).encode())
     map_file.write_bytes(b"\n".join([*lines, b"usr/no-such-file\tnobody", b""]))
-    return {**image_of(tree), "split": {"components": [{"file": os.fspath(map_file)}], "unclaimed": "ignore", "max-layers": ways}}
+    return {
+        **image_of(tree),
+        "split": {
+            "components": [{"file": os.fspath(map_file)}],
+            "unclaimed": "ignore",
+            "max-layers": ways,
+        },
+    }
 
 
 @pytest.mark.parametrize("seed", range(TREES))
 def test_split(cfsctl: Command, tmp_path: Path, seed: int) -> None:
-    """contract: split-layers. The digest of an image of many layers is that of the directory, too."""
+    """contract: split-layers. The digest of an image of many layers is that of the directory,
+    too.
+    """
     rng = random.Random(seed)
     tree = on_disk(fit(names_of(trees.random_tree(rng, 80))), tmp_path / "tree")
     epoch = rng.choice([None, EPOCH])
-    document = {"compression": COMPRESSIONS[seed % 3], "trust-checksum-xattrs": False, "images": [split_image(tree, 6, rng)]}
+    document = {
+        "compression": COMPRESSIONS[seed % 3],
+        "trust-checksum-xattrs": False,
+        "images": [split_image(tree, 6, rng)],
+    }
     layout = tmp_path / f"split-{seed}"
     build(load_config(json.dumps(document)), output=layout, workers=2, epoch=epoch)
     assert len(clients.layer_tars(layout)) > 1
@@ -130,7 +178,9 @@ def test_split(cfsctl: Command, tmp_path: Path, seed: int) -> None:
 
 
 def test_sealed(cfsctl: Command, tmp_path: Path) -> None:
-    """The order of docs/bootc.md: the digest that a UKI holds outlives the layer that brings the UKI into /boot."""
+    """The order of docs/bootc.md: the digest that a UKI holds outlives the layer that brings the
+    UKI into /boot.
+    """
     tree = tmp_path / "tree"
     for name in ("usr/lib/modules/6.1", "boot", "sysroot", "etc"):
         (tree / name).mkdir(parents=True)
@@ -142,7 +192,13 @@ def test_sealed(cfsctl: Command, tmp_path: Path) -> None:
     (tree / "boot" / "EFI" / "Linux").mkdir(parents=True)
     (tree / "boot" / "EFI" / "Linux" / "a.efi").write_bytes(b"UKI with " + digest.encode())
     sealed = built(tmp_path / "sealed", image_of(tree, unsealed), epoch=EPOCH)
-    assert names_in(clients.layer_tars(sealed)[-1]) == [".", "boot", "boot/EFI", "boot/EFI/Linux", "boot/EFI/Linux/a.efi"]
+    assert names_in(clients.layer_tars(sealed)[-1]) == [
+        ".",
+        "boot",
+        "boot/EFI",
+        "boot/EFI/Linux",
+        "boot/EFI/Linux/a.efi",
+    ]
     cfsctl("oci", "pull", f"oci:{sealed}", "sealed")
     assert cfsctl("oci", "compute-id", "--bootable", "sealed") == digest
 
@@ -172,7 +228,9 @@ def test_what_verify_says_is_refused(cfsctl: Command, tmp_path: Path, tars: list
         cfsctl("oci", "compute-id", name)
 
 
-@pytest.mark.skipif("BUILD_OCI_COMPOSEFS_TREES" not in os.environ, reason="make test-composefs runs it")
+@pytest.mark.skipif(
+    "BUILD_OCI_COMPOSEFS_TREES" not in os.environ, reason="make test-composefs runs it"
+)
 def test_debian(cfsctl: Command, debian_tree: Path, tmp_path: Path) -> None:
     """A real system, and what an upgrade may do to it."""
     tree = tmp_path / "tree"

@@ -1,4 +1,6 @@
-"""The contract (docs/contract.md) against the code and the tests: every rule that is cited exists, and so does every test that it names."""
+"""The contract (docs/contract.md) against the code and the tests: every rule that is cited exists,
+and so does every test that it names.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def rules() -> dict[str, str]:
 
 @cache
 def functions(path: Path) -> frozenset[str]:
-    return frozenset(node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    return frozenset(
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    )
 
 
 def test_every_rule_has_its_name_and_a_test() -> None:
@@ -39,7 +45,9 @@ def test_every_rule_has_its_name_and_a_test() -> None:
 def test_every_test_that_is_named_exists() -> None:
     named = re.findall(r"`(tests/[^`:]*)::([^`]*)`", CONTRACT.read_text())
     assert named
-    missing = [f"{path}::{test}" for path, test in named if test not in functions(REPOSITORY / path)]
+    missing = [
+        f"{path}::{test}" for path, test in named if test not in functions(REPOSITORY / path)
+    ]
     assert missing == []
 
 
@@ -48,9 +56,18 @@ def test_every_rule_that_is_cited_exists() -> None:
     wrong = []
     for folder in FOLDERS:
         for path in sorted((REPOSITORY / folder).rglob("*")):
-            if path.suffix not in SOURCES or not path.is_file() or path == Path(__file__).resolve() or "corpus" in path.parts:
+            if (
+                path.suffix not in SOURCES
+                or not path.is_file()
+                or path == Path(__file__).resolve()
+                or "corpus" in path.parts
+            ):
                 continue
             for cited in CITATION.finditer(path.read_text(errors="replace")):
                 names = cited[1].split(", ") if cited[1] else [""]
-                wrong += [f"{path.relative_to(REPOSITORY)}: {name or cited[0]}" for name in names if name not in known]
+                wrong += [
+                    f"{path.relative_to(REPOSITORY)}: {name or cited[0]}"
+                    for name in names
+                    if name not in known
+                ]
     assert wrong == []

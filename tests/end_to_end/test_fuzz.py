@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 CORPUS = {kind: sorted((places.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("trees", 30), ("round-trips", 15), ("documents", 300), ("parents", 80)])
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("trees", 30), ("round-trips", 15), ("documents", 300), ("parents", 80)]
+)
 def test_seeds(tmp_path: Path, name: str, seeds: int) -> None:
     for seed in range(seeds):
         fuzz.run_seed(name, seed, tmp_path)
@@ -24,7 +26,9 @@ def test_seeds(tmp_path: Path, name: str, seeds: int) -> None:
 
 @pytest.mark.parametrize("path", CORPUS["yaml"], ids=lambda path: path.name)
 def test_document(path: Path) -> None:
-    """contract: config-yaml. The seeds of the fuzzing are taken, what is odd is refused in words."""
+    """contract: config-yaml. The seeds of the fuzzing are taken, what is odd is refused in
+    words.
+    """
     taken = fuzz.check_document(path.read_bytes())
     assert isinstance(taken, BuildConfig) == (path.stem in ("full", "plain"))
 
@@ -38,7 +42,9 @@ def scan_in_pieces(data: bytes, step: int) -> None:
 
 @pytest.mark.parametrize("path", CORPUS["tar"], ids=lambda path: path.name)
 def test_archive(path: Path) -> None:
-    """contract: promise-hostile-input. Refused, and in the same words, whatever the pieces that it comes in."""
+    """contract: promise-hostile-input. Refused, and in the same words, whatever the pieces that it
+    comes in.
+    """
     data = path.read_bytes()
     said = []
     for step in (len(data), 1, 500):

@@ -1,5 +1,5 @@
-"""`build-oci merge` (contract: output-merge): one index over the images of several layouts; blobs verified and carried, sources
-untouched."""
+"""`build-oci merge` (contract: output-merge): one index over the images of several layouts; blobs
+verified and carried, sources untouched."""
 
 from __future__ import annotations
 
@@ -19,20 +19,29 @@ REF_NAME = "org.opencontainers.image.ref.name"
 def merge(*args: str | Path) -> tuple[int, str]:
     """Exit status and standard error of `build-oci merge ARGS`."""
     program = [*command(Path("x"))[:-2], "merge", *args]
-    done = subprocess.run(program, env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    done = subprocess.run(
+        program, env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT
+    )
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert done.stdout == ""
     return done.returncode, done.stderr
 
 
-def image(layout: layouts.Layout, architecture: str, name: str = "", **platform: str) -> clients.Document:
+def image(
+    layout: layouts.Layout, architecture: str, name: str = "", **platform: str
+) -> clients.Document:
     def describe(descriptor: clients.Document) -> None:
         descriptor["platform"] = {"architecture": architecture, "os": "linux", **platform}
         if name:
             descriptor["annotations"] = {REF_NAME: name}
 
-    return layouts.image(layout, [layouts.FIRST, layouts.SECOND], config=layouts.set_to("architecture", architecture), descriptor=describe)
+    return layouts.image(
+        layout,
+        [layouts.FIRST, layouts.SECOND],
+        config=layouts.set_to("architecture", architecture),
+        descriptor=describe,
+    )
 
 
 def one(path: Path, architecture: str, name: str = "", **platform: str) -> Path:
@@ -44,7 +53,12 @@ def one(path: Path, architecture: str, name: str = "", **platform: str) -> Path:
 def nested(path: Path, architecture: str, name: str = "app", **more: object) -> Path:
     """A layout of an index called NAME, with one image."""
     layout = layouts.Layout(path)
-    inner = {"schemaVersion": 2, "mediaType": layouts.INDEX, "manifests": [image(layout, architecture)], **more}
+    inner = {
+        "schemaVersion": 2,
+        "mediaType": layouts.INDEX,
+        "manifests": [image(layout, architecture)],
+        **more,
+    }
     return layout.index(layout.document(inner, layouts.INDEX, annotations={REF_NAME: name}))
 
 
@@ -60,11 +74,17 @@ def test_two_architectures(tmp_path: Path) -> None:
     }
     for number in range(2):
         assert clients.layer_tars(tmp_path / "out", number) == [layouts.FIRST, layouts.SECOND]
-    assert {name: content for name, content in snapshot(tmp_path).items() if not name.startswith("out")} == before
+    assert {
+        name: content for name, content in snapshot(tmp_path).items() if not name.startswith("out")
+    } == before
 
 
 def test_verify_finds_nothing(tmp_path: Path) -> None:
-    sources = [one(tmp_path / "a", "amd64", "x"), nested(tmp_path / "b", "arm64"), nested(tmp_path / "c", "amd64")]
+    sources = [
+        one(tmp_path / "a", "amd64", "x"),
+        nested(tmp_path / "b", "arm64"),
+        nested(tmp_path / "c", "amd64"),
+    ]
     assert merge(*sources, "-o", tmp_path / "out") == (0, "")
     program = [*command(Path("x"))[:-2], "verify", tmp_path / "out"]
     done = subprocess.run(program, env=environment(), capture_output=True, text=True, check=False)
@@ -80,18 +100,36 @@ def test_indexes_of_one_name_become_one(tmp_path: Path) -> None:
     digest = tmp_path / "digest"
     assert merge(*sources, "-o", tmp_path / "out", "--digestfile", digest) == (0, "")
     (outer,) = clients.index_of(tmp_path / "out")["manifests"]
-    assert (outer["mediaType"], outer["annotations"], outer["digest"]) == (layouts.INDEX, {REF_NAME: "app"}, digest.read_text())
+    assert (outer["mediaType"], outer["annotations"], outer["digest"]) == (
+        layouts.INDEX,
+        {REF_NAME: "app"},
+        digest.read_text(),
+    )
     inner = json.loads(clients.blob(tmp_path / "out", outer["digest"]))
-    assert [manifest["platform"]["architecture"] for manifest in inner["manifests"]] == ["amd64", "arm64"]
+    assert [manifest["platform"]["architecture"] for manifest in inner["manifests"]] == [
+        "amd64",
+        "arm64",
+    ]
     assert inner["annotations"] == {"a": "1", "b": "2"}
     skopeo = clients.need("skopeo")
     target = f"oci:{tmp_path / 'copied'}:x"
-    clients.run(skopeo, "--insecure-policy", "copy", "--all", "--preserve-digests", f"oci:{tmp_path / 'out'}:app", target)
+    clients.run(
+        skopeo,
+        "--insecure-policy",
+        "copy",
+        "--all",
+        "--preserve-digests",
+        f"oci:{tmp_path / 'out'}:app",
+        target,
+    )
     assert clients.index_of(tmp_path / "copied")["manifests"][0]["digest"] == outer["digest"]
 
 
 def test_annotations_that_differ(tmp_path: Path) -> None:
-    sources = [nested(tmp_path / str(n), architecture, annotations={"a": str(n)}) for n, architecture in enumerate(("amd64", "arm64"))]
+    sources = [
+        nested(tmp_path / str(n), architecture, annotations={"a": str(n)})
+        for n, architecture in enumerate(("amd64", "arm64"))
+    ]
     status, said = merge(*sources, "-o", tmp_path / "out")
     assert status == 0
     assert said.startswith("build-oci: warning: ")
@@ -105,7 +143,10 @@ def test_one_platform_twice(tmp_path: Path, name: str) -> None:
     sources = [one(tmp_path / "a", "amd64", name), one(tmp_path / "b", "amd64", name)]
     status, said = merge(*sources, "-o", tmp_path / "out")
     assert status == 1
-    assert said.startswith(f"build-oci: error: {tmp_path}/b/index.json: manifests[0]: is a second image for linux/amd64")
+    assert said.startswith(
+        f"build-oci: error: {tmp_path}/b/index.json: manifests[0]: is a second image for"
+        " linux/amd64"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -133,7 +174,10 @@ def test_a_descriptor_without_platform(tmp_path: Path) -> None:
     descriptor = layouts.image(layout, [], descriptor=layouts.set_to("platform", None))
     layout.index(descriptor)
     assert merge(tmp_path / "a", "-o", tmp_path / "out") == (0, "")
-    assert clients.index_of(tmp_path / "out")["manifests"][0]["platform"] == {"os": "linux", "architecture": "amd64"}
+    assert clients.index_of(tmp_path / "out")["manifests"][0]["platform"] == {
+        "os": "linux",
+        "architecture": "amd64",
+    }
     assert merge(tmp_path / "a", one(tmp_path / "b", "amd64"), "-o", tmp_path / "second")[0] == 1
 
 
@@ -141,7 +185,11 @@ def test_a_descriptor_without_platform(tmp_path: Path) -> None:
 @pytest.mark.parametrize("blob", ["layer", "manifest"])
 def test_a_blob_that_is_not_what_it_is_called(tmp_path: Path, harm: str, blob: str) -> None:
     source = one(tmp_path / "a", "amd64")
-    digest = "sha256:" + layouts.FIRST_DIGEST if blob == "layer" else clients.index_of(source)["manifests"][0]["digest"]
+    digest = (
+        "sha256:" + layouts.FIRST_DIGEST
+        if blob == "layer"
+        else clients.index_of(source)["manifests"][0]["digest"]
+    )
     path = source / "blobs" / digest.replace(":", "/")
     content = path.read_bytes()
     path.unlink()
@@ -174,7 +222,12 @@ def test_the_output_is_a_source(tmp_path: Path) -> None:
 
 
 def test_into_an_archive(tmp_path: Path) -> None:
-    assert merge(one(tmp_path / "a", "amd64"), one(tmp_path / "b", "arm64"), "-o", f"oci-archive:{tmp_path / 'out.tar'}") == (0, "")
+    assert merge(
+        one(tmp_path / "a", "amd64"),
+        one(tmp_path / "b", "arm64"),
+        "-o",
+        f"oci-archive:{tmp_path / 'out.tar'}",
+    ) == (0, "")
     with tarfile.open(tmp_path / "out.tar") as tar:
         assert f"blobs/sha256/{layouts.FIRST_DIGEST}" in tar.getnames()
 

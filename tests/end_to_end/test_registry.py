@@ -42,7 +42,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     configuration = folder / "config.yml"
-    configuration.write_text(CONFIGURATION.format(storage=folder / "storage", port=address.split(":")[1]))
+    configuration.write_text(
+        CONFIGURATION.format(storage=folder / "storage", port=address.split(":")[1])
+    )
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([program, "serve", str(configuration)], stdout=log, stderr=log)
     try:
@@ -61,8 +63,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])  # buildah compresses what is not
-def test_round_trip_of_a_multi_platform_image(compression: str, build: Build, tmp_path: Path, registry: str) -> None:
-    """buildah pushes every platform; what skopeo brings back has the same bytes, and buildah pulls it by platform."""
+def test_round_trip_of_a_multi_platform_image(
+    compression: str, build: Build, tmp_path: Path, registry: str
+) -> None:
+    """buildah pushes every platform; what skopeo brings back has the same bytes, and buildah pulls
+    it by platform.
+    """
     clients.need_root()
     skopeo, buildah = clients.need("skopeo"), clients.need("buildah")
     trees = {}
@@ -71,31 +77,62 @@ def test_round_trip_of_a_multi_platform_image(compression: str, build: Build, tm
         (trees[architecture] / "etc").mkdir(parents=True)
         (trees[architecture] / "etc" / "arch").write_text(architecture * 1000)
     images = [
-        {"architecture": name, "os": "linux", "layer": str(tree), "index-annotations": {"org.opencontainers.image.ref.name": name}}
+        {
+            "architecture": name,
+            "os": "linux",
+            "layer": str(tree),
+            "index-annotations": {"org.opencontainers.image.ref.name": name},
+        }
         for name, tree in trees.items()
     ]
     output = build({"compression": compression, "images": images}).output
     name = f"{registry}/test/{compression}:latest"
-    store = [buildah, "--storage-driver", "vfs", "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run")]
+    store = [
+        buildah,
+        "--storage-driver",
+        "vfs",
+        "--root",
+        str(tmp_path / "root"),
+        "--runroot",
+        str(tmp_path / "run"),
+    ]
     clients.run(*store, "manifest", "create", "all")
     for architecture in trees:
         clients.run(*store, "manifest", "add", "all", f"oci:{output}:{architecture}")
-    clients.run(*store, "manifest", "push", "--all", "--tls-verify=false", "all", f"docker://{name}")
-    clients.run(skopeo, "copy", "--all", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path / 'back'}")
+    clients.run(
+        *store, "manifest", "push", "--all", "--tls-verify=false", "all", f"docker://{name}"
+    )
+    clients.run(
+        skopeo,
+        "copy",
+        "--all",
+        "--src-tls-verify=false",
+        f"docker://{name}",
+        f"oci:{tmp_path / 'back'}",
+    )
     ours = json.loads((output / "index.json").read_text())["manifests"]
-    pushed = json.loads(clients.run(skopeo, "inspect", "--raw", "--tls-verify=false", f"docker://{name}"))["manifests"]
+    pushed = json.loads(
+        clients.run(skopeo, "inspect", "--raw", "--tls-verify=false", f"docker://{name}")
+    )["manifests"]
     assert {(one["digest"], one["platform"]["architecture"]) for one in pushed} == {
         (one["digest"], one["platform"]["architecture"]) for one in ours
     }
     for one in ours:
         manifest = Path("blobs", *one["digest"].split(":"))
         assert (tmp_path / "back" / manifest).read_bytes() == (output / manifest).read_bytes()
-        layer = Path("blobs", *json.loads((output / manifest).read_text())["layers"][0]["digest"].split(":"))
+        layer = Path(
+            "blobs", *json.loads((output / manifest).read_text())["layers"][0]["digest"].split(":")
+        )
         assert (tmp_path / "back" / layer).read_bytes() == (output / layer).read_bytes()
     for architecture, tree in trees.items():
-        container = clients.run(*store, "from", "--tls-verify=false", "--arch", architecture, f"docker://{name}").strip()
+        container = clients.run(
+            *store, "from", "--tls-verify=false", "--arch", architecture, f"docker://{name}"
+        ).strip()
         mounted = Path(clients.run(*store, "mount", container).strip())
-        assert oracles.compare(oracles.tree_model(mounted / "etc"), oracles.tree_model(tree / "etc")) == []
+        assert (
+            oracles.compare(oracles.tree_model(mounted / "etc"), oracles.tree_model(tree / "etc"))
+            == []
+        )
         clients.run(*store, "rm", container)
 
 
@@ -108,18 +145,40 @@ def test_a_container_runs(build: Build, tmp_path: Path) -> None:
         (root / folder).mkdir(parents=True)
     (tmp_path / "show.c").write_text(PROGRAM)
     done = subprocess.run(
-        [compiler, "-static", "-o", str(root / "bin" / "show"), str(tmp_path / "show.c")], capture_output=True, check=False
+        [compiler, "-static", "-o", str(root / "bin" / "show"), str(tmp_path / "show.c")],
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip("cc cannot link statically here")
     (root / "etc" / "motd").write_text("it runs\n")
     output = build(
-        {"images": [{"architecture": _go_architecture(), "os": "linux", "layer": str(root), "config": {"Cmd": ["/bin/show"]}}]}
+        {
+            "images": [
+                {
+                    "architecture": _go_architecture(),
+                    "os": "linux",
+                    "layer": str(root),
+                    "config": {"Cmd": ["/bin/show"]},
+                }
+            ]
+        }
     ).output
-    store = [buildah, "--storage-driver", "vfs", "--root", str(tmp_path / "store"), "--runroot", str(tmp_path / "run")]
+    store = [
+        buildah,
+        "--storage-driver",
+        "vfs",
+        "--root",
+        str(tmp_path / "store"),
+        "--runroot",
+        str(tmp_path / "run"),
+    ]
     container = clients.run(*store, "from", f"oci:{output}").strip()
     try:
-        assert clients.run(*store, "run", "--isolation", "chroot", container, "--", "/bin/show") == "it runs\n"
+        assert (
+            clients.run(*store, "run", "--isolation", "chroot", container, "--", "/bin/show")
+            == "it runs\n"
+        )
     finally:
         shutil.rmtree(tmp_path / "store", ignore_errors=True)
 

@@ -23,14 +23,19 @@ PYTHONS = [python for python in os.environ.get("BUILD_OCI_PYTHONS", "").split(":
 def digests(layout: Path) -> dict[str, str]:
     """Every file of the layout with its SHA-256."""
     return {
-        str(path.relative_to(layout)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(layout.rglob("*")) if path.is_file()
+        str(path.relative_to(layout)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(layout.rglob("*"))
+        if path.is_file()
     }
 
 
 def config_of(tree: Path, compression: str) -> clients.Document:
     """Two images of the same tree, so that what is shared between images takes part."""
     config = clients.layer_config(tree, compression=compression)
-    return {**config, "images": [*config["images"], {"os": "linux", "architecture": "arm64", "layer": str(tree)}]}
+    return {
+        **config,
+        "images": [*config["images"], {"os": "linux", "architecture": "arm64", "layer": str(tree)}],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +52,17 @@ def compression(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def reference(tree: Path, compression: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def reference(
+    tree: Path, compression: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """The digests of a build in these surroundings."""
     scratch = tmp_path_factory.mktemp("reference")
     config = config_of(tree, compression)
-    return digests(clients.run_build(config, scratch / "layout", env={"SOURCE_DATE_EPOCH": EPOCH}, cwd=scratch).output)
+    return digests(
+        clients.run_build(
+            config, scratch / "layout", env={"SOURCE_DATE_EPOCH": EPOCH}, cwd=scratch
+        ).output
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,24 +72,36 @@ def reference(tree: Path, compression: str, tmp_path_factory: pytest.TempPathFac
         pytest.param({"args": ["-j2"]}, id="-j2"),
         pytest.param({"args": ["-j7"]}, id="-j7"),
         pytest.param({"umask": 0o077}, id="umask"),
-        pytest.param({"env": {"TZ": "Pacific/Kiritimati", "LC_ALL": None, "LANG": "C"}}, id="LANG=C"),
+        pytest.param(
+            {"env": {"TZ": "Pacific/Kiritimati", "LC_ALL": None, "LANG": "C"}}, id="LANG=C"
+        ),
         pytest.param({"env": {"LC_ALL": "C.UTF-8"}}, id="LC_ALL=C.UTF-8"),
-        # without the UTF-8 mode that Python otherwise falls into: ASCII decides how names are decoded
-        pytest.param({"env": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}}, id="ASCII"),
+        # without the UTF-8 mode that Python otherwise falls into: ASCII decides how names are
+        # decoded
+        pytest.param(
+            {"env": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}}, id="ASCII"
+        ),
         pytest.param({"env": {"PYTHONHASHSEED": "1", "HOME": "/", "USER": "somebody"}}, id="user"),
         pytest.param({"cwd": Path("/")}, id="cwd"),
         *[pytest.param({"env": {"BUILD_OCI_SHA256": kernel}}, id=kernel) for kernel in kernels()],
     ],
 )
-def test_surroundings(build: Build, tree: Path, compression: str, reference: dict[str, str], change: dict[str, Any]) -> None:
-    """contract: promise-reproducible.
-    "the same bytes, whatever the `-j`, CPU count, ..., locale, time zone, umask, user, working directory"; or the CPU."""
-    again = build(config_of(tree, compression), **{**change, "env": {"SOURCE_DATE_EPOCH": EPOCH, **change.get("env", {})}})
+def test_surroundings(
+    build: Build, tree: Path, compression: str, reference: dict[str, str], change: dict[str, Any]
+) -> None:
+    """contract: promise-reproducible. "the same bytes, whatever the `-j`, CPU count, ..., locale,
+    time zone, umask, user, working directory"; or the CPU."""
+    again = build(
+        config_of(tree, compression),
+        **{**change, "env": {"SOURCE_DATE_EPOCH": EPOCH, **change.get("env", {})}},
+    )
     assert digests(again.output) == reference
 
 
 def test_another_copy_of_the_tree(build: Build, tmp_path: Path, compression: str) -> None:
-    """contract: promise-reproducible. "whatever the ... readdir order, inode numbers": made backwards, and elsewhere."""
+    """contract: promise-reproducible. "whatever the ... readdir order, inode numbers": made
+    backwards, and elsewhere.
+    """
     flat, other = tmp_path / "flat", tmp_path / "another-name"
     for root, order in ((flat, 1), (other, -1)):
         root.mkdir()
@@ -86,13 +109,19 @@ def test_another_copy_of_the_tree(build: Build, tmp_path: Path, compression: str
             (root / str(number)).write_bytes(b"%d" % number)
         os.link(root / "77", root / "hard-link")
     layouts = [
-        build(clients.layer_config(root, compression=compression), env={"SOURCE_DATE_EPOCH": EPOCH}, args=args).output
+        build(
+            clients.layer_config(root, compression=compression),
+            env={"SOURCE_DATE_EPOCH": EPOCH},
+            args=args,
+        ).output
         for root, args in ((flat, ["-j3"]), (other, ["-j1"]))
     ]
     assert digests(layouts[0]) == digests(layouts[1])
 
 
-def test_twice_into_the_same_layout(build: Build, tree: Path, compression: str, reference: dict[str, str]) -> None:
+def test_twice_into_the_same_layout(
+    build: Build, tree: Path, compression: str, reference: dict[str, str]
+) -> None:
     """contract: layout-json. "Two runs write the same bytes", also over what the first one left."""
     config = config_of(tree, compression)
     output = build(config, env={"SOURCE_DATE_EPOCH": EPOCH}).output
@@ -102,6 +131,15 @@ def test_twice_into_the_same_layout(build: Build, tree: Path, compression: str, 
 
 @pytest.mark.skipif(not PYTHONS, reason="BUILD_OCI_PYTHONS names no other interpreter")
 @pytest.mark.parametrize("python", PYTHONS)
-def test_python_versions(build: Build, tree: Path, compression: str, reference: dict[str, str], python: str) -> None:
+def test_python_versions(
+    build: Build, tree: Path, compression: str, reference: dict[str, str], python: str
+) -> None:
     """contract: promise-reproducible. "whatever the ... Python version"."""
-    assert digests(build(config_of(tree, compression), env={"SOURCE_DATE_EPOCH": EPOCH}, python=python).output) == reference
+    assert (
+        digests(
+            build(
+                config_of(tree, compression), env={"SOURCE_DATE_EPOCH": EPOCH}, python=python
+            ).output
+        )
+        == reference
+    )

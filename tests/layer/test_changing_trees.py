@@ -1,5 +1,5 @@
-"""Trees that change while they are packed (contract: promise-nothing-lost): one clear error that names the file, never a hang, never what
-lies outside."""
+"""Trees that change while they are packed (contract: promise-nothing-lost): one clear error that
+names the file, never a hang, never what lies outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 SECRET = b"this lies outside the tree " * 40_000
 SMALL, MEDIUM, LARGE = "020", "medium", "large"  # in a batch; of two segments; of many
 
-# What becomes of the file F. O is another one of the same size and time, outside the tree; P is Python.
+# What becomes of the file F. O is another one of the same size and time, outside the tree; P is
+# Python.
 CHANGES = {
     "grow": "printf x >> {F}",
     "shrink": "truncate -s -1 {F}",
@@ -28,13 +29,16 @@ CHANGES = {
     "symlink": "rm {F}; ln -s {O} {F}",
     "fifo": "rm {F}; mkfifo {F}",
     "directory": "rm {F}; mkdir {F}",
-    "socket": "rm {F}; {P} -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' {F}",
+    "socket": (
+        "rm {F}; {P} -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' {F}"
+    ),
     "replace": "mv {O} {F}",
     "touch": "touch {F}",
     "rewrite": "printf x | dd of={F} conv=notrunc status=none",
 }
 
-# The file, the call before which it changes, and at which one. Between walk and read; while it is read; once its digest is known.
+# The file, the call before which it changes, and at which one. Between walk and read; while it is
+# read; once its digest is known.
 MOMENTS = [
     (SMALL, "open", 1),
     (SMALL, "read", 1),
@@ -70,17 +74,38 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def alternately(first: list[Any], second: list[Any]) -> list[Any]:
-    """Every pair of the two, flattened, each with yes or no: everyone in FIRST and in SECOND meets both."""
-    pairs = [(one, other, (i + j) % 2 == 1) for i, one in enumerate(first) for j, other in enumerate(second)]
+    """Every pair of the two, flattened, each with yes or no: everyone in FIRST and in SECOND meets
+    both.
+    """
+    pairs = [
+        (one, other, (i + j) % 2 == 1)
+        for i, one in enumerate(first)
+        for j, other in enumerate(second)
+    ]
     return [
-        pytest.param(one, *other, on_parent, id=f"{one}-{'-'.join(map(str, other))}{'-on-parent' * on_parent}")
+        pytest.param(
+            one,
+            *other,
+            on_parent,
+            id=f"{one}-{'-'.join(map(str, other))}{'-on-parent' * on_parent}",
+        )
         for one, other, on_parent in pairs
     ]
 
 
-@pytest.mark.parametrize(("change", "name", "call", "nth", "on_parent"), alternately(list(CHANGES), MOMENTS))
+@pytest.mark.parametrize(
+    ("change", "name", "call", "nth", "on_parent"), alternately(list(CHANGES), MOMENTS)
+)
 def test_file_changes(
-    change: str, name: str, call: str, nth: int, on_parent: bool, tree: Path, parent: Path, output: Path, tmp_path: Path
+    change: str,
+    name: str,
+    call: str,
+    nth: int,
+    on_parent: bool,
+    tree: Path,
+    parent: Path,
+    output: Path,
+    tmp_path: Path,
 ) -> None:
     path, other = tree / "d" / name, tmp_path / "other"
     other.write_bytes(SECRET.ljust(path.stat().st_size, b".")[: path.stat().st_size])
@@ -91,39 +116,82 @@ def test_file_changes(
     do = CHANGES[change].format(F=quoted(path), O=quoted(other), P=quoted(sys.executable))
     happened = tmp_path / "happened"
     with unharmed(output):
-        status, said = run(upon(config, parent) if on_parent else config, output, "-j2", **fault(call, path, nth, do=do, happened=happened))
+        status, said = run(
+            upon(config, parent) if on_parent else config,
+            output,
+            "-j2",
+            **fault(call, path, nth, do=do, happened=happened),
+        )
     assert happened.exists()
     assert status == 1
-    assert said == f"build-oci: error: {path}: changed while it was being read\nhint: nothing may write to the tree during a build\n"
+    assert (
+        said
+        == f"build-oci: error: {path}: changed while it was being read\nhint: nothing may write to"
+        " the tree during a build\n"
+    )
 
 
 @pytest.mark.parametrize("on_parent", [False, True], ids=["alone", "on-parent"])
 @pytest.mark.parametrize(("call", "nth"), [("open", 2), ("read", 2)])
 @pytest.mark.parametrize("change", ["shrink", "symlink", "replace", "rewrite"])
 def test_small_file_changes_after_its_digest(
-    change: str, call: str, nth: int, on_parent: bool, tree: Path, parent: Path, output: Path, tmp_path: Path
+    change: str,
+    call: str,
+    nth: int,
+    on_parent: bool,
+    tree: Path,
+    parent: Path,
+    output: Path,
+    tmp_path: Path,
 ) -> None:
-    """On a parent a small file is hashed first and read again when it is packed; alone, it is read once and nothing happens."""
+    """On a parent a small file is hashed first and read again when it is packed; alone, it is read
+    once and nothing happens.
+    """
     path, other = tree / "d" / SMALL, tmp_path / "other"
     shutil.copy2(path, other)
     happened = tmp_path / "happened"
     config = clients.layer_config(tree)
     do = CHANGES[change].format(F=quoted(path), O=quoted(other), P=quoted(sys.executable))
-    status, said = run(upon(config, parent) if on_parent else config, output, **fault(call, path, nth, do=do, happened=happened))
+    status, said = run(
+        upon(config, parent) if on_parent else config,
+        output,
+        **fault(call, path, nth, do=do, happened=happened),
+    )
     assert happened.exists() == on_parent
     assert status == on_parent
-    assert said.startswith(f"build-oci: error: {path}: changed while it was being read\n" if on_parent else "")
+    assert said.startswith(
+        f"build-oci: error: {path}: changed while it was being read\n" if on_parent else ""
+    )
     check_layout(output)
 
 
-WALKS = [("open", "d", 1), ("readdir", "d", 1), ("readdir", "d", 9), ("stat", "d/*", 5), ("open", "d", 2)]
+WALKS = [
+    ("open", "d", 1),
+    ("readdir", "d", 1),
+    ("readdir", "d", 9),
+    ("stat", "d/*", 5),
+    ("open", "d", 2),
+]
 
 
-@pytest.mark.parametrize(("change", "call", "target", "nth", "on_parent"), alternately(["vanish", "symlink", "file", "moved"], WALKS))
+@pytest.mark.parametrize(
+    ("change", "call", "target", "nth", "on_parent"),
+    alternately(["vanish", "symlink", "file", "moved"], WALKS),
+)
 def test_directory_changes(
-    change: str, call: str, target: str, nth: int, on_parent: bool, tree: Path, parent: Path, output: Path, tmp_path: Path
+    change: str,
+    call: str,
+    target: str,
+    nth: int,
+    on_parent: bool,
+    tree: Path,
+    parent: Path,
+    output: Path,
+    tmp_path: Path,
 ) -> None:
-    """While the tree is walked and after; a directory that was open when it was moved away may still be read: it is what the walk found."""
+    """While the tree is walked and after; a directory that was open when it was moved away may
+    still be read: it is what the walk found.
+    """
     folder, outside, away = tree / "d", tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
     for name in os.listdir(folder):

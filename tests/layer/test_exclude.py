@@ -1,5 +1,5 @@
-"""`exclude` and `owner` (contract: config-exclude, config-owner): what is left out of the walk, against a plain-Python twin; patterns are
-hostile strings."""
+"""`exclude` and `owner` (contract: config-exclude, config-owner): what is left out of the walk,
+against a plain-Python twin; patterns are hostile strings."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def left(root: Path, patterns: list[str]) -> list[str]:
 
 
 def walked(root: Path, patterns: list[str], **options: object) -> Tree:
-    tree = Tree(os.fsencode(root), exclude=[compile_pattern(pattern) for pattern in patterns], **options)  # type: ignore[arg-type]
+    tree = Tree(
+        os.fsencode(root), exclude=[compile_pattern(pattern) for pattern in patterns], **options
+    )  # type: ignore[arg-type]
     tree.run()
     assert tree.problems() == []
     return tree
@@ -83,7 +85,27 @@ def paths(tree: Tree) -> list[str]:
 
 
 NAMES = ["a", "b", "ab", "abc", "é", "*", "[", "x.pyc", "usr", "-", ".h"]
-PARTS = ["a", "b", "ab*", "*", "**", "?", "??", "*b*", "[ab]", "[!a]", "[a-c]*", "\\*", "*.pyc", "usr", "**a", "*?", "\\[", "[]]", "[!]a]b"]
+PARTS = [
+    "a",
+    "b",
+    "ab*",
+    "*",
+    "**",
+    "?",
+    "??",
+    "*b*",
+    "[ab]",
+    "[!a]",
+    "[a-c]*",
+    "\\*",
+    "*.pyc",
+    "usr",
+    "**a",
+    "*?",
+    "\\[",
+    "[]]",
+    "[!]a]b",
+]
 
 
 @pytest.fixture(scope="module")
@@ -107,22 +129,26 @@ def test_against_the_twin(root: Path) -> None:
     rng = random.Random(3)
     for _ in range(200):
         patterns = [
-            rng.choice(["", "/"]) + "/".join(rng.choice(PARTS) for _ in range(rng.randint(1, 4))) + rng.choice(["", "", "/"])
+            rng.choice(["", "/"])
+            + "/".join(rng.choice(PARTS) for _ in range(rng.randint(1, 4)))
+            + rng.choice(["", "", "/"])
             for _ in range(rng.choice([1, 1, 2, 5]))
         ]
         assert paths(walked(root, patterns)) == left(root, patterns), patterns
 
 
 def test_sysroot_and_its_content(tmp_path: Path) -> None:
-    """contract: config-exclude.
-    `/sysroot` leaves out the directory with all in it, `/sysroot/` only what is in it; a pattern without effect is told."""
+    """contract: config-exclude. `/sysroot` leaves out the directory with all in it, `/sysroot/`
+    only what is in it; a pattern without effect is told."""
     (tmp_path / "sysroot" / "ostree").mkdir(parents=True)
     (tmp_path / "usr" / "sysroot").mkdir(parents=True)
     assert paths(walked(tmp_path, ["/sysroot"])) == ["usr", "usr/sysroot"]
     assert paths(walked(tmp_path, ["sysroot"])) == ["usr", "usr/sysroot"]
     assert paths(walked(tmp_path, ["/sysroot/"])) == ["sysroot", "usr", "usr/sysroot"]
     assert paths(walked(tmp_path, ["**/sysroot"])) == ["usr"]
-    tree = walked(tmp_path, ["/sysroot", "/nothing", "/usr", "/usr/sysroot/x", "/usr/no*", "**/none"])
+    tree = walked(
+        tmp_path, ["/sysroot", "/nothing", "/usr", "/usr/sysroot/x", "/usr/no*", "**/none"]
+    )
     assert tree.unused() == [1, 5]  # below /usr, which was left out, the others might have matched
 
 
@@ -137,12 +163,19 @@ def test_excluded_directories_are_not_read(tmp_path: Path) -> None:
 
 
 def test_hostile_patterns_end_soon(tmp_path: Path) -> None:
-    """No pattern makes the walk slow: one comparison for each place in it, and a star is tried anew at the cost of a product."""
+    """No pattern makes the walk slow: one comparison for each place in it, and a star is tried anew
+    at the cost of a product.
+    """
     folder = tmp_path
     for _ in range(12):
         folder = folder / ("a" * 200)
         folder.mkdir()
-    patterns = ["/".join(["**", "*a" * 60 + "b"] * 30), "*a" * 2000 + "b", "**/" * 500 + "x", "[a-z]*" * 600 + "!"]
+    patterns = [
+        "/".join(["**", "*a" * 60 + "b"] * 30),
+        "*a" * 2000 + "b",
+        "**/" * 500 + "x",
+        "[a-z]*" * 600 + "!",
+    ]
     started = time.process_time()
     assert len(paths(walked(tmp_path, patterns))) == 12
     assert time.process_time() - started < 20  # a search that backtracks would take years
@@ -166,21 +199,33 @@ def test_hostile_patterns_end_soon(tmp_path: Path) -> None:
 )
 def test_patterns_that_mean_nothing(pattern: str, what: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(what)) as error:
-        load_config(f"images:\n- architecture: amd64\n  os: linux\n  layer: x\n  exclude:\n  - {pattern}\n")
+        load_config(
+            f"images:\n- architecture: amd64\n  os: linux\n  layer: x\n  exclude:\n  - {pattern}\n"
+        )
     assert "<stdin>:6: images[0].exclude[0]" in str(error.value)
 
 
-@pytest.mark.parametrize("value", ["0", "root:root", "-1:0", "0:4294967295", "0:0:0", "[0, 0]", "99999999999:1"])
+@pytest.mark.parametrize(
+    "value", ["0", "root:root", "-1:0", "0:4294967295", "0:0:0", "[0, 0]", "99999999999:1"]
+)
 def test_owners_that_are_none(value: str) -> None:
     with pytest.raises(ConfigError, match="must be"):
         load_config(f"images:\n- {{architecture: amd64, os: linux, layer: x, owner: {value}}}\n")
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [("0:0", (0, 0)), ("10:20", (10, 20)), ('"1000:100"', (1000, 100)), ("4294967294:1", ((1 << 32) - 2, 1))]
+    ("written", "meant"),
+    [
+        ("0:0", (0, 0)),
+        ("10:20", (10, 20)),
+        ('"1000:100"', (1000, 100)),
+        ("4294967294:1", ((1 << 32) - 2, 1)),
+    ],
 )
 def test_owner(written: str, meant: tuple[int, int], tmp_path: Path) -> None:
-    """contract: config-owner. UID:GID for every entry; to YAML 1.1, 10:20 is a number to the base of 60."""
+    """contract: config-owner. UID:GID for every entry; to YAML 1.1, 10:20 is a number to the base
+    of 60.
+    """
     root = tmp_path / "root"
     (root / "d").mkdir(parents=True)
     (root / "d" / "f").write_text("f")
@@ -191,7 +236,9 @@ def test_owner(written: str, meant: tuple[int, int], tmp_path: Path) -> None:
 
 
 def test_the_parent_has_what_is_excluded(tmp_path: Path) -> None:
-    """contract: config-exclude. An excluded name is not in the tree, so the layer hides the parent's."""
+    """contract: config-exclude. An excluded name is not in the tree, so the layer hides the
+    parent's.
+    """
     root = tmp_path / "root"
     (root / "sysroot" / "ostree").mkdir(parents=True)
     (root / "usr").mkdir()
@@ -218,7 +265,9 @@ def test_warning_of_a_root_that_all_may_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("owner", "warned"), [(None, True), ("0:0", False)])
-def test_warning_of_one_owner(owner: str | None, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warning_of_one_owner(
+    owner: str | None, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everything belongs to who builds, and that is not root: hardly what an image should say."""
     root = tmp_path / "root"
     root.mkdir()

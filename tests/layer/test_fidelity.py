@@ -1,5 +1,5 @@
-"""Odd trees on real file systems, and every kind of extended attribute there and back (contract: layer-tar, xattr-bytes,
-hardlink-first-name, promise-nothing-lost)."""
+"""Odd trees on real file systems, and every kind of extended attribute there and back (contract:
+layer-tar, xattr-bytes, hardlink-first-name, promise-nothing-lost)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,14 @@ pytestmark = pytest.mark.slow
 
 @contextlib.contextmanager
 def mounted(target: Path, *options: str) -> Iterator[Path]:
-    """Something mounted on the directory TARGET, made if missing; the running test is skipped where that is not allowed."""
+    """Something mounted on the directory TARGET, made if missing; the running test is skipped where
+    that is not allowed.
+    """
     clients.need_root()
     target.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *options, str(target)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", *options, str(target)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"cannot mount here: {done.stderr.strip()}")
     try:
@@ -58,15 +62,42 @@ HIGH = bytes(range(255, -1, -1))
 
 
 def attributed(size: int) -> list[trees.Item]:
-    """Every kind of attribute on every type that the kernel allows it on; the largest values have SIZE bytes."""
+    """Every kind of attribute on every type that the kernel allows it on; the largest values have
+    SIZE bytes.
+    """
     free = {"trusted.t": HIGH, "security.s": b"\x80\x00"}
     return [
         trees.Item(b".", stat.S_IFDIR, 0o755, xattrs={"user.root": HIGH} | free),
-        trees.Item(b"v2", stat.S_IFREG, 0o755, size=9, xattrs={"security.capability": trees.capability(0x80 | 1 << 39)}),
-        trees.Item(b"v3", stat.S_IFREG, 0o755, size=9, xattrs={"security.capability": namespaced_capability(0x20C0, 0x89ABCDEF)}),
-        trees.Item(b"values", stat.S_IFREG, 0o755, size=9, xattrs={"user.empty": b"", "user.bytes": HIGH, "user.nul": b"\0"} | free | ACL),
-        trees.Item(b"large", stat.S_IFREG, xattrs={"user.l": b"\xff" * size, "trusted.m": bytes(size)}),
-        trees.Item(b"folder", stat.S_IFDIR, 0o2775, xattrs={"system.posix_acl_default": trees.acl(9), "user.d": HIGH} | free | ACL),
+        trees.Item(
+            b"v2",
+            stat.S_IFREG,
+            0o755,
+            size=9,
+            xattrs={"security.capability": trees.capability(0x80 | 1 << 39)},
+        ),
+        trees.Item(
+            b"v3",
+            stat.S_IFREG,
+            0o755,
+            size=9,
+            xattrs={"security.capability": namespaced_capability(0x20C0, 0x89ABCDEF)},
+        ),
+        trees.Item(
+            b"values",
+            stat.S_IFREG,
+            0o755,
+            size=9,
+            xattrs={"user.empty": b"", "user.bytes": HIGH, "user.nul": b"\0"} | free | ACL,
+        ),
+        trees.Item(
+            b"large", stat.S_IFREG, xattrs={"user.l": b"\xff" * size, "trusted.m": bytes(size)}
+        ),
+        trees.Item(
+            b"folder",
+            stat.S_IFDIR,
+            0o2775,
+            xattrs={"system.posix_acl_default": trees.acl(9), "user.d": HIGH} | free | ACL,
+        ),
         trees.Item(b"symlink", stat.S_IFLNK, target=b"values", xattrs=free),
         trees.Item(b"character", stat.S_IFCHR, device=(1, 3), xattrs=free | ACL),
         trees.Item(b"block", stat.S_IFBLK, device=(8, 256), xattrs=free),
@@ -77,12 +108,16 @@ def attributed(size: int) -> list[trees.Item]:
 @pytest.mark.clients
 @pytest.mark.parametrize(("where", "size"), [("disk", 1000), ("tmpfs", 65536)])
 def test_attributes_there_and_back(build: Build, tmp_path: Path, where: str, size: int) -> None:
-    """contract: xattr-bytes.
-    "Values are bytes, kept exactly", by tarfile and by a client that unpacks them; the empty ones no Go client brings back."""
+    """contract: xattr-bytes. "Values are bytes, kept exactly", by tarfile and by a client that
+    unpacks them; the empty ones no Go client brings back."""
     clients.need_root()
     if where == "disk" and trees.abilities().xattrs != set(trees.PROBES):
         pytest.skip("the file system of temporary files lacks extended attributes")
-    with mounted(tmp_path / where, "-t", "tmpfs", "tmpfs") if where == "tmpfs" else contextlib.nullcontext(tmp_path) as folder:
+    with (
+        mounted(tmp_path / where, "-t", "tmpfs", "tmpfs")
+        if where == "tmpfs"
+        else contextlib.nullcontext(tmp_path) as folder
+    ):
         tree = folder / "tree"
         tree.mkdir()
         try:
@@ -97,7 +132,9 @@ def test_attributes_there_and_back(build: Build, tmp_path: Path, where: str, siz
             assert model[item.path].xattrs.items() >= item.xattrs.items()
         unpacked = clients.umoci_unpack(layout, folder / "bundle")
         assert_same_tree(unpacked, changed(oracles.tree_model(tree), as_umoci_unpacks))
-        assert os.getxattr(unpacked / "v3", "security.capability") == namespaced_capability(0x20C0, 0x89ABCDEF)
+        assert os.getxattr(unpacked / "v3", "security.capability") == namespaced_capability(
+            0x20C0, 0x89ABCDEF
+        )
 
 
 def test_tree_on_tmpfs(tmpfs: Path) -> None:
@@ -107,7 +144,9 @@ def test_tree_on_tmpfs(tmpfs: Path) -> None:
 
 def test_times_far_away(tmpfs: Path) -> None:
     """contract: layer-times. "to the nanosecond", as far as 64 bits of seconds go."""
-    for number, seconds in enumerate([2**33, 2**40, 2**55, 2**62, -1, -(2**31) - 1, -(2**40), -(2**62)]):
+    for number, seconds in enumerate(
+        [2**33, 2**40, 2**55, 2**62, -1, -(2**31) - 1, -(2**40), -(2**62)]
+    ):
         for fraction in (0, 1, 500_000_000, 999_999_999):
             path = tmpfs / f"{number}-{fraction}"
             path.touch()
@@ -117,7 +156,9 @@ def test_times_far_away(tmpfs: Path) -> None:
 
 
 def test_tree_on_overlayfs(tmp_path: Path) -> None:
-    """The merged view is a tree like any other; of the overlay's own marks nothing gets into a layer, packed from above or from below."""
+    """The merged view is a tree like any other; of the overlay's own marks nothing gets into a
+    layer, packed from above or from below.
+    """
     lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
     for folder in (lower, upper, work):
         folder.mkdir()
@@ -140,13 +181,18 @@ def test_tree_on_overlayfs(tmp_path: Path) -> None:
 
 
 def test_mount_points_inside(tmp_path: Path) -> None:
-    """What is mounted is what is packed. A file seen twice through a mount has one name on its file system, and is no hard link."""
+    """What is mounted is what is packed. A file seen twice through a mount has one name on its file
+    system, and is no hard link.
+    """
     tree = tmp_path / "tree"
     for name in ("bound", "tmpfs", "source/below"):
         (tree / name).mkdir(parents=True)
     (tree / "source/file").write_text("source")
     (tree / "tmpfs/hidden").touch()
-    with mounted(tree / "bound", "--bind", str(tree / "source")), mounted(tree / "tmpfs", "-t", "tmpfs", "tmpfs"):
+    with (
+        mounted(tree / "bound", "--bind", str(tree / "source")),
+        mounted(tree / "tmpfs", "-t", "tmpfs", "tmpfs"),
+    ):
         (tree / "tmpfs/seen").write_text("seen")
         model = oracles.apply_layer(io.BytesIO(built_tar(tree)), {})
         assert oracles.compare(model, oracles.tree_model(tree), ignore=["links"]) == []
@@ -180,7 +226,11 @@ def test_paths_around_path_max(tmp_path: Path, length: int) -> None:
     assert len(os.fsencode(root) + b"/" + path) == length
     model = oracles.apply_layer(io.BytesIO(built_tar(root)), {})
     assert len(model) == len(names) + 2
-    assert (model[path].sha256, model[path].mode, model[path].xattrs) == (hashlib.sha256(b"deep").hexdigest(), 0o640, attributes)
+    assert (model[path].sha256, model[path].mode, model[path].xattrs) == (
+        hashlib.sha256(b"deep").hexdigest(),
+        0o640,
+        attributes,
+    )
     assert model[os.path.join(os.path.dirname(path), b"link")].target == b"t" * 300
 
 
@@ -199,9 +249,13 @@ def test_many_files_in_one_directory(tmp_path: Path) -> None:
     assert_same_tar(built_tar(tmp_path, epoch=EPOCH), oracles.expected_tar(tmp_path, epoch=EPOCH))
 
 
-@pytest.mark.skipif("BUILD_OCI_HUGE" not in os.environ, reason="takes half a minute; BUILD_OCI_HUGE=1 runs it")
+@pytest.mark.skipif(
+    "BUILD_OCI_HUGE" not in os.environ, reason="takes half a minute; BUILD_OCI_HUGE=1 runs it"
+)
 def test_sparse_file_of_eight_gibibytes(build: Build, tmp_path: Path) -> None:
-    """The first size that ustar cannot hold. Only its header is compared: hashing 8 GiB once more doubles the time."""
+    """The first size that ustar cannot hold. Only its header is compared: hashing 8 GiB once more
+    doubles the time.
+    """
     tree = tmp_path / "tree"
     tree.mkdir()
     with open(tree / "sparse", "wb") as file:
@@ -215,22 +269,39 @@ def test_sparse_file_of_eight_gibibytes(build: Build, tmp_path: Path) -> None:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             _, member = archive.next(), archive.next()
             assert member is not None
-            assert (member.name, member.size, member.pax_headers["size"]) == ("./sparse", 8 << 30, str(8 << 30))
+            assert (member.name, member.size, member.pax_headers["size"]) == (
+                "./sparse",
+                8 << 30,
+                str(8 << 30),
+            )
 
 
 @pytest.mark.clients
 def test_gnu_tar_and_tarfile_extract(build: Build, tmp_path: Path) -> None:
-    """GNU tar asked for attributes brings all of them back; tarfile brings none, and no times of symbolic links."""
+    """GNU tar asked for attributes brings all of them back; tarfile brings none, and no times of
+    symbolic links.
+    """
     clients.need_root()
     if trees.abilities().xattrs != set(trees.PROBES):
         pytest.skip("the file system of temporary files lacks extended attributes")
     tree, by_tar, by_tarfile = (tmp_path / name for name in ("tree", "tar", "tarfile"))
     for folder in (tree, by_tar, by_tarfile):
         folder.mkdir()
-    trees.materialise([dataclasses.replace(item, mtime=EPOCH * oracles.SECOND) for item in attributed(1000)], tree)
+    trees.materialise(
+        [dataclasses.replace(item, mtime=EPOCH * oracles.SECOND) for item in attributed(1000)], tree
+    )
     (archive,) = clients.layer_tars(build(clients.layer_config(tree)).output)
     (tmp_path / "layer.tar").write_bytes(archive)
-    clients.run("tar", "--warning=no-unknown-keyword", "--xattrs", "--xattrs-include=*", "-C", by_tar, "-xpf", tmp_path / "layer.tar")
+    clients.run(
+        "tar",
+        "--warning=no-unknown-keyword",
+        "--xattrs",
+        "--xattrs-include=*",
+        "-C",
+        by_tar,
+        "-xpf",
+        tmp_path / "layer.tar",
+    )
 
     model = oracles.tree_model(tree)
     assert_same_tree(by_tar, model)

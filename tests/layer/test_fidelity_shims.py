@@ -1,5 +1,5 @@
-"""What LD_PRELOAD shims say of a file is what its layer holds (contract: xattr-shims): fakeroot, and one that fakes attributes by device
-and inode."""
+"""What LD_PRELOAD shims say of a file is what its layer holds (contract: xattr-shims): fakeroot,
+and one that fakes attributes by device and inode."""
 
 from __future__ import annotations
 
@@ -37,7 +37,18 @@ Fake = dict[Path, dict[str, bytes]]
 def _compiled() -> tuple[tempfile.TemporaryDirectory[str], str]:
     """A directory with the library, which goes when the tests end, and why there is none."""
     folder = tempfile.TemporaryDirectory()
-    command = [clients.need("cc"), "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", f"{folder.name}/fakecap.so", str(SOURCE), "-ldl"]
+    command = [
+        clients.need("cc"),
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        "-o",
+        f"{folder.name}/fakecap.so",
+        str(SOURCE),
+        "-ldl",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return folder, done.stderr
 
@@ -51,13 +62,17 @@ def shim() -> str:
 
 
 def faked(attributes: Fake) -> dict[str, str]:
-    """The environment in which the files have these attributes too. A value of one byte many times is told in short: the environment is."""
+    """The environment in which the files have these attributes too. A value of one byte many times
+    is told in short: the environment is.
+    """
     table = []
     for path, values in attributes.items():
         status = path.lstat()
         for name, value in values.items():
             times = len(value) if len(set(value)) == 1 else 1
-            table.append(f"{status.st_dev}:{status.st_ino}:{name}={value[: len(value) // times].hex()}*{times}")
+            table.append(
+                f"{status.st_dev}:{status.st_ino}:{name}={value[: len(value) // times].hex()}*{times}"
+            )
     return {"LD_PRELOAD": shim(), "FAKECAP": ";".join(table)}
 
 
@@ -79,9 +94,17 @@ def attributes(tree: Path) -> Fake:
     """Attributes of every kind, on entries of every type."""
     return {
         tree: {"user.root": b"of the root itself"},
-        tree / "file": {"security.capability": CAPABILITY, "user.empty": b"", "user.bytes": bytes(range(256))},
+        tree / "file": {
+            "security.capability": CAPABILITY,
+            "user.empty": b"",
+            "user.bytes": bytes(range(256)),
+        },
         tree / "folder": {"system.posix_acl_default": trees.acl(7), "trusted.t": b"\xff"},
-        tree / "folder/below": {"security.capability": CAPABILITY, "user.largest": b"\x80" * 65536, "user.largest-too": b"x" * 65536},
+        tree / "folder/below": {
+            "security.capability": CAPABILITY,
+            "user.largest": b"\x80" * 65536,
+            "user.largest-too": b"x" * 65536,
+        },
         tree / "symlink": {"security.ima": b"\x03\x02\x04"},
         tree / "dangling": {"trusted.dangling": b"\x00"},
         tree / "fifo": {"security.capability": b"\xfe" * 24},
@@ -93,7 +116,9 @@ def layer_of(layout: Path) -> oracles.Model:
 
 
 def test_shim_gives_attributes(build: Build, tree: Path) -> None:
-    """Byte for byte, on every type of entry, beside those that the disk holds; what tells of the build host is left out as ever."""
+    """Byte for byte, on every type of entry, beside those that the disk holds; what tells of the
+    build host is left out as ever.
+    """
     given = attributes(tree)
     expected = oracles.tree_model(tree)
     for path, values in given.items():
@@ -112,7 +137,9 @@ def test_shim_gives_a_checksum(build: Build, tree: Path) -> None:
     """contract: xattr-checksum. `trust-checksum-xattrs` takes the shim's word too."""
     given = faked({tree / "folder/plain": {"user.checksum.sha256": b"0" * 64}})
     for trust in (True, False):
-        (tar,) = clients.layer_tars(build(clients.layer_config(tree, **{"trust-checksum-xattrs": trust}), env=given).output)
+        (tar,) = clients.layer_tars(
+            build(clients.layer_config(tree, **{"trust-checksum-xattrs": trust}), env=given).output
+        )
         assert (b"freedesktopsdk.checksum.sha256=" + b"0" * 64 in tar) == trust
 
 
@@ -122,7 +149,9 @@ def test_every_entry_is_asked_for_by_its_path(build: Build, tree: Path, tmp_path
     env = {"LD_PRELOAD": shim(), "FAKECAP_LOG": str(log)}
     build(clients.layer_config(tree), env=env)
     asked = log.read_bytes().split(b"\0")[:-1]
-    assert sorted(asked) == sorted([os.fsencode(tree) + b"/.", *(os.fsencode(path) for path in tree.rglob("*"))])
+    assert sorted(asked) == sorted(
+        [os.fsencode(tree) + b"/.", *(os.fsencode(path) for path in tree.rglob("*"))]
+    )
     log.unlink()
     build(clients.layer_config(tree, **{"skip-xattrs": True}), env=env)
     assert not log.exists()
@@ -140,13 +169,20 @@ def test_shim_below_path_max(build: Build, tmp_path: Path) -> None:
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=fd))
     status = os.stat("file", dir_fd=fd)
     os.close(fd)
-    env = {"LD_PRELOAD": shim(), "FAKECAP": f"{status.st_dev}:{status.st_ino}:security.capability={CAPABILITY.hex()}"}
+    env = {
+        "LD_PRELOAD": shim(),
+        "FAKECAP": f"{status.st_dev}:{status.st_ino}:security.capability={CAPABILITY.hex()}",
+    }
     model = layer_of(build(clients.layer_config(root), env=env).output)
-    assert model[b"/".join([b"d" * 250] * 20) + b"/file"].xattrs == {"security.capability": CAPABILITY}
+    assert model[b"/".join([b"d" * 250] * 20) + b"/file"].xattrs == {
+        "security.capability": CAPABILITY
+    }
 
 
 def test_shim_on_a_parent(build: Build, tree: Path) -> None:
-    """contract: diff-unchanged. An attribute that only the shim tells of is a change like any other."""
+    """contract: diff-unchanged. An attribute that only the shim tells of is a change like any
+    other.
+    """
     given = attributes(tree)
     config = clients.layer_config(tree)
     parent = build(config, env=faked(given)).output
@@ -161,15 +197,25 @@ def test_shim_on_a_parent(build: Build, tree: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"user.too-large": b"x" * 65537}, "its extended attributes cannot be read: Numerical result out of range"),
-        ({f"user.{number:0255}": b"" for number in range(260)}, "its extended attributes cannot be listed: Numerical result out of range"),
+        (
+            {"user.too-large": b"x" * 65537},
+            "its extended attributes cannot be read: Numerical result out of range",
+        ),
+        (
+            {f"user.{number:0255}": b"" for number in range(260)},
+            "its extended attributes cannot be listed: Numerical result out of range",
+        ),
     ],
     ids=["value", "list"],
 )
-def test_more_than_the_kernel_allows(build: Build, tree: Path, values: dict[str, bytes], what: str) -> None:
-    """contract: xattr-unwritable, promise-nothing-lost.
-    "a file that cannot be read ... fails the build and is named"; 64 KiB a value and for all names is what Linux has."""
-    done = build(clients.layer_config(tree), env=faked({tree / "folder/below": values}), check=False)
+def test_more_than_the_kernel_allows(
+    build: Build, tree: Path, values: dict[str, bytes], what: str
+) -> None:
+    """contract: xattr-unwritable, promise-nothing-lost. "a file that cannot be read ... fails the
+    build and is named"; 64 KiB a value and for all names is what Linux has."""
+    done = build(
+        clients.layer_config(tree), env=faked({tree / "folder/below": values}), check=False
+    )
     assert (done.returncode, done.stderr) == (1, f"build-oci: error: {tree}/folder/below: {what}\n")
 
 
@@ -192,14 +238,20 @@ ORACLE = "import sys, oracles; oracles.write_expected_tar('.', sys.stdout.buffer
 
 
 def test_fakeroot_without_rights(tree: Path, tmp_path: Path) -> None:
-    """contract: xattr-shims. As people use it: no capability at all; the oracle runs in the same session."""
+    """contract: xattr-shims. As people use it: no capability at all; the oracle runs in the same
+    session.
+    """
     fakeroot = clients.need("fakeroot")
     powerless: tuple[str, ...] = ()
     if os.geteuid() == 0:
         powerless = (clients.need("setpriv"), "--bounding-set=-all", "--inh-caps=-all")
     (tmp_path / "make.py").write_text(MAKE)
     python, package = shlex.quote(sys.executable), Path(build_oci.__file__).parents[1]
-    steps = ["../make.py", "-P -m build_oci -o ../layout", f"-c {shlex.quote(ORACLE)} > ../oracle.tar"]
+    steps = [
+        "../make.py",
+        "-P -m build_oci -o ../layout",
+        f"-c {shlex.quote(ORACLE)} > ../oracle.tar",
+    ]
     script = " && ".join([f"cd {shlex.quote(str(tree))}", *(f"{python} {step}" for step in steps)])
     env = {"PYTHONPATH": f"{package}:{SUPPORT}", "FAKEROOTDONTTRYCHOWN": "1"}
     config = json.dumps(clients.layer_config(tree, compression="disabled"))
@@ -209,20 +261,39 @@ def test_fakeroot_without_rights(tree: Path, tmp_path: Path) -> None:
     model = layer_of(tmp_path / "layout")
     assert stat.S_ISREG((tree / "null").lstat().st_mode)
     assert (model[b"file"].uid, model[b"file"].gid, model[b"file"].mode) == (4294967290, 0, 0o4711)
-    assert (model[b"null"].type, model[b"null"].device, model[b"disk"].device) == (tarfile.CHRTYPE, (1, 3), (259, 70000))
-    for number, member in enumerate([b"file", b"folder", b"symlink", b"fifo", b"null", b"folder/below", b"."]):
+    assert (model[b"null"].type, model[b"null"].device, model[b"disk"].device) == (
+        tarfile.CHRTYPE,
+        (1, 3),
+        (259, 70000),
+    )
+    for number, member in enumerate(
+        [b"file", b"folder", b"symlink", b"fifo", b"null", b"folder/below", b"."]
+    ):
         assert model[member].xattrs["security.capability"] == CAPABILITY
         assert model[member].xattrs["trusted.t"] == bytes([0x80, 0, number])
     assert model[b"file"].xattrs["user.empty"] == b""
     assert model[b"folder"].xattrs["system.posix_acl_default"] == trees.acl(7)
 
 
-@pytest.mark.skipif("user" not in trees.abilities().xattrs, reason="no user.* extended attributes here")
+@pytest.mark.skipif(
+    "user" not in trees.abilities().xattrs, reason="no user.* extended attributes here"
+)
 def test_fakeroot_hides_what_the_disk_holds(tree: Path, tmp_path: Path) -> None:
-    """Who believes fakeroot believes it here too: it knows of no attribute that was not set inside."""
+    """Who believes fakeroot believes it here too: it knows of no attribute that was not set
+    inside.
+    """
     os.setxattr(tree / "file", "user.real", b"on the disk")
     config = json.dumps(clients.layer_config(tree, compression="disabled"))
-    clients.run(clients.need("fakeroot"), sys.executable, "-P", "-m", "build_oci", "-o", tmp_path / "layout", stdin=config)
+    clients.run(
+        clients.need("fakeroot"),
+        sys.executable,
+        "-P",
+        "-m",
+        "build_oci",
+        "-o",
+        tmp_path / "layout",
+        stdin=config,
+    )
     assert layer_of(tmp_path / "layout")[b"file"].xattrs == {}
 
 
@@ -234,7 +305,10 @@ def test_fakeroot_and_a_shim(tree: Path, tmp_path: Path) -> None:
     given = faked({tree / "file": {"security.capability": CAPABILITY}})
     env = {"FAKECAP": given["FAKECAP"], "FAKEROOTDONTTRYCHOWN": "1"}
     # fakeroot fakes attributes as well, and asks nobody behind it: the other comes first.
-    script = f'chown 12:34 {shlex.quote(str(tree))}/file && LD_PRELOAD="{given["LD_PRELOAD"]}:$LD_PRELOAD" {command}'
+    script = (
+        f"chown 12:34 {shlex.quote(str(tree))}/file &&"
+        f' LD_PRELOAD="{given["LD_PRELOAD"]}:$LD_PRELOAD" {command}'
+    )
     clients.run(fakeroot, "sh", "-c", script, stdin=config, env=env)
     file = layer_of(tmp_path / "layout")[b"file"]
     assert (file.uid, file.gid, file.xattrs) == (12, 34, {"security.capability": CAPABILITY})

@@ -1,5 +1,5 @@
-"""File systems that lie, repeat themselves or are exchanged (contract: xattr-checksum, promise-nothing-lost): one clear error or the right
-layer, never less."""
+"""File systems that lie, repeat themselves or are exchanged (contract: xattr-checksum,
+promise-nothing-lost): one clear error or the right layer, never less."""
 
 from __future__ import annotations
 
@@ -27,25 +27,48 @@ LENGTH = "its content is not as long as the size that the file system tells\n"
 @functools.cache
 def _compiled() -> tuple[tempfile.TemporaryDirectory[str], str]:
     folder = tempfile.TemporaryDirectory()
-    command = [clients.need("cc"), "-shared", "-fPIC", "-O1", "-o", f"{folder.name}/oddfs.so", str(SOURCE), "-ldl"]
+    command = [
+        clients.need("cc"),
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-o",
+        f"{folder.name}/oddfs.so",
+        str(SOURCE),
+        "-ldl",
+    ]
     return folder, subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 
 def odd(**settings: str | Path) -> dict[str, str]:
-    """The environment in which the file system is odd; the running test is skipped without a compiler."""
+    """The environment in which the file system is odd; the running test is skipped without a
+    compiler.
+    """
     folder, reason = _compiled()
     if reason:
         pytest.skip(f"the compiler makes no library: {reason[:200]}")
-    return {"LD_PRELOAD": f"{folder.name}/oddfs.so", **{f"ODD_{name}": str(value) for name, value in settings.items()}}
+    return {
+        "LD_PRELOAD": f"{folder.name}/oddfs.so",
+        **{f"ODD_{name}": str(value) for name, value in settings.items()},
+    }
 
 
 def test_more_attributes_than_clients_read(root: Path, tmp_path: Path) -> None:
-    """Go's archive/tar reads 1 MiB of records of one member: more is refused by name, and what is written is read again by `verify`."""
+    """Go's archive/tar reads 1 MiB of records of one member: more is refused by name, and what is
+    written is read again by `verify`.
+    """
     output = tmp_path / "output"
     config = clients.layer_config(root, compression="disabled")
     assert run(config, output, **odd(ATTRIBUTES="14")) == (0, "")
-    assert subprocess.run([sys.executable, "-P", "-m", "build_oci", "verify", output], check=False).returncode == 0
-    assert {sum(key.startswith("SCHILY") for key in member.pax_headers) for member in members(output)} == {14}
+    assert (
+        subprocess.run(
+            [sys.executable, "-P", "-m", "build_oci", "verify", output], check=False
+        ).returncode
+        == 0
+    )
+    assert {
+        sum(key.startswith("SCHILY") for key in member.pax_headers) for member in members(output)
+    } == {14}
     with unharmed(output):
         status, said = run(config, output, **odd(ATTRIBUTES="15"))
     assert (status, said.count("\n")) == (1, 2)
@@ -77,10 +100,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_names_listed_twice_are_packed_once(root: Path, tmp_path: Path) -> None:
-    """contract: layer-names-once. Network file systems list a name twice; directories too, with all that they hold."""
+    """contract: layer-names-once. Network file systems list a name twice; directories too, with all
+    that they hold.
+    """
     (root / ".wh.x").write_text("")
     config = clients.layer_config(root, compression="disabled")
-    plain, repeated = run(config, tmp_path / "plain"), run(config, tmp_path / "odd", **odd(TWICE="a/d/b/deeper/.wh.x"))
+    plain, repeated = (
+        run(config, tmp_path / "plain"),
+        run(config, tmp_path / "odd", **odd(TWICE="a/d/b/deeper/.wh.x")),
+    )
     assert plain == repeated
     assert clients.layer_tars(tmp_path / "plain") == clients.layer_tars(tmp_path / "odd")
 
@@ -88,8 +116,12 @@ def test_names_listed_twice_are_packed_once(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("on_parent", [False, True], ids=["alone", "on-parent"])
 @pytest.mark.parametrize(("real", "told"), [(37, 0), (37, 4096), (37, 36), (37, 38), (3 << 20, 0), (3 << 20, 5), (3 << 20, (3 << 20) + 1),
                                             (3 << 20, (3 << 20) - 1)])  # fmt: skip
-def test_sizes_that_lie(real: int, told: int, on_parent: bool, root: Path, tmp_path: Path, output: Path) -> None:
-    """contract: promise-nothing-lost. A file as of /proc or /sys is never cut, filled up or stored as empty without a word."""
+def test_sizes_that_lie(
+    real: int, told: int, on_parent: bool, root: Path, tmp_path: Path, output: Path
+) -> None:
+    """contract: promise-nothing-lost. A file as of /proc or /sys is never cut, filled up or stored
+    as empty without a word.
+    """
     path = root / "d" / "b"
     path.write_bytes(b"x" * real)
     config = clients.layer_config(root)
@@ -114,18 +146,27 @@ def test_proc_is_refused(tmp_path: Path, output: Path) -> None:
 
 
 REWRITE = (
-    "import os, sys; p = sys.argv[1]; s = os.stat(p); f = open(p, 'r+b'); f.seek(-1, 2); b = f.read(1); f.seek(-1, 2);"
-    "f.write(bytes([b[0] ^ 1])); f.close(); os.utime(p, ns=(s.st_atime_ns, s.st_mtime_ns))"
+    "import os, sys; p = sys.argv[1]; s = os.stat(p); f = open(p, 'r+b'); f.seek(-1, 2); b ="
+    " f.read(1); f.seek(-1, 2);f.write(bytes([b[0] ^ 1])); f.close(); os.utime(p,"
+    " ns=(s.st_atime_ns, s.st_mtime_ns))"
 )
 
 
 @pytest.mark.parametrize(
     ("size", "opened", "on_parent"),
-    [(9000, 2, True), ((1 << 20) + 5, 2, False), ((1 << 20) + 5, 2, True), ((4 << 20) + 1, 4, False), ((4 << 20) + 1, 4, True)],
+    [
+        (9000, 2, True),
+        ((1 << 20) + 5, 2, False),
+        ((1 << 20) + 5, 2, True),
+        ((4 << 20) + 1, 4, False),
+        ((4 << 20) + 1, 4, True),
+    ],
 )
-def test_what_is_packed_is_what_was_hashed(size: int, opened: int, on_parent: bool, root: Path, tmp_path: Path, output: Path) -> None:
-    """contract: layer-checksum-record.
-    A write through a mapping moves neither size nor time, so the contents are compared; the last byte too."""
+def test_what_is_packed_is_what_was_hashed(
+    size: int, opened: int, on_parent: bool, root: Path, tmp_path: Path, output: Path
+) -> None:
+    """contract: layer-checksum-record. A write through a mapping moves neither size nor time, so
+    the contents are compared; the last byte too."""
     path = root / "d" / "b"
     path.write_bytes(os.urandom(size))
     config = clients.layer_config(root, compression="disabled")
@@ -135,7 +176,9 @@ def test_what_is_packed_is_what_was_hashed(size: int, opened: int, on_parent: bo
     happened = tmp_path / "happened"
     with unharmed(output):
         do = quoted(sys.executable, "-c", REWRITE, path)
-        status, said = run(config, output, "-j1", **fault("open", path, opened, do=do, happened=happened))
+        status, said = run(
+            config, output, "-j1", **fault("open", path, opened, do=do, happened=happened)
+        )
     assert happened.exists()
     assert (status, said) == (1, f"build-oci: error: {path}: {CHANGED}")
 
@@ -151,13 +194,17 @@ def told(root: Path, *names: str) -> tuple[dict[str, str], str]:
 
 @pytest.mark.parametrize("skip", [False, True], ids=["", "skip-xattrs"])
 @pytest.mark.parametrize(("trust", "believed"), [("auto", True), (True, True), (False, False)])
-def test_fuse_is_asked_by_name(trust: str | bool, believed: bool, skip: bool, root: Path, tmp_path: Path) -> None:
-    """contract: xattr-checksum.
-    BuildStream's file system answers by name and lists nothing, whatever `skip-xattrs` says; statfs once a device."""
+def test_fuse_is_asked_by_name(
+    trust: str | bool, believed: bool, skip: bool, root: Path, tmp_path: Path
+) -> None:
+    """contract: xattr-checksum. BuildStream's file system answers by name and lists nothing,
+    whatever `skip-xattrs` says; statfs once a device."""
     table, digest = told(root, "a", "d/b")
     config = clients.layer_config(root, **{"trust-checksum-xattrs": trust, "skip-xattrs": skip})
     metrics = tmp_path / "metrics"
-    status, said = run(config, tmp_path / "out", "--metrics", str(metrics), **odd(FUSE=tmp_path / "asked", **table))
+    status, said = run(
+        config, tmp_path / "out", "--metrics", str(metrics), **odd(FUSE=tmp_path / "asked", **table)
+    )
     assert (status, said) == (0, "")
     assert (recorded(tmp_path / "out", "./a") == digest) == believed
     assert recorded(tmp_path / "out", "d/deeper/c") == hashlib.sha256(b"d/deeper/c").hexdigest()
@@ -167,25 +214,33 @@ def test_fuse_is_asked_by_name(trust: str | bool, believed: bool, skip: bool, ro
 
 
 @pytest.mark.parametrize(("trust", "believed"), [("auto", False), (True, True), (False, False)])
-def test_elsewhere_a_listed_checksum_may_be_stale(trust: str | bool, believed: bool, root: Path, tmp_path: Path) -> None:
-    """contract: xattr-checksum. Outside FUSE nothing drops the attribute at a write, so `auto` hashes."""
+def test_elsewhere_a_listed_checksum_may_be_stale(
+    trust: str | bool, believed: bool, root: Path, tmp_path: Path
+) -> None:
+    """contract: xattr-checksum. Outside FUSE nothing drops the attribute at a write, so `auto`
+    hashes.
+    """
     digest = hashlib.sha256(b"before an edit").hexdigest()
     try:
         os.setxattr(root / "a", "user.checksum.sha256", digest.encode())
     except OSError:
         pytest.skip("no user attributes here")
-    assert run(clients.layer_config(root, **{"trust-checksum-xattrs": trust}), tmp_path / "out") == (0, "")
+    assert run(
+        clients.layer_config(root, **{"trust-checksum-xattrs": trust}), tmp_path / "out"
+    ) == (0, "")
     assert (recorded(tmp_path / "out", "./a") == digest) == believed
     for member in members(tmp_path / "out"):
-        assert not any("checksum" in name for name in member.pax_headers if name.startswith("SCHILY"))
+        assert not any(
+            "checksum" in name for name in member.pax_headers if name.startswith("SCHILY")
+        )
 
 
 # ---- paths
 
 
 def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) -> None:
-    """contract: config-layer-path.
-    "the tree inside never is followed": a directory that is exchanged for a link lets no attribute of another file in."""
+    """contract: config-layer-path. "the tree inside never is followed": a directory that is
+    exchanged for a link lets no attribute of another file in."""
     outside, away = tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
     # A link, which is never opened: no later look at it tells.
@@ -218,7 +273,9 @@ def test_attributes_missed_because_of_a_link(root: Path, tmp_path: Path, output:
 
 
 def test_depth(tmp_path: Path) -> None:
-    """Far below PATH_MAX: all is there, in order, and opened from its parent. The longest path is the archive's own business."""
+    """Far below PATH_MAX: all is there, in order, and opened from its parent. The longest path is
+    the archive's own business.
+    """
     descriptor = os.open(tmp_path, os.O_RDONLY)
     count = 1500
     for level in range(count):
@@ -236,6 +293,8 @@ def test_depth(tmp_path: Path) -> None:
         assert run(clients.layer_config(tmp_path, compression="disabled"), output, "-j2") == (0, "")
         found = members(output)
         assert len(found) == 1 + count + count // 100
-        assert [member.size for member in found if member.isfile()] == [len(str(level)) for level in range(99, count, 100)]
+        assert [member.size for member in found if member.isfile()] == [
+            len(str(level)) for level in range(99, count, 100)
+        ]
     finally:
         subprocess.run(["rm", "-rf", tmp_path / "directory"], check=True)

@@ -1,4 +1,6 @@
-"""Whiteouts that meet odd names (contract: diff-own-whiteouts): never two members of one name, and what a client unpacks is the tree."""
+"""Whiteouts that meet odd names (contract: diff-own-whiteouts): never two members of one name, and
+what a client unpacks is the tree.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,12 @@ def build(root: Path, parent: Path, output: Path) -> str:
 
 
 @pytest.mark.parametrize("directory", [False, True], ids=["file", "directory"])
-def test_the_trees_own_name_is_the_whiteout(directory: bool, root: Path, parent: Path, tmp_path: Path) -> None:
-    """The parent's `x` is gone and the tree has a `.wh.x`: clients hide `x` because of it, and a second member is forbidden."""
+def test_the_trees_own_name_is_the_whiteout(
+    directory: bool, root: Path, parent: Path, tmp_path: Path
+) -> None:
+    """The parent's `x` is gone and the tree has a `.wh.x`: clients hide `x` because of it, and a
+    second member is forbidden.
+    """
     (root / "x").unlink()
     if directory:
         (root / ".wh.x").mkdir()
@@ -57,16 +63,30 @@ def test_the_trees_own_name_is_the_whiteout(directory: bool, root: Path, parent:
     assert names(tmp_path / "out") == [".", ".wh.x" if directory else "./.wh.x"]
 
 
-def test_what_the_trees_own_name_hides_is_written_anew(root: Path, parent: Path, tmp_path: Path) -> None:
-    """`y` is unchanged, but a client would lose it because of the tree's `.wh.y`; and all below `d/below` likewise."""
+def test_what_the_trees_own_name_hides_is_written_anew(
+    root: Path, parent: Path, tmp_path: Path
+) -> None:
+    """`y` is unchanged, but a client would lose it because of the tree's `.wh.y`; and all below
+    `d/below` likewise.
+    """
     (root / ".wh.y").write_text("")
     (root / "d" / ".wh.below").write_text("")
     assert WARNED in build(root, parent, tmp_path / "out")
-    assert names(tmp_path / "out") == [".", "./.wh.y", "./y", "d", "d/.wh.below", "d/below", "d/below/z"]
+    assert names(tmp_path / "out") == [
+        ".",
+        "./.wh.y",
+        "./y",
+        "d",
+        "d/.wh.below",
+        "d/below",
+        "d/below/z",
+    ]
 
 
 def test_the_trees_own_opaque_name(root: Path, parent: Path, tmp_path: Path) -> None:
-    """`.wh..wh..opq` hides all that the parent has in that directory: all of it is written anew, and nothing needs a whiteout."""
+    """`.wh..wh..opq` hides all that the parent has in that directory: all of it is written anew,
+    and nothing needs a whiteout.
+    """
     (root / "d" / ".wh..wh..opq").write_text("")
     (root / "d" / "y").unlink()
     assert WARNED in build(root, parent, tmp_path / "out")
@@ -85,7 +105,9 @@ def implicit(tmp_path: Path) -> Path:
 
 
 def test_directories_that_a_whiteout_made(implicit: Path, tmp_path: Path) -> None:
-    """containers/storage makes the directory of a whiteout: what the tree has not of these is hidden too."""
+    """containers/storage makes the directory of a whiteout: what the tree has not of these is
+    hidden too.
+    """
     root = tmp_path / "root"
     (root / "a" / "kept").mkdir(parents=True)
     (root / "a" / "f").write_text("f")
@@ -113,13 +135,17 @@ def test_what_umoci_unpacks(implicit: Path, tmp_path: Path) -> None:
     (root / "a").mkdir(parents=True)
     (root / "a" / "f").write_text("f")
     (root / "file").write_text("x")
-    assert run(upon(clients.layer_config(root, compression="gzip"), implicit), tmp_path / "out") == (0, "")
+    assert run(
+        upon(clients.layer_config(root, compression="gzip"), implicit), tmp_path / "out"
+    ) == (0, "")
     assert tree_of(clients.umoci_unpack(tmp_path / "out", tmp_path / "bundle")) == tree_of(root)
 
 
 @pytest.mark.parametrize("seconds", [-(2**63), -(2**63) + 1, -1, 2**63 - 1])
 def test_times_at_the_edge(seconds: int, tmp_path: Path) -> None:
-    """contract: layer-times. A time that the file system holds is written, and can be read again by `verify` and as a parent."""
+    """contract: layer-times. A time that the file system holds is written, and can be read again by
+    `verify` and as a parent.
+    """
     root = tmp_path / "root"
     root.mkdir()
     (root / "f").write_text("f")

@@ -62,9 +62,13 @@ def splitting(seed: int) -> bytes:
 SPLITTING = [splitting(seed) for seed in range(2)]
 pieces = st.one_of(
     st.sampled_from(SPLITTING),
-    st.sampled_from([1, 2, 63, 64, 65, 500, 511, 512, 1000, 1023, 1024, 1025, 1500, 3000]).map(bytes),
+    st.sampled_from([1, 2, 63, 64, 65, 500, 511, 512, 1000, 1023, 1024, 1025, 1500, 3000]).map(
+        bytes
+    ),
     st.binary(max_size=40),
-    st.integers(1, 255).flatmap(lambda byte: st.integers(1, 1500).map(lambda size: bytes([byte]) * size)),
+    st.integers(1, 255).flatmap(
+        lambda byte: st.integers(1, 1500).map(lambda size: bytes([byte]) * size)
+    ),
 )
 contents = st.lists(pieces, max_size=9).map(b"".join)
 
@@ -99,7 +103,14 @@ def test_cuts(data: bytes) -> None:
 
 def test_cuts_of_long_contents() -> None:
     rng = random.Random(3)
-    data = rng.randbytes(700_000) + bytes(70_000) + rng.randbytes(300_000) + bytes(1024) + rng.randbytes(100) + bytes(5000)
+    data = (
+        rng.randbytes(700_000)
+        + bytes(70_000)
+        + rng.randbytes(300_000)
+        + bytes(1024)
+        + rng.randbytes(100)
+        + bytes(5000)
+    )
     found, _ = cut_content(data)
     assert found == cuts_oracle(data)
     assert sum(1 for *_, is_hole in found if is_hole) == 3
@@ -109,13 +120,17 @@ def test_cuts_of_long_contents() -> None:
 @given(contents, st.lists(st.integers(0, 20_000), max_size=4), st.randoms(use_true_random=False))
 @settings(max_examples=200)
 def test_cuts_of_parts(data: bytes, edges: list[int], rng: random.Random) -> None:
-    """A content that is cut part by part, each with what surrounds it, has the chunks of the whole."""
+    """A content that is cut part by part, each with what surrounds it, has the chunks of the
+    whole.
+    """
     whole = cuts_oracle(data) if data else []
     edges += [start + rng.choice((0, 0, -1, 1)) for start, *_ in whole]
     inner = sorted({edge for edge in edges if 0 < edge < len(data)})
     joined: list[tuple[int, int, bool]] = []
     for start, end in zip([0, *inner], [*inner, len(data)], strict=True):
-        found, starts = cut_content(data[start:end], data[max(0, start - HOLE) : start], data[end : end + HOLE])
+        found, starts = cut_content(
+            data[start:end], data[max(0, start - HOLE) : start], data[end : end + HOLE]
+        )
         for number, (at, size, is_hole) in enumerate(found):
             if number or starts:
                 joined.append((start + at, size, is_hole))

@@ -1,5 +1,5 @@
-"""The recipe of a layer: the digest of its archive's headers, from entries and from an archive, and what differs first (contract:
-previous-blobs)."""
+"""The recipe of a layer: the digest of its archive's headers, from entries and from an archive, and
+what differs first (contract: previous-blobs)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def recipe_of(root: Path, epoch: int | None = EPOCH) -> object:
 def headers_digest(tar: bytes) -> bytes:
     """The twin: the archive without contents and padding, as tarfile sees it."""
     digest = hashlib.sha256()
-    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape", encoding="utf-8") as opened:
+    with tarfile.open(
+        fileobj=io.BytesIO(tar), errors="surrogateescape", encoding="utf-8"
+    ) as opened:
         for member in opened.getmembers():
             digest.update(tar[member.offset : member.offset_data])
     return digest.digest()
@@ -69,7 +71,9 @@ def scanned(tar: bytes, piece: int = 1 << 20, *, trust: bool = False) -> Scan:
     epoch=st.sampled_from([None, EPOCH]),
     piece=st.sampled_from([1, 100, 511, 512, 5000, 1 << 20]),
 )
-def test_recipe_is_the_digest_of_the_headers(items: list[trees.Item], rng: random.Random, epoch: int | None, piece: int) -> None:
+def test_recipe_is_the_digest_of_the_headers(
+    items: list[trees.Item], rng: random.Random, epoch: int | None, piece: int
+) -> None:
     """Of each layer: from entries, from the archive in pieces of any size, and by tarfile."""
     with tempfile.TemporaryDirectory() as scratch:
         trees.materialise(items, scratch)
@@ -137,16 +141,34 @@ def _replace_fifo(root: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, bytes]]] = {
-    "content of the same size": (lambda root: _rewrite(root / "dir" / "file", b"CONTENT of a file"), ("content", b"dir/file")),
-    "size": (lambda root: _rewrite(root / "dir" / "file", b"more content of a file"), ("content", b"dir/file")),
+    "content of the same size": (
+        lambda root: _rewrite(root / "dir" / "file", b"CONTENT of a file"),
+        ("content", b"dir/file"),
+    ),
+    "size": (
+        lambda root: _rewrite(root / "dir" / "file", b"more content of a file"),
+        ("content", b"dir/file"),
+    ),
     "mode": (lambda root: (root / "dir" / "file").chmod(0o4755), ("mode", b"dir/file")),
     "mode of a directory": (lambda root: (root / "dir").chmod(0o700), ("mode", b"dir")),
     "user": (lambda root: _chown(root / "dir" / "other", 1234, -1), ("owner", b"dir/other")),
     "group": (lambda root: _chown(root / "dir" / "other", -1, 1234), ("owner", b"dir/other")),
-    "large user": (lambda root: _chown(root / "dir" / "other", 1 << 30, -1), ("owner", b"dir/other")),
-    "seconds": (lambda root: os.utime(root / "dir" / "other", ns=(0, (EPOCH + 1) * 10**9)), ("mtime", b"dir/other")),
-    "nanoseconds": (lambda root: os.utime(root / "dir" / "other", ns=(0, EPOCH * 10**9 + 1)), ("mtime", b"dir/other")),
-    "extended attribute": (lambda root: _set_xattr(root / "dir" / "other"), ("xattr", b"dir/other")),
+    "large user": (
+        lambda root: _chown(root / "dir" / "other", 1 << 30, -1),
+        ("owner", b"dir/other"),
+    ),
+    "seconds": (
+        lambda root: os.utime(root / "dir" / "other", ns=(0, (EPOCH + 1) * 10**9)),
+        ("mtime", b"dir/other"),
+    ),
+    "nanoseconds": (
+        lambda root: os.utime(root / "dir" / "other", ns=(0, EPOCH * 10**9 + 1)),
+        ("mtime", b"dir/other"),
+    ),
+    "extended attribute": (
+        lambda root: _set_xattr(root / "dir" / "other"),
+        ("xattr", b"dir/other"),
+    ),
     "link target": (lambda root: _relink(root, "dir/fila"), ("target", b"symlink")),
     "long link target": (lambda root: _relink(root, "x" * 200), ("target", b"symlink")),
     "hard link": (_unlink_link, ("type", b"dir/linked")),
@@ -155,17 +177,26 @@ CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, bytes]]] = {
     "new last": (lambda root: _rewrite(root / "dir" / "below" / "n", b""), ("new", b"dir/below/n")),
     "gone": (lambda root: (root / "dir" / "other").unlink(), ("gone", b"dir/other")),
     "gone last": (lambda root: (root / "dir" / "below").rmdir(), ("gone", b"dir/below")),
-    "long name": (lambda root: (root / ("long" * 40)).rename(root / ("long" * 39 + "LONG")), ("gone", b"long" * 40)),
+    "long name": (
+        lambda root: (root / ("long" * 40)).rename(root / ("long" * 39 + "LONG")),
+        ("gone", b"long" * 40),
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_field_counts(root: Path, change: str) -> None:
-    """contract: previous-blobs. A layer is reused where its entries "all equal": a change of any field is another recipe, and is named."""
+    """contract: previous-blobs. A layer is reused where its entries "all equal": a change of any
+    field is another recipe, and is named.
+    """
     partition = Partition(digested(root))
     before, tar = plan_of(partition, epoch=None).recipe(), archive(partition, 0, None)
     apply, expected = CHANGES[change]
-    directories = {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")] if stat.S_ISDIR(path.lstat().st_mode)}
+    directories = {
+        path: path.stat().st_mtime_ns
+        for path in [root, *root.rglob("*")]
+        if stat.S_ISDIR(path.lstat().st_mode)
+    }
     apply(root)
     for path, mtime in directories.items():
         if path.exists():
@@ -185,7 +216,10 @@ def test_large_attributes_count(root: Path) -> None:
     plan, scan = plan_of(partition, epoch=None), scanned(archive(partition, 0, None))
     assert plan.difference(scan) == plan.members
     os.setxattr(root / "dir" / "other", "user.note", b"v" * 1999 + b"w")
-    assert plan_of(Partition(digested(root)), epoch=None).difference(scan) == ("xattr", b"dir/other")
+    assert plan_of(Partition(digested(root)), epoch=None).difference(scan) == (
+        "xattr",
+        b"dir/other",
+    )
 
 
 def test_device_numbers_count(tmp_path: Path) -> None:
@@ -199,7 +233,10 @@ def test_device_numbers_count(tmp_path: Path) -> None:
             pytest.skip("devices cannot be made here")
         found.append(Partition(digested(root)))
     assert plan_of(found[0]).recipe() != plan_of(found[1]).recipe()
-    assert plan_of(found[0]).difference(scanned(archive(found[1], 0, EPOCH))) == ("device", b"device")
+    assert plan_of(found[0]).difference(scanned(archive(found[1], 0, EPOCH))) == (
+        "device",
+        b"device",
+    )
 
 
 def test_epoch_counts(root: Path) -> None:
@@ -225,7 +262,9 @@ def test_difference_while_an_archive_streams_by(root: Path) -> None:
 
 
 def test_archives_that_no_plan_writes_have_no_recipe(root: Path) -> None:
-    """kernel/pack/layer_recipe.h, 4: padding and the end of the archive are no part of the digest, so they must be ours."""
+    """kernel/pack/layer_recipe.h, 4: padding and the end of the archive are no part of the digest,
+    so they must be ours.
+    """
     partition = Partition(digested(root))
     tar = archive(partition, 0, EPOCH)
     assert scanned(tar).recipe == plan_of(partition).recipe()
@@ -237,7 +276,9 @@ def test_archives_that_no_plan_writes_have_no_recipe(root: Path) -> None:
 
 
 def test_records_that_lie_are_refused_unless_trusted(root: Path) -> None:
-    """kernel/pack/layer_recipe.h, 3: equal headers mean equal contents only because a scan hashes them."""
+    """kernel/pack/layer_recipe.h, 3: equal headers mean equal contents only because a scan hashes
+    them.
+    """
     partition = Partition(digested(root))
     tar = archive(partition, 0, EPOCH)
     lying = tar.replace(b"content of a file", b"CONTENT of a file")

@@ -1,4 +1,6 @@
-"""Reading the archives of parent layers (contract: diff-merge, parent-any-archive, promise-hostile-input)."""
+"""Reading the archives of parent layers (contract: diff-merge, parent-any-archive,
+promise-hostile-input).
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,13 @@ HEX = hashlib.sha256(b"claimed").hexdigest().encode()
 SECOND = 10**9
 
 
-def scan(tar: bytes, pieces: Iterator[int] | None = None, *, memory_limit: int = 1 << 26, trust: bool = False) -> list[Member]:
+def scan(
+    tar: bytes,
+    pieces: Iterator[int] | None = None,
+    *,
+    memory_limit: int = 1 << 26,
+    trust: bool = False,
+) -> list[Member]:
     """The members of TAR, fed in pieces of those sizes, or at once."""
     scanner = Scan(memory_limit=memory_limit, trust=trust)
     at = 0
@@ -74,7 +82,11 @@ def model(members: list[Member]) -> oracles.Model:
             nodes[path] = nodes[member["target"] or b""]
             continue
         node = oracles.Node(
-            oracles.TYPES[stat.S_IFMT(member["mode"])], stat.S_IMODE(member["mode"]), member["uid"], member["gid"], member["mtime_ns"]
+            oracles.TYPES[stat.S_IFMT(member["mode"])],
+            stat.S_IMODE(member["mode"]),
+            member["uid"],
+            member["gid"],
+            member["mtime_ns"],
         )
         node.target = member["target"] or b""
         node.device = (os.major(member["rdev"]), os.minor(member["rdev"]))
@@ -90,9 +102,19 @@ def model(members: list[Member]) -> oracles.Model:
 
 
 def tarfile_members() -> st.SearchStrategy[tuple[tarfile.TarInfo, bytes]]:
-    names = st.lists(st.sampled_from(trees.NAMES), min_size=1, max_size=5).map(lambda parts: oracles.text(b"/".join(parts)))
+    names = st.lists(st.sampled_from(trees.NAMES), min_size=1, max_size=5).map(
+        lambda parts: oracles.text(b"/".join(parts))
+    )
     kinds = st.sampled_from(
-        [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.LNKTYPE]
+        [
+            tarfile.REGTYPE,
+            tarfile.DIRTYPE,
+            tarfile.SYMTYPE,
+            tarfile.CHRTYPE,
+            tarfile.BLKTYPE,
+            tarfile.FIFOTYPE,
+            tarfile.LNKTYPE,
+        ]
     )
 
     @st.composite
@@ -109,7 +131,9 @@ def tarfile_members() -> st.SearchStrategy[tuple[tarfile.TarInfo, bytes]]:
         elif member.issym() or member.islnk():
             member.linkname = draw(names)
         elif member.ischr() or member.isblk():
-            member.devmajor, member.devminor = draw(st.sampled_from([(1, 3), (0, 0), (4095, 1048575)]))
+            member.devmajor, member.devminor = draw(
+                st.sampled_from([(1, 3), (0, 0), (4095, 1048575)])
+            )
         return member, content
 
     return members()
@@ -119,38 +143,63 @@ def tarfile_members() -> st.SearchStrategy[tuple[tarfile.TarInfo, bytes]]:
     members=st.lists(tarfile_members(), max_size=4),
     form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
     xattrs=st.dictionaries(
-        st.sampled_from(["user.a", "user.größe", "security.capability", "security.selinux"]), st.sampled_from(trees.VALUES)
+        st.sampled_from(["user.a", "user.größe", "security.capability", "security.selinux"]),
+        st.sampled_from(trees.VALUES),
     ),
 )
-def test_tarfile_archives(members: list[tuple[tarfile.TarInfo, bytes]], form: int, xattrs: dict[str, bytes]) -> None:
-    """contract: parent-any-archive.
-    Any OCI layout, whoever wrote it. Names, numbers and attributes come back from each of the three formats."""
+def test_tarfile_archives(
+    members: list[tuple[tarfile.TarInfo, bytes]], form: int, xattrs: dict[str, bytes]
+) -> None:
+    """contract: parent-any-archive. Any OCI layout, whoever wrote it. Names, numbers and attributes
+    come back from each of the three formats."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for member, content in members:
-            member.pax_headers = {f"SCHILY.xattr.{name}": oracles.text(value) for name, value in xattrs.items()}
+            member.pax_headers = {
+                f"SCHILY.xattr.{name}": oracles.text(value) for name, value in xattrs.items()
+            }
             try:
                 archive.addfile(member, io.BytesIO(content))
             except ValueError:  # does not fit this format
                 assume(False)
     found = scan(out.getvalue())
     assert len(found) == len(members)
-    kept = {name.encode(): value for name, value in xattrs.items() if form == tarfile.PAX_FORMAT and not oracles.is_excluded(name)}
+    kept = {
+        name.encode(): value
+        for name, value in xattrs.items()
+        if form == tarfile.PAX_FORMAT and not oracles.is_excluded(name)
+    }
     for got, (member, content) in zip(found, members, strict=True):
         assert got["name"] == oracles.normalised(member.name)
-        assert (stat.S_IMODE(got["mode"]), got["uid"], got["gid"]) == (member.mode, member.uid, member.gid)
+        assert (stat.S_IMODE(got["mode"]), got["uid"], got["gid"]) == (
+            member.mode,
+            member.uid,
+            member.gid,
+        )
         assert (got["mtime_ns"], got["size"]) == (member.mtime * SECOND, len(content))
         assert got["digest"] == (hashlib.sha256(content).digest() if member.isreg() else None)
         assert got["hard_link"] == member.islnk()
         linkname = member.linkname.encode("utf-8", "surrogateescape")
-        assert got["target"] == (linkname if member.issym() else oracles.normalised(member.linkname) if member.islnk() else None)
-        assert got["rdev"] == (os.makedev(member.devmajor, member.devminor) if member.ischr() or member.isblk() else 0)
+        assert got["target"] == (
+            linkname
+            if member.issym()
+            else oracles.normalised(member.linkname)
+            if member.islnk()
+            else None
+        )
+        assert got["rdev"] == (
+            os.makedev(member.devmajor, member.devminor) if member.ischr() or member.isblk() else 0
+        )
         assert got["xattrs"] == sorted(kept.items())
 
 
 @given(items=trees.trees())
 def test_own_layers(items: list[trees.Item]) -> None:
-    """contract: parent-any-archive. Layers "written by this tool": all that the walk and the writer know of a tree comes back."""
+    """contract: parent-any-archive. Layers "written by this tool": all that the walk and the writer
+    know of a tree comes back.
+    """
     with tempfile.TemporaryDirectory() as directory:
         trees.materialise(items, directory)
         tree = Tree(os.fsencode(directory), trust_checksums=False)
@@ -166,9 +215,17 @@ def test_own_layers(items: list[trees.Item]) -> None:
 
 @pytest.mark.parametrize("form", ["v7", "ustar", "gnu", "oldgnu", "posix"])
 def test_gnu_tar(form: str, tmp_path: Path) -> None:
-    """contract: parent-any-archive. Archives of GNU tar in every format, its long names, base-256 numbers and padding included."""
+    """contract: parent-any-archive. Archives of GNU tar in every format, its long names, base-256
+    numbers and padding included.
+    """
     program = shutil.which("tar")
-    if not program or "GNU tar" not in subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout:
+    if (
+        not program
+        or "GNU tar"
+        not in subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=False
+        ).stdout
+    ):
         pytest.skip("no GNU tar here")
     root = tmp_path / "root"
     root.mkdir()
@@ -184,10 +241,16 @@ def test_gnu_tar(form: str, tmp_path: Path) -> None:
     else:
         items = trees.random_tree(random.Random(11), 150)
         for item in items:
-            item.xattrs.pop("user.checksum.sha256", None)  # what it claims here is not what the file holds
+            item.xattrs.pop(
+                "user.checksum.sha256", None
+            )  # what it claims here is not what the file holds
         trees.materialise(items, root)
     attributes = ["--xattrs", "--xattrs-include=*"] if form == "posix" else []
-    tar = subprocess.run([program, f"--format={form}", *attributes, "-C", root, "-c", "."], capture_output=True, check=True).stdout
+    tar = subprocess.run(
+        [program, f"--format={form}", *attributes, "-C", root, "-c", "."],
+        capture_output=True,
+        check=True,
+    ).stdout
     found, expected = model(scan(tar)), oracles.tree_model(root)
     if form != "posix":
         for node in expected.values():
@@ -217,10 +280,18 @@ def mixed_archive() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "tar", [mixed_archive(), mixed_archive()[:-700], mixed_archive() + bytes(3000) + b"x", mixed_archive()[:-1024] + b"x" * 512]
+    "tar",
+    [
+        mixed_archive(),
+        mixed_archive()[:-700],
+        mixed_archive() + bytes(3000) + b"x",
+        mixed_archive()[:-1024] + b"x" * 512,
+    ],
 )
 def test_cuts_do_not_matter(tar: bytes) -> None:
-    """contract: promise-hostile-input. Reproducible. Members, or the error with its offset, are the same however the stream arrives."""
+    """contract: promise-hostile-input. Reproducible. Members, or the error with its offset, are the
+    same however the stream arrives.
+    """
     whole = outcome(tar)
     assert outcome(tar, itertools.repeat(1)) == whole
     for seed in range(20):
@@ -229,13 +300,19 @@ def test_cuts_do_not_matter(tar: bytes) -> None:
 
 
 def test_truncation() -> None:
-    """contract: promise-hostile-input.
-    "Truncated or corrupt archives: ... one clear error"; only between two members, or in the padding, may an archive stop."""
+    """contract: promise-hostile-input. "Truncated or corrupt archives: ... one clear error"; only
+    between two members, or in the padding, may an archive stop."""
     tar = mixed_archive()
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
         ends = [member.offset_data + member.size for member in archive if member.isreg()]
     padding = {cut for end in ends for cut in range(end, -(-end // BLOCK) * BLOCK)}
-    cuts = sorted({*range(0, len(tar), BLOCK), *range(0, len(tar), 97), *(n + 1 for n in range(0, len(tar), BLOCK))})
+    cuts = sorted(
+        {
+            *range(0, len(tar), BLOCK),
+            *range(0, len(tar), 97),
+            *(n + 1 for n in range(0, len(tar), BLOCK)),
+        }
+    )
     complete = {0, 1024, 1536, 4096, 6144, 6656}
     assert len(tar) == 7680
     for cut in cuts:
@@ -252,18 +329,28 @@ def test_truncation() -> None:
 
 
 def test_prefix_belongs_to_ustar() -> None:
-    """contract: parent-any-archive.
-    The same name, whoever wrote it. GNU and v7 headers have other things, or nothing, in the place of the prefix."""
+    """contract: parent-any-archive. The same name, whoever wrote it. GNU and v7 headers have other
+    things, or nothing, in the place of the prefix."""
     assert one(header(b"f", prefix=b"a/b"))["name"] == b"a/b/f"
     assert one(header(b"f", prefix=b"0123", magic=GNU))["name"] == b"f"
     assert one(header(b"f", prefix=b"a/b", magic=V7))["name"] == b"f"
     assert one(header(b"n" * 100, prefix=b"p" * 155))["name"] == b"p" * 155 + b"/" + b"n" * 100
-    assert one(header(b"f", prefix=b"p" * 131 + b"12345670123", trailer=b"tar\0"))["name"] == b"p" * 131 + b"/f"
+    assert (
+        one(header(b"f", prefix=b"p" * 131 + b"12345670123", trailer=b"tar\0"))["name"]
+        == b"p" * 131 + b"/f"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "normalised"),
-    [(b"./a", b"a"), (b"/a", b"a"), (b"a//b/./c", b"a/b/c"), (b"././/.wh.x", b".wh.x"), (b"..a/b..", b"..a/b.."), (b"...", b"...")],
+    [
+        (b"./a", b"a"),
+        (b"/a", b"a"),
+        (b"a//b/./c", b"a/b/c"),
+        (b"././/.wh.x", b".wh.x"),
+        (b"..a/b..", b"..a/b.."),
+        (b"...", b"..."),
+    ],
 )
 def test_names(name: bytes, normalised: bytes) -> None:
     """contract: diff-merge. "names normalised: `./a`, `a`, `/a` are the same"."""
@@ -274,20 +361,28 @@ def test_names(name: bytes, normalised: bytes) -> None:
 
 
 def test_types() -> None:
-    """contract: parent-any-archive. The types. Old archives tell a directory by its closing slash."""
+    """contract: parent-any-archive. The types. Old archives tell a directory by its closing
+    slash.
+    """
     assert one(header(b"./", b"5", mode=0o100755))["mode"] == stat.S_IFDIR | 0o755
     for kind, magic in [(b"\0", V7), (b"\0", USTAR)]:
         assert stat.S_ISDIR(one(header(b"d/", kind, magic=magic))["mode"])
     for kind in (b"0", b"\0"):
-        assert one(header(b"f", kind, size=3) + padded(b"abc"))["digest"] == hashlib.sha256(b"abc").digest()
+        assert (
+            one(header(b"f", kind, size=3) + padded(b"abc"))["digest"]
+            == hashlib.sha256(b"abc").digest()
+        )
     device = one(header(b"c", b"3", major=4095, minor=1048575))
-    assert (stat.S_IFMT(device["mode"]), device["rdev"]) == (stat.S_IFCHR, os.makedev(4095, 1048575))
+    assert (stat.S_IFMT(device["mode"]), device["rdev"]) == (
+        stat.S_IFCHR,
+        os.makedev(4095, 1048575),
+    )
 
 
 @pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"5", b"6"])
 def test_only_files_have_content(kind: bytes) -> None:
-    """contract: parent-any-archive.
-    The members that follow are seen; the size of anything but a regular file says nothing about content."""
+    """contract: parent-any-archive. The members that follow are seen; the size of anything but a
+    regular file says nothing about content."""
     found = scan(header(b"a", kind, link=b"t", size=4096) + header(b"b") + END)
     assert [(member["name"], member["size"]) for member in found] == [(b"a", 0), (b"b", 0)]
 
@@ -325,19 +420,46 @@ def test_pax_times(text: bytes, nanoseconds: int) -> None:
 
 
 def test_pax_records_win() -> None:
-    """contract: layer-pax. "Anything that ustar cannot hold goes to pax", and counts more than the header, whatever that holds."""
+    """contract: layer-pax. "Anything that ustar cannot hold goes to pax", and counts more than the
+    header, whatever that holds.
+    """
     records = pax(
-        (b"path", b"p\xff/q"), (b"uid", b"4294967295"), (b"gid", b"9"), (b"size", b"3"), (b"hdrcharset", b"BINARY"), (b"other", b"=\n=")
+        (b"path", b"p\xff/q"),
+        (b"uid", b"4294967295"),
+        (b"gid", b"9"),
+        (b"size", b"3"),
+        (b"hdrcharset", b"BINARY"),
+        (b"other", b"=\n="),
     )
-    member = one(records + extended(b"p\xff/q\0", b"L") + header(b"short", size=0, uid=b"junk") + padded(b"abc"))
-    assert (member["name"], member["uid"], member["gid"], member["size"]) == (b"p\xff/q", 2**32 - 1, 9, 3)
-    assert one(pax((b"linkpath", b"to")) + extended(b"to\0", b"K") + header(b"l", b"2", link=b"x"))["target"] == b"to"
+    member = one(
+        records
+        + extended(b"p\xff/q\0", b"L")
+        + header(b"short", size=0, uid=b"junk")
+        + padded(b"abc")
+    )
+    assert (member["name"], member["uid"], member["gid"], member["size"]) == (
+        b"p\xff/q",
+        2**32 - 1,
+        9,
+        3,
+    )
+    assert (
+        one(pax((b"linkpath", b"to")) + extended(b"to\0", b"K") + header(b"l", b"2", link=b"x"))[
+            "target"
+        ]
+        == b"to"
+    )
     assert one(pax((b"path", b"a"), (b"path", b"")) + header(b"f"))["name"] == b"f"
 
 
 def test_global_comments_pass() -> None:
     """What `git archive` and Python's tarfile write in front: records that nobody applies."""
-    tar = pax((b"comment", b"c"), (b"other", b"7"), kind=b"g") + header(b"pax_global_header", b"g") + header(b"a") + END
+    tar = (
+        pax((b"comment", b"c"), (b"other", b"7"), kind=b"g")
+        + header(b"pax_global_header", b"g")
+        + header(b"a")
+        + END
+    )
     assert [(member["name"], member["ambiguous"]) for member in scan(tar)] == [(b"a", False)]
 
 
@@ -345,21 +467,35 @@ def test_global_comments_pass() -> None:
     "records",
     [
         [(b"LIBARCHIVE.xattr.user.a", b"dg")],
-        [(b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.b", b"v"), (b"LIBARCHIVE.xattr.user.b", b"dg")],
-        *([(b"SCHILY.xattr.%s.overlay.%s" % (space, what), b"y")] for space in (b"trusted", b"user") for what in (b"opaque", b"metacopy")),
+        [
+            (b"LIBARCHIVE.xattr.user.a", b"dg"),
+            (b"SCHILY.xattr.user.b", b"v"),
+            (b"LIBARCHIVE.xattr.user.b", b"dg"),
+        ],
+        *(
+            [(b"SCHILY.xattr.%s.overlay.%s" % (space, what), b"y")]
+            for space in (b"trusted", b"user")
+            for what in (b"opaque", b"metacopy")
+        ),
     ],
 )
 def test_ambiguous(records: list[tuple[bytes, bytes]]) -> None:
-    """contract: diff-in-doubt. Members that clients may read otherwise are marked, and only they."""
+    """contract: diff-in-doubt. Members that clients may read otherwise are marked, and only
+    they.
+    """
     found = scan(
-        pax(*records) + header(b"a") + pax((b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.a", b"v")) + header(b"b") + END
+        pax(*records)
+        + header(b"a")
+        + pax((b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.a", b"v"))
+        + header(b"b")
+        + END
     )
     assert [member["ambiguous"] for member in found] == [True, False]
 
 
 def test_xattrs() -> None:
-    """contract: xattr-bytes. Values are bytes, kept exactly; those of the host are left out. contract: parent-any-archive: libarchive's way
-    to write them is read too."""
+    """contract: xattr-bytes. Values are bytes, kept exactly; those of the host are left out.
+    contract: parent-any-archive: libarchive's way to write them is read too."""
 
     def encoded(value: bytes) -> bytes:
         return base64.b64encode(value).rstrip(b"=")
@@ -377,7 +513,12 @@ def test_xattrs() -> None:
             (b"SCHILY.xattr.user.empty", b""),
             *(
                 (b"SCHILY.xattr." + name, b"x")
-                for name in (b"security.selinux", b"system.nfs4_acl", b"trusted.overlay.opaque", b"user.overlay.a")
+                for name in (
+                    b"security.selinux",
+                    b"system.nfs4_acl",
+                    b"trusted.overlay.opaque",
+                    b"user.overlay.a",
+                )
             ),
             (b"LIBARCHIVE.xattr.security.selinux", encoded(b"x")),
             (b"LIBARCHIVE.xattr.user.checksum.sha256", encoded(HEX)),
@@ -386,9 +527,18 @@ def test_xattrs() -> None:
         + header()
     )
     assert member["xattrs"] == sorted(
-        {b"user.z": b"\0\xff=\n", b"user.a =": b"ab", b"user.c": b"a", b"security.capability": capability, b"user.empty": b""}.items()
+        {
+            b"user.z": b"\0\xff=\n",
+            b"user.a =": b"ab",
+            b"user.c": b"a",
+            b"security.capability": capability,
+            b"user.empty": b"",
+        }.items()
     )
-    assert scan(pax((b"SCHILY.xattr.user.a", b"v")) + header(b"a") + header(b"b") + END)[1]["xattrs"] == []
+    assert (
+        scan(pax((b"SCHILY.xattr.user.a", b"v")) + header(b"a") + header(b"b") + END)[1]["xattrs"]
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -397,30 +547,55 @@ def test_xattrs() -> None:
         ([], None),
         ([(b"freedesktopsdk.checksum.sha256", HEX)], HEX),
         ([(b"SCHILY.xattr.user.checksum.sha256", HEX)], HEX),
-        ([(b"SCHILY.xattr.user.checksum.sha256", b"0" * 64), (b"freedesktopsdk.checksum.sha256", HEX)], HEX),
-        ([(b"freedesktopsdk.checksum.sha256", HEX.upper()), (b"SCHILY.xattr.user.checksum.sha256", HEX)], HEX),
+        (
+            [
+                (b"SCHILY.xattr.user.checksum.sha256", b"0" * 64),
+                (b"freedesktopsdk.checksum.sha256", HEX),
+            ],
+            HEX,
+        ),
+        (
+            [
+                (b"freedesktopsdk.checksum.sha256", HEX.upper()),
+                (b"SCHILY.xattr.user.checksum.sha256", HEX),
+            ],
+            HEX,
+        ),
         ([(b"freedesktopsdk.checksum.sha256", HEX[:-1])], None),
         ([(b"freedesktopsdk.checksum.sha256", HEX + b"\n")], None),
     ],
 )
 def test_digest(records: list[tuple[bytes, bytes]], claimed: bytes | None) -> None:
-    """contract: diff-content-digest. With `parent.trust`, the digest is the record, else the older one, else computed."""
+    """contract: diff-content-digest. With `parent.trust`, the digest is the record, else the older
+    one, else computed.
+    """
     content = b"content" * 100
-    digest = one((pax(*records) if records else b"") + header(size=len(content)) + padded(content), trust=True)["digest"]
-    assert digest == (bytes.fromhex(claimed.decode()) if claimed else hashlib.sha256(content).digest())
+    digest = one(
+        (pax(*records) if records else b"") + header(size=len(content)) + padded(content),
+        trust=True,
+    )["digest"]
+    assert digest == (
+        bytes.fromhex(claimed.decode()) if claimed else hashlib.sha256(content).digest()
+    )
 
 
 def test_historic_checksum() -> None:
-    """contract: parent-any-archive. Archives whose checksum was summed over signed characters are read."""
+    """contract: parent-any-archive. Archives whose checksum was summed over signed characters are
+    read.
+    """
     assert one(header(b"caf\xe9" * 9, signed=True))["name"] == b"caf\xe9" * 9
 
 
 # The end, and what is refused
 
 
-@pytest.mark.parametrize("end", [b"", bytes(BLOCK), END, bytes(10240), END + bytes(1 << 20), bytes(700)])
+@pytest.mark.parametrize(
+    "end", [b"", bytes(BLOCK), END, bytes(10240), END + bytes(1 << 20), bytes(700)]
+)
 def test_ends(end: bytes) -> None:
-    """contract: parent-any-archive. Archives with two zero blocks, with padding, and with no end at all."""
+    """contract: parent-any-archive. Archives with two zero blocks, with padding, and with no end at
+    all.
+    """
     assert len(scan(header() + end)) == 1
     assert scan(end) == []
 
@@ -430,18 +605,36 @@ RELUCTANT = [
     (header() + b"x" * 512, "at byte 512: this is no tar header: its checksum does not hold"),
     (header() + END + b"\0x", "at byte 1537: data after the end of the archive"),
     (header() + bytes(512) + header(), "at byte 1024: data after the end of the archive"),
-    (header() + END + bytes((1 << 20) + 1), "at byte 1050112: more than 1049600 zero bytes at the end of the archive"),
-    (pax((b"uid", b"1")) + END, "at byte 1024: the archive ends where an extended header wants its member"),
-    (pax((b"uid", b"1")), "at byte 1024: the archive is truncated: an extended header wants its member"),
+    (
+        header() + END + bytes((1 << 20) + 1),
+        "at byte 1050112: more than 1049600 zero bytes at the end of the archive",
+    ),
+    (
+        pax((b"uid", b"1")) + END,
+        "at byte 1024: the archive ends where an extended header wants its member",
+    ),
+    (
+        pax((b"uid", b"1")),
+        "at byte 1024: the archive is truncated: an extended header wants its member",
+    ),
     (pax((b"uid", b"1")) * 2 + header(), "two extended headers of one kind"),
     (extended(b"a", b"L") * 2 + header(), "two extended headers of one kind"),
-    (header(b"evil'\n\\\xff", b"S"), r"at byte 0: 'evil\x27\x0a\x5c\xff': the member type \x53 (a sparse file) is not understood"),
+    (
+        header(b"evil'\n\\\xff", b"S"),
+        (
+            r"at byte 0: 'evil\x27\x0a\x5c\xff': the member type \x53 (a sparse file) is not"
+            r" understood"
+        ),
+    ),
     (header(b"f", b"D"), r"type \x44 (a directory of an incremental dump)"),
     (header(b"f", b"M"), r"type \x4d (a file continued from another volume)"),
     (header(b"f", b"N"), r"type \x4e (an old list of long names)"),
     (header(b"f", b"V"), r"type \x56 (a volume label)"),
     (header(b"f", b"?"), r"type \x3f (unknown)"),
-    (pax((b"GNU.sparse.major", b"1")), "at byte 0: sparse files (GNU.sparse records) are not understood"),
+    (
+        pax((b"GNU.sparse.major", b"1")),
+        "at byte 0: sparse files (GNU.sparse records) are not understood",
+    ),
     (header(b""), "at byte 0: a member without a name"),
     (header(b"a/../b"), "at byte 0: 'a/../b': its name has a component \"..\""),
     (header(b".."), 'its name has a component ".."'),
@@ -457,14 +650,29 @@ RELUCTANT = [
     (pax((b"linkpath", b"a\0b")) + header(b"l", b"2"), "its link target holds a NUL byte"),
     (pax((b"linkpath", b"a\0b")) + header(b"l", b"1"), "its link target holds a NUL byte"),
     (pax((b"path", LONG)) + header(), "a name of 65537 bytes; at most 65536 are accepted"),
-    (pax((b"linkpath", LONG)) + header(b"l", b"2"), "a link target of 65537 bytes; at most 65536 are accepted"),
+    (
+        pax((b"linkpath", LONG)) + header(b"l", b"2"),
+        "a link target of 65537 bytes; at most 65536 are accepted",
+    ),
     (extended(b"\0\0", b"L"), "an extended header with an empty name"),
-    (header(b"f", b"L", size=65538), "at byte 0: an extended header of 65538 bytes; at most 65537 are accepted"),
-    (header(b"f", b"x", size=2 << 30), "an extended header of 2147483648 bytes; at most 1048576 are accepted"),
-    (header(b"f", b"x", size=b"\xff" * 12), "the size in the header is not a number that it can be"),
+    (
+        header(b"f", b"L", size=65538),
+        "at byte 0: an extended header of 65538 bytes; at most 65537 are accepted",
+    ),
+    (
+        header(b"f", b"x", size=2 << 30),
+        "an extended header of 2147483648 bytes; at most 1048576 are accepted",
+    ),
+    (
+        header(b"f", b"x", size=b"\xff" * 12),
+        "the size in the header is not a number that it can be",
+    ),
     (header(size=b"\xff" * 12), "the size in the header is not a number that it can be"),
     (header(size=b"\x80" + b"\xff" * 11), "the size in the header is not a number that it can be"),
-    (header(size=b"\x80\0\0\x01" + bytes(8)), "the size in the header is not a number that it can be"),
+    (
+        header(size=b"\x80\0\0\x01" + bytes(8)),
+        "the size in the header is not a number that it can be",
+    ),
     (header(size=b"12x"), "the size in the header is not a number that it can be"),
     (header(size=b"1 2"), "the size in the header is not a number that it can be"),
     (header(size=b"-1"), "the size in the header is not a number that it can be"),
@@ -472,11 +680,23 @@ RELUCTANT = [
     (header(gid=b"8"), "the gid in the header is not a number that it can be"),
     (header(mode=b"rw"), "the mode in the header is not a number that it can be"),
     (header(mtime=b"now"), "the mtime in the header is not a time"),
-    (header(b"c", b"3", major=b"\xff" * 8), "the device number in the header is not a number that it can be"),
-    (pax((b"uid", b"4294967296")) + header(), "the uid in a pax record is not a number that it can be"),
-    (pax((b"uid", b"99999999999999999999999")) + header(), "the uid in a pax record is not a number that it can be"),
+    (
+        header(b"c", b"3", major=b"\xff" * 8),
+        "the device number in the header is not a number that it can be",
+    ),
+    (
+        pax((b"uid", b"4294967296")) + header(),
+        "the uid in a pax record is not a number that it can be",
+    ),
+    (
+        pax((b"uid", b"99999999999999999999999")) + header(),
+        "the uid in a pax record is not a number that it can be",
+    ),
     (pax((b"size", b"-1")) + header(), "the size in a pax record is not a number that it can be"),
-    (pax((b"size", b"9223372036854775808")) + header(), "the size in a pax record is not a number that it can be"),
+    (
+        pax((b"size", b"9223372036854775808")) + header(),
+        "the size in a pax record is not a number that it can be",
+    ),
     *(
         (pax((b"mtime", time)) + header(), "the mtime in a pax record is not a time")
         for time in (b".5", b"-", b"1e3", b"1.x", b"9223372036854775808")
@@ -495,14 +715,32 @@ RELUCTANT = [
             b"6 a=b\n\0\0",
         )
     ),
-    *((extended(text), "a pax record is not LENGTH KEY=VALUE") for text in (b"6 a=bc", b"5 =b\n", b"5 ab\n", b"7 a\0=b\n")),
+    *(
+        (extended(text), "a pax record is not LENGTH KEY=VALUE")
+        for text in (b"6 a=bc", b"5 =b\n", b"5 ab\n", b"7 a\0=b\n")
+    ),
     (pax((b"SCHILY.xattr.", b"v")), "an extended attribute has no proper name"),
     (pax((b"LIBARCHIVE.xattr.a%00", b"")), "an extended attribute has no proper name"),
-    (pax((b"LIBARCHIVE.xattr.a", b"YQ*")), "a LIBARCHIVE.xattr record is not encoded as it should be"),
-    (pax((b"LIBARCHIVE.xattr.a", b"Y")), "a LIBARCHIVE.xattr record is not encoded as it should be"),
-    (pax((b"LIBARCHIVE.xattr.a%4", b"")), "a LIBARCHIVE.xattr record is not encoded as it should be"),
+    (
+        pax((b"LIBARCHIVE.xattr.a", b"YQ*")),
+        "a LIBARCHIVE.xattr record is not encoded as it should be",
+    ),
+    (
+        pax((b"LIBARCHIVE.xattr.a", b"Y")),
+        "a LIBARCHIVE.xattr record is not encoded as it should be",
+    ),
+    (
+        pax((b"LIBARCHIVE.xattr.a%4", b"")),
+        "a LIBARCHIVE.xattr record is not encoded as it should be",
+    ),
     *(
-        (pax((key, value), kind=b"g") + header(), "a global header with records that some readers apply to all members and others to none")
+        (
+            pax((key, value), kind=b"g") + header(),
+            (
+                "a global header with records that some readers apply to all members and others to"
+                " none"
+            ),
+        )
         for key, value in (
             (b"path", b"p"),
             (b"linkpath", b"p"),
@@ -519,35 +757,73 @@ RELUCTANT = [
         )
     ),
     (pax((b"GNU.sparse.major", b"1"), kind=b"g"), "sparse files"),
-    (header(b"usr/bin/sudo", b"g") + header(), "'usr/bin/sudo': a global header of that name, for which some clients remove the file"),
+    (
+        header(b"usr/bin/sudo", b"g") + header(),
+        "'usr/bin/sudo': a global header of that name, for which some clients remove the file",
+    ),
     (header(b"", b"g") + header(), "a global header of that name"),
     (header(b".wh.x", b"g") + header(), "a global header of that name"),
-    (pax((b"uid", b"1")) + pax((b"comment", b"c"), kind=b"g") + header(), "a global header between an extended header and its member"),
-    (pax((b"path", b"a")) + extended(b"b\0", b"L") + header(), "a pax record and a GNU header give it different names"),
-    (pax((b"linkpath", b"a")) + extended(b"b\0", b"K") + header(b"l", b"2"), "a pax record and a GNU header give it different targets"),
-    (header(b"sudo", prefix=b"hidden", magic=GNU), "'sudo': a GNU header with text where ustar has a prefix"),
-    *((header(b"c", b"3", magic=magic), "a device in a header of a format without device numbers") for magic in (V7, b"ustar 00")),
+    (
+        pax((b"uid", b"1")) + pax((b"comment", b"c"), kind=b"g") + header(),
+        "a global header between an extended header and its member",
+    ),
+    (
+        pax((b"path", b"a")) + extended(b"b\0", b"L") + header(),
+        "a pax record and a GNU header give it different names",
+    ),
+    (
+        pax((b"linkpath", b"a")) + extended(b"b\0", b"K") + header(b"l", b"2"),
+        "a pax record and a GNU header give it different targets",
+    ),
+    (
+        header(b"sudo", prefix=b"hidden", magic=GNU),
+        "'sudo': a GNU header with text where ustar has a prefix",
+    ),
+    *(
+        (header(b"c", b"3", magic=magic), "a device in a header of a format without device numbers")
+        for magic in (V7, b"ustar 00")
+    ),
     (header(b"d/", b"0", magic=V7), "a regular file whose name ends with a slash"),
     (header(b"f", b"7"), "a contiguous file, which no container client unpacks"),
-    (pax((b"SCHILY.xattr.trusted.overlay.redirect", b"/x")) + header(), "lets an overlay show other files in its place"),
+    (
+        pax((b"SCHILY.xattr.trusted.overlay.redirect", b"/x")) + header(),
+        "lets an overlay show other files in its place",
+    ),
     (pax((b"freedesktopsdk.checksum.sha256", HEX)) + header(), "at byte 1024: 'f': a lying record"),
-    (pax((b"SCHILY.xattr.user.checksum.sha256", HEX)) + header(size=1) + padded(b"x"), "at byte 1024: 'f': a lying record"),
+    (
+        pax((b"SCHILY.xattr.user.checksum.sha256", HEX)) + header(size=1) + padded(b"x"),
+        "at byte 1024: 'f': a lying record",
+    ),
     *(
-        (pax((b"path", path)) + header(), "its name has a component of 256 bytes; no file system takes more than 255")
-        for path in (b"n" * 256, b"a/" + b"n" * 256, b"n" * 256 + b"/a", b".wh." + b"n" * 252 + b"/a")
+        (
+            pax((b"path", path)) + header(),
+            "its name has a component of 256 bytes; no file system takes more than 255",
+        )
+        for path in (
+            b"n" * 256,
+            b"a/" + b"n" * 256,
+            b"n" * 256 + b"/a",
+            b".wh." + b"n" * 252 + b"/a",
+        )
     ),
     (pax((b"path", b"a/.wh." + b"n" * 256)) + header(), "its name has a component of 260 bytes"),
     (extended(b"n" * 256 + b"/a\0", b"L") + header(), "its name has a component of 256 bytes"),
     (pax((b"path", b"n" * 65533 + b"/x")) + header(), "its name has a component of 65533 bytes"),
-    (pax((b"linkpath", b"a/" + b"n" * 256)) + header(b"l", b"1"), "its link target has a component of 256 bytes"),
-    (pax((b"linkpath", b"n" * 4096)) + header(b"l", b"2"), "a link target of 4096 bytes; no file system takes more than 4095"),
+    (
+        pax((b"linkpath", b"a/" + b"n" * 256)) + header(b"l", b"1"),
+        "its link target has a component of 256 bytes",
+    ),
+    (
+        pax((b"linkpath", b"n" * 4096)) + header(b"l", b"2"),
+        "a link target of 4096 bytes; no file system takes more than 4095",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("tar", "message"), RELUCTANT, ids=range(len(RELUCTANT)))
 def test_refusals(tar: bytes, message: str) -> None:
-    """contract: promise-hostile-input.
-    Hostile input: "one clear error", with its place; and an archive that was refused once stays refused."""
+    """contract: promise-hostile-input. Hostile input: "one clear error", with its place; and an
+    archive that was refused once stays refused."""
     told = outcome(tar)
     assert isinstance(told, str)
     assert told.startswith("at byte ")
@@ -575,8 +851,8 @@ def test_refusals(tar: bytes, message: str) -> None:
     ids=["members", "names", "xattrs"],
 )
 def test_memory_limit(piece: bytes) -> None:
-    """contract: promise-hostile-input.
-    "decompression bombs against the walk's memory": it ends at the limit, by the number of members and by what they carry."""
+    """contract: promise-hostile-input. "decompression bombs against the walk's memory": it ends at
+    the limit, by the number of members and by what they carry."""
     scanner = Scan(memory_limit=4 << 20)
 
     def feed_much() -> None:
@@ -589,7 +865,9 @@ def test_memory_limit(piece: bytes) -> None:
 
 
 def test_digest_of_the_archive() -> None:
-    """contract: parent-verified. The diff_id is verified; a scan computes it beside the contents' digests, however the archive arrives."""
+    """contract: parent-verified. The diff_id is verified; a scan computes it beside the contents'
+    digests, however the archive arrives.
+    """
     tar = mixed_archive()
     for size in (len(tar), 1000, 77):
         scanner = Scan(digest=True)

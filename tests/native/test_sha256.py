@@ -1,7 +1,7 @@
 """SHA-256 against hashlib.
 
-contract: layer-checksum-record: a file's record is its SHA-256. contract: promise-reproducible: the same bytes whatever the machine, so
-every kernel equals every other one bit for bit.
+contract: layer-checksum-record: a file's record is its SHA-256. contract: promise-reproducible: the
+same bytes whatever the machine, so every kernel equals every other one bit for bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 VECTORS = [
     (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
     (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-    (b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"),
+    (
+        b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+    ),
     (
         b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
         "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1",
@@ -50,7 +53,14 @@ def mixed_buffers(seed: int, count: int) -> list[memoryview]:
     generator = random.Random(seed)
     buffers = []
     for _ in range(count):
-        size = generator.choice([0, generator.randrange(1, 70), generator.randrange(110, 140), generator.randrange(5000)])
+        size = generator.choice(
+            [
+                0,
+                generator.randrange(1, 70),
+                generator.randrange(110, 140),
+                generator.randrange(5000),
+            ]
+        )
         if generator.random() < 0.02:
             size = generator.randrange(1 << 20)
         start = generator.randrange(len(NOISE) - size)
@@ -66,7 +76,9 @@ def test_published_vectors(kernel: int, message: bytes, hexadecimal: str) -> Non
 
 @every_kernel
 def test_every_length_and_alignment(kernel: int) -> None:
-    """All ways to pad, at all sixteen alignments of a vector load; alone, and beside its neighbour in the other lane."""
+    """All ways to pad, at all sixteen alignments of a vector load; alone, and beside its neighbour
+    in the other lane.
+    """
     buffers = [memoryview(NOISE)[size % 17 : size % 17 + size] for size in range(301)]
     assert [sha256.digest(data, kernel) for data in buffers] == expected(buffers)
     assert sha256.digest_many(buffers, kernel) == expected(buffers)
@@ -89,7 +101,9 @@ def test_mixes_keep_their_order(kernel: int, count: int) -> None:
 @every_kernel
 @pytest.mark.parametrize("place", [0, 250, 500])
 def test_one_large_buffer_among_small_ones(kernel: int, place: int) -> None:
-    """The other lane drains the queue, however many jobs that takes, before or after the large one began."""
+    """The other lane drains the queue, however many jobs that takes, before or after the large one
+    began.
+    """
     buffers = [memoryview(NOISE)[: size % 200] for size in range(500)]
     buffers.insert(place, memoryview(NOISE))
     assert sha256.digest_many(buffers, kernel) == expected(buffers)
@@ -102,10 +116,18 @@ def test_same_buffer_twice(kernel: int) -> None:
 
 @every_kernel
 def test_any_contiguous_buffer(kernel: int) -> None:
-    """Read-only and writable, of any item size, of any number of dimensions, and any iterable of them."""
+    """Read-only and writable, of any item size, of any number of dimensions, and any iterable of
+    them.
+    """
     with mmap.mmap(-1, 4096) as mapped:
-        views = [memoryview(b"abcdef")[3:], memoryview(bytes(12)).cast("B", (3, 4)), memoryview(array.array("d", [1.5, 2.5]))]
-        assert sha256.digest_many(iter(views), kernel) == [hashlib.sha256(data.tobytes()).digest() for data in views]
+        views = [
+            memoryview(b"abcdef")[3:],
+            memoryview(bytes(12)).cast("B", (3, 4)),
+            memoryview(array.array("d", [1.5, 2.5])),
+        ]
+        assert sha256.digest_many(iter(views), kernel) == [
+            hashlib.sha256(data.tobytes()).digest() for data in views
+        ]
         plain = expected([memoryview(b"abc"), memoryview(b"abc"), memoryview(bytes(4096))])
         assert sha256.digest_many((b"abc", bytearray(b"abc"), mapped), kernel) == plain
 
@@ -121,7 +143,10 @@ def test_buffers_are_let_go() -> None:
     data.append(0)
 
 
-@pytest.mark.parametrize(("data", "error"), [("text", TypeError), (None, TypeError), (memoryview(b"abcdef")[::2], BufferError)])
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [("text", TypeError), (None, TypeError), (memoryview(b"abcdef")[::2], BufferError)],
+)
 def test_what_is_no_plain_buffer(data: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         sha256.digest(data)  # type: ignore[arg-type]
@@ -199,7 +224,9 @@ def test_many_threads_share_nothing() -> None:
 
 
 def test_kernels() -> None:
-    """Scalar is kernel 0 everywhere, "auto" the last listed, and a name always means the same number."""
+    """Scalar is kernel 0 everywhere, "auto" the last listed, and a name always means the same
+    number.
+    """
     names = sha256.kernels()
     assert names[0] == "scalar"
     assert sha256.kernel_id("scalar") == 0
@@ -208,14 +235,20 @@ def test_kernels() -> None:
     assert all(sha256.kernel_id(name) == numbers[name] for name in names)
 
 
-@pytest.mark.parametrize("name", sorted({"avx2", "avx512", "sha-ni", "armv8", "SCALAR", "", "avx9"} - set(sha256.kernels())))
+@pytest.mark.parametrize(
+    "name",
+    sorted({"avx2", "avx512", "sha-ni", "armv8", "SCALAR", "", "avx9"} - set(sha256.kernels())),
+)
 def test_missing_kernel_is_refused(name: str) -> None:
     """A demand is never answered by another kernel; the error says what there is."""
     with pytest.raises(ValueError, match=f"'{name}'.*auto, {', '.join(sha256.kernels())}$"):
         sha256.kernel_id(name)
 
 
-@pytest.mark.parametrize("number", sorted({-1, 1, 2, 3, 4, 5, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}))
+@pytest.mark.parametrize(
+    "number",
+    sorted({-1, 1, 2, 3, 4, 5, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}),
+)
 def test_unknown_number_is_refused(number: int) -> None:
     message = f"^{number} is not the number of a SHA-256 kernel"
     with pytest.raises(ValueError, match=message):
@@ -228,7 +261,11 @@ def test_unknown_number_is_refused(number: int) -> None:
 
 def test_detection_agrees_with_the_operating_system() -> None:
     """What /proc/cpuinfo lists is what there is."""
-    x86 = {"avx2": {"avx2"}, "avx512": {"avx2", "avx512f", "avx512vl"}, "sha-ni": {"sha_ni", "ssse3", "sse4_1"}}
+    x86 = {
+        "avx2": {"avx2"},
+        "avx512": {"avx2", "avx512f", "avx512vl"},
+        "sha-ni": {"sha_ni", "ssse3", "sse4_1"},
+    }
     architectures = {"x86_64": ("flags", x86), "aarch64": ("Features", {"armv8": {"sha2"}})}
     key, needs = architectures.get(platform.machine(), ("", {}))
     try:
@@ -238,12 +275,19 @@ def test_detection_agrees_with_the_operating_system() -> None:
         listed = []
     if not listed:
         pytest.skip("no /proc/cpuinfo of this architecture")
-    assert set(sha256.kernels()) == {"scalar"} | {name for name, flags in needs.items() if flags <= set(listed[0])}
+    assert set(sha256.kernels()) == {"scalar"} | {
+        name for name, flags in needs.items() if flags <= set(listed[0])
+    }
     assert sha256.in_pairs() == bool({"sha-ni", "armv8"} & set(sha256.kernels()))
 
 
 def test_import_needs_only_the_stable_abi() -> None:
     """A fresh interpreter loads the extension with every symbol bound at once."""
-    code = "import sys, os; sys.setdlopenflags(os.RTLD_NOW); from build_oci._native import sha256; print(sha256.digest(b'abc').hex())"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, os; sys.setdlopenflags(os.RTLD_NOW); from build_oci._native import sha256;"
+        " print(sha256.digest(b'abc').hex())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == VECTORS[1][1]

@@ -1,4 +1,6 @@
-"""The native walk against os.walk and the plain-Python order (contract: layer-order, xattr-bytes)."""
+"""The native walk against os.walk and the plain-Python order (contract: layer-order,
+xattr-bytes).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def walk(root: Path, threads: int = 3, **options: Any) -> Tree:
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_same_entries_in_tar_order(tmp_path: Path, threads: int) -> None:
-    """contract: layer-order. A directory's entry, its non-directories sorted by bytes, then its subdirectories."""
+    """contract: layer-order. A directory's entry, its non-directories sorted by bytes, then its
+    subdirectories.
+    """
     root = tmp_path / "tree"
     root.mkdir()
     trees.materialise(trees.random_tree(random.Random(11), 500), root)
@@ -43,11 +47,15 @@ def test_same_entries_in_tar_order(tmp_path: Path, threads: int) -> None:
     assert sorted(tree.paths()) == sorted(set(expected) - sockets)
     assert len(tree) == len(tree.paths())
     wanted = [os.path.normpath(name) for name, _ in oracles.walk_order(os.fsencode(root))]
-    assert [os.path.normpath(b"./" + path) for path in tree.paths()] == [name for name in wanted if name not in sockets]
+    assert [os.path.normpath(b"./" + path) for path in tree.paths()] == [
+        name for name in wanted if name not in sockets
+    ]
 
 
 def test_a_link_names_the_root_but_none_below_is_followed(tmp_path: Path) -> None:
-    """contract: config-layer-path. "A symlink to a directory is followed, the tree inside never is"."""
+    """contract: config-layer-path. "A symlink to a directory is followed, the tree inside never
+    is".
+    """
     (tmp_path / "tree" / "folder").mkdir(parents=True)
     (tmp_path / "tree" / "folder" / "file").write_text("")
     (tmp_path / "tree" / "link").symlink_to("folder")
@@ -65,10 +73,15 @@ def test_problems_are_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "s"))
         tree = walk(tmp_path)
-    assert [(kind, path) for kind, _, _, path in tree.problems()] == [("whiteout-name", b".wh.gone"), ("socket", b"s")]
+    assert [(kind, path) for kind, _, _, path in tree.problems()] == [
+        ("whiteout-name", b".wh.gone"),
+        ("socket", b"s"),
+    ]
     assert tree.paths() == [b"", b".wh.gone"]
     missing = walk(tmp_path / "missing")
-    assert [(kind, call, path) for kind, _, call, path in missing.problems()] == [("system", "lstat", b"")]
+    assert [(kind, call, path) for kind, _, call, path in missing.problems()] == [
+        ("system", "lstat", b"")
+    ]
 
 
 def test_stop_ends_a_walk(tmp_path: Path) -> None:
@@ -92,5 +105,10 @@ def test_memory_of_an_entry(tmp_path: Path) -> None:
         "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096;"
         "before = resident(); tree.run(); print((resident() - before) / len(tree))"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert 100 < float(done.stdout) <= 400

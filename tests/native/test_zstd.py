@@ -22,7 +22,9 @@ BLOCK = 128 << 10
 
 def frame(data: bytes, level: int = 3, **parameters: int) -> bytes:
     """DATA as a frame without checksum, content size and dictionary."""
-    chosen = zstandard.ZstdCompressionParameters.from_level(level, write_checksum=False, write_content_size=False, **parameters)
+    chosen = zstandard.ZstdCompressionParameters.from_level(
+        level, write_checksum=False, write_content_size=False, **parameters
+    )
     return zstandard.ZstdCompressor(compression_params=chosen).compress(data)
 
 
@@ -35,7 +37,11 @@ def plain(stream: bytes) -> bytes:
 
 def joined(*frames: bytes, limit: int = BLOCK) -> bytes:
     """Without its frame header each of FRAMES, made to go on."""
-    return HEADER + b"".join(piece for one in frames for piece in make_joinable(one, plain(one), limit)) + LAST_EMPTY
+    return (
+        HEADER
+        + b"".join(piece for one in frames for piece in make_joinable(one, plain(one), limit))
+        + LAST_EMPTY
+    )
 
 
 def words(rng: random.Random, size: int, kinds: int = 60) -> bytes:
@@ -47,7 +53,9 @@ def periods(rng: random.Random, size: int, kinds: int = 0) -> bytes:
     """Runs and repeats at the distances that every frame begins with: 1, 4 and 8."""
     data = b""
     while len(data) < size:
-        data += rng.randbytes(rng.choice((1, 4, 8))) * rng.randrange(1, 60) + rng.randbytes(rng.randrange(12))
+        data += rng.randbytes(rng.choice((1, 4, 8))) * rng.randrange(1, 60) + rng.randbytes(
+            rng.randrange(12)
+        )
     return data[:size]
 
 
@@ -69,18 +77,27 @@ KINDS: list[Callable[..., bytes]] = [words, periods, zeros, noise, letters]
 
 @pytest.mark.parametrize("level", range(1, 20))
 def test_every_level(level: int) -> None:
-    """Levels differ in what sequences they find, in how blocks are split, and in whether a block uses the tables of the one before."""
+    """Levels differ in what sequences they find, in how blocks are split, and in whether a block
+    uses the tables of the one before.
+    """
     rng = random.Random(level)
     sizes = (0, 1, 7, 300, 5000, 70_000, BLOCK, 300_000) if level < 13 else (0, 300, 70_000)
     parts = [kind(rng, size, rng.choice((3, 60, 4000))) for size in sizes for kind in KINDS]
     rng.shuffle(parts)
     frames = [frame(part, level) for part in parts]
-    for limit in (BLOCK, 0, 60, 4000):  # so that nothing, everything or something is stored that would be written anew
+    for limit in (
+        BLOCK,
+        0,
+        60,
+        4000,
+    ):  # so that nothing, everything or something is stored that would be written anew
         assert plain(joined(*frames, limit=limit)) == b"".join(parts)
 
 
 def test_without_it_a_reader_goes_wrong() -> None:
-    """Frames whose blocks are merely put together mean something else: the three offsets are those of the frame before."""
+    """Frames whose blocks are merely put together mean something else: the three offsets are those
+    of the frame before.
+    """
     parts = [periods(random.Random(n), 5000) for n in range(3)]
     frames = [frame(part) for part in parts]
 
@@ -104,7 +121,10 @@ def test_example_of_the_documentation() -> None:
     first, second = b"container-" * 3, b"total" + b"." * 27
     frames = ["28 b5 2f fd 00 00 85 00 00 50 63 6f 6e 74 61 69 6e 65 72 2d 01 00 a5 0b 12"]
     frames += ["28 b5 2f fd 00 00 65 00 00 30 74 6f 74 61 6c 2e 01 00 36 28 02"]
-    changed = ["84 00 00 50 63 6f 6e 74 61 69 6e 65 72 2d 01 00 a5 0b 12", "64 00 00 30 74 6f 74 61 6c 2e 01 00 d8 ae 08"]
+    changed = [
+        "84 00 00 50 63 6f 6e 74 61 69 6e 65 72 2d 01 00 a5 0b 12",
+        "64 00 00 30 74 6f 74 61 6c 2e 01 00 d8 ae 08",
+    ]
     assert all(text in " ".join(page.split()) for text in (*frames, *changed))
     whole = b""
     for one, data, expected in zip(frames, (first, second), changed, strict=True):
@@ -128,7 +148,9 @@ def test_what_is_not_affected_stays_as_it_is() -> None:
     assert abs(sum(map(len, pieces)) - len(made)) < len(made) * 0.01
 
 
-PARTS = st.tuples(st.sampled_from(KINDS), st.integers(0, 3000), st.integers(1, 12), st.integers(0, 2**32))
+PARTS = st.tuples(
+    st.sampled_from(KINDS), st.integers(0, 3000), st.integers(1, 12), st.integers(0, 2**32)
+)
 
 
 @given(st.lists(PARTS, min_size=1, max_size=12))
@@ -153,7 +175,16 @@ def test_odd_parameters() -> None:
             for window_log in (10, 17, 23):
                 part = words(rng, 150_000, rng.choice((2, 40, 30_000))) + periods(rng, 20_000)
                 parts.append(part)
-                frames.append(frame(part, 3, strategy=strategy, min_match=min_match, window_log=window_log, search_log=4))
+                frames.append(
+                    frame(
+                        part,
+                        3,
+                        strategy=strategy,
+                        min_match=min_match,
+                        window_log=window_log,
+                        search_log=4,
+                    )
+                )
     short = b"".join(rng.choices([b"abc", b"bcd", b"xyz", b"zab"], k=100_000))
     parts.append(short)
     frames.append(frame(short, 19, min_match=3))
@@ -173,9 +204,15 @@ def test_a_block_that_would_be_too_large() -> None:
 
 @pytest.mark.parametrize("level", [3, 9, 19])
 def test_what_follows_a_stored_block(level: int) -> None:
-    """Blocks that use the codes of one that is stored, of literals or of sequences, cannot stay either; others do."""
+    """Blocks that use the codes of one that is stored, of literals or of sequences, cannot stay
+    either; others do.
+    """
     rng = random.Random(level)
-    parts = [letters(rng, 100_000) + words(rng, 500_000, 4000), periods(rng, 300_000) + letters(rng, 300_000), words(rng, 600_000, 900)]
+    parts = [
+        letters(rng, 100_000) + words(rng, 500_000, 4000),
+        periods(rng, 300_000) + letters(rng, 300_000),
+        words(rng, 600_000, 900),
+    ]
     frames = [frame(part, level) for part in parts]
     stream = joined(*frames, limit=0)
     assert plain(stream) == b"".join(parts)
@@ -183,7 +220,9 @@ def test_what_follows_a_stored_block(level: int) -> None:
 
 
 def kinds_of_literals(made: bytes) -> list[int]:
-    """Of each compressed block (RFC 8878, 3.1.1.3.1.1): 2 has a tree of its own, 3 takes the last one."""
+    """Of each compressed block (RFC 8878, 3.1.1.3.1.1): 2 has a tree of its own, 3 takes the last
+    one.
+    """
     found, at, last = [], 6, False
     while not last:
         word = int.from_bytes(made[at : at + 3], "little")
@@ -199,7 +238,11 @@ def test_literals_without_a_tree() -> None:
     parts = []
     for _ in range(40):
         one = letters(rng, 700) + b"a" * 40  # at the distance 1, which every frame begins with
-        parts.append(one + letters(rng, rng.randrange(3000, 9000)) + bytes(rng.choices(range(40, 60), k=3000)))
+        parts.append(
+            one
+            + letters(rng, rng.randrange(3000, 9000))
+            + bytes(rng.choices(range(40, 60), k=3000))
+        )
     frames = [frame(part, 1, window_log=10) for part in parts]  # blocks of 1 KiB
     assert sum(kinds_of_literals(one)[:2] == [2, 3] for one in frames) > 10
     for limit in (BLOCK, 0):
@@ -210,22 +253,34 @@ def test_literals_without_a_tree() -> None:
 
 @pytest.mark.parametrize("more", [{"write_checksum": True}, {"write_content_size": True}])
 def test_refuses_frames_that_tell_more(more: dict[str, bool]) -> None:
-    chosen = zstandard.ZstdCompressionParameters.from_level(3, **{"write_checksum": False, "write_content_size": False} | more)
+    chosen = zstandard.ZstdCompressionParameters.from_level(
+        3, **{"write_checksum": False, "write_content_size": False} | more
+    )
     with pytest.raises(ValueError, match="not a zstd frame of that data without"):
-        make_joinable(zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100), b"data" * 100)
+        make_joinable(
+            zstandard.ZstdCompressor(compression_params=chosen).compress(b"data" * 100),
+            b"data" * 100,
+        )
 
 
 def test_refuses_what_is_cut() -> None:
     data = periods(random.Random(3), 3000) + words(random.Random(4), 3000)
     made = frame(data)
-    wrong = [(made[:end], data) for end in range(len(made))] + [(made + b"\0", data), (made, data[:-1]), (made, data + b"\0"), (made, b"")]
+    wrong = [(made[:end], data) for end in range(len(made))] + [
+        (made + b"\0", data),
+        (made, data[:-1]),
+        (made, data + b"\0"),
+        (made, b""),
+    ]
     for one, stands_for in wrong:
         with pytest.raises(ValueError, match="not a zstd frame"):
             make_joinable(one, stands_for)
 
 
 def test_survives_damage() -> None:
-    """Any bytes end in pieces or in ValueError. What a reader refuses may pass, for only the sequences are looked into."""
+    """Any bytes end in pieces or in ValueError. What a reader refuses may pass, for only the
+    sequences are looked into.
+    """
     rng = random.Random(5)
     for level in (1, 3, 7, 15):
         data = periods(rng, 4000) + words(rng, 4000)
@@ -245,4 +300,6 @@ def test_survives_damage() -> None:
 def test_the_command_reads_it() -> None:
     parts = [kind(random.Random(n), 100_000) for n, kind in enumerate(KINDS * 3)]
     stream = joined(*(frame(part, 1 + n % 19) for n, part in enumerate(parts)))
-    assert subprocess.run(["zstd", "-dc", "--memory=200MB"], input=stream, stdout=subprocess.PIPE, check=True).stdout == b"".join(parts)
+    assert subprocess.run(
+        ["zstd", "-dc", "--memory=200MB"], input=stream, stdout=subprocess.PIPE, check=True
+    ).stdout == b"".join(parts)

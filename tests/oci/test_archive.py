@@ -1,4 +1,6 @@
-"""`-o oci-archive:` (contract: output-archive): the layout as one tar, the same for the same image, whole or not there."""
+"""`-o oci-archive:` (contract: output-archive): the layout as one tar, the same for the same image,
+whole or not there.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def streamed(config: clients.Document, *args: str, **env: str) -> bytes:
 
 
 def test_the_archive_holds_the_layout(config: clients.Document, tmp_path: Path) -> None:
-    """Read by the standard library: what `-o DIR` writes, sorted, with index.json last, nobody's and without times."""
+    """Read by the standard library: what `-o DIR` writes, sorted, with index.json last, nobody's
+    and without times.
+    """
     epoch = {"SOURCE_DATE_EPOCH": "1"}
     path = tmp_path / "image.tar"
     assert run(config, Path(f"oci-archive:{path}"), **epoch) == (0, "")
@@ -48,12 +52,20 @@ def test_the_archive_holds_the_layout(config: clients.Document, tmp_path: Path) 
         tar.extractall(tmp_path / "unpacked", filter="data")
     names = [member.name for member in members]
     assert names == [*sorted(names[:-2]), "oci-layout", "index.json"]
-    assert {(member.uid, member.gid, member.uname, member.gname, member.mtime) for member in members} == {(0, 0, "", "", 0)}
+    assert {
+        (member.uid, member.gid, member.uname, member.gname, member.mtime) for member in members
+    } == {(0, 0, "", "", 0)}
     assert {member.mode for member in members} == {0o755, 0o644}
     for name in ("", "blobs", "blobs/sha256"):
-        assert sorted(os.listdir(tmp_path / "unpacked" / name)) == sorted(os.listdir(tmp_path / "layout" / name))
+        assert sorted(os.listdir(tmp_path / "unpacked" / name)) == sorted(
+            os.listdir(tmp_path / "layout" / name)
+        )
     for file in (tmp_path / "layout").rglob("*"):
-        assert file.is_dir() or (tmp_path / "unpacked" / file.relative_to(tmp_path / "layout")).read_bytes() == file.read_bytes()
+        assert (
+            file.is_dir()
+            or (tmp_path / "unpacked" / file.relative_to(tmp_path / "layout")).read_bytes()
+            == file.read_bytes()
+        )
     assert sorted(os.listdir(tmp_path)) == ["image.tar", "layout", "tree", "unpacked"]
     assert path.stat().st_size % 512 == 0
 
@@ -85,7 +97,14 @@ def test_clients_read_it(config: clients.Document, tmp_path: Path) -> None:
     path = tmp_path / "image.tar"
     assert run(config, Path(f"oci-archive:{path}")) == (0, "")
     skopeo = clients.need("skopeo")
-    clients.run(skopeo, "--insecure-policy", "copy", "--preserve-digests", f"oci-archive:{path}", f"dir:{tmp_path / 'copied'}")
+    clients.run(
+        skopeo,
+        "--insecure-policy",
+        "copy",
+        "--preserve-digests",
+        f"oci-archive:{path}",
+        f"dir:{tmp_path / 'copied'}",
+    )
     with tarfile.open(path) as tar:
         tar.extractall(tmp_path / "layout", filter="data")
     assert (tmp_path / "copied" / "manifest.json").read_bytes() == clients.blob(
@@ -119,14 +138,22 @@ def test_what_stands_at_the_path(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", "missing/image.tar", "."])
 def test_a_path_that_cannot_be_written(path: str, tmp_path: Path) -> None:
-    status, said = run({"images": [{"os": "linux", "architecture": "amd64"}]}, Path(f"oci-archive:{tmp_path / path if path else ''}"))
+    status, said = run(
+        {"images": [{"os": "linux", "architecture": "amd64"}]},
+        Path(f"oci-archive:{tmp_path / path if path else ''}"),
+    )
     assert status == (1 if path else 2)
     assert len([line for line in said.splitlines() if not line.startswith("hint: ")]) == 1
     assert os.listdir(tmp_path) == []
 
 
 def test_kinds_of_output(tmp_path: Path) -> None:
-    assert type(open_output(f"oci:{tmp_path}")) is type(open_output(str(tmp_path))) is type(open_output(Path("oci-archive:x"))) is Layout
+    assert (
+        type(open_output(f"oci:{tmp_path}"))
+        is type(open_output(str(tmp_path)))
+        is type(open_output(Path("oci-archive:x")))
+        is Layout
+    )
     assert open_output(f"oci:{tmp_path}").path == str(tmp_path)
     assert type(open_output("oci-archive:x")) is Archive
 
@@ -202,15 +229,26 @@ def test_nobody_reads(config: clients.Document, tmp_path: Path) -> None:
         timeout=TIMEOUT,
     )  # fmt: skip
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"build-oci: error: standard output: cannot be written: Broken pipe\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"build-oci: error: standard output: cannot be written: Broken pipe\n",
+    )
     assert os.listdir(tmp_path) == ["tree"]
 
 
-def test_a_reader_that_sleeps_does_not_hold_off_a_signal(config: clients.Document, tmp_path: Path) -> None:
+def test_a_reader_that_sleeps_does_not_hold_off_a_signal(
+    config: clients.Document, tmp_path: Path
+) -> None:
     """contract: cli-signals. A signal acts within half a second everywhere."""
     reader, writer = os.pipe()
     env = environment(TMPDIR=str(tmp_path))
-    process = subprocess.Popen(command(Path("oci-archive:-")), stdin=subprocess.PIPE, env=env, stdout=writer, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(Path("oci-archive:-")),
+        stdin=subprocess.PIPE,
+        env=env,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdin is not None
     process.stdin.write(json.dumps(config).encode())
     process.stdin.close()
@@ -225,7 +263,12 @@ def test_a_reader_that_sleeps_does_not_hold_off_a_signal(config: clients.Documen
 
 def test_disk_full(config: clients.Document, tmp_path: Path) -> None:
     """While the archive is being made of the blobs."""
-    status, said = run(config, Path(f"oci-archive:{tmp_path / 'image.tar'}"), LD_PRELOAD=shim(), FAULT_ROOM=str(BIG))
+    status, said = run(
+        config,
+        Path(f"oci-archive:{tmp_path / 'image.tar'}"),
+        LD_PRELOAD=shim(),
+        FAULT_ROOM=str(BIG),
+    )
     assert status == 1
     assert "No space left on device" in said
     assert os.listdir(tmp_path) == ["tree"]
@@ -235,7 +278,10 @@ def test_a_parent_goes_into_it(tmp_path: Path) -> None:
     """Blobs that are carried are there too."""
     parent = layouts.Layout(tmp_path / "parent")
     parent.index(layouts.image(parent, [layouts.FIRST]))
-    config = {"compression": "disabled", "images": [{"os": "linux", "architecture": "amd64", "parent": {"image": str(parent.path)}}]}
+    config = {
+        "compression": "disabled",
+        "images": [{"os": "linux", "architecture": "amd64", "parent": {"image": str(parent.path)}}],
+    }
     assert run(config, Path(f"oci-archive:{tmp_path / 'image.tar'}")) == (0, "")
     with tarfile.open(tmp_path / "image.tar") as tar:
         assert f"blobs/sha256/{layouts.FIRST_DIGEST}" in tar.getnames()

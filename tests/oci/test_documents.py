@@ -1,4 +1,6 @@
-"""The documents of a layout, as anything that reads it will find them (contract: layout-documents)."""
+"""The documents of a layout, as anything that reads it will find them (contract:
+layout-documents).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from conftest import Build
 
 EPOCH = 1_700_000_000
 CREATED = "2023-11-14T22:13:20Z"
-# What every entry of the history says: without `created` umoci fails, and podman tells of 292 years.
+# What every entry of the history says: without `created` umoci fails, and podman tells of 292
+# years.
 MADE = {"created": CREATED, "created_by": "build-oci"}
 MEDIA_TYPE = "application/vnd.oci.image."
 FULL: clients.Document = {
@@ -26,7 +29,12 @@ FULL: clients.Document = {
     "os": "linux",
     "os.version": "6.1",
     "os.features": ["b", "a"],
-    "config": {"Env": ["PATH=/bin"], "ExposedPorts": {"80/tcp": {}}, "unheard-of": [None, 1, True, "ö"], "Cmd": ["/bin/sh"]},
+    "config": {
+        "Env": ["PATH=/bin"],
+        "ExposedPorts": {"80/tcp": {}},
+        "unheard-of": [None, 1, True, "ö"],
+        "Cmd": ["/bin/sh"],
+    },
     "annotations": {"org.example.z": "1", "org.example.a": "on the manifest"},
     "index-annotations": {"org.opencontainers.image.ref.name": "full"},
 }
@@ -45,14 +53,18 @@ def build_at_epoch(build: Build, config: clients.Document) -> Path:
 
 
 def image_config(layout: Path, image: int = 0) -> clients.Document:
-    document: clients.Document = json.loads(clients.blob(layout, clients.manifest_of(layout, image)["config"]["digest"]))
+    document: clients.Document = json.loads(
+        clients.blob(layout, clients.manifest_of(layout, image)["config"]["digest"])
+    )
     return document
 
 
 def all_documents(layout: Path) -> list[bytes]:
     """Every JSON document as it stands in the layout."""
     manifests = [descriptor["digest"] for descriptor in clients.index_of(layout)["manifests"]]
-    configs = [clients.manifest_of(layout, number)["config"]["digest"] for number in range(len(manifests))]
+    configs = [
+        clients.manifest_of(layout, number)["config"]["digest"] for number in range(len(manifests))
+    ]
     return [(layout / name).read_bytes() for name in ("oci-layout", "index.json")] + [
         clients.blob(layout, digest) for digest in manifests + configs
     ]
@@ -69,17 +81,34 @@ def all_descriptors(layout: Path) -> list[clients.Document]:
 def test_full_image(build: Build, tree: Path) -> None:
     """contract: layout-documents, layout-created.
     Every key of the configuration in its place, `config` untouched, and the places in order."""
-    layout = build_at_epoch(build, {"annotations": {"of": "the index"}, "images": [{**FULL, "layer": str(tree)}]})
-    index, manifest, config = clients.index_of(layout), clients.manifest_of(layout), image_config(layout)
-    assert (index["schemaVersion"], index["mediaType"], index["annotations"]) == (2, MEDIA_TYPE + "index.v1+json", {"of": "the index"})
-    assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, MEDIA_TYPE + "manifest.v1+json")
+    layout = build_at_epoch(
+        build, {"annotations": {"of": "the index"}, "images": [{**FULL, "layer": str(tree)}]}
+    )
+    index, manifest, config = (
+        clients.index_of(layout),
+        clients.manifest_of(layout),
+        image_config(layout),
+    )
+    assert (index["schemaVersion"], index["mediaType"], index["annotations"]) == (
+        2,
+        MEDIA_TYPE + "index.v1+json",
+        {"of": "the index"},
+    )
+    assert (manifest["schemaVersion"], manifest["mediaType"]) == (
+        2,
+        MEDIA_TYPE + "manifest.v1+json",
+    )
     assert manifest["annotations"] == FULL["annotations"]
     (descriptor,) = index["manifests"]
-    assert descriptor["platform"] == {key: FULL[key] for key in ("architecture", "os", "variant", "os.version", "os.features")}
+    assert descriptor["platform"] == {
+        key: FULL[key] for key in ("architecture", "os", "variant", "os.version", "os.features")
+    }
     assert descriptor["annotations"] == FULL["index-annotations"]
     assert manifest["config"]["mediaType"] == MEDIA_TYPE + "config.v1+json"
     assert {key: config[key] for key in FULL if key in config} == {
-        key: value for key, value in FULL.items() if key not in ("comment", "annotations", "index-annotations")
+        key: value
+        for key, value in FULL.items()
+        if key not in ("comment", "annotations", "index-annotations")
     }
     assert json.dumps(config["config"]) == json.dumps(FULL["config"])
     assert config["created"] == CREATED
@@ -88,7 +117,9 @@ def test_full_image(build: Build, tree: Path) -> None:
 
 
 def test_original_keys_only(build: Build, tree: Path) -> None:
-    """contract: layout-documents. "The config of an image that uses only the original's keys equals the original's, key for key"."""
+    """contract: layout-documents. "The config of an image that uses only the original's keys equals
+    the original's, key for key".
+    """
     image: dict[str, Any] = {"os": "linux", "architecture": "amd64", "layer": str(tree)}
     layout = build_at_epoch(build, {"images": [image, {**image, "author": "me", "config": {}}]})
     diff_id = image_config(layout)["rootfs"]["diff_ids"][0]
@@ -104,7 +135,9 @@ def test_original_keys_only(build: Build, tree: Path) -> None:
 
 def test_image_without_layer(build: Build) -> None:
     """contract: layout-history. "history entry: `empty_layer: true` without a layer"."""
-    layout = build_at_epoch(build, {"images": [{"os": "linux", "architecture": "amd64", "comment": "nothing"}]})
+    layout = build_at_epoch(
+        build, {"images": [{"os": "linux", "architecture": "amd64", "comment": "nothing"}]}
+    )
     assert clients.manifest_of(layout)["layers"] == []
     assert image_config(layout)["rootfs"] == {"type": "layers", "diff_ids": []}
     assert image_config(layout)["history"] == [{"empty_layer": True, **MADE, "comment": "nothing"}]
@@ -118,17 +151,24 @@ def test_no_images(build: Build) -> None:
 
 
 def test_created_is_now_without_epoch(build: Build) -> None:
-    """contract: layout-created. "`created`: `%Y-%m-%dT%H:%M:%SZ` of SOURCE_DATE_EPOCH, else now"."""
+    """contract: layout-created. "`created`: `%Y-%m-%dT%H:%M:%SZ` of SOURCE_DATE_EPOCH, else
+    now".
+    """
     layout = build({"images": [{"os": "linux", "architecture": "amd64"}]}).output
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", image_config(layout)["created"])
     assert image_config(layout)["created"] > CREATED
 
 
-@pytest.mark.parametrize(("compression", "suffix"), [("zstd", "+zstd"), ("gzip", "+gzip"), ("disabled", "")])
+@pytest.mark.parametrize(
+    ("compression", "suffix"), [("zstd", "+zstd"), ("gzip", "+gzip"), ("disabled", "")]
+)
 def test_descriptors(build: Build, tree: Path, compression: str, suffix: str) -> None:
-    """contract: layout-documents.
-    Media types; "Descriptors: mediaType, digest, size, then platform, annotations"; every size and digest is right."""
-    images = [{**FULL, "layer": str(tree)}, {"os": "linux", "architecture": "amd64", "layer": str(tree)}]
+    """contract: layout-documents. Media types; "Descriptors: mediaType, digest, size, then
+    platform, annotations"; every size and digest is right."""
+    images = [
+        {**FULL, "layer": str(tree)},
+        {"os": "linux", "architecture": "amd64", "layer": str(tree)},
+    ]
     layout = build_at_epoch(build, {"compression": compression, "images": images})
     descriptors = all_descriptors(layout)
     order = ["mediaType", "digest", "size", "platform", "annotations"]
@@ -147,9 +187,13 @@ def test_descriptors(build: Build, tree: Path, compression: str, suffix: str) ->
 
 def test_json_is_compact(build: Build, tree: Path) -> None:
     """contract: layout-json. "JSON is compact UTF-8 with a fixed key order, no trailing space"."""
-    layout = build_at_epoch(build, {"annotations": {"ä": "ö"}, "images": [{**FULL, "layer": str(tree)}]})
+    layout = build_at_epoch(
+        build, {"annotations": {"ä": "ö"}, "images": [{**FULL, "layer": str(tree)}]}
+    )
     for data in all_documents(layout):
-        assert data == json.dumps(json.loads(data), separators=(",", ":"), ensure_ascii=False).encode()
+        assert (
+            data == json.dumps(json.loads(data), separators=(",", ":"), ensure_ascii=False).encode()
+        )
 
 
 def test_key_order_does_not_follow_the_configuration(build: Build, tree: Path) -> None:

@@ -1,4 +1,6 @@
-"""`parent.config: inherit`: the parent's config with the given keys in place of its own (contract: late-edits)."""
+"""`parent.config: inherit`: the parent's config with the given keys in place of its own (contract:
+late-edits).
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,20 @@ PARENT = {
         (None, PARENT),
         ({}, PARENT),
         ({"Cmd": ["/bin/b"], "WorkingDir": "/"}, {**PARENT, "Cmd": ["/bin/b"], "WorkingDir": "/"}),
-        ({"User": None, "Nothing": None}, {key: value for key, value in PARENT.items() if key != "User"}),
-        ({"Labels": {"version": "2", "new": "x"}}, {**PARENT, "Labels": {"version": "2", "vendor": "us", "new": "x"}}),
+        (
+            {"User": None, "Nothing": None},
+            {key: value for key, value in PARENT.items() if key != "User"},
+        ),
+        (
+            {"Labels": {"version": "2", "new": "x"}},
+            {**PARENT, "Labels": {"version": "2", "vendor": "us", "new": "x"}},
+        ),
         ({"Labels": {"vendor": None, "none": None}}, {**PARENT, "Labels": {"version": "1"}}),
         ({"Labels": None}, {key: value for key, value in PARENT.items() if key != "Labels"}),
-        ({"Env": ["LANG=de=1", "NEW=x"]}, {**PARENT, "Env": ["PATH=/usr/bin", "LANG=de=1", "EMPTY=", "NEW=x"]}),
+        (
+            {"Env": ["LANG=de=1", "NEW=x"]},
+            {**PARENT, "Env": ["PATH=/usr/bin", "LANG=de=1", "EMPTY=", "NEW=x"]},
+        ),
         ({"Env": {"LANG": None, "PATH": "/bin"}}, {**PARENT, "Env": ["PATH=/bin", "EMPTY="]}),
         ({"Env": None}, {key: value for key, value in PARENT.items() if key != "Env"}),
         ({"ExposedPorts": {"80/tcp": {}}}, {**PARENT, "ExposedPorts": {"80/tcp": {}}}),
@@ -51,14 +62,20 @@ def test_an_environment_that_no_client_can_load_is_replaced(env: Any) -> None:
 @pytest.mark.parametrize(
     ("parent", "given", "expected"),
     [
-        ("inherit", {"config": {"Labels": {"version": "2"}}}, {**PARENT, "Labels": {"version": "2", "vendor": "us"}}),
+        (
+            "inherit",
+            {"config": {"Labels": {"version": "2"}}},
+            {**PARENT, "Labels": {"version": "2", "vendor": "us"}},
+        ),
         ("inherit", {}, PARENT),
         ("inherit", {"config": None}, PARENT),
         ("replace", {"config": {"Cmd": ["x"]}}, {"Cmd": ["x"]}),
         (None, {}, ...),
     ],
 )
-def test_the_image_config_holds_what_is_inherited(tmp_path: Path, parent: str | None, given: clients.Document, expected: Any) -> None:
+def test_the_image_config_holds_what_is_inherited(
+    tmp_path: Path, parent: str | None, given: clients.Document, expected: Any
+) -> None:
     below = Layout(tmp_path / "parent")
     below.index(image(below, [FIRST], config=set_to("config", PARENT)))
     section = {"image": str(tmp_path / "parent")} | ({"config": parent} if parent else {})
@@ -74,7 +91,15 @@ def test_the_image_config_holds_what_is_inherited(tmp_path: Path, parent: str | 
 def test_a_parent_without_config_has_nothing_to_inherit(tmp_path: Path) -> None:
     below = Layout(tmp_path / "parent")
     below.index(image(below, [FIRST]))
-    document = {"images": [{"os": "linux", "architecture": "amd64", "parent": {"image": str(tmp_path / "parent"), "config": "inherit"}}]}
+    document = {
+        "images": [
+            {
+                "os": "linux",
+                "architecture": "amd64",
+                "parent": {"image": str(tmp_path / "parent"), "config": "inherit"},
+            }
+        ]
+    }
     build(load_config(json.dumps(document)), output=tmp_path / "out", workers=1, epoch=0)
     manifest = clients.manifest_of(tmp_path / "out")
     assert "config" not in json.loads(clients.blob(tmp_path / "out", manifest["config"]["digest"]))

@@ -22,7 +22,9 @@ def files(folder: Path) -> list[str]:
 
 
 def test_commit(tmp_path: Path) -> None:
-    """contract: layout-files. `oci-layout`, `index.json`, blobs under their digest; files 0644, folders 0755, less umask."""
+    """contract: layout-files. `oci-layout`, `index.json`, blobs under their digest; files 0644,
+    folders 0755, less umask.
+    """
     output = tmp_path / "a" / "b"
     former = os.umask(0o027)
     try:
@@ -32,15 +34,25 @@ def test_commit(tmp_path: Path) -> None:
     finally:
         os.umask(former)
     blob = output / "blobs" / descriptor.digest.replace(":", "/")
-    assert files(output) == ["blobs", "blobs/sha256", f"blobs/sha256/{blob.name}", "index.json", "oci-layout"]
+    assert files(output) == [
+        "blobs",
+        "blobs/sha256",
+        f"blobs/sha256/{blob.name}",
+        "index.json",
+        "oci-layout",
+    ]
     assert (blob.read_bytes(), descriptor.size) == (b"{}", 2)
     assert json.loads((output / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
-    assert {path.stat().st_mode & 0o777 for path in (blob, output / "index.json", output / "oci-layout")} == {0o640}
+    assert {
+        path.stat().st_mode & 0o777 for path in (blob, output / "index.json", output / "oci-layout")
+    } == {0o640}
     assert {path.stat().st_mode & 0o777 for path in (output, output.parent, blob.parent)} == {0o750}
 
 
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
-    """contract: layout-atomic. A build that fails leaves the former index as it was and no temporary file; what it made goes away."""
+    """contract: layout-atomic. A build that fails leaves the former index as it was and no
+    temporary file; what it made goes away.
+    """
     with Layout(tmp_path / "new" / "folder") as layout:
         layout.add_document("application/x", b"{}")
     assert files(tmp_path) == []
@@ -73,7 +85,9 @@ def write(output: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "blobs", "blobs/sha256", "index.json", "oci-layout"])
 def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
-    """contract: cli-errors. An error names the path; contract: layout-atomic: a build that fails leaves nothing."""
+    """contract: cli-errors. An error names the path; contract: layout-atomic: a build that fails
+    leaves nothing.
+    """
     output = tmp_path / "output"
     blocked = output / name
     if name.startswith(("index", "oci")):
@@ -90,8 +104,12 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_the_disk_has_the_blobs_before_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
-    """contract: layout-durable. "an index that is there after a power loss names blobs that are whole"."""
+def test_the_disk_has_the_blobs_before_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool
+) -> None:
+    """contract: layout-durable. "an index that is there after a power loss names blobs that are
+    whole".
+    """
     done: list[str] = []
     flush, rename = os.fsync, os.replace
 
@@ -106,7 +124,10 @@ def test_the_disk_has_the_blobs_before_the_index(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     with Layout(tmp_path / "output", sync=sync) as layout:
-        first, second = (layout.add_document("a/b", content)[1].removeprefix("sha256:") for content in (b"1", b"2"))
+        first, second = (
+            layout.add_document("a/b", content)[1].removeprefix("sha256:")
+            for content in (b"1", b"2")
+        )
         layout.commit(b"{}")
     renames = [f"rename {first}", f"rename {second}", "rename oci-layout", "rename index.json"]
     assert [step for step in done if step.startswith("rename")] == renames
@@ -115,19 +136,28 @@ def test_the_disk_has_the_blobs_before_the_index(tmp_path: Path, monkeypatch: py
         return
     blobs, index = done.index(renames[0]), done.index(renames[-1])
     assert sorted(done[:blobs]) == ["flush 0", "flush 1", "flush index.json", "flush oci-layout"]
-    assert {"flush sha256", "flush blobs", "flush output", f"flush {tmp_path.name}"} == set(done[done.index(renames[1]) + 1 : index - 1])
+    assert {"flush sha256", "flush blobs", "flush output", f"flush {tmp_path.name}"} == set(
+        done[done.index(renames[1]) + 1 : index - 1]
+    )
     assert done[index + 1 :] == ["flush output"]
 
 
 def test_blobs_on_another_file_system(tmp_path: Path) -> None:
     """Known at the start, not after an hour's work."""
     device = tmp_path.stat().st_dev
-    others = [folder for folder in map(Path, ("/dev/shm", "/tmp", "/var/tmp")) if folder.is_dir() and folder.stat().st_dev != device]
+    others = [
+        folder
+        for folder in map(Path, ("/dev/shm", "/tmp", "/var/tmp"))
+        if folder.is_dir() and folder.stat().st_dev != device
+    ]
     if not others:
         pytest.skip("there is no second file system")
     with tempfile.TemporaryDirectory(dir=others[0]) as elsewhere:
         (tmp_path / "blobs").symlink_to(elsewhere)
-        with pytest.raises(OutputError, match="Invalid cross-device link") as caught, Layout(tmp_path):
+        with (
+            pytest.raises(OutputError, match="Invalid cross-device link") as caught,
+            Layout(tmp_path),
+        ):
             pass
         assert "another file system" in caught.value.hint
     assert os.listdir(tmp_path) == ["blobs"]
@@ -142,9 +172,14 @@ def carried(parent: Path, output: Path) -> Path:
     return output / "blobs" / digest.replace(":", "/")
 
 
-@pytest.mark.parametrize(("mode", "linked"), [(0o644, True), (0o444, True), (0o600, False), (0o666, False), (0o4777, False)])
+@pytest.mark.parametrize(
+    ("mode", "linked"),
+    [(0o644, True), (0o444, True), (0o600, False), (0o666, False), (0o4777, False)],
+)
 def test_a_carried_blob_is_the_same(tmp_path: Path, mode: int, linked: bool) -> None:
-    """contract: layout-files, parent-carried. Readable by everyone, shared with the parent only where nobody else can change it."""
+    """contract: layout-files, parent-carried. Readable by everyone, shared with the parent only
+    where nobody else can change it.
+    """
     parent = tmp_path / "parent"
     parent.write_bytes(os.urandom(3 << 20))
     parent.chmod(mode)
@@ -171,7 +206,10 @@ HIDDEN = ".build-oci-0123456789abcdef"
 
 
 def leftover(
-    folder: Path, name: str = HIDDEN, content: tuple[str, ...] = ("0", "17", "index.json", "oci-layout"), mode: int = 0o700
+    folder: Path,
+    name: str = HIDDEN,
+    content: tuple[str, ...] = ("0", "17", "index.json", "oci-layout"),
+    mode: int = 0o700,
 ) -> Path:
     path = folder / name
     path.mkdir(mode)
@@ -201,7 +239,9 @@ def test_leftovers_are_cleared(tmp_path: Path) -> None:
         (HIDDEN, ("0",), 0o755),
     ],
 )
-def test_what_looks_like_a_leftover_is_left_alone(tmp_path: Path, name: str, content: tuple[str, ...], mode: int) -> None:
+def test_what_looks_like_a_leftover_is_left_alone(
+    tmp_path: Path, name: str, content: tuple[str, ...], mode: int
+) -> None:
     """contract: layout-others-files. "Nothing that we did not make is removed"."""
     leftover(tmp_path, name, content, mode)
     before = files(tmp_path)
@@ -215,7 +255,9 @@ def test_a_leftover_with_a_directory_inside_stays_whole(tmp_path: Path) -> None:
     write(tmp_path)
     after = files(tmp_path)
     assert f"{HIDDEN}/18" in after
-    assert set(before) - set(after) <= {f"{HIDDEN}/{name}" for name in ("0", "17", "index.json", "oci-layout")}
+    assert set(before) - set(after) <= {
+        f"{HIDDEN}/{name}" for name in ("0", "17", "index.json", "oci-layout")
+    }
 
 
 def test_a_symbolic_link_is_no_leftover(tmp_path: Path) -> None:
@@ -242,8 +284,12 @@ def test_hidden_directory_is_private(tmp_path: Path) -> None:
         assert hidden.stat().st_mode & 0o7777 == 0o700
 
 
-def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """contract: cli-signals. A signal acts within half a second everywhere. The lock is asked for again on a directory of another name."""
+def test_a_lock_that_another_holds_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """contract: cli-signals. A signal acts within half a second everywhere. The lock is asked for
+    again on a directory of another name.
+    """
     seen: list[int] = []
     lock = fcntl.flock
 
@@ -260,7 +306,9 @@ def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path, monkeypatch
     assert sorted(os.listdir(tmp_path)) == ["blobs", "index.json", "oci-layout"]
 
 
-def test_a_lock_that_others_always_hold_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_others_always_hold_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def flock(fd: int, operation: int) -> None:
         raise BlockingIOError(errno.EAGAIN, "held by another")
 
@@ -270,9 +318,15 @@ def test_a_lock_that_others_always_hold_is_an_error(tmp_path: Path, monkeypatch:
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EIO, errno.ENOTSUP, errno.EINVAL, errno.EBADF])
-def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
-    """The build goes on. Its directory has a name that no other build takes for a leftover, should locks work for that one."""
+@pytest.mark.parametrize(
+    "error", [errno.ENOLCK, errno.ENOSYS, errno.EIO, errno.ENOTSUP, errno.EINVAL, errno.EBADF]
+)
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """The build goes on. Its directory has a name that no other build takes for a leftover, should
+    locks work for that one.
+    """
     lock = fcntl.flock
 
     def flock(fd: int, operation: int) -> None:

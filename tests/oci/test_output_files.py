@@ -1,5 +1,5 @@
-"""Files at paths that the user names (contract: cli-user-files): replaced as a whole if regular, written to and never replaced
-otherwise."""
+"""Files at paths that the user names (contract: cli-user-files): replaced as a whole if regular,
+written to and never replaced otherwise."""
 
 from __future__ import annotations
 
@@ -148,17 +148,28 @@ def test_standard_output_that_is_a_file_is_written_to(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_digestfile(tmp_path: Path, images: int) -> None:
-    """contract: cli-digestfile. The digest of the index (or of the one manifest) and nothing else."""
+    """contract: cli-digestfile. The digest of the index (or of the one manifest) and nothing
+    else.
+    """
     config = {"images": [IMAGE, {**IMAGE, "architecture": "arm64"}][:images]}
-    clients.run_build(config, tmp_path / "output", args=["--digestfile", str(tmp_path / "digest")], cwd=tmp_path)
+    clients.run_build(
+        config, tmp_path / "output", args=["--digestfile", str(tmp_path / "digest")], cwd=tmp_path
+    )
     manifest = clients.index_of(tmp_path / "output")["manifests"][0]["digest"]
-    index = "sha256:" + hashlib.sha256((tmp_path / "output" / "index.json").read_bytes()).hexdigest()
+    index = (
+        "sha256:" + hashlib.sha256((tmp_path / "output" / "index.json").read_bytes()).hexdigest()
+    )
     assert (tmp_path / "digest").read_text() == (manifest if images == 1 else index)
 
 
 def test_digestfile_of_a_named_index(tmp_path: Path) -> None:
     """With `ref-name`: of the index that a client copies by this name."""
     config = {"ref-name": "app", "images": [IMAGE]}
-    clients.run_build(config, tmp_path / "output", args=["--digestfile", str(tmp_path / "digest")], cwd=tmp_path)
+    clients.run_build(
+        config, tmp_path / "output", args=["--digestfile", str(tmp_path / "digest")], cwd=tmp_path
+    )
     (named,) = clients.index_of(tmp_path / "output")["manifests"]
-    assert (named["annotations"], named["digest"]) == ({"org.opencontainers.image.ref.name": "app"}, (tmp_path / "digest").read_text())
+    assert (named["annotations"], named["digest"]) == (
+        {"org.opencontainers.image.ref.name": "app"},
+        (tmp_path / "digest").read_text(),
+    )

@@ -1,4 +1,6 @@
-"""`--prune` (contract: cli-prune): blobs of the output that the new index does not reach are removed, and nothing else ever is."""
+"""`--prune` (contract: cli-prune): blobs of the output that the new index does not reach are
+removed, and nothing else ever is.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_nothing_else_is_removed(layout: layouts.Layout, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("linked", ["blobs", "blobs/sha256"])
-def test_blobs_elsewhere_are_left_alone(layout: layouts.Layout, tmp_path: Path, linked: str) -> None:
+def test_blobs_elsewhere_are_left_alone(
+    layout: layouts.Layout, tmp_path: Path, linked: str
+) -> None:
     """Behind a symbolic link they may be those of several layouts."""
     stray(layout, "0" * 64)
     elsewhere = tmp_path / "elsewhere"
@@ -87,9 +91,14 @@ def test_blobs_elsewhere_are_left_alone(layout: layouts.Layout, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged", "no JSON", "no descriptor", "a path"])
-def test_nothing_is_removed_where_a_document_cannot_be_read(layout: layouts.Layout, harm: str) -> None:
+def test_nothing_is_removed_where_a_document_cannot_be_read(
+    layout: layouts.Layout, harm: str
+) -> None:
     stray(layout, "0" * 64)
-    broken = layout.blob(b"[" if harm == "no JSON" else b'{"layers": [1]}' if harm == "no descriptor" else b"{}", layouts.MANIFEST)
+    broken = layout.blob(
+        b"[" if harm == "no JSON" else b'{"layers": [1]}' if harm == "no descriptor" else b"{}",
+        layouts.MANIFEST,
+    )
     path = layout.path / "blobs" / broken["digest"].replace(":", "/")
     if harm == "missing":
         path.unlink()
@@ -109,11 +118,15 @@ def test_nothing_is_removed_while_another_build_is_at_work(layout: layouts.Layou
     stray(layout, "0" * 64)
     with Layout(layout.path):
         warnings, removed = prune(layout)
-    assert warnings == [f"{layout.path}: another build is writing to this layout; nothing was pruned"]
+    assert warnings == [
+        f"{layout.path}: another build is writing to this layout; nothing was pruned"
+    ]
     assert removed == []
 
 
-def test_a_blob_that_another_build_has_just_written_stays(layout: layouts.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_that_another_build_has_just_written_stays(
+    layout: layouts.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has the name of one that was there, but is another file."""
     name = stray(layout, hashlib.sha256(b"").hexdigest())
     look = os.listdir
@@ -146,7 +159,12 @@ def test_the_option(tmp_path: Path) -> None:
     for content in ("a", "b"):
         (tmp_path / content).mkdir()
         (tmp_path / content / "file").write_text(content)
-        done = clients.run_build(clients.layer_config(tmp_path / content), tmp_path / "output", args=["--prune"], cwd=tmp_path)
+        done = clients.run_build(
+            clients.layer_config(tmp_path / content),
+            tmp_path / "output",
+            args=["--prune"],
+            cwd=tmp_path,
+        )
         assert done.stderr == ""
     assert len(list((tmp_path / "output" / "blobs" / "sha256").iterdir())) == 3
     clients.layer_tars(tmp_path / "output")

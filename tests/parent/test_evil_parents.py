@@ -1,4 +1,6 @@
-"""Parents that clients read in different ways: with the new layer applied, every client has the tree (contract: diff-in-doubt)."""
+"""Parents that clients read in different ways: with the new layer applied, every client has the
+tree (contract: diff-in-doubt).
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,20 @@ def link(name: bytes, target: bytes) -> bytes:
     return header(name, b"2", link=target, mode=0o777, mtime=EPOCH)
 
 
-LOWER = ROOT + link(b"lib", b"usr/lib") + folder(b"usr") + folder(b"usr/lib") + file(b"usr/lib/foo") + file(b"usr/lib/gone")
+LOWER = (
+    ROOT
+    + link(b"lib", b"usr/lib")
+    + folder(b"usr")
+    + folder(b"usr/lib")
+    + file(b"usr/lib/foo")
+    + file(b"usr/lib/gone")
+)
 
 
 def make_tree(root: Path, names: dict[str, bytes | str | None]) -> Path:
-    """A directory of files (bytes), symbolic links (str) and directories (None), all with the time EPOCH."""
+    """A directory of files (bytes), symbolic links (str) and directories (None), all with the time
+    EPOCH.
+    """
     root.mkdir()
     for name, value in names.items():
         path = root / name
@@ -77,12 +88,23 @@ CASES: dict[str, tuple[list[bytes], dict[str, bytes | str | None], set[str]]] = 
         {"usr/lib/foo"},
     ),
     "a directory through a link": (
-        [LOWER + folder(b"usr/lib/d") + file(b"usr/lib/d/f"), folder(b"lib/d") + file(b"lib/d/f", EVIL) + file(b"lib/d/g")],
+        [
+            LOWER + folder(b"usr/lib/d") + file(b"usr/lib/d/f"),
+            folder(b"lib/d") + file(b"lib/d/f", EVIL) + file(b"lib/d/g"),
+        ],
         {**MERGED, "usr/lib/gone": GOOD, "usr/lib/d/f": GOOD},
         {"usr/lib/d", "usr/lib/d/f", "usr/lib/d/.wh.g"},
     ),
-    "a whiteout through a link": ([LOWER, file(b"lib/.wh.foo", b"")], {**MERGED, "usr/lib/gone": GOOD}, {"usr/lib/foo"}),
-    "an opaque whiteout through a link": ([LOWER, file(b"lib/.wh..wh..opq", b"")], {**MERGED, "usr/lib/gone": GOOD}, {"usr/lib/foo"}),
+    "a whiteout through a link": (
+        [LOWER, file(b"lib/.wh.foo", b"")],
+        {**MERGED, "usr/lib/gone": GOOD},
+        {"usr/lib/foo"},
+    ),
+    "an opaque whiteout through a link": (
+        [LOWER, file(b"lib/.wh..wh..opq", b"")],
+        {**MERGED, "usr/lib/gone": GOOD},
+        {"usr/lib/foo"},
+    ),
     "a whiteout behind its file": (
         [ROOT + folder(b"d") + file(b"d/e") + file(b"d/f") + file(b"d/.wh.f", b"")],
         {"d/e": GOOD, "d/f": GOOD},
@@ -98,7 +120,11 @@ CASES: dict[str, tuple[list[bytes], dict[str, bytes | str | None], set[str]]] = 
         {**MERGED, "usr/lib/gone": GOOD, "usr/lib/bar": GOOD},
         {"usr", "usr/lib"},
     ),
-    "a whiteout in a directory without an entry": ([LOWER, file(b"usr/lib/.wh.gone", b"")], MERGED, {"usr", "usr/lib"}),
+    "a whiteout in a directory without an entry": (
+        [LOWER, file(b"usr/lib/.wh.gone", b"")],
+        MERGED,
+        {"usr", "usr/lib"},
+    ),
     "libarchive's attributes alone": (
         [ROOT + pax((b"LIBARCHIVE.xattr.user.a", b"dg")) + file(b"f")],
         {"f": GOOD},
@@ -137,7 +163,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path, se
 
 
 def test_layer_holds_what_is_in_doubt(case: tuple[Path, Path, set[str]]) -> None:
-    """contract: diff-in-doubt. Such a member "never counts as equal: the new layer holds the tree's entry"."""
+    """contract: diff-in-doubt. Such a member "never counts as equal: the new layer holds the tree's
+    entry".
+    """
     layout, _, needed = case
     assert needed <= set(top_layer(layout))
 
@@ -150,27 +178,43 @@ def test_umoci_has_the_tree(case: tuple[Path, Path, set[str]], tmp_path: Path) -
     assert_same_tree(unpacked, changed(oracles.tree_model(tree), as_umoci_unpacks))
 
 
-def test_buildah_has_the_tree(case: tuple[Path, Path, set[str]], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_buildah_has_the_tree(
+    case: tuple[Path, Path, set[str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     layout, tree, _ = case
     if "a name twice" in request.node.name:
         pytest.skip("containers/storage refuses an archive that has a name twice")
     with clients.buildah_mount(layout, tmp_path) as unpacked:
-        assert_same_tree(unpacked, changed(oracles.tree_model(tree), as_buildah_mounts), root_time=False)
+        assert_same_tree(
+            unpacked, changed(oracles.tree_model(tree), as_buildah_mounts), root_time=False
+        )
 
 
 def test_honest_parent_is_unchanged(tmp_path: Path) -> None:
     """No doubt without a reason: nothing of an ordinary parent is written anew."""
-    layers = [LOWER, ROOT + folder(b"usr") + folder(b"usr/lib") + file(b"usr/lib/bar") + file(b"usr/lib/.wh.gone", b"")]
+    layers = [
+        LOWER,
+        ROOT
+        + folder(b"usr")
+        + folder(b"usr/lib")
+        + file(b"usr/lib/bar")
+        + file(b"usr/lib/.wh.gone", b""),
+    ]
     parent = hand_made(tmp_path / "parent", *(layer + END for layer in layers))
     tree = make_tree(tmp_path / "tree", {**MERGED, "usr/lib/bar": GOOD})
     assert top_layer(built(tmp_path / "layout", image_of(tree, parent))) == ["."]
 
 
 def test_trust(tmp_path: Path) -> None:
-    """contract: diff-content-digest.
-    A lying record is an error that names the member; `parent.trust` believes it, and without a layer nobody looks."""
+    """contract: diff-content-digest. A lying record is an error that names the member;
+    `parent.trust` believes it, and without a layer nobody looks."""
     tree = make_tree(tmp_path / "tree", {"f": GOOD})
-    lying = ROOT + pax((b"freedesktopsdk.checksum.sha256", hashlib.sha256(GOOD).hexdigest().encode())) + file(b"f", EVIL) + END
+    lying = (
+        ROOT
+        + pax((b"freedesktopsdk.checksum.sha256", hashlib.sha256(GOOD).hexdigest().encode()))
+        + file(b"f", EVIL)
+        + END
+    )
     parent = hand_made(tmp_path / "parent", lying)
     with pytest.raises(ParentError, match="'f': a lying record"):
         built(tmp_path / "refused", image_of(tree, parent))
@@ -185,11 +229,20 @@ def test_trust(tmp_path: Path) -> None:
         ([ROOT + file(b"d/.wh...", b"")], "a whiteout of nothing that has a name"),
         ([ROOT + folder(b"d") + link(b"d", b"x")], "twice, once as a directory"),
         (
-            [ROOT + link(b"lib", b"u"), folder(b"u"), link(b"u/x", b"a") + link(b"lib/x", b"b") + file(b"u/x/f")],
+            [
+                ROOT + link(b"lib", b"u"),
+                folder(b"u"),
+                link(b"u/x", b"a") + link(b"lib/x", b"b") + file(b"u/x/f"),
+            ],
             "where another link may be",
         ),
         (
-            [ROOT + b"".join(link(b"l%d" % n, b"l%d/l%d" % (n + 1, n + 1)) for n in range(30)) + folder(b"l30"), file(b"l0/f")],
+            [
+                ROOT
+                + b"".join(link(b"l%d" % n, b"l%d/l%d" % (n + 1, n + 1)) for n in range(30))
+                + folder(b"l30"),
+                file(b"l0/f"),
+            ],
             "symbolic links of the layers below",
         ),
     ],
@@ -215,11 +268,18 @@ def by_tarfile(path: Path, tree: Path) -> bytes:
     return path.read_bytes()
 
 
-TIMES = [1_700_000_000_123_456_789, 1_712_345_678_999_999_999, 1_699_999_999_000_000_001, 1_720_000_000_500_000_000]
+TIMES = [
+    1_700_000_000_123_456_789,
+    1_712_345_678_999_999_999,
+    1_699_999_999_000_000_001,
+    1_720_000_000_500_000_000,
+]
 
 
 def test_float_times(tmp_path: Path) -> None:
-    """contract: diff-precision. "Times are compared to the precision that the parent's writer had", "modes of symlinks not at all"."""
+    """contract: diff-precision. "Times are compared to the precision that the parent's writer had",
+    "modes of symlinks not at all".
+    """
     tree = make_tree(tmp_path / "tree", {"a": GOOD, "b": GOOD, "c": "a", "d": None})
     for name, time in zip(("a", "b", "c", "d"), TIMES, strict=True):
         os.utime(tree / name, ns=(0, time), follow_symlinks=False)

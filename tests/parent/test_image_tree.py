@@ -1,4 +1,6 @@
-"""`layer: {image: LAYOUT}`: the tree is what that image unpacks to, read from its archives (contract: late-edits)."""
+"""`layer: {image: LAYOUT}`: the tree is what that image unpacks to, read from its archives
+(contract: late-edits).
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,12 @@ def diff_ids(layout: Path) -> list[str]:
     return ids
 
 
-def chain(scratch: Path, names: roundtrip.Names, rng: random.Random, codecs: list[str], epoch: int | None) -> tuple[Path, Path]:
-    """The last tree of some that change, and the image of all of them on top of each other, each layer in one of CODECS."""
+def chain(
+    scratch: Path, names: roundtrip.Names, rng: random.Random, codecs: list[str], epoch: int | None
+) -> tuple[Path, Path]:
+    """The last tree of some that change, and the image of all of them on top of each other, each
+    layer in one of CODECS.
+    """
     former, tree = None, scratch
     for number, codec in enumerate(codecs):
         if number:
@@ -83,12 +89,25 @@ def test_squashed_is_the_tree(
     epoch: int | None,
     hardlinks: str,
 ) -> None:
-    """Times agree to the second where a file was left to a parent whose time has no fraction; else the archive is the directory's."""
+    """Times agree to the second where a file was left to a parent whose time has no fraction; else
+    the archive is the directory's.
+    """
     scratch = tmp_path_factory.mktemp("squash")
     tree, layered = chain(scratch, roundtrip.names_of(items), rng, codecs, epoch)
-    squashed = roundtrip.built(scratch / "squashed", of_image(layered), epoch=epoch, hardlinks=hardlinks)
-    roundtrip.assert_is(roundtrip.model_of(squashed), roundtrip.expected_model(tree, epoch=epoch, hardlinks=hardlinks))
-    direct = roundtrip.built(scratch / "direct", roundtrip.image_of(tree), epoch=EPOCH, hardlinks=hardlinks, trust_checksum_xattrs=False)
+    squashed = roundtrip.built(
+        scratch / "squashed", of_image(layered), epoch=epoch, hardlinks=hardlinks
+    )
+    roundtrip.assert_is(
+        roundtrip.model_of(squashed),
+        roundtrip.expected_model(tree, epoch=epoch, hardlinks=hardlinks),
+    )
+    direct = roundtrip.built(
+        scratch / "direct",
+        roundtrip.image_of(tree),
+        epoch=EPOCH,
+        hardlinks=hardlinks,
+        trust_checksum_xattrs=False,
+    )
     again = roundtrip.built(scratch / "again", of_image(layered), epoch=EPOCH, hardlinks=hardlinks)
     assert diff_ids(again) == diff_ids(direct)
     shutil.rmtree(scratch)
@@ -97,7 +116,12 @@ def test_squashed_is_the_tree(
 @pytest.mark.parametrize("codec", COMPRESSIONS)
 def test_one_layer_is_the_same_archive(odd_tree: Path, tmp_path: Path, codec: str) -> None:
     """Byte for byte, times to the nanosecond; and the output holds nothing but blobs."""
-    first = roundtrip.built(tmp_path / "first", roundtrip.image_of(odd_tree), compression=codec, trust_checksum_xattrs=False)
+    first = roundtrip.built(
+        tmp_path / "first",
+        roundtrip.image_of(odd_tree),
+        compression=codec,
+        trust_checksum_xattrs=False,
+    )
     second = roundtrip.built(tmp_path / "second", of_image(first))
     assert diff_ids(second) == diff_ids(first)
     assert sorted(os.listdir(tmp_path / "second")) == ["blobs", "index.json", "oci-layout"]
@@ -108,20 +132,36 @@ def test_upon_a_parent(tmp_path: Path) -> None:
     rng = random.Random(7)
     names = roundtrip.names_of(trees.random_tree(rng, 150))
     below = roundtrip.built(
-        tmp_path / "below", roundtrip.image_of(roundtrip.on_disk(names, tmp_path / "a")), epoch=EPOCH, trust_checksum_xattrs=False
+        tmp_path / "below",
+        roundtrip.image_of(roundtrip.on_disk(names, tmp_path / "a")),
+        epoch=EPOCH,
+        trust_checksum_xattrs=False,
     )
     roundtrip.change(rng, names, 40)
     tree = roundtrip.on_disk(names, tmp_path / "b")
-    new = roundtrip.built(tmp_path / "new", roundtrip.image_of(tree), epoch=EPOCH, compression="gzip", trust_checksum_xattrs=False)
+    new = roundtrip.built(
+        tmp_path / "new",
+        roundtrip.image_of(tree),
+        epoch=EPOCH,
+        compression="gzip",
+        trust_checksum_xattrs=False,
+    )
     parent = {"parent": {"image": str(below)}}
-    direct = roundtrip.built(tmp_path / "direct", {**roundtrip.image_of(tree), **parent}, epoch=EPOCH, trust_checksum_xattrs=False)
+    direct = roundtrip.built(
+        tmp_path / "direct",
+        {**roundtrip.image_of(tree), **parent},
+        epoch=EPOCH,
+        trust_checksum_xattrs=False,
+    )
     found = roundtrip.built(tmp_path / "found", {**of_image(new), **parent}, epoch=EPOCH)
     assert diff_ids(found) == diff_ids(direct)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "disabled"])
 def test_split(tmp_path: Path, codec: str) -> None:
-    """Divided anew, an image has the layers that its directory is divided into: data bases of packages are read from the archives too."""
+    """Divided anew, an image has the layers that its directory is divided into: data bases of
+    packages are read from the archives too.
+    """
     tree = tmp_path / "tree"
     database = tree / "var" / "lib" / "dpkg"
     (database / "info").mkdir(parents=True)
@@ -132,11 +172,17 @@ def test_split(tmp_path: Path, codec: str) -> None:
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             (tree / path).write_bytes(name.encode() * 1000)
         (database / "info" / f"{name}.list").write_text("".join(f"/{path}\n" for path in paths))
-        status += f"Package: {name}\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\n\n"
+        status += (
+            f"Package: {name}\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\n\n"
+        )
     (database / "status").write_text(status)
-    below = roundtrip.built(tmp_path / "below", roundtrip.image_of(tree), epoch=EPOCH, compression=codec)
+    below = roundtrip.built(
+        tmp_path / "below", roundtrip.image_of(tree), epoch=EPOCH, compression=codec
+    )
     split = {"split": {"components": ["packages"], "unclaimed": "ignore"}}
-    direct = roundtrip.built(tmp_path / "direct", {**roundtrip.image_of(tree), **split}, epoch=EPOCH)
+    direct = roundtrip.built(
+        tmp_path / "direct", {**roundtrip.image_of(tree), **split}, epoch=EPOCH
+    )
     again = roundtrip.built(tmp_path / "again", {**of_image(below), **split}, epoch=EPOCH)
     assert diff_ids(again) == diff_ids(direct)
     assert len(diff_ids(again)) > 2
@@ -144,26 +190,48 @@ def test_split(tmp_path: Path, codec: str) -> None:
 
 def test_owner_and_config(tmp_path: Path) -> None:
     below = Layout(tmp_path / "below")
-    below.index(image(below, [archive(("a", b"x"), ("d", None))], config=set_to("config", {"Cmd": ["a"], "User": "1"})))
-    roundtrip.built(tmp_path / "out", {**of_image(below.path, config="inherit"), "owner": "5:6", "config": {"User": None}})
-    assert {(node.uid, node.gid) for node in roundtrip.model_of(tmp_path / "out").values()} == {(5, 6)}
-    content = json.loads(clients.blob(tmp_path / "out", clients.manifest_of(tmp_path / "out")["config"]["digest"]))
+    below.index(
+        image(
+            below,
+            [archive(("a", b"x"), ("d", None))],
+            config=set_to("config", {"Cmd": ["a"], "User": "1"}),
+        )
+    )
+    roundtrip.built(
+        tmp_path / "out",
+        {**of_image(below.path, config="inherit"), "owner": "5:6", "config": {"User": None}},
+    )
+    assert {(node.uid, node.gid) for node in roundtrip.model_of(tmp_path / "out").values()} == {
+        (5, 6)
+    }
+    content = json.loads(
+        clients.blob(tmp_path / "out", clients.manifest_of(tmp_path / "out")["config"]["digest"])
+    )
     assert content["config"] == {"Cmd": ["a"]}
     roundtrip.built(tmp_path / "plain", of_image(below.path))
-    assert "config" not in json.loads(clients.blob(tmp_path / "plain", clients.manifest_of(tmp_path / "plain")["config"]["digest"]))
+    assert "config" not in json.loads(
+        clients.blob(
+            tmp_path / "plain", clients.manifest_of(tmp_path / "plain")["config"]["digest"]
+        )
+    )
 
 
 def test_an_image_without_layers(tmp_path: Path) -> None:
     below = Layout(tmp_path / "below")
     below.index(image(below, []))
     roundtrip.built(tmp_path / "out", of_image(below.path), epoch=0)
-    assert oracles.apply_layer(io.BytesIO(clients.layer_tars(tmp_path / "out")[0]), {})[b"."].mode == 0o755
+    assert (
+        oracles.apply_layer(io.BytesIO(clients.layer_tars(tmp_path / "out")[0]), {})[b"."].mode
+        == 0o755
+    )
 
 
 @pytest.mark.clients
 @pytest.mark.parametrize("codec", ["gzip", "disabled"])
 def test_umoci_unpacks_the_same(odd_tree: Path, tmp_path: Path, codec: str) -> None:
-    """An image that umoci made of its own layer on top of ours, squashed: both unpack to one tree."""
+    """An image that umoci made of its own layer on top of ours, squashed: both unpack to one
+    tree.
+    """
     layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree), compression=codec)
     umoci = clients.need("umoci")
     bundle = clients.umoci_unpack(layout, tmp_path / "bundle").parent
@@ -179,8 +247,12 @@ def test_umoci_unpacks_the_same(odd_tree: Path, tmp_path: Path, codec: str) -> N
     squashed = roundtrip.built(tmp_path / "squashed", of_image(layout), compression=codec)
     assert len(clients.manifest_of(layout)["layers"]) == 2
     assert len(clients.manifest_of(squashed)["layers"]) == 1
-    found = changed(oracles.tree_model(clients.umoci_unpack(squashed, tmp_path / "again")), as_umoci_unpacks)
-    original = changed(oracles.tree_model(clients.umoci_unpack(layout, tmp_path / "once")), as_umoci_unpacks)
+    found = changed(
+        oracles.tree_model(clients.umoci_unpack(squashed, tmp_path / "again")), as_umoci_unpacks
+    )
+    original = changed(
+        oracles.tree_model(clients.umoci_unpack(layout, tmp_path / "once")), as_umoci_unpacks
+    )
     assert oracles.compare(found, original) == []
     assert oracles.compare(found, expected, ignore=["mtime"]) == []
 
@@ -191,7 +263,15 @@ def test_an_image_of_buildah(odd_tree: Path, tmp_path: Path) -> None:
     clients.need_root()
     layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree), compression="gzip")
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(tmp_path)}
-    program = (clients.need("buildah"), "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"), "--storage-driver", "vfs")
+    program = (
+        clients.need("buildah"),
+        "--root",
+        str(tmp_path / "root"),
+        "--runroot",
+        str(tmp_path / "run"),
+        "--storage-driver",
+        "vfs",
+    )
     container = clients.run(*program, "from", f"oci:{layout}", env=env).strip()
     root = Path(clients.run(*program, "mount", container, env=env).strip())
     (root / "new").mkdir()
@@ -235,7 +315,9 @@ def test_an_ordinary_user_gets_the_same(odd_tree: Path, tmp_path: Path) -> None:
     mine.mkdir()
     os.chown(mine, 65534, 65534)
     config = json.dumps({"images": [of_image(layout)]})
-    clients.run(sys.executable, "-P", "-c", AS_NOBODY, config, tmp_path / "root", mine / "out", str(EPOCH))
+    clients.run(
+        sys.executable, "-P", "-c", AS_NOBODY, config, tmp_path / "root", mine / "out", str(EPOCH)
+    )
     assert (mine / "out" / "index.json").stat().st_uid == 65534
     assert diff_ids(mine / "out") == diff_ids(tmp_path / "root")
 
@@ -265,7 +347,9 @@ def test_hostile_images_are_refused(tmp_path: Path, tars: list[bytes], said: str
 
 
 def test_a_directory_that_no_layer_describes(tmp_path: Path) -> None:
-    """Root's, 0755; and one that a later layer does not name again keeps what is said of it below."""
+    """Root's, 0755; and one that a later layer does not name again keeps what is said of it
+    below.
+    """
     below = Layout(tmp_path / "below")
     tars = [archive(("kept", None), ("implied/f", b"1")), archive(("kept/g", b"2"))]
     below.index(image(below, tars))
@@ -275,12 +359,18 @@ def test_a_directory_that_no_layer_describes(tmp_path: Path) -> None:
     assert (model[b"implied"].mode, model[b"implied"].uid) == (0o755, 0)
 
 
-def test_a_blob_that_is_changed_after_it_was_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive that is read in its place belongs to somebody else: what is packed is what was hashed, or nothing."""
+def test_a_blob_that_is_changed_after_it_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that is read in its place belongs to somebody else: what is packed is what was
+    hashed, or nothing.
+    """
     for size in (1000, 3 << 20):
         below = Layout(tmp_path / f"below-{size}")
         below.index(image(below, [archive(("f", b"a" * size))]))
-        blob = max((below.path / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+        blob = max(
+            (below.path / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size
+        )
         plain = layers_module.Parents.read_archives
 
         def change(self: Any, *arguments: Any, blob: Path = blob, plain: Any = plain) -> Any:
@@ -311,7 +401,9 @@ def test_many_members_take_bounded_memory() -> None:
 def test_descriptors_are_closed(odd_tree: Path, tmp_path: Path) -> None:
     layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree))
     before = len(os.listdir("/proc/self/fd"))
-    build(load_config(json.dumps({"images": [of_image(layout)]})), output=tmp_path / "out", workers=2)
+    build(
+        load_config(json.dumps({"images": [of_image(layout)]})), output=tmp_path / "out", workers=2
+    )
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -324,7 +416,9 @@ def test_descriptors_are_closed(odd_tree: Path, tmp_path: Path) -> None:
         ({"image": "nowhere"}, "nowhere"),
     ],
 )
-def test_wrong_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: Any, said: str) -> None:
+def test_wrong_configurations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: Any, said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     document = {"images": [{"os": "linux", "architecture": "amd64", "layer": layer}]}
     with pytest.raises(BuildOciError) as caught:

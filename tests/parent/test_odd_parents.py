@@ -17,7 +17,9 @@ from build_oci.pipeline import build
 
 def warnings_of(layout: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "tree").mkdir(exist_ok=True)
-    image = f"{{architecture: amd64, os: linux, layer: {tmp_path}/tree, parent: {{image: {layout}}}}}"
+    image = (
+        f"{{architecture: amd64, os: linux, layer: {tmp_path}/tree, parent: {{image: {layout}}}}}"
+    )
     found: list[str] = []
     build(load_config(f"images: [{image}]"), output=tmp_path / "out", warn=found.append, epoch=0)
     return [line for line in found if "belongs to" not in line]
@@ -35,7 +37,9 @@ def test_media_type_that_lies(content: bytes, media_type: str, tmp_path: Path) -
     """Clients go by the bytes, so do we; the warning names the blob."""
     layout = layouts.Layout(tmp_path / "layout")
     descriptor = layout.blob(content, media_type)
-    layout.index(layouts.image(layout, [layouts.FIRST], manifest=layouts.set_to("layers.0", descriptor)))
+    layout.index(
+        layouts.image(layout, [layouts.FIRST], manifest=layouts.set_to("layers.0", descriptor))
+    )
     (warning,) = warnings_of(layout.path, tmp_path)
     assert f"its media type is {media_type}, but it is" in warning
     assert descriptor["digest"][7:] in warning
@@ -43,7 +47,9 @@ def test_media_type_that_lies(content: bytes, media_type: str, tmp_path: Path) -
 
 def test_parent_of_another_platform(tmp_path: Path) -> None:
     layout = layouts.Layout(tmp_path / "layout")
-    layout.index(layouts.image(layout, [layouts.FIRST], config=layouts.set_to("architecture", "arm64")))
+    layout.index(
+        layouts.image(layout, [layouts.FIRST], config=layouts.set_to("architecture", "arm64"))
+    )
     (warning,) = warnings_of(layout.path, tmp_path)
     assert "has the architecture “arm64”, and the image “amd64”" in warning
 

@@ -1,4 +1,6 @@
-"""What is held of parents is bounded by their entries and let go of after their last image (spec 6)."""
+"""What is held of parents is bounded by their entries and let go of after their last image (spec
+6).
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,16 @@ def scanned(tar: bytes, *, whole: bool = False) -> Scan:
 
 @pytest.mark.parametrize(("size", "kept"), [(1024 - 8 - 6, True), (1024 - 8 - 6 + 1, False)])
 def test_large_attributes_are_kept_as_a_digest(size: int, kept: bool) -> None:
-    (member,) = scanned(archives.pax((b"SCHILY.xattr.user.a", b"v" * size)) + archives.header()).members()
+    (member,) = scanned(
+        archives.pax((b"SCHILY.xattr.user.a", b"v" * size)) + archives.header()
+    ).members()
     assert member["xattrs"] == ([(b"user.a", b"v" * size)] if kept else None)
     large = archives.pax((b"SCHILY.xattr.user.a", b"v" * 2000))
     assert scanned(large + archives.header()).held < 2000
-    for written in (scanned(large + archives.header(), whole=True), scanned(large + archives.header(b"d", b"5"))):
+    for written in (
+        scanned(large + archives.header(), whole=True),
+        scanned(large + archives.header(b"d", b"5")),
+    ):
         assert written.members()[0]["xattrs"] == [(b"user.a", b"v" * 2000)]
 
 
@@ -58,7 +65,9 @@ def test_large_attributes_are_compared(size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_large_attributes_of_hard_links(same: bool, tmp_path: Path) -> None:
-    """A link whose header claims other large attributes than the file's leaves the file in doubt."""
+    """A link whose header claims other large attributes than the file's leaves the file in
+    doubt.
+    """
     value = b"v" * 3000
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -71,18 +80,29 @@ def test_large_attributes_of_hard_links(same: bool, tmp_path: Path) -> None:
     os.utime(tree / "f", (1, 1))
     (tree / "f").chmod(0o644)
     owner: dict[str, Any] = {"uid": os.getuid(), "gid": os.getgid(), "mtime": 1}
-    link = archives.pax((b"SCHILY.xattr.user.a", value if same else b"w" * 3000)) + archives.header(b"g", b"1", link=b"f", **owner)
-    tar = archives.pax((b"SCHILY.xattr.user.a", value)) + archives.header(b"f", **owner) + link + archives.END
+    link = archives.pax((b"SCHILY.xattr.user.a", value if same else b"w" * 3000)) + archives.header(
+        b"g", b"1", link=b"f", **owner
+    )
+    tar = (
+        archives.pax((b"SCHILY.xattr.user.a", value))
+        + archives.header(b"f", **owner)
+        + link
+        + archives.END
+    )
     layout = built(tmp_path / "new", image_of(tree, hand_made(tmp_path / "parent", tar)), epoch=1)
     assert top_layer(layout) == (["."] if same else [".", "./f", "./g"])
 
 
 @pytest.mark.parametrize("size", [20, 2000])
 def test_newlines_in_attributes(size: int) -> None:
-    (member,) = scanned(archives.pax((b"SCHILY.xattr.user.a", b"v" * size)) + archives.header()).members()
+    (member,) = scanned(
+        archives.pax((b"SCHILY.xattr.user.a", b"v" * size)) + archives.header()
+    ).members()
     assert not member["xattr_newline"]
     (first, second) = scanned(
-        archives.pax((b"SCHILY.xattr.user.a", b"v" * size + b"\n")) + archives.header() + archives.header(b"g")
+        archives.pax((b"SCHILY.xattr.user.a", b"v" * size + b"\n"))
+        + archives.header()
+        + archives.header(b"g")
     ).members()
     assert first["xattr_newline"]
     assert not second["xattr_newline"]
@@ -91,10 +111,15 @@ def test_newlines_in_attributes(size: int) -> None:
 def test_records_of_one_member() -> None:
     """No more than Go's archive/tar reads."""
     frame = len(b"1048576 SCHILY.xattr.user.a=\n")
-    (member,) = scanned(archives.pax((b"SCHILY.xattr.user.a", b"v" * ((1 << 20) - frame))) + archives.header()).members()
+    (member,) = scanned(
+        archives.pax((b"SCHILY.xattr.user.a", b"v" * ((1 << 20) - frame))) + archives.header()
+    ).members()
     assert member["xattrs"] is None
     with pytest.raises(ValueError, match="1048577 bytes; at most 1048576"):
-        scanned(archives.pax((b"SCHILY.xattr.user.a", b"v" * ((1 << 20) - frame + 1))) + archives.header())
+        scanned(
+            archives.pax((b"SCHILY.xattr.user.a", b"v" * ((1 << 20) - frame + 1)))
+            + archives.header()
+        )
 
 
 def test_small_layers_take_little() -> None:
@@ -136,9 +161,13 @@ def test_most_in_use_of_stacks() -> None:
 
 
 def test_parents_are_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the last image that has it, nothing holds a parent; one that several have is read once."""
+    """After the last image that has it, nothing holds a parent; one that several have is read
+    once.
+    """
     (tmp_path / "empty").mkdir()
-    parents = [hand_made(tmp_path / name, archives.header(name.encode()) + archives.END) for name in "abc"]
+    parents = [
+        hand_made(tmp_path / name, archives.header(name.encode()) + archives.END) for name in "abc"
+    ]
     made, left = [], []
     plain_read, plain_image = parent_layers.Parents._read, parent_layers.Parents.image
 
@@ -167,22 +196,44 @@ def test_an_image_as_a_tree_keeps_large_attributes(tmp_path: Path) -> None:
     value = b"v" * 2000
     mode: dict[str, Any] = {"mode": 0o755}
     record = archives.pax((b"SCHILY.xattr.user.a", value))
-    tar = record + archives.header(b"d", b"5", **mode) + record + archives.header(b"d/f") + archives.END
+    tar = (
+        record
+        + archives.header(b"d", b"5", **mode)
+        + record
+        + archives.header(b"d/f")
+        + archives.END
+    )
     source = hand_made(tmp_path / "source", tar)
     image = image_of(None) | {"layer": {"image": os.fspath(source)}}
     (layer,) = clients.layer_tars(built(tmp_path / "layout", image, compression="disabled"))
     with tarfile.open(fileobj=io.BytesIO(layer)) as found:
-        kept = {member.name: member.pax_headers.get("SCHILY.xattr.user.a") for member in found.getmembers()}
+        kept = {
+            member.name: member.pax_headers.get("SCHILY.xattr.user.a")
+            for member in found.getmembers()
+        }
     assert kept == {".": None, "d": value.decode(), "d/f": value.decode()}
 
 
 def test_a_directory_of_a_parent_keeps_large_attributes(tmp_path: Path) -> None:
     """A layer that adds to a directory writes it with the metadata that it has."""
     value = b"v" * 2000
-    tar = archives.pax((b"SCHILY.xattr.user.a", value)) + archives.header(b"d", b"5", mode=0o755) + archives.END
+    tar = (
+        archives.pax((b"SCHILY.xattr.user.a", value))
+        + archives.header(b"d", b"5", mode=0o755)
+        + archives.END
+    )
     (tmp_path / "add" / "d").mkdir(parents=True)
     (tmp_path / "add" / "d" / "f").touch()
-    image = image_of(None, hand_made(tmp_path / "parent", tar)) | {"layers": [{"add": os.fspath(tmp_path / "add")}]}
-    with tarfile.open(fileobj=io.BytesIO(clients.layer_tars(built(tmp_path / "layout", image, compression="disabled"))[-1])) as found:
-        kept = {member.name: member.pax_headers.get("SCHILY.xattr.user.a") for member in found.getmembers()}
+    image = image_of(None, hand_made(tmp_path / "parent", tar)) | {
+        "layers": [{"add": os.fspath(tmp_path / "add")}]
+    }
+    with tarfile.open(
+        fileobj=io.BytesIO(
+            clients.layer_tars(built(tmp_path / "layout", image, compression="disabled"))[-1]
+        )
+    ) as found:
+        kept = {
+            member.name: member.pax_headers.get("SCHILY.xattr.user.a")
+            for member in found.getmembers()
+        }
     assert kept == {".": None, "d": value.decode(), "d/f": None}

@@ -1,4 +1,6 @@
-"""`layers`: directories that are added and images whose layers are carried, on top of each other (contract: late-edits)."""
+"""`layers`: directories that are added and images whose layers are carried, on top of each other
+(contract: late-edits).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,13 @@ def layout_of(path: Path, *tars: bytes) -> Path:
 
 def warnings_of(output: Path, *images: clients.Document) -> list[str]:
     found: list[str] = []
-    build(load_config(json.dumps({"images": list(images)})), output=output, workers=2, epoch=0, warn=found.append)
+    build(
+        load_config(json.dumps({"images": list(images)})),
+        output=output,
+        workers=2,
+        epoch=0,
+        warn=found.append,
+    )
     return found
 
 
@@ -56,7 +64,11 @@ def added(below: oracles.Model, above: oracles.Model, removed: list[bytes]) -> o
     for paths in names.values():
         node, olds = above[paths[0]], [found.get(path) for path in paths]
         old = olds[0]
-        stays = old is not None and all(other is old for other in olds) and (old.type == tarfile.DIRTYPE or _same(old, node))
+        stays = (
+            old is not None
+            and all(other is old for other in olds)
+            and (old.type == tarfile.DIRTYPE or _same(old, node))
+        )
         if not stays:  # else its other names stay with it
             found.update(dict.fromkeys(paths, node))
     return found
@@ -70,12 +82,16 @@ def _same(old: oracles.Node, new: oracles.Node) -> bool:
 
 
 def without_conflicts(names: roundtrip.Names, below: roundtrip.Names) -> roundtrip.Names:
-    """NAMES without what is a directory there and none here, or the other way round, and what is below that."""
+    """NAMES without what is a directory there and none here, or the other way round, and what is
+    below that.
+    """
     kept: roundtrip.Names = {}
     for path in sorted(names, key=lambda path: [] if path == b"." else path.split(b"/")):
         upper = path.rpartition(b"/")[0] or b"."
         old = below.get(path)
-        differs = old is not None and (old.type == stat.S_IFDIR) is not (names[path].type == stat.S_IFDIR)
+        differs = old is not None and (old.type == stat.S_IFDIR) is not (
+            names[path].type == stat.S_IFDIR
+        )
         if path == b"." or (upper in kept and not differs):
             kept[path] = names[path]
     return kept
@@ -100,7 +116,13 @@ def test_added_and_removed(
     scratch = tmp_path_factory.mktemp("stack")
     names = roundtrip.names_of(items)
     first = roundtrip.on_disk(names, scratch / "first")
-    below = roundtrip.built(scratch / "below", roundtrip.image_of(first), epoch=epochs[0], compression=codec, trust_checksum_xattrs=False)
+    below = roundtrip.built(
+        scratch / "below",
+        roundtrip.image_of(first),
+        epoch=epochs[0],
+        compression=codec,
+        trust_checksum_xattrs=False,
+    )
     others = roundtrip.names_of(roundtrip.items_of(names))
     roundtrip.change(rng, others, times)
     for path in [path for path in sorted(others) if path != b"." and rng.random() < 0.3]:
@@ -108,22 +130,38 @@ def test_added_and_removed(
             del others[name]
     others = without_conflicts(others, names)
     second = roundtrip.on_disk(others, scratch / "second")
-    gone = [path for path in sorted(roundtrip.model_of(below)) if path != b"." and rng.random() < 0.1 and _is_text(path)]
+    gone = [
+        path
+        for path in sorted(roundtrip.model_of(below))
+        if path != b"." and rng.random() < 0.1 and _is_text(path)
+    ]
     gone = [path for path in gone if not any(path.startswith(other + b"/") for other in gone)]
     item = {"add": str(second)} | ({"remove": [os.fsdecode(path) for path in gone]} if gone else {})
     above = roundtrip.built(
-        scratch / "above", stack(item, parent={"image": str(below)}), epoch=epochs[1], compression=codec, trust_checksum_xattrs=False
+        scratch / "above",
+        stack(item, parent={"image": str(below)}),
+        epoch=epochs[1],
+        compression=codec,
+        trust_checksum_xattrs=False,
     )
-    expected = added(roundtrip.model_of(below), roundtrip.expected_model(second, epoch=epochs[1]), gone)
+    expected = added(
+        roundtrip.model_of(below), roundtrip.expected_model(second, epoch=epochs[1]), gone
+    )
     roundtrip.assert_is(roundtrip.model_of(above), expected)
     tars = clients.layer_tars(above)
     assert tars[:-1] == clients.layer_tars(below)
     emitted = roundtrip.names_in(tars[-1])
     there = {name for name, item in names.items() if item.type == stat.S_IFDIR} - {b"."}
-    there = {name for name in there if not any(name == other or name.startswith(other + b"/") for other in gone)}
+    there = {
+        name
+        for name in there
+        if not any(name == other or name.startswith(other + b"/") for other in gone)
+    }
     for name in there:  # a directory that is there already comes only for what is in it
         below_it = os.fsdecode(name) + "/"
-        assert os.fsdecode(name) not in emitted or any(other.startswith(below_it) for other in emitted)
+        assert os.fsdecode(name) not in emitted or any(
+            other.startswith(below_it) for other in emitted
+        )
     shutil.rmtree(scratch)
 
 
@@ -142,31 +180,49 @@ def test_only_what_is_new_is_in_the_layer(tmp_path: Path) -> None:
     below = roundtrip.built(tmp_path / "below", roundtrip.image_of(tree))
     (tree / "etc" / "a").write_text("changed")
     os.utime(tree / "etc", (5, 5))
-    above = roundtrip.built(tmp_path / "above", stack({"add": str(tree)}, parent={"image": str(below)}))
+    above = roundtrip.built(
+        tmp_path / "above", stack({"add": str(tree)}, parent={"image": str(below)})
+    )
     assert roundtrip.top_layer(above) == [".", "etc", "etc/a"]
     assert roundtrip.model_of(above)[b"etc"].mtime == roundtrip.model_of(below)[b"etc"].mtime
 
 
 def test_removed_only(tmp_path: Path) -> None:
-    below = layout_of(tmp_path / "below", archive(("a", None), ("a/b", b"x"), ("a/c", b"y"), ("d", None), ("d/e", b"z")))
-    above = roundtrip.built(tmp_path / "above", stack({"remove": ["/a/b", "d", "a//./b"]}, parent={"image": str(below)}), epoch=0)
+    below = layout_of(
+        tmp_path / "below",
+        archive(("a", None), ("a/b", b"x"), ("a/c", b"y"), ("d", None), ("d/e", b"z")),
+    )
+    above = roundtrip.built(
+        tmp_path / "above",
+        stack({"remove": ["/a/b", "d", "a//./b"]}, parent={"image": str(below)}),
+        epoch=0,
+    )
     assert roundtrip.top_layer(above) == [".", "./.wh.d", "a", "a/.wh.b"]
     assert sorted(roundtrip.model_of(above)) == [b".", b"a", b"a/c"]
 
 
 def test_a_removed_directory_is_replaced_wholly(tmp_path: Path) -> None:
-    below = layout_of(tmp_path / "below", archive(("a", None), ("a/b", b"x"), ("a/k", None), ("a/k/l", b""), ("lib", b"")))
+    below = layout_of(
+        tmp_path / "below",
+        archive(("a", None), ("a/b", b"x"), ("a/k", None), ("a/k/l", b""), ("lib", b"")),
+    )
     tree = tmp_path / "tree"
     (tree / "a" / "n").mkdir(parents=True)
     (tree / "lib").mkdir()
-    above = roundtrip.built(tmp_path / "above", stack({"add": str(tree), "remove": ["a", "lib"]}, parent={"image": str(below)}), epoch=0)
+    above = roundtrip.built(
+        tmp_path / "above",
+        stack({"add": str(tree), "remove": ["a", "lib"]}, parent={"image": str(below)}),
+        epoch=0,
+    )
     assert sorted(roundtrip.model_of(above)) == [b".", b"a", b"a/n", b"lib"]
     assert roundtrip.top_layer(above) == [".", "a", "a/.wh.b", "a/.wh.k", "a/n", "lib"]
 
 
 @pytest.mark.parametrize("codec", COMPRESSIONS)
 def test_composed(tmp_path: Path, codec: str) -> None:
-    """Parts that were built apart, a directory between them: what the merged directory would be; and layers are carried as they are."""
+    """Parts that were built apart, a directory between them: what the merged directory would be;
+    and layers are carried as they are.
+    """
     whole = tmp_path / "whole"
     whole.mkdir()
     parts = []
@@ -178,12 +234,25 @@ def test_composed(tmp_path: Path, codec: str) -> None:
             (root / "usr" / f"part-{number}" / "file").write_bytes(bytes([number]) * 3000)
         if number != 1:
             parts.append(
-                {"image": str(roundtrip.built(tmp_path / f"part-{number}", roundtrip.image_of(tree), epoch=EPOCH, compression=codec))}
+                {
+                    "image": str(
+                        roundtrip.built(
+                            tmp_path / f"part-{number}",
+                            roundtrip.image_of(tree),
+                            epoch=EPOCH,
+                            compression=codec,
+                        )
+                    )
+                }
             )
     added_ = {"add": str(tmp_path / "tree-1")}
     assert not (found := warnings_of(tmp_path / "x", stack(parts[0], parts[1]))), found
-    out = roundtrip.built(tmp_path / "out", stack(parts[0], added_, parts[1]), epoch=EPOCH, compression=codec)
-    assert oracles.compare(roundtrip.model_of(out), roundtrip.expected_model(whole, epoch=EPOCH)) == []
+    out = roundtrip.built(
+        tmp_path / "out", stack(parts[0], added_, parts[1]), epoch=EPOCH, compression=codec
+    )
+    assert (
+        oracles.compare(roundtrip.model_of(out), roundtrip.expected_model(whole, epoch=EPOCH)) == []
+    )
     assert len(clients.manifest_of(out)["layers"]) == 3
     for number, part in ((0, parts[0]), (2, parts[1])):
         (layer,) = clients.manifest_of(Path(part["image"]))["layers"]
@@ -198,17 +267,31 @@ def test_something_added_on_top_of_what_was_added(tmp_path: Path) -> None:
         (tmp_path / name / "etc").mkdir(parents=True)
         (tmp_path / name / "etc" / "both").write_text("both")
         (tmp_path / name / "etc" / name).write_text(content)
-    out = roundtrip.built(tmp_path / "out", stack({"add": str(tmp_path / "one")}, {"add": str(tmp_path / "two")}), epoch=EPOCH)
-    assert [roundtrip.names_in(tar) for tar in clients.layer_tars(out)] == [[".", "etc", "etc/both", "etc/one"], [".", "etc", "etc/two"]]
+    out = roundtrip.built(
+        tmp_path / "out",
+        stack({"add": str(tmp_path / "one")}, {"add": str(tmp_path / "two")}),
+        epoch=EPOCH,
+    )
+    assert [roundtrip.names_in(tar) for tar in clients.layer_tars(out)] == [
+        [".", "etc", "etc/both", "etc/one"],
+        [".", "etc", "etc/two"],
+    ]
 
 
 def test_names_that_two_parts_claim_are_told(tmp_path: Path) -> None:
-    one = layout_of(tmp_path / "one", archive(("etc", None), ("etc/a", b"1"), ("etc/b", b"1"), ("x", b"")))
-    two = layout_of(tmp_path / "two", archive(("etc", None), ("etc/b", b"1"), ("etc/c", b""), ("x", None), ("x/y", b"")))
+    one = layout_of(
+        tmp_path / "one", archive(("etc", None), ("etc/a", b"1"), ("etc/b", b"1"), ("x", b""))
+    )
+    two = layout_of(
+        tmp_path / "two",
+        archive(("etc", None), ("etc/b", b"1"), ("etc/c", b""), ("x", None), ("x/y", b"")),
+    )
     assert warnings_of(tmp_path / "out", stack({"image": str(one)}, {"image": str(two)})) == [
         f"{two}: 2 names of it hide what {one} has: /etc/b, /x"
     ]
-    assert warnings_of(tmp_path / "o2", stack({"image": str(two)}, parent={"image": str(one)})) == []
+    assert (
+        warnings_of(tmp_path / "o2", stack({"image": str(two)}, parent={"image": str(one)})) == []
+    )
 
 
 def test_labels_after_the_fact_read_no_archive(tmp_path: Path) -> None:
@@ -220,7 +303,12 @@ def test_labels_after_the_fact_read_no_archive(tmp_path: Path) -> None:
     below.index(image(below, [no_archive]))
     out = roundtrip.built(
         tmp_path / "out",
-        {"os": "linux", "architecture": "amd64", "parent": {"image": str(below.path)}, "config": {"Labels": {"a": "b"}}},
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "parent": {"image": str(below.path)},
+            "config": {"Labels": {"a": "b"}},
+        },
         compression="disabled",
     )
     (layer,) = clients.manifest_of(out)["layers"]
@@ -242,14 +330,22 @@ def test_many_adds_without_anything_below_keep_the_root(tmp_path: Path) -> None:
         ({"remove": ["a/../b"]}, "no path below the root"),
         ({"add": "tree", "image": "below"}, "has both `image` and `add`"),
         ({}, "has neither"),
-        ({"add": "tree"}, "is a directory in the image below and none here, or the other way round"),
-        ({"add": "covers"}, "is a directory in the image below and none here, or the other way round"),
+        (
+            {"add": "tree"},
+            "is a directory in the image below and none here, or the other way round",
+        ),
+        (
+            {"add": "covers"},
+            "is a directory in the image below and none here, or the other way round",
+        ),
         ({"add": "nowhere"}, "cannot use the directory `nowhere`"),
         ({"image": "nowhere"}, "cannot use the directory `nowhere`"),
         ({"ad": "tree"}, "did you mean `add`"),
     ],
 )
-def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: clients.Document, said: str) -> None:
+def test_what_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: clients.Document, said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tree" / "lib").mkdir(parents=True)
     (tmp_path / "tree" / "lib" / "f").write_text("f")
@@ -273,20 +369,40 @@ def test_layer_and_layers_do_not_go_together(tmp_path: Path) -> None:
 @pytest.mark.clients
 @pytest.mark.parametrize("epoch", [None, EPOCH])
 def test_umoci_unpacks_what_was_added(odd_tree: Path, tmp_path: Path, epoch: int | None) -> None:
-    """Directories that are there keep their metadata, times included, whatever SOURCE_DATE_EPOCH says."""
-    below = roundtrip.built(tmp_path / "below", roundtrip.image_of(odd_tree), compression="gzip", trust_checksum_xattrs=False)
+    """Directories that are there keep their metadata, times included, whatever SOURCE_DATE_EPOCH
+    says.
+    """
+    below = roundtrip.built(
+        tmp_path / "below",
+        roundtrip.image_of(odd_tree),
+        compression="gzip",
+        trust_checksum_xattrs=False,
+    )
     tree = tmp_path / "tree"
     names = roundtrip.names_of(trees.random_tree(random.Random(4), 300, large=2))
     changes = {path: item for path, item in names.items() if item.type == stat.S_IFDIR}
     for path in sorted(changes)[:40]:
-        changes[path + b"/new"] = trees.Item(path + b"/new", stat.S_IFREG, size=10) if path != b"." else trees.Item(b"new", stat.S_IFREG)
+        changes[path + b"/new"] = (
+            trees.Item(path + b"/new", stat.S_IFREG, size=10)
+            if path != b"."
+            else trees.Item(b"new", stat.S_IFREG)
+        )
         changes[path].mtime += 10**9
         changes[path].mode ^= 0o20
     changes = {path: item for path, item in changes.items() if not path.startswith(b"./")}
     roundtrip.on_disk(changes, tree)
-    above = roundtrip.built(tmp_path / "above", stack({"add": str(tree)}, parent={"image": str(below)}), compression="gzip", epoch=epoch)
-    before = changed(oracles.tree_model(clients.umoci_unpack(below, tmp_path / "one")), as_umoci_unpacks)
-    after = changed(oracles.tree_model(clients.umoci_unpack(above, tmp_path / "two")), as_umoci_unpacks)
+    above = roundtrip.built(
+        tmp_path / "above",
+        stack({"add": str(tree)}, parent={"image": str(below)}),
+        compression="gzip",
+        epoch=epoch,
+    )
+    before = changed(
+        oracles.tree_model(clients.umoci_unpack(below, tmp_path / "one")), as_umoci_unpacks
+    )
+    after = changed(
+        oracles.tree_model(clients.umoci_unpack(above, tmp_path / "two")), as_umoci_unpacks
+    )
     assert after.keys() - before.keys()
     for path in before.keys() & after.keys():
         assert oracles.compare({path: before[path]}, {path: after[path]}, ignore=["links"]) == []

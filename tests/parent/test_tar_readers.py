@@ -1,4 +1,6 @@
-"""Our reader of archives against Go's archive/tar, which all container clients use (contract: diff-in-doubt)."""
+"""Our reader of archives against Go's archive/tar, which all container clients use (contract:
+diff-in-doubt).
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,59 @@ from archives import BLOCK, END, GNU, USTAR, V7, extended, header, padded, pax
 from build_oci._native.lower import Scan
 
 SOURCE = Path(__file__).parents[1] / "go" / "tarlist"
-MAGICS = [USTAR, USTAR, USTAR, USTAR, USTAR, USTAR, GNU, GNU, V7, b"ustar  0", b"ustar 00", b"ustar\0\0\0", b"ustarx00"]
+MAGICS = [
+    USTAR,
+    USTAR,
+    USTAR,
+    USTAR,
+    USTAR,
+    USTAR,
+    GNU,
+    GNU,
+    V7,
+    b"ustar  0",
+    b"ustar 00",
+    b"ustar\0\0\0",
+    b"ustarx00",
+]
 KINDS = [*[b"0"] * 12, b"\0", b"\0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"S", b"A", b"x"]
-NAMES = [*[b"f", b"g"] * 6, b"d/", b"./a//b", b"/abs", b"n" * 100, b"caf\xe9", b".wh.x", b"a/../b", b"", b"long/" * 30]
-NUMBERS = [*[0, 7] * 6, b"1 ", b" 17", b"\x80\0\0\0\0\0\0\x05", b"\xff" * 8, b"9", b"\0007", b"777777", b"12\0x"]
-TIMES = [b"5", b"6", b"8.5", b"9", b"5.25", b"-3.5", b"-0.25", b"+5", b"1.1234567899", b"x", b"", b"7."]
+NAMES = [
+    *[b"f", b"g"] * 6,
+    b"d/",
+    b"./a//b",
+    b"/abs",
+    b"n" * 100,
+    b"caf\xe9",
+    b".wh.x",
+    b"a/../b",
+    b"",
+    b"long/" * 30,
+]
+NUMBERS = [
+    *[0, 7] * 6,
+    b"1 ",
+    b" 17",
+    b"\x80\0\0\0\0\0\0\x05",
+    b"\xff" * 8,
+    b"9",
+    b"\0007",
+    b"777777",
+    b"12\0x",
+]
+TIMES = [
+    b"5",
+    b"6",
+    b"8.5",
+    b"9",
+    b"5.25",
+    b"-3.5",
+    b"-0.25",
+    b"+5",
+    b"1.1234567899",
+    b"x",
+    b"",
+    b"7.",
+]
 VALUES = [b"", b"v", b"\0\xff", b"=", b"user"]
 
 
@@ -38,10 +88,20 @@ def tarlist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if program is None:
         pytest.skip("go is not installed")
     scratch = tmp_path_factory.mktemp("tarlist")
-    environment = {**os.environ, "GOCACHE": str(scratch / "cache"), "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local"}
-    if cache := os.environ.get("GOCACHE") or (str(Path.home() / ".cache" / "go-build") if Path.home().is_dir() else ""):
+    environment = {
+        **os.environ,
+        "GOCACHE": str(scratch / "cache"),
+        "GOFLAGS": "-mod=mod",
+        "GOPROXY": "off",
+        "GOTOOLCHAIN": "local",
+    }
+    if cache := os.environ.get("GOCACHE") or (
+        str(Path.home() / ".cache" / "go-build") if Path.home().is_dir() else ""
+    ):
         environment["GOCACHE"] = cache
-    clients.run(program, "build", "-C", str(SOURCE), "-o", str(scratch / "tarlist"), ".", env=environment)
+    clients.run(
+        program, "build", "-C", str(SOURCE), "-o", str(scratch / "tarlist"), ".", env=environment
+    )
     return scratch / "tarlist"
 
 
@@ -67,14 +127,30 @@ def random_member(rng: random.Random) -> bytes:
         if kind in b"LK":
             out += extended(rng.choice(NAMES) + rng.choice([b"\0", b"", b"\0\0", b"\0x"]), kind)
         else:
-            out += pax(*(records(rng) if rng.random() < 0.8 or kind == b"x" else [(b"comment", b"c")]), kind=kind)
+            out += pax(
+                *(records(rng) if rng.random() < 0.8 or kind == b"x" else [(b"comment", b"c")]),
+                kind=kind,
+            )
     kind, magic = rng.choice(KINDS), rng.choice(MAGICS)
     content = rng.choice([b"", b"", b"abc"])
-    fields: dict[str, Any] = {"size": len(content), "mtime": rng.choice([0, 1700000000, b"\xff" * 12])}
+    fields: dict[str, Any] = {
+        "size": len(content),
+        "mtime": rng.choice([0, 1700000000, b"\xff" * 12]),
+    }
     for field in rng.sample(["mode", "uid", "gid", "major", "minor"], 2):
         fields[field] = rng.choice(NUMBERS)
     if rng.random() < 0.3:
-        fields["prefix"] = rng.choice([b"hidden", b"p/q", b"0123", b"00000000000 ", b"caf\xe9", b"\0" * 12 + b"x", b"7" * 12 + b"zz"])
+        fields["prefix"] = rng.choice(
+            [
+                b"hidden",
+                b"p/q",
+                b"0123",
+                b"00000000000 ",
+                b"caf\xe9",
+                b"\0" * 12 + b"x",
+                b"7" * 12 + b"zz",
+            ]
+        )
     if rng.random() < 0.1:
         fields["trailer"] = b"tar\0"
     if kind in b"12" or rng.random() < 0.1:
@@ -94,7 +170,9 @@ def read_by_us(tar: bytes) -> list[dict[str, Any]] | str:
 
 def read_by_go(tarlist: Path, tars: list[bytes]) -> list[dict[str, Any]]:
     data = b"".join(struct.pack(">Q", len(tar)) + tar for tar in tars)
-    lines = subprocess.run([tarlist], input=data, capture_output=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        [tarlist], input=data, capture_output=True, check=True
+    ).stdout.splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -112,10 +190,18 @@ def as_ours(found: dict[str, Any]) -> dict[str, Any]:
     kind = found["Type"]
     name = oracles.normalised(os.fsdecode(base64.b64decode(found["Name"])))
     target = base64.b64decode(found["Target"])
-    xattrs = {base64.b64decode(name): base64.b64decode(value) for name, value in found["Xattrs"].items()}
+    xattrs = {
+        base64.b64decode(name): base64.b64decode(value) for name, value in found["Xattrs"].items()
+    }
     return {
         "name": b"" if name == b"." else name,
-        "target": oracles.normalised(os.fsdecode(target)) if kind == "1" else target if kind == "2" else None,
+        "target": (
+            oracles.normalised(os.fsdecode(target))
+            if kind == "1"
+            else target
+            if kind == "2"
+            else None
+        ),
         "hard_link": kind == "1",
         "mode": kinds.get(kind, 0) | found["Mode"] & 0o7777,
         "uid": found["UID"],
@@ -124,7 +210,11 @@ def as_ours(found: dict[str, Any]) -> dict[str, Any]:
         "rdev": os.makedev(found["Major"], found["Minor"]) if kind in "34" else 0,
         "mtime_ns": found["Seconds"] * 10**9 + found["Nanoseconds"],
         "digest": bytes.fromhex(found["Digest"]) if kind == "0" else None,
-        "xattrs": sorted((name, value) for name, value in xattrs.items() if not oracles.is_excluded(os.fsdecode(name))),
+        "xattrs": sorted(
+            (name, value)
+            for name, value in xattrs.items()
+            if not oracles.is_excluded(os.fsdecode(name))
+        ),
     }
 
 
@@ -145,9 +235,14 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
 
 
 def test_same_as_go(tarlist: Path) -> None:
-    """Of what we take, Go reads the same, or refuses it (then no client unpacks the parent), or the member is marked as ambiguous."""
+    """Of what we take, Go reads the same, or refuses it (then no client unpacks the parent), or the
+    member is marked as ambiguous.
+    """
     rng = random.Random(int(os.environ.get("BUILD_OCI_SEED", "1")))
-    tars = [b"".join(random_member(rng) for _ in range(rng.choice([1, 1, 2, 3]))) + END for _ in range(5000)]
+    tars = [
+        b"".join(random_member(rng) for _ in range(rng.choice([1, 1, 2, 3]))) + END
+        for _ in range(5000)
+    ]
     counts: Counter[str] = Counter()
     for tar, theirs in zip(tars, read_by_go(tarlist, tars), strict=True):
         ours = read_by_us(tar)

@@ -1,5 +1,5 @@
-"""A previous image or plan that lies, is broken or is not there: one clear error, or a fresh plan with a warning (contract:
-promise-hostile-input, previous-blobs)."""
+"""A previous image or plan that lies, is broken or is not there: one clear error, or a fresh plan
+with a warning (contract: promise-hostile-input, previous-blobs)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ EPOCH = 1_700_000_000
 
 
 def rewrite(layout: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
-    """Let CHANGE edit the manifest and the config of the one image of LAYOUT, and make all digests right again."""
+    """Let CHANGE edit the manifest and the config of the one image of LAYOUT, and make all digests
+    right again.
+    """
     manifest = clients.manifest_of(layout)
     config = json.loads(clients.blob(layout, manifest["config"]["digest"]))
     change(manifest, config)
@@ -45,10 +47,16 @@ def layout(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "layout"
 
 
-def test_a_wrong_blob_under_a_right_name(root: Path, tmp_path: Path, layout: Path, trust: dict[str, Any]) -> None:
+def test_a_wrong_blob_under_a_right_name(
+    root: Path, tmp_path: Path, layout: Path, trust: dict[str, Any]
+) -> None:
     path = layout / "blobs" / layers_of(layout)[2].replace(":", "/")
-    path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()[-3000:]).rjust(path.stat().st_size, b"\0"))
-    with pytest.raises(ParentError, match=r"damaged|no tar header|truncated|after the end") as found:
+    path.write_bytes(
+        bytes(byte ^ 1 for byte in path.read_bytes()[-3000:]).rjust(path.stat().st_size, b"\0")
+    )
+    with pytest.raises(
+        ParentError, match=r"damaged|no tar header|truncated|after the end"
+    ) as found:
         built(config_of(root, {"image": layout, **trust}), tmp_path / "out")
     assert str(path) in found.value.where
     assert not (tmp_path / "out").exists()
@@ -61,7 +69,9 @@ def test_a_missing_blob(root: Path, tmp_path: Path, layout: Path, trust: dict[st
 
 
 def _evil(layout: Path) -> str:
-    """The layer of the component `a` with another content, its record of the digest as it was, under the recipe of the right one."""
+    """The layer of the component `a` with another content, its record of the digest as it was,
+    under the recipe of the right one.
+    """
     digest = layers_of(layout)[0]
     tar = bytearray(clients.blob(layout, digest))
     at = tar.index(b"a/file1\0")
@@ -105,8 +115,13 @@ def test_a_lying_recipe_is_found(root: Path, tmp_path: Path, layout: Path) -> No
         built(config_of(root, {"image": layout}), tmp_path / "out")
 
 
-@pytest.mark.parametrize("recipe", ["", "sha256:", "sha256:" + "g" * 64, "sha512:" + "0" * 128, "sha256:" + "0" * 64, "\n" * 1000])
-def test_recipes_that_are_none_of_ours(root: Path, tmp_path: Path, layout: Path, trust: dict[str, Any], recipe: str) -> None:
+@pytest.mark.parametrize(
+    "recipe",
+    ["", "sha256:", "sha256:" + "g" * 64, "sha512:" + "0" * 128, "sha256:" + "0" * 64, "\n" * 1000],
+)
+def test_recipes_that_are_none_of_ours(
+    root: Path, tmp_path: Path, layout: Path, trust: dict[str, Any], recipe: str
+) -> None:
     def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
         for layer in manifest["layers"]:
             layer["annotations"]["io.build-oci.recipe"] = recipe
@@ -118,7 +133,9 @@ def test_recipes_that_are_none_of_ours(root: Path, tmp_path: Path, layout: Path,
     assert_holds(tmp_path / "out", root, EPOCH)
 
 
-def test_diff_ids_that_are_not_those_of_the_layers(root: Path, tmp_path: Path, layout: Path, trust: dict[str, Any]) -> None:
+def test_diff_ids_that_are_not_those_of_the_layers(
+    root: Path, tmp_path: Path, layout: Path, trust: dict[str, Any]
+) -> None:
     def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
         config["rootfs"]["diff_ids"][0] = "sha256:" + "0" * 64
 
@@ -152,7 +169,9 @@ def test_broken_notes_of_components(root: Path, tmp_path: Path, layout: Path, no
 
 
 def test_names_that_the_tree_lacks(root: Path, tmp_path: Path, layout: Path) -> None:
-    """Unknown components, with newlines in their names, leave their place; they never reach a terminal as they are."""
+    """Unknown components, with newlines in their names, leave their place; they never reach a
+    terminal as they are.
+    """
     note = json.dumps({"layer": 0, "of": 1, "components": [["evil\n\x1b[31m", 7, 0, 0, ""]]})
 
     def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
@@ -179,7 +198,10 @@ def test_a_foreign_image(root: Path, tmp_path: Path, trust: dict[str, Any]) -> N
 
     rewrite(layout, change)
     for compression in ("disabled", "zstd"):
-        image = built(config_of(root, {"image": layout, **trust}, split=False, compression=compression), tmp_path / compression)
+        image = built(
+            config_of(root, {"image": layout, **trust}, split=False, compression=compression),
+            tmp_path / compression,
+        )
         assert [layer.reused for layer in image.layers] == [False]
 
 
@@ -194,7 +216,11 @@ def test_a_plan_of_a_million_components(root: Path, tmp_path: Path) -> None:
 def test_a_plan_file_is_kept_to(root: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan"
     interval = {"interval": 7}
-    layers = [{"a": interval, "f": interval}, {"b": interval, "no such\ncomponent": interval}, {"gone": interval}]
+    layers = [
+        {"a": interval, "f": interval},
+        {"b": interval, "no such\ncomponent": interval},
+        {"gone": interval},
+    ]
     plan.write_text(json.dumps({"layers": layers, "schema": "io.build-oci.plan/1"}))
     image = built(config_of(root, {"plan": plan}), tmp_path / "out")
     assert [layer.components for layer in image.layers][:2] == [("a", "f"), ("b",)]
@@ -220,11 +246,17 @@ def problems(previous: Any, **more: Any) -> list[str]:
 def test_a_previous_that_does_not_exist(tmp_path: Path, root: Path) -> None:
     """contract: previous-blobs. "an error, unless `previous.optional: true`"."""
     missing = os.fspath(tmp_path / "missing")
-    assert problems({"image": missing}) == [f"c.yaml:1: images[0].previous.image: `{missing}` does not exist"]
-    assert problems({"plan": missing}, split={}) == [f"c.yaml:1: images[0].previous.plan: `{missing}` does not exist"]
+    assert problems({"image": missing}) == [
+        f"c.yaml:1: images[0].previous.image: `{missing}` does not exist"
+    ]
+    assert problems({"plan": missing}, split={}) == [
+        f"c.yaml:1: images[0].previous.plan: `{missing}` does not exist"
+    ]
     assert problems({"image": missing, "plan": missing, "optional": True}, split={}) == []
     (tmp_path / "file").write_text("")
-    assert "Not a directory" in problems({"image": os.fspath(tmp_path / "file"), "optional": True})[0]
+    assert (
+        "Not a directory" in problems({"image": os.fspath(tmp_path / "file"), "optional": True})[0]
+    )
     (tmp_path / "empty").mkdir()
     assert "holds no `index.json`" in problems({"image": os.fspath(tmp_path / "empty")})[0]
     assert problems({"image": os.fspath(tmp_path / "empty"), "optional": True}) == []
@@ -235,9 +267,18 @@ def test_a_previous_that_does_not_exist(tmp_path: Path, root: Path) -> None:
 
 def test_what_previous_needs() -> None:
     assert "names nothing to build upon" in problems({})[0]
-    assert "has no effect: the image has no `split`" in problems({"image": "x", "plan": "p", "optional": True})[0]
-    assert "has no effect: there is no `image`" in problems({"plan": "p", "trust": True, "optional": True}, split={})[0]
-    assert "has no effect: the image has no `layer`" in problems({"image": "x", "optional": True}, layer=None)[-1]
+    assert (
+        "has no effect: the image has no `split`"
+        in problems({"image": "x", "plan": "p", "optional": True})[0]
+    )
+    assert (
+        "has no effect: there is no `image`"
+        in problems({"plan": "p", "trust": True, "optional": True}, split={})[0]
+    )
+    assert (
+        "has no effect: the image has no `layer`"
+        in problems({"image": "x", "optional": True}, layer=None)[-1]
+    )
     assert "`imgae` is not a key" in problems({"imgae": "x"})[0]
 
 

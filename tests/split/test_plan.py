@@ -1,4 +1,6 @@
-"""contract: split-plan. Which components share a layer: cheap, sticky, learning, and the same for every order of the input."""
+"""contract: split-plan. Which components share a layer: cheap, sticky, learning, and the same for
+every order of the input.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ LAYERS = st.integers(1, 12)
 
 def cost(layers: Sequence[Sequence[int]], sizes: Sequence[int], chances: Sequence[float]) -> float:
     """The expected bytes of an update (contract: split-plan)."""
-    return sum(sum(sizes[i] for i in layer) * (1 - math.prod(1 - chances[i] for i in layer)) for layer in layers)
+    return sum(
+        sum(sizes[i] for i in layer) * (1 - math.prod(1 - chances[i] for i in layer))
+        for layer in layers
+    )
 
 
 def all_partitions(count: int, most: int) -> Iterator[list[list[int]]]:
@@ -57,7 +62,9 @@ def names(plan: Plan) -> list[str]:
 
 
 @given(COMPONENTS, LAYERS, st.randoms(use_true_random=False))
-def test_every_component_in_one_layer_whatever_the_order(components: list[Component], most: int, shuffler: random.Random) -> None:
+def test_every_component_in_one_layer_whatever_the_order(
+    components: list[Component], most: int, shuffler: random.Random
+) -> None:
     plan = make_plan(components, most).plan
     assert sorted(names(plan)) == sorted(component.name for component in components)
     assert len(plan.layers) <= most
@@ -69,7 +76,9 @@ def test_every_component_in_one_layer_whatever_the_order(components: list[Compon
 
 @given(COMPONENTS, COMPONENTS, LAYERS, LAYERS)
 def test_sticky(old: list[Component], new: list[Component], most_old: int, most_new: int) -> None:
-    """Unless it is made anew, components whose layers do not change stay together, in the order of the layers."""
+    """Unless it is made anew, components whose layers do not change stay together, in the order of
+    the layers.
+    """
     before = make_plan(old, most_old).plan
     result = make_plan(new, most_new, before)
     plan = result.plan
@@ -84,8 +93,12 @@ def test_sticky(old: list[Component], new: list[Component], most_old: int, most_
 
 
 @given(COMPONENTS, LAYERS, st.sets(st.integers(0, 24)))
-def test_a_layer_without_a_change_stays(components: list[Component], most: int, which: set[int]) -> None:
-    """Whatever changes: unless the plan is made anew, only layers that hold a changed component differ."""
+def test_a_layer_without_a_change_stays(
+    components: list[Component], most: int, which: set[int]
+) -> None:
+    """Whatever changes: unless the plan is made anew, only layers that hold a changed component
+    differ.
+    """
     before = make_plan(components, most).plan
     changed = {component.name for number, component in enumerate(components) if number in which}
     result = make_plan(components, most, before, changed=changed)
@@ -96,7 +109,9 @@ def test_a_layer_without_a_change_stays(components: list[Component], most: int, 
 
 
 @given(COMPONENTS, LAYERS, st.integers(0, 24), st.integers(0, 1 << 42))
-def test_one_component_that_grows_moves_only_itself(components: list[Component], most: int, which: int, size: int) -> None:
+def test_one_component_that_grows_moves_only_itself(
+    components: list[Component], most: int, which: int, size: int
+) -> None:
     before = make_plan(components, most)
     if which < len(components):
         components[which] = components[which]._replace(size=size)
@@ -131,7 +146,9 @@ def test_one_that_is_gone_leaves_its_place() -> None:
     previous = make_plan(equal("abcdefgh"), 4).plan
     lost = previous.layers[1].components[0]
     after = make_plan([c for c in equal("abcdefgh") if c.name != lost], 4, previous).plan
-    expected = [tuple(name for name in layer.components if name != lost) for layer in previous.layers]
+    expected = [
+        tuple(name for name in layer.components if name != lost) for layer in previous.layers
+    ]
     assert [layer.components for layer in after.layers] == [layer for layer in expected if layer]
     assert after.history[lost].gone == 1
 
@@ -166,9 +183,19 @@ def test_fewer_layers_than_before() -> None:
 
 
 def test_learns_from_digests() -> None:
-    first = make_plan([Component("a", 1, 7, "1" * 64), Component("b", 1, 7, "2" * 64), Component("c", 1)], 3).plan
-    after = make_plan([Component("a", 1, 7, "3" * 64), Component("b", 1, 7, "2" * 64), Component("c", 1)], 3, first).plan
-    assert {name: history[:2] for name, history in after.history.items()} == {"a": (1, 1), "b": (1, 0), "c": (0, 0)}
+    first = make_plan(
+        [Component("a", 1, 7, "1" * 64), Component("b", 1, 7, "2" * 64), Component("c", 1)], 3
+    ).plan
+    after = make_plan(
+        [Component("a", 1, 7, "3" * 64), Component("b", 1, 7, "2" * 64), Component("c", 1)],
+        3,
+        first,
+    ).plan
+    assert {name: history[:2] for name, history in after.history.items()} == {
+        "a": (1, 1),
+        "b": (1, 0),
+        "c": (0, 0),
+    }
     assert chance(after.history["a"]) > chance(after.history["c"]) > chance(after.history["b"])
 
 
@@ -179,13 +206,21 @@ def test_chances() -> None:
 
 
 def test_layers_that_change_least_are_lowest() -> None:
-    plan = make_plan([Component("daily", 9, 1), Component("yearly", 9, 365), Component("weekly", 9, 7)], 3).plan
+    plan = make_plan(
+        [Component("daily", 9, 1), Component("yearly", 9, 365), Component("weekly", 9, 7)], 3
+    ).plan
     assert [layer.components for layer in plan.layers] == [("yearly",), ("weekly",), ("daily",)]
 
 
 @pytest.mark.parametrize(
     "components",
-    [equal("aa"), [Component("a", -1)], [Component("a", 1, 0)], [Component("a", 1, math.inf)], [Component("a", 1, math.nan)]],
+    [
+        equal("aa"),
+        [Component("a", -1)],
+        [Component("a", 1, 0)],
+        [Component("a", 1, math.inf)],
+        [Component("a", 1, math.nan)],
+    ],
 )
 def test_nonsense_is_refused(components: list[Component]) -> None:
     with pytest.raises(ValueError, match="'a'"):

@@ -1,4 +1,6 @@
-"""contract: split-plan-file. A plan in a file and in annotations: the same when read again, and one clear error where it is broken."""
+"""contract: split-plan-file. A plan in a file and in annotations: the same when read again, and one
+clear error where it is broken.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def plans(draw: st.DrawFn) -> Plan:
             history[name] = history[name]._replace(gone=draw(st.integers(1, 26)))
         else:
             layers.setdefault(home, []).append(name)
-    return Plan(tuple(PlanLayer(tuple(sorted(layers[home]))) for home in sorted(layers)), dict(sorted(history.items())))
+    return Plan(
+        tuple(PlanLayer(tuple(sorted(layers[home]))) for home in sorted(layers)),
+        dict(sorted(history.items())),
+    )
 
 
 VALIDATOR = jsonschema.Draft202012Validator(plan_schema())
@@ -75,7 +80,12 @@ def test_annotations_again(plan: Plan, gaps: list[int], parent: Plan) -> None:
 def test_the_form() -> None:
     plan = Plan(
         (PlanLayer(("b", "ü")), PlanLayer(("c",))),
-        {"b": History(3, 1, 7.0, "ab"), "c": History(), "g": History(gone=2), "ü": History(0, 0, 0.5)},
+        {
+            "b": History(3, 1, 7.0, "ab"),
+            "c": History(),
+            "g": History(gone=2),
+            "ü": History(0, 0, 0.5),
+        },
     )
     assert (
         dump_plan(plan).decode()
@@ -101,7 +111,9 @@ def test_the_form() -> None:
 
 
 def document(**fields: Any) -> bytes:
-    return json.dumps({"schema": plan_file.SCHEMA, "layers": [{"a": {"interval": 7}}]} | fields).encode()
+    return json.dumps(
+        {"schema": plan_file.SCHEMA, "layers": [{"a": {"interval": 7}}]} | fields
+    ).encode()
 
 
 def component(**fields: Any) -> bytes:
@@ -157,7 +169,9 @@ def test_broken(data: bytes) -> None:
     assert len(error.what) < 300
     assert "\n" not in error.what
     # The schema refuses it as well, but for what a schema cannot say.
-    if parses(data) and not any(said in error.what for said in ("twice", "times", "“nan”", "no JSON")):
+    if parses(data) and not any(
+        said in error.what for said in ("twice", "times", "“nan”", "no JSON")
+    ):
         assert not VALIDATOR.is_valid(json.loads(data))
 
 
@@ -173,7 +187,9 @@ def parses(data: bytes) -> bool:
     st.binary(max_size=40)
     | st.recursive(
         st.none() | st.integers() | st.text(max_size=3),
-        lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["layers", "schema", "gone", "a"]), x),
+        lambda x: (
+            st.lists(x) | st.dictionaries(st.sampled_from(["layers", "schema", "gone", "a"]), x)
+        ),
     ).map(lambda x: json.dumps(x).encode())
 )
 def test_anything_else_is_refused(data: bytes) -> None:
@@ -216,7 +232,10 @@ def test_broken_annotations(annotations: list[Any], what: str) -> None:
 
 
 def test_fits_a_manifest() -> None:
-    components = [Component(f"source-package-of-some-length-{number}", 1000 + number, 7, f"{number:064x}") for number in range(2000)]
+    components = [
+        Component(f"source-package-of-some-length-{number}", 1000 + number, 7, f"{number:064x}")
+        for number in range(2000)
+    ]
     plan = make_plan(components, 500).plan
     assert sum(len(json.dumps(text)) for text in layer_annotations(plan) or []) < 400_000
 

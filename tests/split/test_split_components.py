@@ -1,4 +1,6 @@
-"""Who owns a file (contract: split-components): maps, attributes, paths, hard links, and what nobody claims."""
+"""Who owns a file (contract: split-components): maps, attributes, paths, hard links, and what
+nobody claims.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +47,48 @@ def files_of(view: DictTree, owners: dict[str, str], prefix: str = "unclaimed:")
 
 
 def test_intervals() -> None:
-    words = {"daily": 1, "weekly": 7, "biweekly": 14, "monthly": 30, "quarterly": 91, "yearly": 365, " Weekly ": 7, "3": 3, "0.5": 0.5}
+    words = {
+        "daily": 1,
+        "weekly": 7,
+        "biweekly": 14,
+        "monthly": 30,
+        "quarterly": 91,
+        "yearly": 365,
+        " Weekly ": 7,
+        "3": 3,
+        "0.5": 0.5,
+    }
     assert {word: parse_interval(word) for word in words} == words
     assert (parse_interval(10), parse_interval(2.5)) == (10, 2.5)
 
 
-@pytest.mark.parametrize("value", ["", "often", "0", "-1", "nan", "inf", "1e9", "9" * 400, 0, -3, True, 10**400, float("nan"), None, []])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "often",
+        "0",
+        "-1",
+        "nan",
+        "inf",
+        "1e9",
+        "9" * 400,
+        0,
+        -3,
+        True,
+        10**400,
+        float("nan"),
+        None,
+        [],
+    ],
+)
 def test_what_is_no_interval(value: object) -> None:
     with pytest.raises(
-        ValueError, match="must be a number of days up to 36500, or one of daily, weekly, biweekly, monthly, quarterly, yearly"
+        ValueError,
+        match=(
+            "must be a number of days up to 36500, or one of daily, weekly, biweekly, monthly,"
+            " quarterly, yearly"
+        ),
     ):
         parse_interval(value)
 
@@ -88,7 +123,10 @@ def written(tmp_path: Path) -> Any:
 
 
 MAPS: dict[str, Any] = {
-    "components": {"libc": {"files": ["/lib/libc.so", "etc/passwd"], "interval": "monthly"}, "ls": {"files": ["/usr/bin/ls"]}},
+    "components": {
+        "libc": {"files": ["/lib/libc.so", "etc/passwd"], "interval": "monthly"},
+        "ls": {"files": ["/usr/bin/ls"]},
+    },
     "entries": {
         "schema": 3,
         "made-by": {"path": 1, "x": [2]},
@@ -98,7 +136,9 @@ MAPS: dict[str, Any] = {
             {"path": "/usr/bin/ls", "component": "ls", "interval": 7},
         ],
     },
-    "lines": "# a map\n/lib/libc.so\tlibc\tmonthly\n\netc/passwd\tlibc\t\r\n/usr/../usr/bin/ls\tls\t7\n",
+    "lines": (
+        "# a map\n/lib/libc.so\tlibc\tmonthly\n\netc/passwd\tlibc\t\r\n/usr/../usr/bin/ls\tls\t7\n"
+    ),
     "no end of line": "/lib/libc.so\tlibc\tmonthly\netc/passwd\tlibc\n/usr/bin/ls\tls",
     "mark": b"\xef\xbb\xbf/lib/libc.so\tlibc\tmonthly\netc/passwd\tlibc\n/usr/bin/ls\tls",
 }
@@ -108,8 +148,15 @@ MAPS: dict[str, Any] = {
 def test_forms_of_a_map(written: Any, form: str) -> None:
     path = written(MAPS[form])
     owners, found = owners_of(TREE, path)
-    assert files_of(TREE, owners) == {"usr/lib/libc.so": "libc", "etc/passwd": "libc", "usr/bin/ls": "ls"}
-    assert {name: days for name, days in intervals_of(found).items() if ":" not in name} == {"libc": 30, "ls": 7}
+    assert files_of(TREE, owners) == {
+        "usr/lib/libc.so": "libc",
+        "etc/passwd": "libc",
+        "usr/bin/ls": "ls",
+    }
+    assert {name: days for name, days in intervals_of(found).items() if ":" not in name} == {
+        "libc": 30,
+        "ls": 7,
+    }
     assert found.warnings == ()
     assert {component.source for component in found.components} == {f"file {path}", "unclaimed"}
 
@@ -122,14 +169,23 @@ def test_paths_that_the_tree_lacks_are_one_warning(written: Any) -> None:
 
 
 def test_raw_names_in_maps(written: Any) -> None:
-    """Names that are not UTF-8: bytes in lines and in JSON, half surrogates as Python's json writes them."""
+    """Names that are not UTF-8: bytes in lines and in JSON, half surrogates as Python's json writes
+    them.
+    """
     view = DictTree({})
     view.paths.append(b"caf\xe9")
     view.directories, view.sizes, view.links = b"\1\0", [0, 1], [0, 0]
-    for content in (b"/caf\xe9\tx\n", b'{"x": {"files": ["/caf\xe9"]}}', b'{"x": {"files": ["/caf\\udce9"]}}'):
+    for content in (
+        b"/caf\xe9\tx\n",
+        b'{"x": {"files": ["/caf\xe9"]}}',
+        b'{"x": {"files": ["/caf\\udce9"]}}',
+    ):
         assert owners_of(view, written(content))[0] == {"caf\udce9": "x"}
     utf8 = DictTree({"größe": b"", "日": b""})
-    for text in ('{"ö": {"files": ["größe", "日"]}}', json.dumps({"ö": {"files": ["größe", "日"]}})):
+    for text in (
+        '{"ö": {"files": ["größe", "日"]}}',
+        json.dumps({"ö": {"files": ["größe", "日"]}}),
+    ):
         assert owners_of(utf8, written(text))[0] == {"größe": "ö", "日": "ö"}
 
 
@@ -146,8 +202,16 @@ def test_raw_names_in_maps(written: Any) -> None:
         ("/\tx\n", ":1", "names no path"),
         (b"/a\t\xff\n", ":1", "the component is not UTF-8"),
         ("/a\tunclaimed:x\n", ":1", "the component `unclaimed:x` begins with"),
-        ("/usr/bin/ls\tx\n/etc/passwd\ty\n/usr/bin/ls\tz\n", ":3", "`/usr/bin/ls` belongs to `z` here, but to `x` before"),
-        ("/lib/libc.so\tx\n/usr/lib/libc.so\tz\n", ":2", "`/usr/lib/libc.so` belongs to `z` here, but to `x` before"),
+        (
+            "/usr/bin/ls\tx\n/etc/passwd\ty\n/usr/bin/ls\tz\n",
+            ":3",
+            "`/usr/bin/ls` belongs to `z` here, but to `x` before",
+        ),
+        (
+            "/lib/libc.so\tx\n/usr/lib/libc.so\tz\n",
+            ":2",
+            "`/usr/lib/libc.so` belongs to `z` here, but to `x` before",
+        ),
         ("/gone\tx\n/gone\tz\n", ":2", "`/gone` belongs to `z` here, but to `x` before"),
         ("x" * 70000, ":1", "longer than 65536 bytes"),
         (b"\x1f\x8b\x08\n", ":1", "`\\x1f\\x8b\\x08` has no component"),
@@ -169,14 +233,28 @@ def test_raw_names_in_maps(written: Any) -> None:
         ('{"schema": 2, "entries": []}', "", "the schema `2` is not known"),
         ('{"schema": 3, "entries": {}}', ": entries", "must be a list of objects"),
         ('{"schema": 3}', ": entries", "must be a list of objects"),
-        ('{"schema": 3, "entries": [1]}', ": entries[0]", "must be an object with `path` and `component`"),
-        ('{"schema": 3, "entries": [{"path": "a"}]}', ": entries[0]", "`component` must be a string"),
-        ('{"schema": 3, "entries": [{"path": "\\ud800", "component": "a"}]}', ": entries[0]", "holds half of a surrogate pair"),
+        (
+            '{"schema": 3, "entries": [1]}',
+            ": entries[0]",
+            "must be an object with `path` and `component`",
+        ),
+        (
+            '{"schema": 3, "entries": [{"path": "a"}]}',
+            ": entries[0]",
+            "`component` must be a string",
+        ),
+        (
+            '{"schema": 3, "entries": [{"path": "\\ud800", "component": "a"}]}',
+            ": entries[0]",
+            "holds half of a surrogate pair",
+        ),
         ('{"a": ' + "[" * 100_000, "", "nested too deep"),
         ('{"a": ' + "9" * 5000 + "}", "", "not valid JSON: Exceeds the limit"),
     ],
 )
-def test_what_is_wrong_with_a_map(written: Any, content: str | bytes, where: str, what: str) -> None:
+def test_what_is_wrong_with_a_map(
+    written: Any, content: str | bytes, where: str, what: str
+) -> None:
     path = written(content)
     with pytest.raises(UsageError) as caught:
         owners_of(TREE, path)
@@ -221,47 +299,90 @@ def test_the_map_is_left_at_a_check(written: Any) -> None:
 # -- attributes
 
 
-def with_attributes(components: dict[str, bytes], intervals: dict[str, bytes] | None = None) -> DictTree:
+def with_attributes(
+    components: dict[str, bytes], intervals: dict[str, bytes] | None = None
+) -> DictTree:
     """TREE, with the attributes of these paths."""
     view = copy.copy(TREE)
-    view.components = {view.paths.index(os.fsencode(path)): value for path, value in components.items()}
-    view.intervals = {view.paths.index(os.fsencode(path)): value for path, value in (intervals or {}).items()}
+    view.components = {
+        view.paths.index(os.fsencode(path)): value for path, value in components.items()
+    }
+    view.intervals = {
+        view.paths.index(os.fsencode(path)): value for path, value in (intervals or {}).items()
+    }
     return view
 
 
 def test_attributes_hold_for_all_below() -> None:
     view = with_attributes(
-        {"usr": b"base", "usr/lib/modules": b"kernel\0", "usr/bin/ls": b"ls"}, {"usr/lib/modules": b"monthly", "usr/bin/ls": b"2"}
+        {"usr": b"base", "usr/lib/modules": b"kernel\0", "usr/bin/ls": b"ls"},
+        {"usr/lib/modules": b"monthly", "usr/bin/ls": b"2"},
     )
     owners, found = owners_of(view, "xattr")
     assert files_of(view, owners) == {
-        **dict.fromkeys(["usr", "usr/bin", "usr/lib", "usr/lib/libc.so", "usr/share", "usr/share/fonts", "usr/share/fonts/x.ttf"], "base"),
-        **dict.fromkeys(["usr/lib/modules", "usr/lib/modules/6.1", "usr/lib/modules/6.1/a.ko"], "kernel"),
+        **dict.fromkeys(
+            [
+                "usr",
+                "usr/bin",
+                "usr/lib",
+                "usr/lib/libc.so",
+                "usr/share",
+                "usr/share/fonts",
+                "usr/share/fonts/x.ttf",
+            ],
+            "base",
+        ),
+        **dict.fromkeys(
+            ["usr/lib/modules", "usr/lib/modules/6.1", "usr/lib/modules/6.1/a.ko"], "kernel"
+        ),
         "usr/bin/ls": "ls",
     }
-    assert {name: days for name, days in intervals_of(found).items() if ":" not in name} == {"base": 7, "kernel": 30, "ls": 2}
+    assert {name: days for name, days in intervals_of(found).items() if ":" not in name} == {
+        "base": 7,
+        "kernel": 30,
+        "ls": 2,
+    }
     assert found.warnings == ()
 
 
 def test_an_attribute_on_the_root_holds_for_all() -> None:
-    owners, found = owners_of(with_attributes({"": b"all"}, {"etc": b"daily"}), "xattr", unclaimed="error")
+    owners, found = owners_of(
+        with_attributes({"": b"all"}, {"etc": b"daily"}), "xattr", unclaimed="error"
+    )
     assert set(owners.values()) == {"all"}
     assert intervals_of(found) == {"all": 1}
 
 
 def test_what_is_wrong_with_attributes() -> None:
-    for value, what in ((b"", "is empty"), (b"\xff", "is not UTF-8"), (b"unclaimed:x", "begins with"), (b"a\nb", "cannot be printed")):
+    for value, what in (
+        (b"", "is empty"),
+        (b"\xff", "is not UTF-8"),
+        (b"unclaimed:x", "begins with"),
+        (b"a\nb", "cannot be printed"),
+    ):
         with pytest.raises(TreeError, match=what) as caught:
             owners_of(with_attributes({"usr/bin/ls": value}), "xattr")
         assert caught.value.where == "/tree/usr/bin/ls"
-    with pytest.raises(TreeError, match=r"its attribute user.update-interval, `x`, must be a number of days"):
+    with pytest.raises(
+        TreeError, match=r"its attribute user.update-interval, `x`, must be a number of days"
+    ):
         owners_of(with_attributes({"usr/bin/ls": b"a"}, {"usr/bin/ls": b"x"}), "xattr")
     found = owners_of(with_attributes({}, {"usr/bin/ls": b"daily", "etc": b"daily"}), "xattr")[1]
     assert found.warnings == (
-        "/tree/etc: has the attribute user.update-interval but no component, so it says nothing (and so with 1 more)",
+        (
+            "/tree/etc: has the attribute user.update-interval but no component, so it says nothing"
+            " (and so with 1 more)"
+        ),
     )
-    found = owners_of(with_attributes({"usr/bin/ls": b"a", "etc": b"a"}, {"usr/bin/ls": b"daily", "etc": b"weekly"}), "xattr")[1]
-    assert found.warnings == ("xattr: the component `a` is given more than one interval; the first, 7 days, holds",)
+    found = owners_of(
+        with_attributes(
+            {"usr/bin/ls": b"a", "etc": b"a"}, {"usr/bin/ls": b"daily", "etc": b"weekly"}
+        ),
+        "xattr",
+    )[1]
+    assert found.warnings == (
+        "xattr: the component `a` is given more than one interval; the first, 7 days, holds",
+    )
 
 
 # -- paths
@@ -276,16 +397,27 @@ def test_paths() -> None:
     }
     owners, found = owners_of(TREE, sources)
     assert files_of(TREE, owners) == {
-        **dict.fromkeys(["usr", "usr/bin", "usr/bin/ls", "usr/lib", "usr/share", "usr/share/fonts"], "rest"),
-        **dict.fromkeys(["usr/lib/modules", "usr/lib/modules/6.1", "usr/lib/modules/6.1/a.ko"], "kernel"),
+        **dict.fromkeys(
+            ["usr", "usr/bin", "usr/bin/ls", "usr/lib", "usr/share", "usr/share/fonts"], "rest"
+        ),
+        **dict.fromkeys(
+            ["usr/lib/modules", "usr/lib/modules/6.1", "usr/lib/modules/6.1/a.ko"], "kernel"
+        ),
         "usr/share/fonts/x.ttf": "fonts",
         "usr/lib/libc.so": "libraries",
     }
-    assert found.warnings == ("config.yaml: components[0]: `usr/lib/firmware` of the component `kernel` matches nothing in the tree",)
+    assert found.warnings == (
+        (
+            "config.yaml: components[0]: `usr/lib/firmware` of the component `kernel` matches"
+            " nothing in the tree"
+        ),
+    )
 
 
 def test_the_first_name_that_matches_owns() -> None:
-    """Even where a later one names a directory above, or the file itself; and then it is no mistake that the later one has nothing."""
+    """Even where a later one names a directory above, or the file itself; and then it is no mistake
+    that the later one has nothing.
+    """
     owners, found = owners_of(TREE, {"all": ["**"], "ls": ["usr/bin/ls", "**/*.so"]})
     assert set(owners.values()) == {"all"}
     assert [warning for warning in found.warnings if "*.so" in warning] == []
@@ -326,7 +458,14 @@ def test_hard_links_go_to_the_first_name_that_has_an_owner() -> None:
     files: dict[str, bytes | str] = dict.fromkeys("abcdef", b"123")
     view = DictTree(files, links=[["a", "c", "e"], ["b", "d"]])
     owners, found = owners_of(view, {"one": ["c"], "two": ["e"], "three": ["d"]}, unclaimed="warn")
-    assert owners == {"a": "one", "c": "one", "e": "one", "b": "three", "d": "three", "f": "unclaimed:f"}
+    assert owners == {
+        "a": "one",
+        "c": "one",
+        "e": "one",
+        "b": "three",
+        "d": "three",
+        "f": "unclaimed:f",
+    }
     assert found.warnings == (
         "/tree/e: belongs to `two`, but is a hard link to /tree/c of `one`, and goes there",
         "/tree: 1 file (3 bytes) without an owner: f",
@@ -359,10 +498,15 @@ def test_unclaimed() -> None:
     assert {owners[path] for path in owners if "share" in path} == {"unclaimed:usr/share"}
     assert (found.unclaimed.size, found.unclaimed.files) == (9203, 1006)
     (warning,) = found.warnings
-    assert warning.startswith("/tree: 1,006 files (9,203 bytes) without an owner: init, etc/a/d, etc/a/b/c, usr/lib/large, ")
+    assert warning.startswith(
+        "/tree: 1,006 files (9,203 bytes) without an owner: init, etc/a/d, etc/a/b/c,"
+        " usr/lib/large, "
+    )
     assert warning.endswith(", …")
     assert owners_of(view, unclaimed="ignore")[1].warnings == ()
-    with pytest.raises(TreeError, match=r"1,006 files \(9,203 bytes\) without an owner: init, ") as caught:
+    with pytest.raises(
+        TreeError, match=r"1,006 files \(9,203 bytes\) without an owner: init, "
+    ) as caught:
         owners_of(view, {"b": ["etc/e"]}, unclaimed="error")
     assert caught.value.what.count(",") == 2 + 10  # two thousands, and ten paths
     assert owners_of(view, {"b": ["**"]}, unclaimed="error")[1].unclaimed == (0, 0, ())
@@ -410,16 +554,56 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path) -> None:
             return opened.read()
 
     tree = TreeIndex(DirectoryTree(root))
-    directories = {"up": "", "a/b/up": "outside", "a/b/absolute": "outside", "self/self/a": "a", "a/b/c": "a", "a/b/c/..": "", "a/b": "a/b"}
-    assert {path: os.fsdecode(tree.real_directory(os.fsencode(path)) or b"") for path in directories} == directories
-    assert [path for path in ("real", "loop", "ring", "ring/x", "link", "gone/..", "fifo") if tree.real_directory(path.encode())] == []
+    directories = {
+        "up": "",
+        "a/b/up": "outside",
+        "a/b/absolute": "outside",
+        "self/self/a": "a",
+        "a/b/c": "a",
+        "a/b/c/..": "",
+        "a/b": "a/b",
+    }
+    assert {
+        path: os.fsdecode(tree.real_directory(os.fsencode(path)) or b"") for path in directories
+    } == directories
+    assert [
+        path
+        for path in ("real", "loop", "ring", "ring/x", "link", "gone/..", "fifo")
+        if tree.real_directory(path.encode())
+    ] == []
     assert tree.paths[tree.find(b"/absolute/./file") or 0] == b"outside/file"
     before = len(os.listdir("/proc/self/fd"))
-    inside = {"a/file": "inside", "./a//file": "inside", "self/self/a/file": "inside", "a/b/c/file": "inside", "a/b/../file": "inside"}
+    inside = {
+        "a/file": "inside",
+        "./a//file": "inside",
+        "self/self/a/file": "inside",
+        "a/b/c/file": "inside",
+        "a/b/../file": "inside",
+    }
     assert {path: (read(path) or b"").decode() for path in inside} == inside
-    own = ["up/outside/file", "a/b/absolute/file", "a/b/up/file", "absolute/file", "a/../../outside/file"]
+    own = [
+        "up/outside/file",
+        "a/b/absolute/file",
+        "a/b/up/file",
+        "absolute/file",
+        "a/../../outside/file",
+    ]
     assert {read(path) for path in own} == {b"own"}
-    nothing = ["", "..", "a", "gone", "gone/x", "a/file/x", "loop/x", "ring/x", "link", "fifo", "real/file", "up/secret", "a/.."]
+    nothing = [
+        "",
+        "..",
+        "a",
+        "gone",
+        "gone/x",
+        "a/file/x",
+        "loop/x",
+        "ring/x",
+        "link",
+        "fifo",
+        "real/file",
+        "up/secret",
+        "a/..",
+    ]
     assert [path for path in nothing if read(path) is not None] == []
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -443,9 +627,12 @@ def test_a_directory_of_the_disk(tmp_path: Path) -> None:
 @hypothesis.settings(max_examples=150)
 @hypothesis.given(
     strategies.binary(max_size=200)
-    | strategies.lists(strategies.sampled_from([b"/usr/bin/ls", b"\t", b"a", b"\n", b"#", b"daily", b"\xff", b"/"]), max_size=20).map(
-        b"".join
-    )
+    | strategies.lists(
+        strategies.sampled_from(
+            [b"/usr/bin/ls", b"\t", b"a", b"\n", b"#", b"daily", b"\xff", b"/"]
+        ),
+        max_size=20,
+    ).map(b"".join)
     | strategies.recursive(
         strategies.none()
         | strategies.booleans()
@@ -454,13 +641,19 @@ def test_a_directory_of_the_disk(tmp_path: Path) -> None:
         lambda inner: (
             strategies.lists(inner, max_size=4)
             | strategies.dictionaries(
-                strategies.sampled_from(["schema", "entries", "files", "path", "component", "interval", "x"]), inner, max_size=4
+                strategies.sampled_from(
+                    ["schema", "entries", "files", "path", "component", "interval", "x"]
+                ),
+                inner,
+                max_size=4,
             )
         ),
         max_leaves=12,
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_any_map_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_map_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any-map"
     path.write_bytes(content)
     if error := error_of(TREE, path):

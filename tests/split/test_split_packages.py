@@ -1,4 +1,6 @@
-"""The data bases of packages (contract: split-packages): dpkg, distroless, apk, alpm and rpm, whole and broken."""
+"""The data bases of packages (contract: split-packages): dpkg, distroless, apk, alpm and rpm, whole
+and broken.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,17 @@ FILES: dict[str, bytes | str] = {
 def claimed(view: TreeView) -> dict[str, str]:
     """What packages claim in VIEW, but directories and links to them."""
     owners, _ = owners_of(view, "packages")
-    directories = {os.fsdecode(path) for path, is_directory in zip(view.paths, view.directories, strict=True) if is_directory}
+    directories = {
+        os.fsdecode(path)
+        for path, is_directory in zip(view.paths, view.directories, strict=True)
+        if is_directory
+    }
     directories |= {"bin", "lib"}
-    return {path: name for path, name in owners.items() if path not in directories and not name.startswith("unclaimed:")}
+    return {
+        path: name
+        for path, name in owners.items()
+        if path not in directories and not name.startswith("unclaimed:")
+    }
 
 
 def outside(owners: dict[str, str], prefix: str) -> dict[str, str]:
@@ -77,12 +87,18 @@ Source: elsewhere
 LISTS = {
     "dash": "/.\n/bin\n/bin/sh\n/usr\n/usr/bin\n",
     "libpython:amd64": "/.\n/usr\n/lib\n/lib/libpython.so\n",
-    "python3": "/.\n/usr/bin/python3\n/usr/share/doc/python\n/usr/share/doc/python/README\n/usr/share/doc/python/gone\n/usr/lib/../../..\n",
+    "python3": (
+        "/.\n/usr/bin/python3\n/usr/share/doc/python\n/usr/share/doc/python/README\n/usr/share/doc/python/gone\n/usr/lib/../../..\n"
+    ),
     "empty": "",
 }
 
 
-def dpkg(lists: Mapping[str, str] = LISTS, status: str = STATUS, more: Mapping[str, bytes | str] | None = None) -> DictTree:
+def dpkg(
+    lists: Mapping[str, str] = LISTS,
+    status: str = STATUS,
+    more: Mapping[str, bytes | str] | None = None,
+) -> DictTree:
     files = {f"var/lib/dpkg/info/{name}.list": text.encode() for name, text in lists.items()}
     return DictTree({**FILES, **files, "var/lib/dpkg/status": status.encode(), **(more or {})})
 
@@ -90,7 +106,10 @@ def dpkg(lists: Mapping[str, str] = LISTS, status: str = STATUS, more: Mapping[s
 def changelog(*days: int) -> bytes:
     def entry(day: int) -> str:
         when = time.strftime("%a, %d %b %Y %H:%M:%S +0200", time.gmtime(day * DAY))
-        return f"python3.11 (1-{day}) unstable; urgency=medium\n\n  * A change -- of <no> use.\n\n -- Somebody <a@example.org>  {when}\n\n"
+        return (
+            f"python3.11 (1-{day}) unstable; urgency=medium\n\n  * A change -- of <no> use.\n\n --"
+            f" Somebody <a@example.org>  {when}\n\n"
+        )
 
     return gzip.compress("".join(entry(day) for day in days).encode())
 
@@ -104,22 +123,33 @@ def test_dpkg() -> None:
 
 
 def test_dpkg_records_of_a_package_are_its_own() -> None:
-    more: dict[str, bytes | str] = {"var/lib/dpkg/info/dash.postinst": b"x", "var/lib/dpkg/info/dash.x.md5sums": b"x"}
+    more: dict[str, bytes | str] = {
+        "var/lib/dpkg/info/dash.postinst": b"x",
+        "var/lib/dpkg/info/dash.x.md5sums": b"x",
+    }
     owners = claimed(dpkg(more=more))
     assert owners["var/lib/dpkg/info/dash.postinst"] == "dash"
     assert "var/lib/dpkg/info/dash.x.md5sums" not in owners
 
 
 def test_dpkg_diversions() -> None:
-    """A file that another package has diverted lies elsewhere; that package's own file is where it says."""
+    """A file that another package has diverted lies elsewhere; that package's own file is where it
+    says.
+    """
     lists = {"dash": "/usr/bin/sh\n", "other": "/usr/bin/sh\n"}
-    more: dict[str, bytes | str] = {"usr/bin/sh.distrib": b"x", "var/lib/dpkg/diversions": b"/usr/bin/sh\n/usr/bin/sh.distrib\nother\n"}
+    more: dict[str, bytes | str] = {
+        "usr/bin/sh.distrib": b"x",
+        "var/lib/dpkg/diversions": b"/usr/bin/sh\n/usr/bin/sh.distrib\nother\n",
+    }
     owners = claimed(dpkg(lists, more=more))
     assert (owners["usr/bin/sh"], owners["usr/bin/sh.distrib"]) == ("other", "dash")
 
 
 def test_directories_go_to_the_only_component_that_lists_them() -> None:
-    lists = LISTS | {"shared": "/usr/share/common\n/usr/share/doc/python\n", "twin": "/usr/share/common\n"}
+    lists = LISTS | {
+        "shared": "/usr/share/common\n/usr/share/doc/python\n",
+        "twin": "/usr/share/common\n",
+    }
     status = STATUS + "\nPackage: shared\nSource: both\n\nPackage: twin\nSource: both\n"
     owners, _ = owners_of(dpkg(lists, status), "packages")
     assert owners["usr/share/common"] == "both"
@@ -127,7 +157,9 @@ def test_directories_go_to_the_only_component_that_lists_them() -> None:
     assert "usr" not in owners
     # Links to directories too: every package that has a file in /bin lists /bin.
     assert owners["lib"] == "python3.11"
-    owners, _ = owners_of(dpkg(LISTS | {"other": "/lib\n/bin\n", "dash": "/lib\n"}, status), "packages")
+    owners, _ = owners_of(
+        dpkg(LISTS | {"other": "/lib\n/bin\n", "dash": "/lib\n"}, status), "packages"
+    )
     assert (owners["bin"], owners["lib"]) == ("other", "unclaimed:")
 
 
@@ -135,13 +167,24 @@ def test_dpkg_intervals() -> None:
     view = dpkg(more={"usr/share/doc/python3/changelog.Debian.gz": changelog(19010, 19000, 18990)})
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 10
     view = dpkg(
-        more={"usr/share/doc/libpython/changelog.gz": changelog(19014, 19000), "usr/share/doc/python3/changelog.gz": changelog(2, 1)}
+        more={
+            "usr/share/doc/libpython/changelog.gz": changelog(19014, 19000),
+            "usr/share/doc/python3/changelog.gz": changelog(2, 1),
+        }
     )
     intervals = intervals_of(owners_of(view, "packages")[1])
     assert (intervals["python3.11"], intervals["dash"]) == (14, 7)
 
 
-@pytest.mark.parametrize("content", [b"", b"plain", changelog(19010, 19000)[:40], gzip.compress(b" -- A <b>  Mon, 99 Xyz 2020 \n" * 9)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"plain",
+        changelog(19010, 19000)[:40],
+        gzip.compress(b" -- A <b>  Mon, 99 Xyz 2020 \n" * 9),
+    ],
+)
 def test_a_changelog_can_only_help(content: bytes) -> None:
     view = dpkg(more={"usr/share/doc/python3/changelog.gz": content})
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 7
@@ -149,22 +192,55 @@ def test_a_changelog_can_only_help(content: bytes) -> None:
 
 def test_a_changelog_is_read_within_bounds() -> None:
     bomb = gzip.compress(b"\0" * (64 << 20))
-    view = dpkg(more={"usr/share/doc/python3/changelog.gz": bomb, "usr/share/doc/libpython/changelog.gz": "loop"})
+    view = dpkg(
+        more={
+            "usr/share/doc/python3/changelog.gz": bomb,
+            "usr/share/doc/libpython/changelog.gz": "loop",
+        }
+    )
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 7
 
 
 @pytest.mark.parametrize(
     ("change", "where", "what"),
     [
-        ({"var/lib/dpkg/info/dash.list": b"/usr/bin/s"}, "info/dash.list", "line 1 has no end: the file is cut"),
-        ({"var/lib/dpkg/info/dash.list": b"/usr\n/" + b"x" * 400_000}, "info/dash.list", "line 2 is longer than 65536 bytes"),
-        ({"var/lib/dpkg/info/dash.list": "python3.list"}, "info/dash.list", "is not a regular file"),
+        (
+            {"var/lib/dpkg/info/dash.list": b"/usr/bin/s"},
+            "info/dash.list",
+            "line 1 has no end: the file is cut",
+        ),
+        (
+            {"var/lib/dpkg/info/dash.list": b"/usr\n/" + b"x" * 400_000},
+            "info/dash.list",
+            "line 2 is longer than 65536 bytes",
+        ),
+        (
+            {"var/lib/dpkg/info/dash.list": "python3.list"},
+            "info/dash.list",
+            "is not a regular file",
+        ),
         ({"var/lib/dpkg/status": b"Package: da"}, "status", "line 1 has no end"),
-        ({"var/lib/dpkg/status": b"Source: da\n"}, "status", "line 1 names the source of no package"),
+        (
+            {"var/lib/dpkg/status": b"Source: da\n"},
+            "status",
+            "line 1 names the source of no package",
+        ),
         ({"var/lib/dpkg/status": b"Package: dash\n\xff\xff\n"}, "status", "line 2 is no field"),
-        ({"var/lib/dpkg/status": b"Package: dash\nSource: \xff\n"}, "info/dash.list", "`\\xff`, is not UTF-8"),
-        ({"var/lib/dpkg/status": b"Package: dash\nSource: unclaimed:x\n"}, "info/dash.list", "begins with `unclaimed:`"),
-        ({"var/lib/dpkg/diversions": b"/a\n/b\n"}, "diversions", "not three lines for each diversion"),
+        (
+            {"var/lib/dpkg/status": b"Package: dash\nSource: \xff\n"},
+            "info/dash.list",
+            "`\\xff`, is not UTF-8",
+        ),
+        (
+            {"var/lib/dpkg/status": b"Package: dash\nSource: unclaimed:x\n"},
+            "info/dash.list",
+            "begins with `unclaimed:`",
+        ),
+        (
+            {"var/lib/dpkg/diversions": b"/a\n/b\n"},
+            "diversions",
+            "not three lines for each diversion",
+        ),
     ],
 )
 def test_broken_dpkg(change: dict[str, bytes | str], where: str, what: str) -> None:
@@ -198,7 +274,12 @@ def test_distroless() -> None:
             "var/lib/dpkg/status.d/cHl0aG9u": b"Package: python3\nSource: python3.11 (3)\n",
             "var/lib/dpkg/status.d/cHl0aG9u.md5sums": b"".join(
                 b"0123456789abcdef0123456789abcdef  %s\n" % path
-                for path in (b"usr/bin/python3", b"lib/libpython.so", b"./usr/share/doc/python/README", b"gone")
+                for path in (
+                    b"usr/bin/python3",
+                    b"lib/libpython.so",
+                    b"./usr/share/doc/python/README",
+                    b"gone",
+                )
             ),
             "var/lib/dpkg/status.d/base": b"Package: base-files\n",
         }
@@ -210,8 +291,13 @@ def test_distroless() -> None:
 
 
 def test_broken_distroless() -> None:
-    for name, content, what in (("a", b"Version: 1\n", "names no package"), ("a.md5sums", b"0123", "line 1 is not a checksum and a path")):
-        view = DictTree({"var/lib/dpkg/status.d/a": b"Package: a\n", f"var/lib/dpkg/status.d/{name}": content})
+    for name, content, what in (
+        ("a", b"Version: 1\n", "names no package"),
+        ("a.md5sums", b"0123", "line 1 is not a checksum and a path"),
+    ):
+        view = DictTree(
+            {"var/lib/dpkg/status.d/a": b"Package: a\n", f"var/lib/dpkg/status.d/{name}": content}
+        )
         error = error_of(view, "packages")
         assert error is not None
         assert error.where == f"/tree/var/lib/dpkg/status.d/{name}"
@@ -250,13 +336,23 @@ R:README
 
 @pytest.mark.parametrize("place", ["lib/apk/db/installed", "usr/lib/apk/db/installed"])
 def test_apk(place: str) -> None:
-    files = FILES if place.startswith("usr") else {name: content for name, content in FILES.items() if name != "lib"}
+    files = (
+        FILES
+        if place.startswith("usr")
+        else {name: content for name, content in FILES.items() if name != "lib"}
+    )
     owners = claimed(DictTree({**files, place: APK}))
-    assert owners == (EXPECTED if place.startswith("usr") else {path: name for path, name in EXPECTED.items() if "usr/lib" not in path})
+    assert owners == (
+        EXPECTED
+        if place.startswith("usr")
+        else {path: name for path, name in EXPECTED.items() if "usr/lib" not in path}
+    )
 
 
 def test_apk_without_the_last_empty_line() -> None:
-    assert claimed(DictTree({**FILES, "usr/lib/apk/db/installed": APK.rstrip() + b"\n"})) == EXPECTED
+    assert (
+        claimed(DictTree({**FILES, "usr/lib/apk/db/installed": APK.rstrip() + b"\n"})) == EXPECTED
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,13 +376,26 @@ def test_broken_apk(content: bytes, what: str) -> None:
 
 def alpm(place: str = "var/lib/pacman/local", more: Mapping[str, bytes] | None = None) -> DictTree:
     packages = {
-        "dash-1-1": ("%NAME%\ndash\n\n%VERSION%\n1-1\n\n", "%FILES%\nusr/\nusr/bin/\nusr/bin/sh\n\n%BACKUP%\nsrv/nobody\t0123\n\n"),
-        "libpython-1-1": ("%NAME%\nlibpython\n\n%BASE%\npython3.11\n\n", "%FILES%\nlib/libpython.so\n"),
-        "python3-1-1": ("%BASE%\npython3.11\n\n%NAME%\npython3\n", "%FILES%\nusr/bin/python3\nusr/share/doc/python/README\ngone\n\n"),
+        "dash-1-1": (
+            "%NAME%\ndash\n\n%VERSION%\n1-1\n\n",
+            "%FILES%\nusr/\nusr/bin/\nusr/bin/sh\n\n%BACKUP%\nsrv/nobody\t0123\n\n",
+        ),
+        "libpython-1-1": (
+            "%NAME%\nlibpython\n\n%BASE%\npython3.11\n\n",
+            "%FILES%\nlib/libpython.so\n",
+        ),
+        "python3-1-1": (
+            "%BASE%\npython3.11\n\n%NAME%\npython3\n",
+            "%FILES%\nusr/bin/python3\nusr/share/doc/python/README\ngone\n\n",
+        ),
     }
     files: dict[str, bytes | str] = {f"{place}/ALPM_DB_VERSION": b"9\n"}
     for name, (desc, listed) in packages.items():
-        files |= {f"{place}/{name}/desc": desc.encode(), f"{place}/{name}/files": listed.encode(), f"{place}/{name}/mtree": b"x"}
+        files |= {
+            f"{place}/{name}/desc": desc.encode(),
+            f"{place}/{name}/files": listed.encode(),
+            f"{place}/{name}/mtree": b"x",
+        }
     return DictTree({**FILES, **files, **(more or {})})
 
 
@@ -309,7 +418,9 @@ def test_alpm(place: str) -> None:
 )
 def test_broken_alpm(change: dict[str, bytes], where: str, what: str) -> None:
     place = "var/lib/pacman/local"
-    error = error_of(alpm(more={f"{place}/{name}": content for name, content in change.items()}), "packages")
+    error = error_of(
+        alpm(more={f"{place}/{name}": content for name, content in change.items()}), "packages"
+    )
     assert error is not None
     assert error.where == f"/tree/{place}/{where}"
     assert what in error.what
@@ -342,7 +453,9 @@ def header(*tags: tuple[int, tuple[int, int, bytes]]) -> bytes:
     return struct.pack(">II", len(tags), len(data)) + entries + data
 
 
-def package(name: str, source: str, paths: list[str], dates: Iterable[int] = (), states: bytes = b"") -> bytes:
+def package(
+    name: str, source: str, paths: list[str], dates: Iterable[int] = (), states: bytes = b""
+) -> bytes:
     directories = sorted({os.path.dirname(path) + "/" for path in paths})
     tags = [
         (63, (7, 16, b"\0" * 16)),
@@ -350,7 +463,10 @@ def package(name: str, source: str, paths: list[str], dates: Iterable[int] = (),
         (1005, (9, 1, b"a description\0")),
         (rpm.BASE_NAMES, strings(os.path.basename(path) for path in paths)),
         (rpm.DIR_NAMES, strings(directories)),
-        (rpm.DIR_INDEXES, numbers(directories.index(os.path.dirname(path) + "/") for path in paths)),
+        (
+            rpm.DIR_INDEXES,
+            numbers(directories.index(os.path.dirname(path) + "/") for path in paths),
+        ),
     ]
     tags += [(rpm.SOURCE_RPM, string(source))] if source else []
     tags += [(rpm.CHANGELOG_TIME, numbers(dates))] if dates else []
@@ -360,8 +476,17 @@ def package(name: str, source: str, paths: list[str], dates: Iterable[int] = (),
 
 PACKAGES = [
     package("dash", "dash-0.5.12-3.fc40.src.rpm", ["/bin/sh"]),
-    package("libpython", "python3.11-3.11.9-1.fc40.src.rpm", ["/lib/libpython.so"], [(19000 - 5 * number) * DAY for number in range(9)]),
-    package("python3", "python3.11-3.11.9-1.fc40.src.rpm", ["/usr/bin/python3", "/usr/share/doc/python/README", "/usr/gone"]),
+    package(
+        "libpython",
+        "python3.11-3.11.9-1.fc40.src.rpm",
+        ["/lib/libpython.so"],
+        [(19000 - 5 * number) * DAY for number in range(9)],
+    ),
+    package(
+        "python3",
+        "python3.11-3.11.9-1.fc40.src.rpm",
+        ["/usr/bin/python3", "/usr/share/doc/python/README", "/usr/gone"],
+    ),
     header((rpm.NAME, string("gpg-pubkey"))),
 ]
 MakeRoot = Callable[..., Path]
@@ -381,7 +506,12 @@ def rpm_root(tmp_path: Path) -> MakeRoot:
                 (root / name).write_bytes(content)
         (root / place).mkdir(parents=True)
         with sqlite3.connect(root / place / "rpmdb.sqlite") as connection:
-            for statement in statements or ("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)",):
+            for statement in statements or (
+                (
+                    "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT"
+                    " NULL)"
+                ),
+            ):
                 connection.execute(statement)
             for row in rows:
                 connection.execute("INSERT INTO Packages (blob) VALUES (?)", (row,))
@@ -426,20 +556,28 @@ def test_rpm_write_ahead_log(rpm_root: MakeRoot) -> None:
 
 
 def test_rpm_files_that_another_package_replaced(rpm_root: MakeRoot) -> None:
-    rows = [package("a", "a-1-1.src.rpm", ["/usr/bin/sh", "/usr/bin/python3"], states=b"\1\0"), package("b", "", ["/usr/bin/sh"])]
+    rows = [
+        package("a", "a-1-1.src.rpm", ["/usr/bin/sh", "/usr/bin/python3"], states=b"\1\0"),
+        package("b", "", ["/usr/bin/sh"]),
+    ]
     assert claimed(DirectoryTree(rpm_root(rows))) == {"usr/bin/sh": "b", "usr/bin/python3": "a"}
 
 
 def test_rpm_later_entries_hold(rpm_root: MakeRoot) -> None:
     """What rpm changes in a header stands behind the region that was signed."""
     old = (rpm.OLD_FILE_NAMES, strings(["/usr/bin/sh"]))
-    assert claimed(DirectoryTree(rpm_root([header((rpm.NAME, string("old")), (rpm.NAME, string("new")), old)]))) == {"usr/bin/sh": "new"}
+    assert claimed(
+        DirectoryTree(rpm_root([header((rpm.NAME, string("old")), (rpm.NAME, string("new")), old)]))
+    ) == {"usr/bin/sh": "new"}
 
 
 def test_an_older_rpm_is_a_warning() -> None:
     found = owners_of(DictTree({"var/lib/rpm/Packages": b"x"}), "packages")[1]
     assert found.warnings == (
-        "/tree/var/lib/rpm/Packages: is a data base of an older rpm, which is not read; `rpmdb --rebuilddb` makes a new one",
+        (
+            "/tree/var/lib/rpm/Packages: is a data base of an older rpm, which is not read; `rpmdb"
+            " --rebuilddb` makes a new one"
+        ),
     )
 
 
@@ -458,10 +596,22 @@ NAMED = (rpm.NAME, string("a"))
         (header((rpm.NAME, (4, 1, b"abcd"))), "has the tag 1000 with a wrong type"),
         (header((rpm.NAME, (6, 1, b"abcd"))), "has strings in the tag 1000 that do not end"),
         (header((rpm.NAME, string("a\x1b"))), "holds a character that cannot be printed"),
-        (header(NAMED, (rpm.BASE_NAMES, (8, 3, b"a\0b\0"))), "has strings in the tag 1117 that do not end"),
-        (header(NAMED, (rpm.BASE_NAMES, (8, 1 << 31, b"a\0b\0"))), "has the tag 1117 beyond the end of its data"),
-        (header(NAMED, (rpm.DIR_INDEXES, (4, 3, b"\0" * 8))), "has the tag 1116 beyond the end of its data"),
-        (header(NAMED, (rpm.BASE_NAMES, strings(["a"])), (rpm.DIR_INDEXES, numbers([7]))), "has file names without a directory"),
+        (
+            header(NAMED, (rpm.BASE_NAMES, (8, 3, b"a\0b\0"))),
+            "has strings in the tag 1117 that do not end",
+        ),
+        (
+            header(NAMED, (rpm.BASE_NAMES, (8, 1 << 31, b"a\0b\0"))),
+            "has the tag 1117 beyond the end of its data",
+        ),
+        (
+            header(NAMED, (rpm.DIR_INDEXES, (4, 3, b"\0" * 8))),
+            "has the tag 1116 beyond the end of its data",
+        ),
+        (
+            header(NAMED, (rpm.BASE_NAMES, strings(["a"])), (rpm.DIR_INDEXES, numbers([7]))),
+            "has file names without a directory",
+        ),
         (header(NAMED, (rpm.BASE_NAMES, strings(["a"]))), "has file names without a directory"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -488,14 +638,19 @@ def test_broken_rpm_headers(rpm_root: MakeRoot, row: object, what: str) -> None:
         ),
         (
             [
-                "CREATE VIEW Packages AS WITH RECURSIVE c(hnum, blob) AS (SELECT 1, x'' UNION ALL SELECT hnum + 1, x'' FROM c) "
-                "SELECT hnum, blob FROM c",
+                (
+                    "CREATE VIEW Packages AS WITH RECURSIVE c(hnum, blob) AS (SELECT 1, x'' UNION"
+                    " ALL SELECT hnum + 1, x'' FROM c) SELECT hnum, blob FROM c"
+                ),
             ],
             "has no table `Packages`",
         ),
         (
             [
-                "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, x, blob AS (zeroblob(1000000000)))",
+                (
+                    "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, x, blob AS"
+                    " (zeroblob(1000000000)))"
+                ),
                 "INSERT INTO Packages (x) VALUES (1)",
             ],
             "cannot be read: ",
@@ -524,8 +679,12 @@ def test_cut_rpm(rpm_root: MakeRoot) -> None:
 
 
 def test_rpm_is_left_at_a_check(rpm_root: MakeRoot) -> None:
-    """Within SQLite too, where an exception cannot pass: here one statement would go on for ever."""
-    endless = "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c)"
+    """Within SQLite too, where an exception cannot pass: here one statement would go on for
+    ever.
+    """
+    endless = (
+        "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c)"
+    )
     root = rpm_root([], "var/lib/rpm", "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob)")
     calls = 0
 
@@ -588,11 +747,31 @@ def test_what_rpm_itself_installs(tmp_path: Path) -> None:
     run(rpmbuild, "-bb", *defines, f"{tmp_path}/shell.spec")
     packages = sorted(str(path) for path in (tmp_path / "build").rglob("*.rpm"))
     assert len(packages) == 2
-    run(program, *defines, "--root", str(root), "--dbpath", "/usr/lib/sysimage/rpm", "-i", "--nodeps", "--ignoreos", *packages)
+    run(
+        program,
+        *defines,
+        "--root",
+        str(root),
+        "--dbpath",
+        "/usr/lib/sysimage/rpm",
+        "-i",
+        "--nodeps",
+        "--ignoreos",
+        *packages,
+    )
     view = DirectoryTree(root)
     owners, found = owners_of(view, "packages")
-    files = ["usr/bin/sh", "usr/bin/shell", "usr/bin/shell-1", "usr/lib/shell", "usr/lib/shell/empty", "usr/lib/shell/größe b"]
-    assert {path: name for path, name in owners.items() if "rpm" not in path} == dict.fromkeys(files, "shell")
+    files = [
+        "usr/bin/sh",
+        "usr/bin/shell",
+        "usr/bin/shell-1",
+        "usr/lib/shell",
+        "usr/lib/shell/empty",
+        "usr/lib/shell/größe b",
+    ]
+    assert {path: name for path, name in owners.items() if "rpm" not in path} == dict.fromkeys(
+        files, "shell"
+    )
     assert intervals_of(found)["shell"] == 10
 
 
@@ -604,13 +783,36 @@ def test_debian(debian_tree: Path) -> None:
     owners, found = owners_of(view, "packages", unclaimed="warn")
     info = debian_tree / "var/lib/dpkg/info"
     listed = {line for path in info.glob("*.list") for line in path.read_text().splitlines()}
-    real = {os.path.realpath(debian_tree / line[1:], strict=False) for line in listed if not os.path.islink(debian_tree / line[1:])}
-    files = {os.fsdecode(path) for path, is_directory in zip(view.paths, view.directories, strict=True) if not is_directory}
-    missing = {path for path in files if str(debian_tree / path) in real and owners[path].startswith("unclaimed:")}
+    real = {
+        os.path.realpath(debian_tree / line[1:], strict=False)
+        for line in listed
+        if not os.path.islink(debian_tree / line[1:])
+    }
+    files = {
+        os.fsdecode(path)
+        for path, is_directory in zip(view.paths, view.directories, strict=True)
+        if not is_directory
+    }
+    missing = {
+        path
+        for path in files
+        if str(debian_tree / path) in real and owners[path].startswith("unclaimed:")
+    }
     assert missing == set()
-    assert (owners["usr/bin/bash"], owners["usr/lib/x86_64-linux-gnu/libc.so.6"]) == ("bash", "glibc")
-    assert [component.name for component in found.components if component.source not in ("packages", "unclaimed")] == []
-    usr = [path for path, name in owners.items() if path.startswith("usr/") and path in files and name.startswith("unclaimed:")]
+    assert (owners["usr/bin/bash"], owners["usr/lib/x86_64-linux-gnu/libc.so.6"]) == (
+        "bash",
+        "glibc",
+    )
+    assert [
+        component.name
+        for component in found.components
+        if component.source not in ("packages", "unclaimed")
+    ] == []
+    usr = [
+        path
+        for path, name in owners.items()
+        if path.startswith("usr/") and path in files and name.startswith("unclaimed:")
+    ]
     assert len(usr) < 30
     assert len(set(intervals_of(found).values())) > 10
 
@@ -635,7 +837,9 @@ PIECES = [
     b"\n",
     b"\n\n",
 ]
-ANY = strategies.binary(max_size=60) | strategies.lists(strategies.sampled_from([*PIECES, b"\xff", b"\0", b"a"]), max_size=25).map(b"".join)
+ANY = strategies.binary(max_size=60) | strategies.lists(
+    strategies.sampled_from([*PIECES, b"\xff", b"\0", b"a"]), max_size=25
+).map(b"".join)
 PLACES = [
     "var/lib/dpkg/info/a.list",
     "var/lib/dpkg/status",
@@ -650,7 +854,9 @@ PLACES = [
 
 
 @hypothesis.settings(max_examples=300)
-@hypothesis.given(strategies.dictionaries(strategies.sampled_from(PLACES), ANY, min_size=1, max_size=4))
+@hypothesis.given(
+    strategies.dictionaries(strategies.sampled_from(PLACES), ANY, min_size=1, max_size=4)
+)
 def test_any_text_is_read_or_refused(files: dict[str, bytes]) -> None:
     if error := error_of(DictTree({**FILES, **files}), "packages"):
         assert any(error.where.startswith(f"/tree/{os.path.dirname(path)}") for path in files)
@@ -676,15 +882,24 @@ def test_any_rpm_header_is_read_or_refused(data: strategies.DataObject) -> None:
 
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(strategies.data())
-def test_any_sqlite_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: strategies.DataObject) -> None:
-    """Bytes of a data base changed at random, most often in the headers of its pages: cycles, lengths, page numbers."""
+def test_any_sqlite_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: strategies.DataObject
+) -> None:
+    """Bytes of a data base changed at random, most often in the headers of its pages: cycles,
+    lengths, page numbers.
+    """
     root = tmp_path_factory.getbasetemp() / "any-rpm"
     path = root / "var/lib/rpm/rpmdb.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)")
-        connection.executemany("INSERT INTO Packages (blob) VALUES (?)", [(PACKAGES[number % 3],) for number in range(60)])
+        connection.execute(
+            "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)"
+        )
+        connection.executemany(
+            "INSERT INTO Packages (blob) VALUES (?)",
+            [(PACKAGES[number % 3],) for number in range(60)],
+        )
     connection.close()
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(strategies.integers(1, 8))):

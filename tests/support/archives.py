@@ -18,8 +18,17 @@ def sealed(header: bytes, *, signed: bool = False) -> bytes:
     return blank[:148] + b"%06o\0 " % total + blank[156:]
 
 
-def header(name: bytes = b"f", kind: bytes = b"0", *, magic: bytes = USTAR, signed: bool = False, **fields: bytes | int) -> bytes:
-    """A header block; the fields are mode, uid, gid, size, mtime, link, major, minor, prefix, trailer: bytes as they are, or a number."""
+def header(
+    name: bytes = b"f",
+    kind: bytes = b"0",
+    *,
+    magic: bytes = USTAR,
+    signed: bool = False,
+    **fields: bytes | int,
+) -> bytes:
+    """A header block; the fields are mode, uid, gid, size, mtime, link, major, minor, prefix,
+    trailer: bytes as they are, or a number.
+    """
     places = {
         "mode": (100, 8), "uid": (108, 8), "gid": (116, 8), "size": (124, 12), "mtime": (136, 12), "link": (157, 100),
         "major": (329, 8), "minor": (337, 8), "prefix": (345, 155), "trailer": (508, 4),

@@ -1,4 +1,6 @@
-"""The programs that tests run: build-oci itself, and the container tools that must be able to read what it writes."""
+"""The programs that tests run: build-oci itself, and the container tools that must be able to read
+what it writes.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,17 @@ def need_root() -> None:
 def run(*command: str | Path, env: Mapping[str, str] | None = None, stdin: str = "") -> str:
     """The standard output of COMMAND; the test fails with all it said when it fails."""
     done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, errors="replace", check=False, env={**os.environ, **(env or {})}
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**os.environ, **(env or {})},
     )
-    assert done.returncode == 0, f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, (
+        f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    )
     return done.stdout
 
 
@@ -69,7 +79,8 @@ def run_build(
 ) -> BuildResult:
     """Run `build-oci -o OUTPUT ARGS < CONFIG` in CWD by the interpreter PYTHON.
 
-    `env` is added to this process' environment, from which SOURCE_DATE_EPOCH is taken out; None removes a variable.
+    `env` is added to this process' environment, from which SOURCE_DATE_EPOCH is taken out; None
+    removes a variable.
     """
     variables: dict[str, str | None] = {**os.environ, "SOURCE_DATE_EPOCH": None, **(env or {})}
     done = subprocess.run(
@@ -84,14 +95,21 @@ def run_build(
         check=False,
     )
     result = BuildResult(output, done.returncode, done.stdout, done.stderr)
-    assert not check or done.returncode == 0, f"build-oci: exit status {done.returncode}\n{done.stderr}"
+    assert not check or done.returncode == 0, (
+        f"build-oci: exit status {done.returncode}\n{done.stderr}"
+    )
     return result
 
 
 def layer_config(layer: Path, **settings: object) -> Document:
-    """A configuration of one image that packs LAYER; `settings` are top-level keys. Its name in the layout is `latest`."""
+    """A configuration of one image that packs LAYER; `settings` are top-level keys. Its name in the
+    layout is `latest`.
+    """
     image = {"os": "linux", "architecture": "amd64", "layer": os.fspath(layer)}
-    return {**settings, "images": [{**image, "index-annotations": {"org.opencontainers.image.ref.name": "latest"}}]}
+    return {
+        **settings,
+        "images": [{**image, "index-annotations": {"org.opencontainers.image.ref.name": "latest"}}],
+    }
 
 
 # Layouts, read without the product
@@ -142,7 +160,14 @@ def skopeo_inspect(layout: Path) -> Document:
 
 def skopeo_copy(layout: Path, target: Path) -> Path:
     """Copy the image to a `dir:` folder, which makes skopeo check every digest."""
-    run(need("skopeo"), "--insecure-policy", "copy", "--preserve-digests", f"oci:{layout}", f"dir:{target}")
+    run(
+        need("skopeo"),
+        "--insecure-policy",
+        "copy",
+        "--preserve-digests",
+        f"oci:{layout}",
+        f"dir:{target}",
+    )
     return target
 
 
@@ -155,11 +180,22 @@ def umoci_unpack(layout: Path, bundle: Path) -> Path:
 
 @contextlib.contextmanager
 def buildah_mount(layout: Path, scratch: Path) -> Iterator[Path]:
-    """The root file system of a buildah container made from the image, mounted; its storage is in SCRATCH alone."""
+    """The root file system of a buildah container made from the image, mounted; its storage is in
+    SCRATCH alone.
+    """
     need_root()
-    # vfs: overlay shows a root directory of its own and hides character devices 0:0; an option, since --root overrides the variable
+    # vfs: overlay shows a root directory of its own and hides character devices 0:0; an option,
+    # since --root overrides the variable
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(scratch)}
-    program = (need("buildah"), "--root", str(scratch / "root"), "--runroot", str(scratch / "run"), "--storage-driver", "vfs")
+    program = (
+        need("buildah"),
+        "--root",
+        str(scratch / "root"),
+        "--runroot",
+        str(scratch / "run"),
+        "--storage-driver",
+        "vfs",
+    )
     container = run(*program, "from", f"oci:{layout}", env=env).strip()
     try:
         yield Path(run(*program, "mount", container, env=env).strip())

@@ -36,7 +36,11 @@ def _compiled() -> tuple[str, str]:
     library = os.path.join(folder.name, "fault.so")
     command = [clients.need("cc"), "-shared", "-fPIC", "-O1", "-o", library, str(SHIM), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (library, "") if done.returncode == 0 else ("", f"the compiler makes no library: {done.stderr[:200]}")
+    return (
+        (library, "")
+        if done.returncode == 0
+        else ("", f"the compiler makes no library: {done.stderr[:200]}")
+    )
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the tests end
@@ -50,8 +54,18 @@ def shim() -> str:
     return library
 
 
-def fault(call: str, path: Path | str, nth: int = 1, *, do: str = "", error: int = 0, happened: Path | None = None) -> dict[str, str]:
-    """The environment of a run in which, at the NTH time that CALL meets PATH, the shell runs DO or the call fails with ERROR."""
+def fault(
+    call: str,
+    path: Path | str,
+    nth: int = 1,
+    *,
+    do: str = "",
+    error: int = 0,
+    happened: Path | None = None,
+) -> dict[str, str]:
+    """The environment of a run in which, at the NTH time that CALL meets PATH, the shell runs DO or
+    the call fails with ERROR.
+    """
     env = {"LD_PRELOAD": shim(), "FAULT_CALL": call, "FAULT_PATH": str(path), "FAULT_NTH": str(nth)}
     env |= {"FAULT_DO": do} if do else {"FAULT_ERRNO": str(error)}
     return env | ({"FAULT_HAPPENED": str(happened)} if happened else {})
@@ -71,8 +85,12 @@ def environment(**env: str) -> dict[str, str]:
     return environ | env
 
 
-def run(config: clients.Document, output: Path, *args: str, preexec: Any = None, **env: str) -> tuple[int, str]:
-    """Exit status (negative: killed by that signal) and standard error of a run in a process of its own; one that hangs fails the test."""
+def run(
+    config: clients.Document, output: Path, *args: str, preexec: Any = None, **env: str
+) -> tuple[int, str]:
+    """Exit status (negative: killed by that signal) and standard error of a run in a process of its
+    own; one that hangs fails the test.
+    """
     done = subprocess.run(
         command(output, *args), input=json.dumps(config), env=environment(**env), capture_output=True, text=True, check=False,
         timeout=TIMEOUT, preexec_fn=preexec,
@@ -80,14 +98,22 @@ def run(config: clients.Document, output: Path, *args: str, preexec: Any = None,
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert done.stdout == ""
-    # Without root every file of a test belongs to who runs it; the tests of that warning read standard error themselves.
-    said = done.stderr if os.geteuid() == 0 else re.sub("build-oci: warning: .*: all of it belongs to user .*\n", "", done.stderr)
+    # Without root every file of a test belongs to who runs it; the tests of that warning read
+    # standard error themselves.
+    said = (
+        done.stderr
+        if os.geteuid() == 0
+        else re.sub("build-oci: warning: .*: all of it belongs to user .*\n", "", done.stderr)
+    )
     return done.returncode, said
 
 
 def upon(config: clients.Document, parent: Path) -> clients.Document:
     """CONFIG with its images on top of the first one of the layout PARENT."""
-    return {**config, "images": [{**image, "parent": {"image": str(parent)}} for image in config["images"]]}
+    return {
+        **config,
+        "images": [{**image, "parent": {"image": str(parent)}} for image in config["images"]],
+    }
 
 
 def make_tree(root: Path, large: int = BIG) -> Path:
@@ -111,19 +137,26 @@ def names(folder: Path) -> list[str]:
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Every path below FOLDER with its content; None for a directory."""
-    return {name: None if (folder / name).is_dir() else (folder / name).read_bytes() for name in names(folder)}
+    return {
+        name: None if (folder / name).is_dir() else (folder / name).read_bytes()
+        for name in names(folder)
+    }
 
 
 @contextlib.contextmanager
 def unharmed(output: Path) -> Iterator[None]:
-    """contract: layout-atomic. A build that fails leaves the output as it was, and no temporary file."""
+    """contract: layout-atomic. A build that fails leaves the output as it was, and no temporary
+    file.
+    """
     before = snapshot(output)
     yield
     assert snapshot(output) == before
 
 
 def check_unbroken(before: dict[str, bytes | None], output: Path) -> None:
-    """A build that failed in its commit has left the former index.json and no temporary file; blobs that are whole may be new."""
+    """A build that failed in its commit has left the former index.json and no temporary file; blobs
+    that are whole may be new.
+    """
     after = snapshot(output)
     assert {name: after.pop(name, None) for name in before} == before
     for name, content in after.items():
@@ -134,7 +167,9 @@ def check_unbroken(before: dict[str, bytes | None], output: Path) -> None:
 
 
 def check_layout(layout: Path) -> int:
-    """Holds every blob that index.json reaches against its digest, size and diff_id; the number of images. No temporary file is there."""
+    """Holds every blob that index.json reaches against its digest, size and diff_id; the number of
+    images. No temporary file is there.
+    """
     assert sorted(os.listdir(layout)) == ["blobs", "index.json", "oci-layout"]
     manifests = clients.index_of(layout)["manifests"]
     for number, descriptor in enumerate(manifests):

@@ -1,7 +1,9 @@
-"""Random inputs, each made from a seed: trees, changes upon parents, mutated configurations and mutated parents.
+"""Random inputs, each made from a seed: trees, changes upon parents, mutated configurations and
+mutated parents.
 
-A bounded share runs in test_fuzz.py; `python fuzz.py run --seconds N trees round-trips documents parents` goes on with new seeds. An input
-that fails is printed with its seed and saved; `--seed N` makes it again.
+A bounded share runs in test_fuzz.py; `python fuzz.py run --seconds N trees round-trips documents
+parents` goes on with new seeds. An input that fails is printed with its seed and saved; `--seed N`
+makes it again.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ ODD: list[Any] = [
 
 
 def mutated(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """DATA with a few things done to its bytes and lines; what is put in comes from TOKENS, itself, or OTHERS."""
+    """DATA with a few things done to its bytes and lines; what is put in comes from TOKENS, itself,
+    or OTHERS.
+    """
     for _ in range(rng.randint(1, 5)):
         at, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
         lines = data.splitlines(keepends=True) or [b""]
@@ -100,7 +104,9 @@ def mutated(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def check_document(data: bytes) -> BuildConfig | None:
-    """contract: config-problems-together. A configuration or a ConfigError (None), in bounded time, and every line of it one line."""
+    """contract: config-problems-together. A configuration or a ConfigError (None), in bounded time,
+    and every line of it one line.
+    """
     began = time.process_time()
     config = None
     try:
@@ -121,7 +127,9 @@ def documents(seed: int, keep: Path) -> None:
     texts = [path.read_bytes() for path in sorted((CORPUS / "yaml").iterdir())]
     data = mutated(rng, rng.choice(texts), texts)
     (keep / "document.yaml").write_bytes(data)
-    with mock.patch.object(yaml, "CSafeLoader", yaml.SafeLoader if seed % 8 == 0 else yaml.CSafeLoader):
+    with mock.patch.object(
+        yaml, "CSafeLoader", yaml.SafeLoader if seed % 8 == 0 else yaml.CSafeLoader
+    ):
         check_document(data)
 
 
@@ -130,19 +138,33 @@ def random_trees(seed: int, keep: Path) -> None:
     rng = random.Random(seed)
     tree = keep / "tree"
     tree.mkdir()
-    trees.materialise(trees.random_tree(rng, rng.randrange(60), large=rng.random() < 0.05, whiteout_names=True), tree)
+    trees.materialise(
+        trees.random_tree(rng, rng.randrange(60), large=rng.random() < 0.05, whiteout_names=True),
+        tree,
+    )
     epoch = rng.choice([None, 0, EPOCH])
     skip, links = rng.random() < 0.2, rng.choice(["preserve", "copy"])
     expected = oracles.expected_tar(tree, epoch=epoch, skip_xattrs=skip, hardlinks=links)
-    assert_same_tar(built_tar(tree, epoch=epoch, workers=rng.randint(1, 4), skip_xattrs=skip, hardlinks=links), expected)
+    assert_same_tar(
+        built_tar(tree, epoch=epoch, workers=rng.randint(1, 4), skip_xattrs=skip, hardlinks=links),
+        expected,
+    )
 
 
 def round_trips(seed: int, keep: Path) -> None:
     """contract: diff-round-trip. The parent with the layer on top is the tree."""
     rng = random.Random(seed)
-    options: list[dict[str, Any]] = [{"compression": rng.choice(COMPRESSIONS)} for _ in range(rng.randint(2, 3))]
+    options: list[dict[str, Any]] = [
+        {"compression": rng.choice(COMPRESSIONS)} for _ in range(rng.randint(2, 3))
+    ]
     with mock.patch.object(tempfile, "tempdir", str(keep)):
-        round_trip(trees.random_tree(rng, rng.randrange(60)), rng, rng.randrange(25), options, rng.choice([None, EPOCH]))
+        round_trip(
+            trees.random_tree(rng, rng.randrange(60)),
+            rng,
+            rng.randrange(25),
+            options,
+            rng.choice([None, EPOCH]),
+        )
 
 
 def changed_value(rng: random.Random, document: Any) -> Any:
@@ -171,21 +193,29 @@ def files_in(*folders: Path) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
     for path in (path for folder in folders for path in folder.rglob("*")):
         plain = path.is_file() and not path.is_symlink()
-        found[str(path)] = hashlib.sha256(path.read_bytes()).digest() if plain else str(path.lstat().st_mode)
+        found[str(path)] = (
+            hashlib.sha256(path.read_bytes()).digest() if plain else str(path.lstat().st_mode)
+        )
     return found
 
 
 def spoil_layer(rng: random.Random, layout: Path, manifest: Any, config: Any) -> None:
-    """Mutate an archive or the stream around it, most often with digests that fit, so that it is not the digest that ends it."""
+    """Mutate an archive or the stream around it, most often with digests that fit, so that it is
+    not the digest that ends it.
+    """
     number = rng.randrange(len(manifest["layers"]))
     descriptor = manifest["layers"][number]
     data = clients.blob(layout, descriptor["digest"])
     if rng.random() < 0.6:
         tar = bytearray(clients.layer_tars(layout)[number])
         for _ in range(rng.randint(1, 4)):
-            tar[rng.randrange(len(tar)) if rng.random() < 0.3 else rng.randrange(0, len(tar), 512) + rng.randrange(345)] = rng.randrange(
-                256
-            )
+            tar[
+                (
+                    rng.randrange(len(tar))
+                    if rng.random() < 0.3
+                    else rng.randrange(0, len(tar), 512) + rng.randrange(345)
+                )
+            ] = rng.randrange(256)
         for at in range(0, len(tar) - 511, 512):  # a header's checksum holds again
             if tar[at + 257 : at + 262] == b"ustar":
                 tar[at + 148 : at + 156] = b" " * 8
@@ -199,7 +229,9 @@ def spoil_layer(rng: random.Random, layout: Path, manifest: Any, config: Any) ->
 
 
 def spoil(rng: random.Random, layout: Path) -> None:
-    """Do something to a parent: to an archive, to a document (most often with digests that fit), or to a file in its place."""
+    """Do something to a parent: to an archive, to a document (most often with digests that fit), or
+    to a file in its place.
+    """
     index, manifest = clients.index_of(layout), clients.manifest_of(layout)
     config = json.loads(clients.blob(layout, manifest["config"]["digest"]))
     what = rng.randrange(6)
@@ -217,25 +249,43 @@ def spoil(rng: random.Random, layout: Path) -> None:
         spoil_layer(rng, layout, manifest, config)
     elif what == 3:
         config = changed_value(rng, config)
-    manifest["config"] = put(layout, json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json")
+    manifest["config"] = put(
+        layout, json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"
+    )
     manifest = changed_value(rng, manifest) if what == 4 else manifest
     text = json.dumps(manifest).encode()
-    index["manifests"][0] = put(layout, mutated(rng, text, [text]) if rng.random() < 0.1 else text, index["manifests"][0]["mediaType"])
+    index["manifests"][0] = put(
+        layout,
+        mutated(rng, text, [text]) if rng.random() < 0.1 else text,
+        index["manifests"][0]["mediaType"],
+    )
     put_index(layout, *index["manifests"])
     if what == 5:
         (layout / "index.json").write_text(json.dumps(changed_value(rng, index)))
 
 
 def parents(seed: int, keep: Path) -> None:
-    """contract: promise-hostile-input. An untrusted parent is refused in one line, or built upon; nothing is written outside the output."""
+    """contract: promise-hostile-input. An untrusted parent is refused in one line, or built upon;
+    nothing is written outside the output.
+    """
     rng = random.Random(seed)
     tree, parent, output = keep / "tree", keep / "parent", keep / "deep" / "er" / "output"
     tree.mkdir()
     output.parent.mkdir(parents=True)
     trees.materialise(trees.random_tree(rng, 12), tree)
-    below = built(keep / "below", image_of(tree), compression=rng.choice(COMPRESSIONS), trust_checksum_xattrs=False)
+    below = built(
+        keep / "below",
+        image_of(tree),
+        compression=rng.choice(COMPRESSIONS),
+        trust_checksum_xattrs=False,
+    )
     (tree / "new").write_text("new")
-    built(parent, image_of(tree, below, recompress=False), compression=rng.choice(COMPRESSIONS), trust_checksum_xattrs=False)
+    built(
+        parent,
+        image_of(tree, below, recompress=False),
+        compression=rng.choice(COMPRESSIONS),
+        trust_checksum_xattrs=False,
+    )
     spoil(rng, parent)
     before, began = files_in(keep), time.process_time()
     layer = tree if rng.random() < 0.8 else None
@@ -248,7 +298,8 @@ def parents(seed: int, keep: Path) -> None:
     assert all(line.isprintable() for line in said)
     assert output.exists() == (not said)
     if not said:
-        # Without a layer nobody looks into what is carried: then only the blobs' own digests are known to hold.
+        # Without a layer nobody looks into what is carried: then only the blobs' own digests are
+        # known to hold.
         for descriptor in clients.manifest_of(output)["layers"]:
             clients.blob(output, descriptor["digest"])
         if layer:
@@ -274,18 +325,28 @@ def run_seed(name: str, seed: int, keep: Path) -> None:
             saved = keep / f"{name}-{seed}"
             shutil.rmtree(saved, ignore_errors=True)
             shutil.copytree(scratch, saved, symlinks=True, ignore=special)
-            print(f"{name} fails with --seed {seed}; its input is saved in {saved}", file=sys.stderr)
+            print(
+                f"{name} fails with --seed {seed}; its input is saved in {saved}", file=sys.stderr
+            )
             raise
 
 
 def special(directory: str, names: list[str]) -> list[str]:
-    """Of NAMES what copytree would wait for or refuse: a failure is saved without its FIFOs and devices."""
+    """Of NAMES what copytree would wait for or refuse: a failure is saved without its FIFOs and
+    devices.
+    """
     paths = {name: Path(directory, name) for name in names}
-    return [name for name, path in paths.items() if not (path.is_symlink() or path.is_file() or path.is_dir())]
+    return [
+        name
+        for name, path in paths.items()
+        if not (path.is_symlink() or path.is_file() or path.is_dir())
+    ]
 
 
 def write_seeds(folder: Path) -> None:
-    """What libFuzzer begins with: the regression inputs, real layers, streams of every strategy of zlib, frames of zstd's levels."""
+    """What libFuzzer begins with: the regression inputs, real layers, streams of every strategy of
+    zlib, frames of zstd's levels.
+    """
     (folder / "corpus" / "zstd").mkdir(parents=True, exist_ok=True)
     for kind, source in (("scanner", "tar"), ("deflate", "deflate")):
         target = folder / "corpus" / kind
@@ -296,16 +357,33 @@ def write_seeds(folder: Path) -> None:
         rng = random.Random(seed)
         streams = []
         for _ in range(2):
-            stream = zlib.compressobj(rng.randrange(10), zlib.DEFLATED, -15, strategy=rng.randrange(5))
-            streams.append(stream.compress(bytes(rng.choices(range(rng.choice([2, 20, 256])), k=rng.randrange(700)))) + stream.flush())
-        (folder / "corpus" / "deflate" / f"seed-{seed}").write_bytes(len(streams[0]).to_bytes(2, "little") + b"".join(streams))
-        frames = zstandard.ZstdCompressionParameters.from_level(1 + seed % 19, write_checksum=False, write_content_size=False)
-        words = b"".join(rng.choices([rng.randbytes(rng.randrange(1, 9)) for _ in range(20)], k=rng.randrange(700)))
+            stream = zlib.compressobj(
+                rng.randrange(10), zlib.DEFLATED, -15, strategy=rng.randrange(5)
+            )
+            streams.append(
+                stream.compress(
+                    bytes(rng.choices(range(rng.choice([2, 20, 256])), k=rng.randrange(700)))
+                )
+                + stream.flush()
+            )
+        (folder / "corpus" / "deflate" / f"seed-{seed}").write_bytes(
+            len(streams[0]).to_bytes(2, "little") + b"".join(streams)
+        )
+        frames = zstandard.ZstdCompressionParameters.from_level(
+            1 + seed % 19, write_checksum=False, write_content_size=False
+        )
+        words = b"".join(
+            rng.choices(
+                [rng.randbytes(rng.randrange(1, 9)) for _ in range(20)], k=rng.randrange(700)
+            )
+        )
         blocks = zstandard.ZstdCompressor(compression_params=frames).compress(words)[6:]
         (folder / "corpus" / "zstd" / f"seed-{seed}").write_bytes(b"\1" + blocks)
         with tempfile.TemporaryDirectory() as directory:
             trees.materialise(trees.random_tree(rng, 6), directory)
-            (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(oracles.expected_tar(directory))
+            (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(
+                oracles.expected_tar(directory)
+            )
 
 
 def main() -> int:

@@ -72,11 +72,16 @@ def image(
     manifest: Callable[[Document], None] = lambda _: None,
     descriptor: Callable[[Document], None] = lambda _: None,
 ) -> Document:
-    """The descriptor of an image with plain layers, its documents changed by the callables before they are stored."""
+    """The descriptor of an image with plain layers, its documents changed by the callables before
+    they are stored.
+    """
     content: Document = {
         "architecture": "amd64",
         "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in archives]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in archives],
+        },
         "history": [{} for _ in archives],
     }
     config(content)

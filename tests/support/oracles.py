@@ -1,7 +1,9 @@
-"""Plain-Python twins of what the native code does: slow, short, and built on the standard library's own tarfile.
+"""Plain-Python twins of what the native code does: slow, short, and built on the standard library's
+own tarfile.
 
-`write_expected_tar` is the layer that a directory must become (contract: layer-tar). `tree_model` and `apply_layer` read a
-directory and a layer into the same in-memory model, and `compare` lists where two models differ.
+`write_expected_tar` is the layer that a directory must become (contract: layer-tar). `tree_model`
+and `apply_layer` read a directory and a layer into the same in-memory model, and `compare` lists
+where two models differ.
 """
 
 from __future__ import annotations
@@ -33,13 +35,17 @@ def text(name: bytes) -> str:
 
 def is_excluded(name: str) -> bool:
     """Whether the extended attribute NAME is left out (contract: xattr-left-out)."""
-    return name in (CHECKSUM, "security.selinux", "system.nfs4_acl") or name.startswith(("trusted.overlay.", "user.overlay."))
+    return name in (CHECKSUM, "security.selinux", "system.nfs4_acl") or name.startswith(
+        ("trusted.overlay.", "user.overlay.")
+    )
 
 
 def xattrs_of(path: bytes) -> dict[str, bytes]:
     """Every extended attribute of PATH itself, sorted by the bytes of its name."""
     names = sorted(os.listxattr(path, follow_symlinks=False), key=os.fsencode)
-    return {text(os.fsencode(name)): os.getxattr(path, name, follow_symlinks=False) for name in names}
+    return {
+        text(os.fsencode(name)): os.getxattr(path, name, follow_symlinks=False) for name in names
+    }
 
 
 def sha256_of(source: IO[bytes]) -> str:
@@ -56,7 +62,9 @@ def file_sha256(path: bytes) -> str:
 
 
 def walk_order(root: str | bytes | Path) -> Iterator[tuple[bytes, bytes]]:
-    """(emitted name, path) of everything in ROOT, in order, sockets included; no closing slashes (contract: layer-order)."""
+    """(emitted name, path) of everything in ROOT, in order, sockets included; no closing slashes
+    (contract: layer-order).
+    """
     waiting = [(b".", os.path.join(os.fsencode(root), b""))]
     while waiting:
         name, path = waiting.pop()
@@ -116,8 +124,8 @@ def write_expected_tar(
     trust_checksum_xattrs: bool = False,
     hardlinks: str = "preserve",
 ) -> None:
-    """Write the layer of ROOT without a parent to OUT; the options are those of the configuration (contract: layer-tar, xattr-bytes,
-    hardlink-first-name)."""
+    """Write the layer of ROOT without a parent to OUT; the options are those of the configuration
+    (contract: layer-tar, xattr-bytes, hardlink-first-name)."""
     first_names: dict[tuple[int, int], bytes] = {}
     for name, path in walk_order(root):
         status = os.lstat(path)
@@ -135,7 +143,8 @@ def write_expected_tar(
         if member.isreg() and hardlinks == "preserve":
             first = first_names.setdefault((status.st_dev, status.st_ino), name)
             if first != name:
-                # a further name of a file that is already there: neither content nor attributes of its own
+                # a further name of a file that is already there: neither content nor attributes of
+                # its own
                 member.type, member.linkname = tarfile.LNKTYPE, text(first)
         xattrs = {} if skip_xattrs or member.islnk() else xattrs_of(path)
         records = {}
@@ -144,7 +153,11 @@ def write_expected_tar(
             known = text(xattrs.get(CHECKSUM, b""))
             trusted = trust_checksum_xattrs and re.fullmatch("[0-9a-f]{64}", known)
             records["freedesktopsdk.checksum.sha256"] = known if trusted else file_sha256(path)
-        member.pax_headers = records | {f"SCHILY.xattr.{key}": text(value) for key, value in xattrs.items() if not is_excluded(key)}
+        member.pax_headers = records | {
+            f"SCHILY.xattr.{key}": text(value)
+            for key, value in xattrs.items()
+            if not is_excluded(key)
+        }
         out.write(member.tobuf(tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"))
         if member.isreg():
             with open(path, "rb") as source:
@@ -164,7 +177,14 @@ def expected_tar(
 ) -> bytes:
     """The same as bytes, for trees that fit."""
     out = io.BytesIO()
-    write_expected_tar(root, out, epoch=epoch, skip_xattrs=skip_xattrs, trust_checksum_xattrs=trust_checksum_xattrs, hardlinks=hardlinks)
+    write_expected_tar(
+        root,
+        out,
+        epoch=epoch,
+        skip_xattrs=skip_xattrs,
+        trust_checksum_xattrs=trust_checksum_xattrs,
+        hardlinks=hardlinks,
+    )
     return out.getvalue()
 
 
@@ -194,15 +214,23 @@ Model = dict[bytes, Node]
 
 
 def normalised(name: str) -> bytes:
-    """The model's key for a tar member's or hard link target's name: `./a`, `/a`, `a/` are all `a`."""
-    parts = [part for part in name.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b".")]
+    """The model's key for a tar member's or hard link target's name: `./a`, `/a`, `a/` are all
+    `a`.
+    """
+    parts = [
+        part
+        for part in name.encode("utf-8", "surrogateescape").split(b"/")
+        if part not in (b"", b".")
+    ]
     if b".." in parts:
         raise ValueError(f"{name!r} leaves the layer")
     return b"/".join(parts) or b"."
 
 
 def tree_model(root: str | bytes | Path) -> Model:
-    """The model of the directory ROOT; sockets and the attributes that no layer carries are left out."""
+    """The model of the directory ROOT; sockets and the attributes that no layer carries are left
+    out.
+    """
     model: Model = {}
     inodes: dict[tuple[int, int], Node] = {}
     for name, path in walk_order(root):
@@ -210,7 +238,9 @@ def tree_model(root: str | bytes | Path) -> Model:
         if stat.S_ISSOCK(status.st_mode):
             continue
         kind = TYPES[stat.S_IFMT(status.st_mode)]
-        node = Node(kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
+        node = Node(
+            kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns
+        )
         if kind == tarfile.REGTYPE:
             shared = inodes.setdefault((status.st_dev, status.st_ino), node)
             if shared is not node:
@@ -227,7 +257,9 @@ def tree_model(root: str | bytes | Path) -> Model:
 
 
 def member_time(member: tarfile.TarInfo) -> int:
-    """The modification time of a tar member in nanoseconds, from the pax record itself, since tarfile's float rounds it."""
+    """The modification time of a tar member in nanoseconds, from the pax record itself, since
+    tarfile's float rounds it.
+    """
     return int(Decimal(member.pax_headers.get("mtime", member.mtime)) * SECOND)
 
 
@@ -241,15 +273,18 @@ def remove(model: Model, path: bytes, *, itself: bool = True) -> None:
 
 
 def apply_layer(stream: IO[bytes], target: Model) -> Model:
-    """Apply the uncompressed layer STREAM onto TARGET, in place, as the image-spec's "Applying Changesets" has it, and return it.
+    """Apply the uncompressed layer STREAM onto TARGET, in place, as the image-spec's "Applying
+    Changesets" has it, and return it.
 
-    Whiteouts touch only what was in TARGET before, the opaque ones first, wherever in the layer they stand. A missing parent
-    directory and a hard link to nowhere raise KeyError.
+    Whiteouts touch only what was in TARGET before, the opaque ones first, wherever in the layer
+    they stand. A missing parent directory and a hard link to nowhere raise KeyError.
     """
     opaque: list[bytes] = []
     whiteouts: list[bytes] = []
     members: list[tuple[bytes, Node | bytes]] = []
-    with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for member in archive:
             path = normalised(member.name)
             directory, _, base = path.rpartition(b"/")
@@ -279,10 +314,18 @@ def apply_layer(stream: IO[bytes], target: Model) -> Model:
 def member_node(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Node:
     """The Node of a tar member that is no hard link."""
     prefix = "SCHILY.xattr."
-    xattrs = {key[len(prefix) :]: value for key, value in member.pax_headers.items() if key.startswith(prefix)}
+    xattrs = {
+        key[len(prefix) :]: value
+        for key, value in member.pax_headers.items()
+        if key.startswith(prefix)
+    }
     kind = tarfile.REGTYPE if member.isreg() else member.type
     node = Node(kind, member.mode, member.uid, member.gid, member_time(member))
-    node.xattrs = {key: value.encode("utf-8", "surrogateescape") for key, value in xattrs.items() if not is_excluded(key)}
+    node.xattrs = {
+        key: value.encode("utf-8", "surrogateescape")
+        for key, value in xattrs.items()
+        if not is_excluded(key)
+    }
     if member.isreg():
         content = archive.extractfile(member)
         assert content is not None
@@ -311,8 +354,16 @@ def compare(left: Model, right: Model, *, ignore: Iterable[str] = ()) -> list[st
     differences += [f"{path!r}: only on the right" for path in sorted(right.keys() - left.keys())]
     left_links, right_links = links_of(left), links_of(right)
     for path in sorted(left.keys() & right.keys()):
-        pairs = [(name, getattr(left[path], name), getattr(right[path], name)) for name in FIELDS if name not in ignore]
+        pairs = [
+            (name, getattr(left[path], name), getattr(right[path], name))
+            for name in FIELDS
+            if name not in ignore
+        ]
         if "links" not in ignore:
             pairs.append(("links", left_links[path], right_links[path]))
-        differences += [f"{path!r}: {name}: {ours!r} != {theirs!r}" for name, ours, theirs in pairs if ours != theirs]
+        differences += [
+            f"{path!r}: {name}: {ours!r} != {theirs!r}"
+            for name, ours, theirs in pairs
+            if ours != theirs
+        ]
     return differences

@@ -1,4 +1,6 @@
-"""Where the tests find what is no Python module: the repository, inputs worth keeping, C sources, and real configurations."""
+"""Where the tests find what is no Python module: the repository, inputs worth keeping, C sources,
+and real configurations.
+"""
 
 from __future__ import annotations
 
@@ -10,4 +12,6 @@ TESTS = SUPPORT.parent
 REPOSITORY = TESTS.parent
 CORPUS = TESTS / "corpus"
 C_SOURCES = TESTS / "c"
-REAL_CONFIGS = Path(os.environ.get("BUILD_OCI_REAL_CONFIGS") or REPOSITORY.parent / "shared" / "real-configs")
+REAL_CONFIGS = Path(
+    os.environ.get("BUILD_OCI_REAL_CONFIGS") or REPOSITORY.parent / "shared" / "real-configs"
+)

@@ -1,4 +1,6 @@
-"""A small root file system that build-oci runs in: this interpreter, a shell, and the packages that build-oci needs."""
+"""A small root file system that build-oci runs in: this interpreter, a shell, and the packages that
+build-oci needs.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,42 @@ from pathlib import Path
 import build_oci
 
 PACKAGES = ["PyYAML", "deflate", "isal", "tqdm", "zstandard"]
-_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "ensurepip", "site-packages", "dist-packages", "lib2to3", "turtledemo", "__pycache__"}
+_LEFT_OUT = {
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "ensurepip",
+    "site-packages",
+    "dist-packages",
+    "lib2to3",
+    "turtledemo",
+    "__pycache__",
+}
 
 
 def make(root: Path) -> Path:
     """Put it into the directory ROOT, which does not exist. Some 90 MB."""
     library = Path(sysconfig.get_path("stdlib"))
     inside = root / "usr" / sys.platlibdir / library.name
-    shutil.copytree(library, inside, ignore=lambda _, names: [name for name in names if name in _LEFT_OUT or name.startswith("config-")])
+    shutil.copytree(
+        library,
+        inside,
+        ignore=lambda _, names: [
+            name for name in names if name in _LEFT_OUT or name.startswith("config-")
+        ],
+    )
     packages = inside / "site-packages"
     for name in PACKAGES:
         distribution = importlib.metadata.distribution(name)
         for file in distribution.files or []:
             if ".." not in file.parts and "__pycache__" not in file.parts:
                 _copy(Path(distribution.locate_file(file)), packages / file)  # type: ignore[arg-type]
-    shutil.copytree(Path(build_oci.__file__).parent, packages / "build_oci", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(build_oci.__file__).parent,
+        packages / "build_oci",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     _copy(Path(sys.executable).resolve(), root / "usr" / "bin" / "python3")
     _copy(Path("/bin/sh").resolve(), root / "bin" / "sh")
     command = root / "usr" / "bin" / "build-oci"

@@ -56,11 +56,18 @@ class DirectoryTree(RootFiles):
         self.directories.append(stat.S_ISDIR(found.st_mode))
         self.sizes.append(found.st_size if stat.S_ISREG(found.st_mode) else 0)
         shared = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-        self.links.append(self._groups.setdefault((found.st_dev, found.st_ino), len(self._groups) + 1) if shared else 0)
+        self.links.append(
+            self._groups.setdefault((found.st_dev, found.st_ino), len(self._groups) + 1)
+            if shared
+            else 0
+        )
         if stat.S_ISLNK(found.st_mode):
             self.symlinks[path] = os.readlink(whole)
         else:
-            for name, values in (("user.component", self.components), ("user.update-interval", self.intervals)):
+            for name, values in (
+                ("user.component", self.components),
+                ("user.update-interval", self.intervals),
+            ):
                 try:
                     values[index] = os.getxattr(whole, name, follow_symlinks=False)
                 except OSError:
@@ -68,13 +75,21 @@ class DirectoryTree(RootFiles):
 
 
 class DictTree:
-    """The TreeView of files that are bytes, of symbolic links that are strings, and of their directories."""
+    """The TreeView of files that are bytes, of symbolic links that are strings, and of their
+    directories.
+    """
 
     root = "/tree"
 
-    def __init__(self, files: Mapping[str, bytes | str], *, links: Iterable[Iterable[str]] = ()) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes | str], *, links: Iterable[Iterable[str]] = ()
+    ) -> None:
         self.files = {name.encode(): content for name, content in files.items()}
-        known = {b""} | {b"/".join(parts[:end]) for parts in (path.split(b"/") for path in self.files) for end in range(1, len(parts))}
+        known = {b""} | {
+            b"/".join(parts[:end])
+            for parts in (path.split(b"/") for path in self.files)
+            for end in range(1, len(parts))
+        }
         self.paths: list[bytes] = []
         self._order(b"", known, set(self.files))
         self.directories = bytes(path in known for path in self.paths)
@@ -82,7 +97,11 @@ class DictTree:
         self.sizes = [len(content) if isinstance(content, bytes) else 0 for content in contents]
         groups = {name.encode(): number for number, names in enumerate(links, 1) for name in names}
         self.links = [groups.get(path, 0) for path in self.paths]
-        self.symlinks = {path: content.encode() for path, content in self.files.items() if isinstance(content, str)}
+        self.symlinks = {
+            path: content.encode()
+            for path, content in self.files.items()
+            if isinstance(content, str)
+        }
         self.components: dict[int, bytes] = {}
         self.intervals: dict[int, bytes] = {}
 
@@ -108,32 +127,52 @@ class DictTree:
 _KNOWN = ("xattr", "packages")
 
 
-def split_config(*sources: str | dict[str, list[str]] | Path, unclaimed: str = "ignore") -> SplitConfig:
-    """A configuration with these SOURCES: a word, the globs of `paths`, or the Path of a map file."""
+def split_config(
+    *sources: str | dict[str, list[str]] | Path, unclaimed: str = "ignore"
+) -> SplitConfig:
+    """A configuration with these SOURCES: a word, the globs of `paths`, or the Path of a map
+    file.
+    """
     components = []
     for number, source in enumerate(sources):
         where = f"config.yaml: components[{number}]"
         if isinstance(source, Path):
             components.append(ComponentSource("file", where, path=str(source)))
         elif isinstance(source, dict):
-            components.append(ComponentSource("paths", where, paths={name: tuple(globs) for name, globs in source.items()}))
+            components.append(
+                ComponentSource(
+                    "paths", where, paths={name: tuple(globs) for name, globs in source.items()}
+                )
+            )
         else:
             assert source in _KNOWN
             components.append(ComponentSource(source, where))
-    return SplitConfig(64, tuple(components), unclaimed, None, "config.yaml: split", "config.yaml: split")
+    return SplitConfig(
+        64, tuple(components), unclaimed, None, "config.yaml: split", "config.yaml: split"
+    )
 
 
-def owners_of(view: TreeView, *sources: str | dict[str, list[str]] | Path, unclaimed: str = "ignore") -> tuple[dict[str, str], Ownership]:
-    """The name of the component of each path that has one, and the whole result, held against what it promises."""
+def owners_of(
+    view: TreeView, *sources: str | dict[str, list[str]] | Path, unclaimed: str = "ignore"
+) -> tuple[dict[str, str], Ownership]:
+    """The name of the component of each path that has one, and the whole result, held against what
+    it promises.
+    """
     found = find_owners(view, split_config(*sources, unclaimed=unclaimed))
     assert len(found.owners) == len(view.paths)
     assert memoryview(found.owners).format == "I"
     assert memoryview(found.owners).itemsize == 4
-    assert [component.name for component in found.components] == sorted({component.name for component in found.components})
+    assert [component.name for component in found.components] == sorted(
+        {component.name for component in found.components}
+    )
     assert set(found.owners) - {NO_OWNER} == set(range(len(found.components)))
-    assert all(view.directories[index] for index, owner in enumerate(found.owners) if owner == NO_OWNER)
+    assert all(
+        view.directories[index] for index, owner in enumerate(found.owners) if owner == NO_OWNER
+    )
     named = {
-        os.fsdecode(path): found.components[owner].name for path, owner in zip(view.paths, found.owners, strict=True) if owner != NO_OWNER
+        os.fsdecode(path): found.components[owner].name
+        for path, owner in zip(view.paths, found.owners, strict=True)
+        if owner != NO_OWNER
     }
     return named, found
 
@@ -143,7 +182,9 @@ def intervals_of(found: Ownership) -> dict[str, float]:
 
 
 def error_of(view: TreeView, *sources: str | dict[str, list[str]] | Path) -> BuildOciError | None:
-    """The error that SOURCES end in, a line and its hint; None where they do not. Any other exception passes through."""
+    """The error that SOURCES end in, a line and its hint; None where they do not. Any other
+    exception passes through.
+    """
     try:
         owners_of(view, *sources)
     except BuildOciError as error:

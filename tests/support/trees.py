@@ -1,4 +1,6 @@
-"""Odd directory trees: generated from a seed or by hypothesis, and put on disk as far as this machine allows."""
+"""Odd directory trees: generated from a seed or by hypothesis, and put on disk as far as this
+machine allows.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,13 @@ class Abilities:
 def acl(uid: int) -> bytes:
     """A POSIX access list as the kernel stores it, with an entry for the user UID."""
     nobody = 0xFFFFFFFF
-    entries = [(0x01, 6, nobody), (0x02, 7, uid), (0x04, 4, nobody), (0x10, 7, nobody), (0x20, 4, nobody)]
+    entries = [
+        (0x01, 6, nobody),
+        (0x02, 7, uid),
+        (0x04, 4, nobody),
+        (0x10, 7, nobody),
+        (0x20, 4, nobody),
+    ]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
@@ -49,7 +57,10 @@ PROBES = {
     "user": ("user.probe", b"1"),
     "trusted": ("trusted.probe", b"1"),
     "security": ("security.probe", b"1"),
-    "capability": ("security.capability", capability(0xFF)),  # a container's root may set these, and no others of security
+    "capability": (
+        "security.capability",
+        capability(0xFF),
+    ),  # a container's root may set these, and no others of security
     "acl": ("system.posix_acl_access", acl(1)),
 }
 
@@ -71,8 +82,14 @@ def abilities() -> Abilities:
         os.utime(probe, ns=(0, (8**11 + 5) * SECOND))
         return Abilities(
             root=succeeds(lambda: os.chown(probe, 1, 2)),
-            devices=succeeds(lambda: os.mknod(probe + "-device", stat.S_IFCHR | 0o600, os.makedev(1, 3))),
-            xattrs=frozenset(kind for kind, (name, value) in PROBES.items() if succeeds(partial(os.setxattr, probe, name, value))),
+            devices=succeeds(
+                lambda: os.mknod(probe + "-device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+            ),
+            xattrs=frozenset(
+                kind
+                for kind, (name, value) in PROBES.items()
+                if succeeds(partial(os.setxattr, probe, name, value))
+            ),
             late_mtime=os.stat(probe).st_mtime_ns == (8**11 + 5) * SECOND,
         )
 
@@ -82,7 +99,9 @@ def abilities() -> Abilities:
 
 @dataclass
 class Item:
-    """One name of a tree; `path` is relative to the root, and its directory stands earlier in the list."""
+    """One name of a tree; `path` is relative to the root, and its directory stands earlier in the
+    list.
+    """
 
     path: bytes
     type: int  # S_IFREG, ..., or 0 for a hard link to `target`, a path in the tree
@@ -103,7 +122,9 @@ class Item:
 
 
 def materialise(items: list[Item], root: str | Path) -> None:
-    """Put ITEMS into the directory ROOT, which exists. Owners are left alone without the right to change them."""
+    """Put ITEMS into the directory ROOT, which exists. Owners are left alone without the right to
+    change them.
+    """
     base = os.fsencode(root)
     can = abilities()
     for item in items:
@@ -122,14 +143,16 @@ def materialise(items: list[Item], root: str | Path) -> None:
         if item.type != 0:
             if can.root:
                 os.chown(path, item.uid, item.gid, follow_symlinks=False)
-            # a symlink's mode cannot be set; chown clears setuid bits and capabilities, so both come after it
+            # a symlink's mode cannot be set; chown clears setuid bits and capabilities, so both
+            # come after it
             if item.type != stat.S_IFLNK:
                 os.chmod(path, item.mode)
             for name, value in item.xattrs.items():
                 os.setxattr(path, name, value, follow_symlinks=False)
     for item in reversed(items):
         if item.type != 0:
-            # a file system clamps the times it cannot hold, and some refuse them: the tree then just has another time
+            # a file system clamps the times it cannot hold, and some refuse them: the tree then
+            # just has another time
             with contextlib.suppress(OSError):
                 os.utime(os.path.join(base, item.path), ns=(0, item.mtime), follow_symlinks=False)
 
@@ -148,18 +171,61 @@ SIZES = [0, 0, 1, 10, 511, 512, 513, 1023, 1024, 1025, 4096, 5000, 20000]
 LARGE_SIZES = [MIB - 1, MIB, MIB + 1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1]
 FILE_MODES = [0o644, 0o755, 0o600, 0o4755, 0o2755, 0o6711, 0o1644, 0o7777]
 DIRECTORY_MODES = [0o755, 0o700, 0o1777, 0o2775, 0o7755]
-# the last four of the fractions try the rounding into ustar's field: to even, and up beyond what it can hold
-SECONDS = [0, 1, -1, 1_700_000_000, 1_700_000_001, 1_700_000_000, -(2**31), 2**31, 2**32, 8**11 - 1, 8**11]
-FRACTIONS = [0, 0, 1, 100_000_000, 123_456_789, 250_000_000, 499_999_999, 500_000_000, 500_000_001, 999_999_999]
+# the last four of the fractions try the rounding into ustar's field: to even, and up beyond what it
+# can hold
+SECONDS = [
+    0,
+    1,
+    -1,
+    1_700_000_000,
+    1_700_000_001,
+    1_700_000_000,
+    -(2**31),
+    2**31,
+    2**32,
+    8**11 - 1,
+    8**11,
+]
+FRACTIONS = [
+    0,
+    0,
+    1,
+    100_000_000,
+    123_456_789,
+    250_000_000,
+    499_999_999,
+    500_000_000,
+    500_000_001,
+    999_999_999,
+]
 IDS = [0, 0, 0, 1000, 65534, 2097151, 2097152, 2**32 - 2]
 TARGETS = [
     b"a", b"../a", b"/usr/lib", b".", b"dangling/\xff\xfe", "größe".encode(), b"t" * 99, b"t" * 100, b"t" * 101, b"t/" * 130,
     b"new\nline", b"with space", b"/" + b"u" * 200 + b"\xe9",
 ]  # fmt: skip
-VALUES = [b"", b"text", b"\x00", b"\x00\xff\x80", "größe".encode(), b"a=b\n12 c=d\n", b"v" * 300, bytes(range(256))]
+VALUES = [
+    b"",
+    b"text",
+    b"\x00",
+    b"\x00\xff\x80",
+    "größe".encode(),
+    b"a=b\n12 c=d\n",
+    b"v" * 300,
+    bytes(range(256)),
+]
 CAPABILITIES = [capability(0xFF), capability(1 << 39 | 0x80C3), capability(2**41 - 1)]
 DIGEST = hashlib.sha256(b"not what the file holds").hexdigest().encode()
-CHECKSUMS = [DIGEST, DIGEST, DIGEST.upper(), DIGEST[:-1], DIGEST + b"0", DIGEST + b"\n", b"g" * 64, b"", b"\xff" * 64]
+CHECKSUMS = [
+    DIGEST,
+    DIGEST,
+    DIGEST.upper(),
+    DIGEST[:-1],
+    DIGEST + b"0",
+    DIGEST + b"\n",
+    b"g" * 64,
+    b"",
+    b"\xff" * 64,
+]
 XATTRS: dict[str, list[tuple[str, list[bytes]]]] = {
     "user": [
         ("user.a", VALUES),
@@ -171,7 +237,11 @@ XATTRS: dict[str, list[tuple[str, list[bytes]]]] = {
         ("user.overlay.opaque", [b"y"]),
         ("user.overlayed", VALUES),
     ],
-    "trusted": [("trusted.a", VALUES), ("trusted.overlay.opaque", [b"y"]), ("trusted.overlay", VALUES)],
+    "trusted": [
+        ("trusted.a", VALUES),
+        ("trusted.overlay.opaque", [b"y"]),
+        ("trusted.overlay", VALUES),
+    ],
     "capability": [("security.capability", CAPABILITIES)],
     "security": [("security.other", VALUES)],
     "acl": [("system.posix_acl_access", [acl(7), acl(0xFFFE)])],
@@ -189,7 +259,10 @@ def random_xattrs(rng: random.Random, kind: int) -> dict[str, bytes]:
     if rng.random() < 0.6:
         return {}
     names = [pair for space in sorted(allowed) for pair in XATTRS[space]]
-    return {name: rng.choice(values) for name, values in rng.sample(names, min(len(names), rng.randint(1, 4)))}
+    return {
+        name: rng.choice(values)
+        for name, values in rng.sample(names, min(len(names), rng.randint(1, 4)))
+    }
 
 
 def random_item(rng: random.Random, path: bytes, kind: int, *, large: bool) -> Item:
@@ -199,7 +272,10 @@ def random_item(rng: random.Random, path: bytes, kind: int, *, large: bool) -> I
     item.mtime = rng.choice(SECONDS) * SECOND + rng.choice(FRACTIONS)
     item.xattrs = random_xattrs(rng, kind)
     if kind == stat.S_IFREG:
-        item.size, item.content_seed = rng.choice(LARGE_SIZES if large else SIZES), rng.randrange(1 << 16)
+        item.size, item.content_seed = (
+            rng.choice(LARGE_SIZES if large else SIZES),
+            rng.randrange(1 << 16),
+        )
     elif kind == stat.S_IFLNK:
         item.target = rng.choice(TARGETS)
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
@@ -207,13 +283,22 @@ def random_item(rng: random.Random, path: bytes, kind: int, *, large: bool) -> I
     return item
 
 
-def random_tree(rng: random.Random, count: int, *, large: int = 0, whiteout_names: bool = False) -> list[Item]:
-    """About COUNT names, the first LARGE files of them around 1 and 4 MiB. The same RNG gives the same tree on the same kind of machine.
+def random_tree(
+    rng: random.Random, count: int, *, large: int = 0, whiteout_names: bool = False
+) -> list[Item]:
+    """About COUNT names, the first LARGE files of them around 1 and 4 MiB. The same RNG gives the
+    same tree on the same kind of machine.
 
     `whiteout_names` allows files that are called like whiteouts.
     """
     can = abilities()
-    kinds = [stat.S_IFREG] * 8 + [stat.S_IFDIR] * 5 + [stat.S_IFLNK] * 3 + [0] * 3 + (SPECIAL if can.devices else SPECIAL[:2])
+    kinds = (
+        [stat.S_IFREG] * 8
+        + [stat.S_IFDIR] * 5
+        + [stat.S_IFLNK] * 3
+        + [0] * 3
+        + (SPECIAL if can.devices else SPECIAL[:2])
+    )
     names = NAMES + (WHITEOUT_NAMES if whiteout_names else [])
     items = [random_item(rng, b".", stat.S_IFDIR, large=False)]
     directories, taken = [b""], {b"."}
@@ -239,7 +324,9 @@ def random_tree(rng: random.Random, count: int, *, large: int = 0, whiteout_name
     return items
 
 
-def trees(max_count: int = 25, *, whiteout_names: bool = True) -> strategies.SearchStrategy[list[Item]]:
+def trees(
+    max_count: int = 25, *, whiteout_names: bool = True
+) -> strategies.SearchStrategy[list[Item]]:
     """Hypothesis' own choice of random_tree, so that what fails shrinks."""
     return strategies.builds(
         lambda rng, count: random_tree(rng, count, whiteout_names=whiteout_names),

@@ -1,4 +1,6 @@
-"""`verify --bootc`: what bootc's own lint, composefs and the installers would say of an image, said before it is pushed."""
+"""`verify --bootc`: what bootc's own lint, composefs and the installers would say of an image, said
+before it is pushed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,22 @@ from build_oci.verify.verifier import verify
 Entry = tuple[str, bytes, dict[str, Any]]
 DIRECTORY, FILE, LINK, HARD = tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 _ENTRIES: list[Entry] = [
-    *((name, DIRECTORY, {}) for name in ["boot", "dev", "etc", "proc", "run", "sys", "sysroot", "tmp", "usr", "usr/lib", "var"]),
+    *(
+        (name, DIRECTORY, {})
+        for name in [
+            "boot",
+            "dev",
+            "etc",
+            "proc",
+            "run",
+            "sys",
+            "sysroot",
+            "tmp",
+            "usr",
+            "usr/lib",
+            "var",
+        ]
+    ),
     ("usr/lib/modules", DIRECTORY, {}),
     ("usr/lib/modules/6.1", DIRECTORY, {}),
     ("usr/lib/modules/6.1/vmlinuz", FILE, {"content": b"kernel"}),
@@ -35,7 +52,9 @@ BOOTABLE = {entry[0]: entry for entry in _ENTRIES}
 
 def packed(entries: Sequence[Entry]) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+    with tarfile.open(
+        fileobj=out, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
+    ) as tar:
         for name, kind, more in entries:
             info = tarfile.TarInfo(name)
             info.type = kind
@@ -52,15 +71,29 @@ def findings(path: Path) -> tuple[list[str], list[str]]:
     """Problems and warnings, without the places."""
     problems: list[str] = []
     warnings: list[str] = []
-    found = verify(str(path), workers=1, problem=problems.append, note=lambda _: None, warning=warnings.append, bootc=True)
+    found = verify(
+        str(path),
+        workers=1,
+        problem=problems.append,
+        note=lambda _: None,
+        warning=warnings.append,
+        bootc=True,
+    )
     assert (found.mismatches, found.warnings) == (len(problems), len(warnings))
-    return [line.partition(": ")[2] for line in problems], [line.partition(": ")[2] for line in warnings]
+    return [line.partition(": ")[2] for line in problems], [
+        line.partition(": ")[2] for line in warnings
+    ]
 
 
 def looked_at(
-    tmp_path: Path, *layers: Sequence[Entry], less: Sequence[str] = (), labels: dict[str, str] | None = None
+    tmp_path: Path,
+    *layers: Sequence[Entry],
+    less: Sequence[str] = (),
+    labels: dict[str, str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """The findings of a bootable image without the names LESS, with LAYERS in and upon it: the first one goes on its first layer."""
+    """The findings of a bootable image without the names LESS, with LAYERS in and upon it: the
+    first one goes on its first layer.
+    """
     first = [entry for name, entry in BOOTABLE.items() if name not in less]
     archives = [packed([*first, *(layers[0] if layers else ())]), *map(packed, layers[1:])]
     layout = Layout(tmp_path / "layout")
@@ -69,7 +102,10 @@ def looked_at(
 
 
 def test_nothing_is_wrong(tmp_path: Path) -> None:
-    assert looked_at(tmp_path, [], [("etc", DIRECTORY, {}), ("etc/os-release", FILE, {})]) == ([], [])
+    assert looked_at(tmp_path, [], [("etc", DIRECTORY, {}), ("etc/os-release", FILE, {})]) == (
+        [],
+        [],
+    )
 
 
 def file(name: str, **more: Any) -> Entry:
@@ -112,15 +148,29 @@ CASES: list[tuple[str, list[Sequence[Entry]], list[str], str, bool]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("layers", "less", "said", "is_problem"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_one_thing_is_wrong(tmp_path: Path, layers: list[Sequence[Entry]], less: list[str], said: str, is_problem: bool) -> None:
+@pytest.mark.parametrize(
+    ("layers", "less", "said", "is_problem"),
+    [case[1:] for case in CASES],
+    ids=[case[0] for case in CASES],
+)
+def test_one_thing_is_wrong(
+    tmp_path: Path, layers: list[Sequence[Entry]], less: list[str], said: str, is_problem: bool
+) -> None:
     problems, warnings = looked_at(tmp_path, *layers, less=less)
-    assert any(said in line for line in (problems if is_problem else warnings)), (problems, warnings)
+    assert any(said in line for line in (problems if is_problem else warnings)), (
+        problems,
+        warnings,
+    )
 
 
 def test_what_a_whiteout_hides_is_not_there(tmp_path: Path) -> None:
     """A kernel, a log and a file in /boot of a lower layer."""
-    lower = [("var/log", DIRECTORY, {}), file("var/log/a"), file("boot/vmlinuz"), ("usr/etc", DIRECTORY, {})]
+    lower = [
+        ("var/log", DIRECTORY, {}),
+        file("var/log/a"),
+        file("boot/vmlinuz"),
+        ("usr/etc", DIRECTORY, {}),
+    ]
     upper = [file(name, content=b"") for name in ["var/.wh.log", "boot/.wh.vmlinuz", "usr/.wh.etc"]]
     assert looked_at(tmp_path, lower, upper) == ([], [])
 
@@ -128,19 +178,35 @@ def test_what_a_whiteout_hides_is_not_there(tmp_path: Path) -> None:
 def test_uki(tmp_path: Path) -> None:
     """A sealed image has its kernel in the last layer."""
     last: list[Entry] = [(name, DIRECTORY, {}) for name in ["boot", "boot/EFI", "boot/EFI/Linux"]]
-    assert looked_at(tmp_path, [], [*last, file("boot/EFI/Linux/a.efi")], less=["usr/lib/modules/6.1/vmlinuz"]) == ([], [])
+    assert looked_at(
+        tmp_path, [], [*last, file("boot/EFI/Linux/a.efi")], less=["usr/lib/modules/6.1/vmlinuz"]
+    ) == ([], [])
 
 
 @pytest.mark.parametrize(
     ("labels", "problems", "warnings"),
     [
-        ({}, ["has no label containers.bootc: “1”, by which installers know an image that boots"], []),
+        (
+            {},
+            ["has no label containers.bootc: “1”, by which installers know an image that boots"],
+            [],
+        ),
         ({"ostree.bootable": "true"}, [], []),
-        ({"containers.bootc": "1", "ostree.commit": "a"}, [], ["ostree.commit is stale: there is no /sysroot/ostree/repo"]),
-        ({"containers.bootc": "1", "ostree.final-diffid": "sha256:" + "0" * 64}, ["ostree.final-diffid is stale"], []),
+        (
+            {"containers.bootc": "1", "ostree.commit": "a"},
+            [],
+            ["ostree.commit is stale: there is no /sysroot/ostree/repo"],
+        ),
+        (
+            {"containers.bootc": "1", "ostree.final-diffid": "sha256:" + "0" * 64},
+            ["ostree.final-diffid is stale"],
+            [],
+        ),
     ],
 )
-def test_labels(tmp_path: Path, labels: dict[str, str], problems: list[str], warnings: list[str]) -> None:
+def test_labels(
+    tmp_path: Path, labels: dict[str, str], problems: list[str], warnings: list[str]
+) -> None:
     for lines, wanted in zip(looked_at(tmp_path, labels=labels), (problems, warnings), strict=True):
         assert len(lines) == len(wanted), lines
         assert all(part in line for part, line in zip(wanted, lines, strict=True))
@@ -148,14 +214,21 @@ def test_labels(tmp_path: Path, labels: dict[str, str], problems: list[str], war
 
 def test_many_layers(tmp_path: Path) -> None:
     assert looked_at(tmp_path, *[[] for _ in range(127)]) == ([], [])
-    assert looked_at(tmp_path / "more", *[[] for _ in range(128)]) == ([], ["has 128 layers; Docker takes 127"])
+    assert looked_at(tmp_path / "more", *[[] for _ in range(128)]) == (
+        [],
+        ["has 128 layers; Docker takes 127"],
+    )
 
 
 def test_labels_of_any_shape(tmp_path: Path) -> None:
     shapes: list[Any] = [[], {"Labels": []}, {"Labels": {"containers.bootc": {"a": []}}}]
     for number, config in enumerate(shapes):
         layout = Layout(tmp_path / str(number))
-        problems, _ = findings(layout.index(image(layout, [packed(list(BOOTABLE.values()))], config=set_to("config", config))))
+        problems, _ = findings(
+            layout.index(
+                image(layout, [packed(list(BOOTABLE.values()))], config=set_to("config", config))
+            )
+        )
         assert any("has no label containers.bootc" in line for line in problems)
 
 
@@ -174,7 +247,9 @@ def test_can_be_stopped() -> None:
 
 
 def test_command(build: Build, tmp_path: Path) -> None:
-    """What build-oci makes of a bootable tree has no finding; without --bootc nobody asks; warnings leave the exit status alone."""
+    """What build-oci makes of a bootable tree has no finding; without --bootc nobody asks; warnings
+    leave the exit status alone.
+    """
     tree = tmp_path / "tree"
     for name, kind, more in BOOTABLE.values():
         path = tree / name
@@ -189,7 +264,10 @@ def test_command(build: Build, tmp_path: Path) -> None:
 
     def said(layout: Path, *options: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "build_oci", "verify", "--bootc", *options, layout], capture_output=True, text=True, check=False
+            [sys.executable, "-P", "-m", "build_oci", "verify", "--bootc", *options, layout],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode, done.stderr
 

@@ -1,4 +1,6 @@
-"""contract: cli-verify. `build-oci verify` recomputes everything and lists every mismatch; for layouts of any builder."""
+"""contract: cli-verify. `build-oci verify` recomputes everything and lists every mismatch; for
+layouts of any builder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,20 @@ import clients
 import pytest
 import zstandard
 from clients import Document
-from layouts import CONFIG, FIRST, FIRST_DIGEST, INDEX, LAYER, MANIFEST, SECOND, ZEROS, Layout, archive, image, set_to
+from layouts import (
+    CONFIG,
+    FIRST,
+    FIRST_DIGEST,
+    INDEX,
+    LAYER,
+    MANIFEST,
+    SECOND,
+    ZEROS,
+    Layout,
+    archive,
+    image,
+    set_to,
+)
 
 from build_oci._native.lower import Scan
 from build_oci.cli.command import main
@@ -36,7 +51,9 @@ def found(layout: Path) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     verified = verify(str(layout), workers=2, problem=problems.append, note=notes.append)
     assert verified.mismatches == len(problems)
-    return [line.replace(f"{layout}/", "") for line in problems], [line.replace(f"{layout}/", "") for line in notes]
+    return [line.replace(f"{layout}/", "") for line in problems], [
+        line.replace(f"{layout}/", "") for line in notes
+    ]
 
 
 @pytest.fixture
@@ -54,7 +71,12 @@ def test_nothing_is_wrong(layout: Layout) -> None:
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled"])
 def test_ours(compression: str, tmp_path: Path, odd_tree: Path) -> None:
     def built(output: Path, **image: Any) -> Path:
-        document = {"compression": compression, "images": [{"architecture": "amd64", "os": "linux", "layer": str(odd_tree)} | image] * 2}
+        document = {
+            "compression": compression,
+            "images": (
+                [{"architecture": "amd64", "os": "linux", "layer": str(odd_tree)} | image] * 2
+            ),
+        }
         build(load_config(json.dumps(document)), output=output, workers=2)
         return output
 
@@ -68,37 +90,73 @@ def test_ours(compression: str, tmp_path: Path, odd_tree: Path) -> None:
 DOCUMENTS: list[tuple[Document, str]] = [
     ({"config": set_to("architecture", None)}, "has no “architecture”"),
     ({"config": set_to("os", "")}, "has no “os”"),
-    ({"config": set_to("architecture", "arm64")}, "architecture is “arm64”, but the descriptor of its manifest says “amd64”"),
+    (
+        {"config": set_to("architecture", "arm64")},
+        "architecture is “arm64”, but the descriptor of its manifest says “amd64”",
+    ),
     ({"config": set_to("rootfs.type", "tar")}, "rootfs.type is not “layers”"),
-    ({"config": set_to("rootfs.diff_ids", [ZEROS])}, "names 1 diff_id, but the manifest has 2 layers"),
+    (
+        {"config": set_to("rootfs.diff_ids", [ZEROS])},
+        "names 1 diff_id, but the manifest has 2 layers",
+    ),
     ({"config": set_to("rootfs", None)}, "names no diff_ids, but the manifest has 2 layers"),
     ({"config": set_to("rootfs.diff_ids.1", ZEROS)}, f"rootfs.diff_ids[1] says {ZEROS}"),
     ({"config": set_to("rootfs.diff_ids.1", "md5:1")}, "“md5:1” is no digest"),
     ({"config": set_to("history", [{}])}, "history tells of 1 layer, but the manifest has 2"),
-    ({"config": set_to("history", [{}, {}, {"empty_layer": False}])}, "history tells of 3 layers, but the manifest has 2"),
+    (
+        {"config": set_to("history", [{}, {}, {"empty_layer": False}])},
+        "history tells of 3 layers, but the manifest has 2",
+    ),
     ({"config": set_to("history", {"a": 1})}, "history is no list"),
     ({"manifest": set_to("schemaVersion", 1)}, "schemaVersion is 1, not 2"),
-    ({"manifest": set_to("mediaType", INDEX)}, f"mediaType is “{INDEX}”, but its descriptor says “{MANIFEST}”"),
+    (
+        {"manifest": set_to("mediaType", INDEX)},
+        f"mediaType is “{INDEX}”, but its descriptor says “{MANIFEST}”",
+    ),
     ({"manifest": set_to("layers", None)}, "has no list “layers”"),
-    ({"manifest": set_to("layers.0.size", 17)}, f"has {len(FIRST)} bytes, but its descriptor says 17"),
+    (
+        {"manifest": set_to("layers.0.size", 17)},
+        f"has {len(FIRST)} bytes, but its descriptor says 17",
+    ),
     ({"manifest": set_to("layers.0.digest", ZEROS)}, "is missing"),
-    ({"manifest": set_to("layers.0.digest", "sha256:../../../etc/passwd")}, "layers[0]: “sha256:../../../etc/passwd” is no digest"),
-    ({"manifest": set_to("layers.0.mediaType", "text/plain")}, "“text/plain” is no media type of a layer"),
-    ({"manifest": set_to("layers.0.mediaType", LAYER + "+zstd")}, f"is not compressed, but its media type is {LAYER}+zstd"),
+    (
+        {"manifest": set_to("layers.0.digest", "sha256:../../../etc/passwd")},
+        "layers[0]: “sha256:../../../etc/passwd” is no digest",
+    ),
+    (
+        {"manifest": set_to("layers.0.mediaType", "text/plain")},
+        "“text/plain” is no media type of a layer",
+    ),
+    (
+        {"manifest": set_to("layers.0.mediaType", LAYER + "+zstd")},
+        f"is not compressed, but its media type is {LAYER}+zstd",
+    ),
     ({"manifest": set_to("config.digest", ZEROS)}, "is missing"),
     ({"manifest": set_to("config", None)}, "config: is no descriptor"),
     ({"config": set_to("history.0", "text")}, "history[0] is no object"),
     ({"config": set_to("rootfs.diff_ids.0", 3)}, "rootfs.diff_ids[0]: “3” is no digest"),
-    ({"config": set_to("variant", "v8"), "descriptor": set_to("platform.variant", "v7")}, "variant is “v8”, but the descriptor"),
-    ({"manifest": set_to("manifests", [])}, "is a manifest and has “manifests” as if it were an index"),
+    (
+        {"config": set_to("variant", "v8"), "descriptor": set_to("platform.variant", "v7")},
+        "variant is “v8”, but the descriptor",
+    ),
+    (
+        {"manifest": set_to("manifests", [])},
+        "is a manifest and has “manifests” as if it were an index",
+    ),
     ({"manifest": set_to("config.size", 1)}, "bytes, but its descriptor says 1"),
     ({"manifest": set_to("config.mediaType", "")}, "config: its descriptor has no mediaType"),
     ({"manifest": set_to("config.data", "?")}, "config: its data is not base64"),
-    ({"manifest": set_to("config.data", "e30=")}, "config: its data is not what its digest and size say"),
+    (
+        {"manifest": set_to("config.data", "e30=")},
+        "config: its data is not what its digest and size say",
+    ),
     ({"manifest": set_to("subject", {"digest": "x"})}, "subject: “x” is no digest"),
     ({"descriptor": set_to("size", 1)}, "but its descriptor says 1"),
     ({"descriptor": set_to("mediaType", "text/plain")}, "but its descriptor says “text/plain”"),
-    ({"descriptor": set_to("platform.os", "windows")}, "os is “linux”, but the descriptor of its manifest says “windows”"),
+    (
+        {"descriptor": set_to("platform.os", "windows")},
+        "os is “linux”, but the descriptor of its manifest says “windows”",
+    ),
 ]
 
 
@@ -124,9 +182,15 @@ LAYERS: list[tuple[bytes, str]] = [
     (archive(("../up", b"x")), "../up"),
     (FIRST[:700], "at byte"),
     (b"no archive at all" * 100, "at byte 0"),
-    (archive(("etc", "gone"), (".wh.gone", b"")), "“etc” is a hard link to “gone”, which is no file before it"),
+    (
+        archive(("etc", "gone"), (".wh.gone", b"")),
+        "“etc” is a hard link to “gone”, which is no file before it",
+    ),
     (archive(("b", "etc")), "“b” is a hard link to “etc”, which is no file"),
-    (archive((".wh.gone", b""), ("b", ".wh.gone")), "“b” is a hard link to “.wh.gone”, which is no file"),
+    (
+        archive((".wh.gone", b""), ("b", ".wh.gone")),
+        "“b” is a hard link to “.wh.gone”, which is no file",
+    ),
     (archive(("f", b""), ("f/g", b"")), "“f/g” is inside of what is no directory"),
     (archive(("n" * 256, b"")), "no file system takes more than 255"),
 ]
@@ -141,7 +205,9 @@ def test_damaged_layers(data: bytes, says: str, layout: Layout) -> None:
 
 
 def test_what_is_odd_but_allowed(layout: Layout) -> None:
-    data = archive((".wh.never-there", b""), ("etc/.wh..wh..opq", b""), ("d/.wh..wh.plnk", b""), end=False)
+    data = archive(
+        (".wh.never-there", b""), ("etc/.wh..wh..opq", b""), ("d/.wh..wh.plnk", b""), end=False
+    )
     layout.blob(b"stray", "text/plain")
     problems, notes = found(layout.index(image(layout, [FIRST, data])))
     assert problems == []
@@ -154,10 +220,17 @@ def test_what_is_odd_but_allowed(layout: Layout) -> None:
 
 
 def test_what_stands_behind_its_whiteout(layout: Layout) -> None:
-    """The image-spec allows a whiteout behind its sibling; some clients remove the sibling, so it is told."""
-    problems, notes = found(layout.index(image(layout, [FIRST, archive(("new", b""), (".wh.new", b""))])))
+    """The image-spec allows a whiteout behind its sibling; some clients remove the sibling, so it
+    is told.
+    """
+    problems, notes = found(
+        layout.index(image(layout, [FIRST, archive(("new", b""), (".wh.new", b""))]))
+    )
     assert problems == []
-    assert any("“.wh.new” is a whiteout of what stands before it in the same layer" in note for note in notes)
+    assert any(
+        "“.wh.new” is a whiteout of what stands before it in the same layer" in note
+        for note in notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,18 +240,32 @@ def test_what_stands_behind_its_whiteout(layout: Layout) -> None:
         ("manifest", "annotations", {"a": 1}, "its annotation “a” is no string"),
         ("config", "created", "yesterday", "created is “yesterday”, which is no time"),
         ("config", "history.0.created", 7, "history[0].created is 7, which is no time"),
-        ("config", "config", {"Cmd": "/bin/sh"}, "config.Cmd must be a list of strings: clients cannot read the image"),
-        ("config", "config", {"labels": {}}, "config.labels is no name that clients know; did you mean `Labels`?"),
+        (
+            "config",
+            "config",
+            {"Cmd": "/bin/sh"},
+            "config.Cmd must be a list of strings: clients cannot read the image",
+        ),
+        (
+            "config",
+            "config",
+            {"labels": {}},
+            "config.labels is no name that clients know; did you mean `Labels`?",
+        ),
         ("config", "config", [], "config is not a mapping: clients cannot read the image"),
     ],
 )
-def test_documents_that_clients_cannot_load(layout: Layout, where: str, key: str, value: Any, what: str) -> None:
+def test_documents_that_clients_cannot_load(
+    layout: Layout, where: str, key: str, value: Any, what: str
+) -> None:
     (problem,) = found(layout.index(image(layout, [FIRST], **{where: set_to(key, value)})))[0]
     assert problem.endswith(f": {what}")
 
 
 def test_annotations_of_an_index(layout: Layout) -> None:
-    assert found(layout.index(image(layout, [FIRST]), annotations=["x"]))[0] == ["index.json: its annotations are no object"]
+    assert found(layout.index(image(layout, [FIRST]), annotations=["x"]))[0] == [
+        "index.json: its annotations are no object"
+    ]
 
 
 def test_unreferenced_blob_that_is_not_what_its_name_says(layout: Layout) -> None:
@@ -199,9 +286,14 @@ def test_what_a_layer_below_hides_is_gone(layout: Layout) -> None:
     linked = archive(("again", "gone"))
     assert found(layout.index(image(layout, [FIRST, linked])))[0] == []
     problems, _ = found(layout.index(image(layout, [FIRST, SECOND, linked])))
-    assert [problem.split(": ", 1)[1] for problem in problems] == ["“again” is a hard link to “gone”, which is no file before it"]
+    assert [problem.split(": ", 1)[1] for problem in problems] == [
+        "“again” is a hard link to “gone”, which is no file before it"
+    ]
     opaque = archive(("etc/.wh..wh..opq", b""))
-    assert len(found(layout.index(image(layout, [FIRST, opaque, archive(("again", "etc/a"))])))[0]) == 1
+    assert (
+        len(found(layout.index(image(layout, [FIRST, opaque, archive(("again", "etc/a"))])))[0])
+        == 1
+    )
 
 
 def test_everything_is_listed_at_once(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +315,10 @@ def test_everything_is_listed_at_once(layout: Layout, capsys: pytest.CaptureFixt
     )
     assert len(err.splitlines()) == len(expected)
     for says in expected:
-        assert sum(says in line and line.startswith("build-oci: error: ") for line in err.splitlines()) == 1, says
+        assert (
+            sum(says in line and line.startswith("build-oci: error: ") for line in err.splitlines())
+            == 1
+        ), says
 
 
 def test_nested_indexes_artifacts_and_docker_types(layout: Layout) -> None:
@@ -232,7 +327,12 @@ def test_nested_indexes_artifacts_and_docker_types(layout: Layout) -> None:
         document["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
         document["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar"
 
-    one = image(layout, [FIRST], manifest=docker, descriptor=set_to("mediaType", "application/vnd.docker.distribution.manifest.v2+json"))
+    one = image(
+        layout,
+        [FIRST],
+        manifest=docker,
+        descriptor=set_to("mediaType", "application/vnd.docker.distribution.manifest.v2+json"),
+    )
     artifact = layout.document(
         {
             "schemaVersion": 2,
@@ -242,10 +342,14 @@ def test_nested_indexes_artifacts_and_docker_types(layout: Layout) -> None:
         },
         MANIFEST,
     )
-    inner = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [one, artifact]}, INDEX)
+    inner = layout.document(
+        {"schemaVersion": 2, "mediaType": INDEX, "manifests": [one, artifact]}, INDEX
+    )
     problems, notes = found(layout.index(inner))
     assert problems == []
-    assert [note.split(": ")[1] for note in notes] == ["is no image but an artifact of the type “application/vnd.example+json”"]
+    assert [note.split(": ")[1] for note in notes] == [
+        "is no image but an artifact of the type “application/vnd.example+json”"
+    ]
     deep = inner
     for _ in range(10):
         deep = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [deep]}, INDEX)
@@ -268,7 +372,11 @@ def test_hostile_files(layout: Layout) -> None:
     deep: Any = []
     for _ in range(800):
         deep = [deep]
-    for changes in ({"config": set_to("rootfs.diff_ids.0", deep)}, {"manifest": set_to("subject", deep)}, {"config": set_to("os", deep)}):
+    for changes in (
+        {"config": set_to("rootfs.diff_ids.0", deep)},
+        {"manifest": set_to("subject", deep)},
+        {"config": set_to("os", deep)},
+    ):
         assert len(found(layout.index(image(layout, [SECOND], **changes)))[0]) >= 1
     for text in ("[]", "{", "NaN", '{"manifests": 3}', "\xff"):
         (path / "index.json").write_bytes(text.encode("latin-1"))
@@ -296,47 +404,82 @@ def test_one_damage_hides_no_other(layout: Layout) -> None:
 
 
 def test_a_damaged_blob(layout: Layout) -> None:
-    """Where the digest is wrong, that is all there is to say; where it is right, a broken archive still has a diff_id."""
+    """Where the digest is wrong, that is all there is to say; where it is right, a broken archive
+    still has a diff_id.
+    """
     path = layout.index(image(layout, [FIRST, SECOND]))
     digest = hashlib.sha256(SECOND).hexdigest()
     blob = path / "blobs" / "sha256" / digest
     blob.write_bytes(b"\0" * 700 + SECOND[700:])
     assert found(path)[0] == [
-        f"blobs/sha256/{digest}: is damaged: its content has the digest sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}"
+        f"blobs/sha256/{digest}: is damaged: its content has the digest"
+        f" sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}"
     ]
     blob.write_bytes(SECOND[:-1])
-    assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == [f"has {len(SECOND) - 1} "[:10], "is damaged"]
+    assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == [
+        f"has {len(SECOND) - 1} "[:10],
+        "is damaged",
+    ]
     blob.write_bytes(b"")
-    assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == ["has 0 byte", "is damaged"]
+    assert [problem.split(": ")[1][:10] for problem in found(path)[0]] == [
+        "has 0 byte",
+        "is damaged",
+    ]
     large = b"\x1f\x8b" + os.urandom(3 << 20)
     descriptor = layout.blob(large, LAYER + "+gzip")
     blob = path / "blobs" / descriptor["digest"].replace(":", "/")
     blob.write_bytes(large[:-1] + b"?!"[large[-1] == ord("?") :][:1])
     (path / "blobs" / "sha256" / digest).write_bytes(SECOND)
-    (problem,) = found(layout.index(image(layout, [FIRST], manifest=set_to("layers.0", descriptor))))[0]
+    (problem,) = found(
+        layout.index(image(layout, [FIRST], manifest=set_to("layers.0", descriptor)))
+    )[0]
     assert "is damaged" in problem
     blob.unlink()
-    for broken, what in ((FIRST[:700], "the archive is truncated"), (b"no archive" * 100, "this is no tar header")):
-        problems, _ = found(layout.index(image(layout, [broken], config=set_to("rootfs.diff_ids", [ZEROS]))))
-        assert [says in problem for says, problem in zip((what, f"says {ZEROS}"), problems, strict=True)] == [True, True]
+    for broken, what in (
+        (FIRST[:700], "the archive is truncated"),
+        (b"no archive" * 100, "this is no tar header"),
+    ):
+        problems, _ = found(
+            layout.index(image(layout, [broken], config=set_to("rootfs.diff_ids", [ZEROS])))
+        )
+        assert [
+            says in problem for says, problem in zip((what, f"says {ZEROS}"), problems, strict=True)
+        ] == [True, True]
 
 
 def test_what_several_images_share(layout: Layout) -> None:
-    """A blob is read once, but every descriptor of it counts, and so does what lies below it in each image."""
+    """A blob is read once, but every descriptor of it counts, and so does what lies below it in
+    each image.
+    """
     linked = archive(("again", "gone"))
     other = image(layout, [linked])
     problems, _ = found(
-        layout.index(image(layout, [FIRST, linked]), image(layout, [FIRST, linked, FIRST]), other, image(layout, [linked] * 2))
+        layout.index(
+            image(layout, [FIRST, linked]),
+            image(layout, [FIRST, linked, FIRST]),
+            other,
+            image(layout, [linked] * 2),
+        )
     )
     where = f"blobs/sha256/{hashlib.sha256(linked).hexdigest()}"
     assert problems == [f"{where}: “again” is a hard link to “gone”, which is no file before it"]
     good = image(layout, [FIRST])
-    wrong = [good | {"size": 1}, good | {"mediaType": INDEX}, good | {"platform": {"architecture": "arm64", "os": "linux"}}]
+    wrong = [
+        good | {"size": 1},
+        good | {"mediaType": INDEX},
+        good | {"platform": {"architecture": "arm64", "os": "linux"}},
+    ]
     problems = []
     wrong += [
-        image(layout, [FIRST], manifest=set_to(f"layers.0.{key}", value)) for key, value in (("size", 1), ("mediaType", LAYER + "+gzip"))
+        image(layout, [FIRST], manifest=set_to(f"layers.0.{key}", value))
+        for key, value in (("size", 1), ("mediaType", LAYER + "+gzip"))
     ]
-    verified = verify(str(layout.index(good, good, *wrong)), workers=3, problem=problems.append, note=lambda _: None)
+    verified = verify(
+        str(layout.index(good, good, *wrong)),
+        workers=3,
+        problem=problems.append,
+        note=lambda _: None,
+    )
     expected = (
         f"has {good['size']} bytes",
         f"but its descriptor says “{INDEX}”",
@@ -354,35 +497,59 @@ def test_an_index_that_multiplies(layout: Layout) -> None:
     """Seven indexes, each with a hundred times the next: read once each."""
     inner = image(layout, [FIRST])
     for _ in range(7):
-        inner = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] * 100}, INDEX)
+        inner = layout.document(
+            {"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] * 100}, INDEX
+        )
     assert found(layout.index(inner)) == ([], [])
 
 
 def test_artifacts_in_the_clothes_of_images(layout: Layout) -> None:
     """What BuildKit and cosign put beside an image is no image, but its blobs are verified."""
-    statement = layout.blob(b'{"_type":"https://in-toto.io/Statement/v0.1"}', "application/vnd.in-toto+json")
+    statement = layout.blob(
+        b'{"_type":"https://in-toto.io/Statement/v0.1"}', "application/vnd.in-toto+json"
+    )
     clothes: tuple[tuple[str, Document], ...] = (
         ("unknown", {"vnd.docker.reference.type": "attestation-manifest"}),
         ("unknown", {}),
         ("", {}),
     )
     for platform, marks in clothes:
-        config = {"architecture": platform, "os": platform, "rootfs": {"type": "layers", "diff_ids": [statement["digest"]]}}
+        config = {
+            "architecture": platform,
+            "os": platform,
+            "rootfs": {"type": "layers", "diff_ids": [statement["digest"]]},
+        }
         for size in (statement["size"], 1):
-            document = {"schemaVersion": 2, "config": layout.document(config, CONFIG), "layers": [statement | {"size": size}]}
-            index = layout.index(image(layout, [FIRST]), layout.document(document, MANIFEST, annotations=marks))
+            document = {
+                "schemaVersion": 2,
+                "config": layout.document(config, CONFIG),
+                "layers": [statement | {"size": size}],
+            }
+            index = layout.index(
+                image(layout, [FIRST]), layout.document(document, MANIFEST, annotations=marks)
+            )
             problems, notes = found(index)
-            assert [problem.split(": ")[1] for problem in problems] == ([] if size > 1 else ["has 45 bytes, but its descriptor says 1"])
-            assert [note.split(": ")[1] for note in notes if "artifact" in note] == [f"is no image but an artifact of the type “{CONFIG}”"]
+            assert [problem.split(": ")[1] for problem in problems] == (
+                [] if size > 1 else ["has 45 bytes, but its descriptor says 1"]
+            )
+            assert [note.split(": ")[1] for note in notes if "artifact" in note] == [
+                f"is no image but an artifact of the type “{CONFIG}”"
+            ]
 
 
 def test_what_the_image_format_allows(layout: Layout, tmp_path: Path) -> None:
-    """Other types in the index, a subject that is elsewhere, layers that may not be distributed, skippable frames, sha512, a symlink."""
+    """Other types in the index, a subject that is elsewhere, layers that may not be distributed,
+    skippable frames, sha512, a symlink.
+    """
     skippable = b"\x5a\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
     packed = layout.blob(skippable + zstandard.compress(FIRST), LAYER + "+zstd")
     odd = archives.header(b"\x1f\x8bname") + archives.END
     foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-    more = [layout.blob(odd, LAYER), {"mediaType": foreign, "digest": ZEROS, "size": 1}, layout.blob(b"secret", LAYER + "+gzip+encrypted")]
+    more = [
+        layout.blob(odd, LAYER),
+        {"mediaType": foreign, "digest": ZEROS, "size": 1},
+        layout.blob(b"secret", LAYER + "+gzip+encrypted"),
+    ]
 
     def manifest(document: Document) -> None:
         document["layers"] = [packed, *more]
@@ -402,7 +569,11 @@ def test_what_the_image_format_allows(layout: Layout, tmp_path: Path) -> None:
 
     xml = layout.blob(b"<xml/>", "application/xml")
     other = set_to("rootfs.diff_ids", ["sha512:" + hashlib.sha512(odd).hexdigest()])
-    path = layout.index(xml, image(layout, [FIRST], manifest=manifest, config=config), image(layout, [odd], config=other))
+    path = layout.index(
+        xml,
+        image(layout, [FIRST], manifest=manifest, config=config),
+        image(layout, [odd], config=other),
+    )
     long = hashlib.sha512(b"{}").hexdigest()
     (path / "blobs" / "sha512").mkdir()
     (path / "blobs" / "sha512" / long).write_bytes(b"{}")
@@ -427,11 +598,15 @@ def test_what_the_image_format_allows(layout: Layout, tmp_path: Path) -> None:
 
 
 def test_names_by_way_of_others(layout: Layout) -> None:
-    """Directories that no archive names, symbolic links on the way to a target, and whiteouts of either."""
+    """Directories that no archive names, symbolic links on the way to a target, and whiteouts of
+    either.
+    """
 
     def after(*layers: bytes) -> tuple[list[str], list[str]]:
         problems, notes = found(layout.index(image(layout, list(layers))))
-        return [line.split(": ", 1)[1] for line in problems], [line.split(": ", 1)[1] for line in notes if "referred" not in line]
+        return [line.split(": ", 1)[1] for line in problems], [
+            line.split(": ", 1)[1] for line in notes if "referred" not in line
+        ]
 
     deep = archive(("a/b/c", b""))
     assert after(deep, archive(("x", "a/b/c"))) == ([], [])
@@ -439,39 +614,64 @@ def test_names_by_way_of_others(layout: Layout) -> None:
         ["“x” is a hard link to “a/b/c”, which is no file before it"],
         [],
     )
-    assert after(deep, archive(("a", b"")), archive(("x", "a/b/c"))) == (["“x” is a hard link to “a/b/c”, which is no file before it"], [])
+    assert after(deep, archive(("a", b"")), archive(("x", "a/b/c"))) == (
+        ["“x” is a hard link to “a/b/c”, which is no file before it"],
+        [],
+    )
     assert after(deep, archive((".wh.a", b""), ("a/b/c", b""))) == ([], [])
-    assert after(deep, archive(("a", b""), ("a/.wh.b", b""))) == ([], ["“a/.wh.b” is inside of what is no directory"])
+    assert after(deep, archive(("a", b""), ("a/.wh.b", b""))) == (
+        [],
+        ["“a/.wh.b” is inside of what is no directory"],
+    )
     beside = "“a” is in it beside its own whiteout, which hides it only in the layers below"
     assert after(deep, archive((".wh.a", b""), ("a", b""))) == ([], [beside])
-    maybe = "“x” is a hard link to “{}”, which may be there by way of a symbolic link or in a layer that cannot be read"
+    maybe = (
+        "“x” is a hard link to “{}”, which may be there by way of a symbolic link or in a layer"
+        " that cannot be read"
+    )
     link = io.BytesIO()
     with tarfile.open(fileobj=link, mode="w") as tar:
         info = tarfile.TarInfo("lib")
         info.type, info.linkname = tarfile.SYMTYPE, "a/b"
         tar.addfile(info)
     assert after(deep, link.getvalue(), archive(("x", "lib/c"))) == ([], [maybe.format("lib/c")])
-    assert after(deep, link.getvalue(), archive(("lib/d", b"")), archive(("x", "a/b/d"))) == ([], [maybe.format("a/b/d")])
+    assert after(deep, link.getvalue(), archive(("lib/d", b"")), archive(("x", "a/b/d"))) == (
+        [],
+        [maybe.format("a/b/d")],
+    )
     assert after(link.getvalue(), archive(("x", "lib"))) == ([], [])
     broken = b"no archive" * 100
-    assert after(broken, archive(("x", "a"))) == (["at byte 0: this is no tar header: its checksum does not hold"], [maybe.format("a")])
+    assert after(broken, archive(("x", "a"))) == (
+        ["at byte 0: this is no tar header: its checksum does not hold"],
+        [maybe.format("a")],
+    )
 
 
 def test_memory_is_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "/".join(letter * 240 for letter in "xyz")
     many = archive(*((f"{long}/{number:0100}", b"") for number in range(600)))
     deep = archive(("d/" * 30_000 + "f", b""), ("e/" * 30_000 + "f", b""))
-    path = layout.index(*(image(layout, [many, FIRST, many[:-512], deep][:count]) for count in (1, 2, 3)), image(layout, [deep]))
+    path = layout.index(
+        *(image(layout, [many, FIRST, many[:-512], deep][:count]) for count in (1, 2, 3)),
+        image(layout, [deep]),
+    )
     monkeypatch.setattr(layers, "_SCANS_KEPT", 0)  # archives are read again for the next image
     assert found(path) == ([], [])
     monkeypatch.setattr(names, "_TREE_SLACK", 1 << 16)
     assert {problem.split(": ", 1)[1] for problem in found(path)[0]} == {
-        "with it, the names of the image need more memory than so many may have: the rest is not looked at"
+        "with it, the names of the image need more memory than so many may have: the rest is not"
+        " looked at"
     }
     monkeypatch.setattr(layers, "_SCANS_SLACK", 1 << 16)
-    assert [problem for problem in found(path)[0] if problem.endswith("need more memory than so many may have")]
+    assert [
+        problem
+        for problem in found(path)[0]
+        if problem.endswith("need more memory than so many may have")
+    ]
     # Neither of two takes that much.
-    pair = [archive(*((f"{letter}/{long}/{number}", b"") for number in range(600))) for letter in "ab"]
+    pair = [
+        archive(*((f"{letter}/{long}/{number}", b"") for number in range(600))) for letter in "ab"
+    ]
     scan = Scan()
     scan.feed(pair[0])
     monkeypatch.setattr(layers, "_SCANS_SLACK", scan.held * 3 // 2 - 400 * 900)
@@ -489,22 +689,38 @@ def test_hostile_names_are_escaped_and_cut(layout: Layout) -> None:
 
 def test_a_build_does_not_load_it() -> None:
     code = (
-        "import sys, build_oci.cli.command, build_oci.pipeline; sys.exit(any(name.startswith('build_oci.verify') for name in sys.modules))"
+        "import sys, build_oci.cli.command, build_oci.pipeline;"
+        " sys.exit(any(name.startswith('build_oci.verify') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_usage(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage(
+    tmp_path: Path,
+    layout: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["verify", str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err == (
-        f"build-oci: error: {tmp_path}/nowhere: is no directory\nhint: name the directory that holds index.json\n"
+    assert (
+        capsys.readouterr().err
+        == f"build-oci: error: {tmp_path}/nowhere: is no directory\nhint: name the directory that"
+        " holds index.json\n"
     )
     monkeypatch.chdir(layout.index(image(layout, [FIRST])))
     assert main(["verify"]) == 0
     assert capsys.readouterr() == ("", "")
     assert main(["verify", "-v", "-j", "1"]) == 0
-    assert capsys.readouterr().err == "build-oci: .: nothing is wrong: 1 image, 1 layer, 4 entries, 0.0 MB\n"
-    for wrong in (["verify", "a", "b"], ["verify", "--nonsense"], ["verify", ""], ["verify", "-j", "0"]):
+    assert (
+        capsys.readouterr().err
+        == "build-oci: .: nothing is wrong: 1 image, 1 layer, 4 entries, 0.0 MB\n"
+    )
+    for wrong in (
+        ["verify", "a", "b"],
+        ["verify", "--nonsense"],
+        ["verify", ""],
+        ["verify", "-j", "0"],
+    ):
         assert main(wrong) == 2
     shutil.rmtree(layout.path / "blobs")
     assert main(["verify", "-q"]) == 1
@@ -526,20 +742,41 @@ def test_images_of_other_tools(tmp_path: Path, debian_tree: Path) -> None:
     clients.run(umoci, "unpack", "--image", f"{made}:x", tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle" / "rootfs" / "etc" / "apt")
     (tmp_path / "bundle" / "rootfs" / "etc" / "apt").write_text("a file now")
-    os.link(tmp_path / "bundle" / "rootfs" / "etc" / "hostname", tmp_path / "bundle" / "rootfs" / "etc" / "linked")
+    os.link(
+        tmp_path / "bundle" / "rootfs" / "etc" / "hostname",
+        tmp_path / "bundle" / "rootfs" / "etc" / "linked",
+    )
     clients.run(umoci, "repack", "--image", f"{made}:y", tmp_path / "bundle")
     assert found(made)[0] == []
     for target in ("dir", "oci"):
         clients.run(skopeo, "copy", f"oci:{made}:x", f"{target}:{tmp_path / target}")
     clients.run(skopeo, "copy", f"dir:{tmp_path / 'dir'}", f"oci:{tmp_path / 'again'}:x")
     assert found(tmp_path / "oci")[0] == found(tmp_path / "again")[0] == []
-    store = [buildah, "--storage-driver", "vfs", "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run")]
+    store = [
+        buildah,
+        "--storage-driver",
+        "vfs",
+        "--root",
+        str(tmp_path / "root"),
+        "--runroot",
+        str(tmp_path / "run"),
+    ]
     container = clients.run(*store, "from", "scratch").strip()
     clients.run(*store, "copy", "-q", container, str(source), "/etc")
     clients.run(*store, "commit", "-q", container, f"oci:{tmp_path / 'buildah'}")
     assert found(tmp_path / "buildah")[0] == []
     for kind in ("oci", "docker"):
         clients.run(*store, "commit", "-q", "--format", kind, container, f"localhost/{kind}")
-        clients.run(*store, "manifest", "create", f"list-{kind}", f"containers-storage:localhost/{kind}")
-        clients.run(*store, "manifest", "push", "-q", "--all", f"list-{kind}", f"oci:{tmp_path / kind}-list:x")
+        clients.run(
+            *store, "manifest", "create", f"list-{kind}", f"containers-storage:localhost/{kind}"
+        )
+        clients.run(
+            *store,
+            "manifest",
+            "push",
+            "-q",
+            "--all",
+            f"list-{kind}",
+            f"oci:{tmp_path / kind}-list:x",
+        )
         assert found(tmp_path / f"{kind}-list")[0] == []

@@ -76,7 +76,11 @@ def test_an_error_in_a_strand_is_one_calls() -> None:
     found: list[int] = []
     with Pool(2) as pool:
         strand = Strand(pool)
-        before, failed, after = strand.submit(found.append, 1), strand.submit(divmod, 1, 0), strand.submit(found.append, 2)
+        before, failed, after = (
+            strand.submit(found.append, 1),
+            strand.submit(divmod, 1, 0),
+            strand.submit(found.append, 2),
+        )
         before.result()
         after.result()
         with pytest.raises(ZeroDivisionError):
@@ -85,14 +89,20 @@ def test_an_error_in_a_strand_is_one_calls() -> None:
 
 
 def test_cancelled() -> None:
-    """What runs ends as it does; what waits, and what comes later, ends with Cancelled, in a strand too."""
+    """What runs ends as it does; what waits, and what comes later, ends with Cancelled, in a strand
+    too.
+    """
     began, go = threading.Event(), threading.Event()
     made: list[str] = []
     with Pool(1) as pool:
         running = pool.submit(hold, began, go)
         began.wait()
         strand = Strand(pool)
-        waiting = [pool.submit(made.append, "pool"), strand.submit(made.append, "strand"), strand.submit(made.append, "strand")]
+        waiting = [
+            pool.submit(made.append, "pool"),
+            strand.submit(made.append, "strand"),
+            strand.submit(made.append, "strand"),
+        ]
         pool.cancelled = True
         waiting += [pool.submit(made.append, "later"), strand.submit(made.append, "later")]
         go.set()
@@ -129,7 +139,9 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_each_stops_before_the_next(at_once: int) -> None:
-    """What a coordinator does before it looks itself may be long: of thousands of items those to come are not begun."""
+    """What a coordinator does before it looks itself may be long: of thousands of items those to
+    come are not begun.
+    """
     begun: list[int] = []
 
     def work(item: int) -> None:
@@ -142,7 +154,9 @@ def test_each_stops_before_the_next(at_once: int) -> None:
 
 
 def test_a_budget_that_is_closed_while_somebody_waits() -> None:
-    """Wherever the waiting one is: the closing comes from a signal handler too, which runs in the midst of it."""
+    """Wherever the waiting one is: the closing comes from a signal handler too, which runs in the
+    midst of it.
+    """
     for delay in (0.0, 0.0001, 0.01):
         budget = Budget(10)
         assert budget.take(10, block=True)

@@ -52,7 +52,9 @@ def walked(root: Path) -> Tree:
 
 
 def test_walk(root: Path) -> None:
-    """Sixteen threads on one tree, one more that asks how far they are, and then one that stops them."""
+    """Sixteen threads on one tree, one more that asks how far they are, and then one that stops
+    them.
+    """
     expected = walked(root).paths()
 
     def watch(tree: Tree) -> None:
@@ -82,7 +84,9 @@ def lower_of(root: Path) -> Lower:
 
 
 def test_diffs_upon_one_lower(root: Path) -> None:
-    """contract: parent-read-once. "A parent shared by several images is read once": so their diffs read one table at once."""
+    """contract: parent-read-once. "A parent shared by several images is read once": so their diffs
+    read one table at once.
+    """
     lower = lower_of(root)
     before = walked(root)
     (root / "added").write_text("new")
@@ -129,14 +133,16 @@ def test_packing(root: Path) -> None:
 
 
 def test_builds_in_one_process(root: Path, tmp_path: Path) -> None:
-    """contract: promise-reproducible, layout-many-builds.
-    The same bytes, whatever else goes on in the process; builds into one output do not disturb each other either."""
+    """contract: promise-reproducible, layout-many-builds. The same bytes, whatever else goes on in
+    the process; builds into one output do not disturb each other either."""
     parent = built(tmp_path / "parent", image_of(root), epoch=1, trust_checksum_xattrs=False)
     (root / "added").write_text("new")
 
     def index(number: int) -> bytes:
         output = tmp_path / (f"output-{number}" if number < 4 else "shared")
-        return (built(output, image_of(root, parent), image_of(root), epoch=1) / "index.json").read_bytes()
+        return (
+            built(output, image_of(root, parent), image_of(root), epoch=1) / "index.json"
+        ).read_bytes()
 
     expected = index(0)
     assert at_once(6, index) == [expected] * 6

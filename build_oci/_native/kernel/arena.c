@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Chunks double from the first size to the last, because there are images of thousands of small layers, with an arena each. */
+/* Chunks double from the first size to the last, because there are images of thousands of small
+ * layers, with an arena each. */
 enum { FIRST_CHUNK = 1024, CHUNK = 256 * 1024, ALIGNMENT = 16 };
 
 struct arena_chunk {
@@ -26,7 +27,9 @@ static void *take(arena *a, size_t size, size_t alignment)
     if (size > SIZE_MAX / 2)
         return NULL;
     int alone = size > CHUNK / 4;
-    size_t usual = 2 * a->held < FIRST_CHUNK ? FIRST_CHUNK : 2 * a->held < CHUNK ? 2 * a->held : CHUNK;
+    size_t usual = 2 * a->held < FIRST_CHUNK ? FIRST_CHUNK
+                   : 2 * a->held < CHUNK     ? 2 * a->held
+                                             : CHUNK;
     size_t room = alone || size > usual ? size : usual;
     arena_chunk *fresh = malloc(sizeof *fresh + room);
     if (!fresh)

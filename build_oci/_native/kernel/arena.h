@@ -1,4 +1,5 @@
-/* Memory that is given out piece by piece and given back all at once. Not safe for threads: one arena a thread. */
+/* Memory that is given out piece by piece and given back all at once. Not safe for threads: one
+ * arena a thread. */
 #ifndef BUILD_OCI_ARENA_H
 #define BUILD_OCI_ARENA_H
 
@@ -11,7 +12,8 @@ typedef struct arena {
     size_t held;         /* bytes asked of malloc */
 } arena;
 
-/* SIZE bytes, aligned for any type; NULL when memory is exhausted. They stay where they are until arena_release(). */
+/* SIZE bytes, aligned for any type; NULL when memory is exhausted. They stay where they are until
+ * arena_release(). */
 void *arena_take(arena *, size_t size);
 
 /* SIZE bytes without alignment, for text. */

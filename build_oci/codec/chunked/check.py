@@ -1,8 +1,11 @@
-"""The metadata of a zstd:chunked layer, held against each other and against its archive: for the layers of any builder.
+"""The metadata of a zstd:chunked layer, held against each other and against its archive: for the
+layers of any builder.
 
-A client that pulls parts of a layer never sees the archive: it makes files from the TOC, and later writes the archive again from files and
-tar-split. So this does the same. It goes through tar-split and TOC side by side, decodes every chunk from where the TOC says it is, and
-compares the digest of what that gives with the archive's. Both documents are read as they come; one entry is held at a time.
+A client that pulls parts of a layer never sees the archive: it makes files from the TOC, and later
+writes the archive again from files and tar-split. So this does the same. It goes through tar-split
+and TOC side by side, decodes every chunk from where the TOC says it is, and compares the digest of
+what that gives with the archive's. Both documents are read as they come; one entry is held at a
+time.
 """
 
 from __future__ import annotations
@@ -17,7 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci._native.chunked import crc64
 from build_oci.codec import zstd
-from build_oci.codec.chunked.container import FOOTER_SIZE, SKIPPABLE_HEADER, TOC_LIMIT, Metadata, Span, read_annotations, skippable
+from build_oci.codec.chunked.container import (
+    FOOTER_SIZE,
+    SKIPPABLE_HEADER,
+    TOC_LIMIT,
+    Metadata,
+    Span,
+    read_annotations,
+    skippable,
+)
 from build_oci.codec.chunked.headers import HEADER_KEYS, decoded, read_headers, toc_header
 
 if TYPE_CHECKING:
@@ -51,9 +62,11 @@ def chunked_problems(
     check: Callable[[], None],
     windows: Budget | None = None,
 ) -> list[str]:
-    """What is wrong with the metadata of the layer FD, a blob of SIZE bytes; at most one problem, the first.
+    """What is wrong with the metadata of the layer FD, a blob of SIZE bytes; at most one problem,
+    the first.
 
-    archive: the digest of its archive and the bytes in it. check: called often; may raise to stop this. windows: see codec.zstd.decode.
+    archive: the digest of its archive and the bytes in it. check: called often; may raise to stop
+    this. windows: see codec.zstd.decode.
     """
     try:
         metadata = read_annotations(annotations)
@@ -65,22 +78,38 @@ def chunked_problems(
     return []
 
 
-def toc_entries(fd: int, size: int, annotations: dict[str, str], check: Callable[[], None], *, start: int = 0) -> Iterator[dict[str, Any]]:
-    """The entries of the table of contents of a layer, a blob of SIZE bytes at START of the file FD, in their order and unchecked.
+def toc_entries(
+    fd: int, size: int, annotations: dict[str, str], check: Callable[[], None], *, start: int = 0
+) -> Iterator[dict[str, Any]]:
+    """The entries of the table of contents of a layer, a blob of SIZE bytes at START of the file
+    FD, in their order and unchecked.
 
-    CHECK is called often and may raise to stop this. ValueError where the table is damaged, at the latest behind its last entry.
+    CHECK is called often and may raise to stop this. ValueError where the table is damaged, at the
+    latest behind its last entry.
     """
     metadata = read_annotations(annotations)
     layer = _Layer(fd, size, metadata, check, None, start)
     if max(metadata.toc.size, metadata.toc.plain_size) > TOC_LIMIT:
-        raise ValueError(f"its table of contents is larger than the {TOC_LIMIT >> 20} MiB that clients read")
+        raise ValueError(
+            f"its table of contents is larger than the {TOC_LIMIT >> 20} MiB that clients read"
+        )
     return layer.entries()
 
 
 class _Layer:
-    """The blob at START of the file FD and what its annotations say. All methods raise ValueError."""
+    """The blob at START of the file FD and what its annotations say. All methods raise
+    ValueError.
+    """
 
-    def __init__(self, fd: int, size: int, metadata: Metadata, check: Callable[[], None], windows: Budget | None, start: int = 0) -> None:
+    def __init__(
+        self,
+        fd: int,
+        size: int,
+        metadata: Metadata,
+        check: Callable[[], None],
+        windows: Budget | None,
+        start: int = 0,
+    ) -> None:
         import zstandard
 
         self._fd = fd
@@ -97,7 +126,9 @@ class _Layer:
         """Everything against everything."""
         toc, tar_split = self._metadata.toc, self._metadata.tar_split
         if max(toc.size, toc.plain_size) > TOC_LIMIT:
-            raise ValueError(f"its table of contents is larger than the {TOC_LIMIT >> 20} MiB that clients read")
+            raise ValueError(
+                f"its table of contents is larger than the {TOC_LIMIT >> 20} MiB that clients read"
+            )
         for what, span in (("table of contents", toc), ("tar-split", tar_split)):
             self._check_frame(what, span)
         self._check_footer()
@@ -108,37 +139,55 @@ class _Layer:
             content.update(piece)
             total += len(piece)
             if total > archive_size:
-                raise ValueError("tar-split and table of contents give a longer archive than the one in it")
+                raise ValueError(
+                    "tar-split and table of contents give a longer archive than the one in it"
+                )
         if f"{algorithm}:{content.hexdigest()}" != archive_digest:
-            raise ValueError("tar-split and table of contents give another archive than the one in it")
+            raise ValueError(
+                "tar-split and table of contents give another archive than the one in it"
+            )
 
     def _check_frame(self, what: str, span: Span) -> None:
         if span.offset < SKIPPABLE_HEADER or span.offset + span.size > self._size:
             raise ValueError(f"its {what} is said to lie outside of the blob")
-        if span.size >= 1 << 32 or self._read(span.offset - SKIPPABLE_HEADER, SKIPPABLE_HEADER) != skippable(span.size):
+        if span.size >= 1 << 32 or self._read(
+            span.offset - SKIPPABLE_HEADER, SKIPPABLE_HEADER
+        ) != skippable(span.size):
             raise ValueError(f"its {what} is not in a skippable frame of its size")
 
     def _check_footer(self) -> None:
         """Clients never read it; but where there is one, it says the same as the annotations."""
-        end = self._read(max(0, self._size - FOOTER_SIZE - SKIPPABLE_HEADER), FOOTER_SIZE + SKIPPABLE_HEADER)
+        end = self._read(
+            max(0, self._size - FOOTER_SIZE - SKIPPABLE_HEADER), FOOTER_SIZE + SKIPPABLE_HEADER
+        )
         footer = self._metadata.footer()
-        if end.startswith(skippable(FOOTER_SIZE)) and end.endswith(footer[-8:]) and end[SKIPPABLE_HEADER:] != footer:
+        if (
+            end.startswith(skippable(FOOTER_SIZE))
+            and end.endswith(footer[-8:])
+            and end[SKIPPABLE_HEADER:] != footer
+        ):
             raise ValueError("its footer and its annotations disagree")
 
     def _read(self, offset: int, size: int) -> bytes:
         data = b""
-        while len(data) < size and (piece := os.pread(self._fd, size - len(data), self._start + offset + len(data))):
+        while len(data) < size and (
+            piece := os.pread(self._fd, size - len(data), self._start + offset + len(data))
+        ):
             data += piece
         return data
 
     def _packed(self, offset: int, end: int) -> Iterator[bytes]:
-        while offset < end and (piece := os.pread(self._fd, min(_PIECE, end - offset), self._start + offset)):
+        while offset < end and (
+            piece := os.pread(self._fd, min(_PIECE, end - offset), self._start + offset)
+        ):
             self._check()
             yield piece
             offset += len(piece)
 
     def _document(self, what: str, span: Span, sealed: Callable[[str], object]) -> Iterator[bytes]:
-        """The plain bytes of a document; when all have come, SEALED is called with the digest of what they were packed in."""
+        """The plain bytes of a document; when all have come, SEALED is called with the digest of
+        what they were packed in.
+        """
         digest = hashlib.sha256()
 
         def packed() -> Iterator[bytes]:
@@ -166,7 +215,9 @@ class _Layer:
         tar_split_digest: list[str] = []
         headers = b""
         padding = 0  # that the last content has yet to get
-        for line in _lines(self._document("tar-split", self._metadata.tar_split, tar_split_digest.append)):
+        for line in _lines(
+            self._document("tar-split", self._metadata.tar_split, tar_split_digest.append)
+        ):
             if is_bytes := _BYTES_LINE.fullmatch(line):
                 piece = decoded(is_bytes[1], "line of bytes")
                 headers += piece
@@ -178,7 +229,10 @@ class _Layer:
             header = read_headers(headers[padding:])
             headers = b""
             if name != header["name"]:
-                raise ValueError(f"the tar-split names {_shown(name)} where the archive has {_shown(header['name'])}")
+                raise ValueError(
+                    f"the tar-split names {_shown(name)} where the archive has"
+                    f" {_shown(header['name'])}"
+                )
             if following is None:
                 raise ValueError(f"its table of contents lacks {_shown(name)}")
             entry, following = following, next(entries, None)
@@ -188,7 +242,9 @@ class _Layer:
                 following = next(entries, None)
             self._compare_entry(entry, header)
             if size != (header["size"] if header["type"] == "reg" else 0):
-                raise ValueError(f"the tar-split says another size of {_shown(name)} than the archive")
+                raise ValueError(
+                    f"the tar-split says another size of {_shown(name)} than the archive"
+                )
             padding = -size % 512
             if size:
                 yield from self._file(name, size, checksum, chunks)
@@ -204,9 +260,14 @@ class _Layer:
         for key in HEADER_KEYS:
             if said[key] != header[key]:
                 what = f"the {key} of {_shown(header['name'])}" if key != "name" else "the name"
-                raise ValueError(f"its table of contents says {what} is {_shown(said[key])}, the archive {_shown(header[key])}")
+                raise ValueError(
+                    f"its table of contents says {what} is {_shown(said[key])}, the archive"
+                    f" {_shown(header[key])}"
+                )
 
-    def _file(self, name: bytes, size: int, checksum: int, entries: list[dict[str, Any]]) -> Iterator[bytes]:
+    def _file(
+        self, name: bytes, size: int, checksum: int, entries: list[dict[str, Any]]
+    ) -> Iterator[bytes]:
         """The content of a file, chunk by chunk from the blob."""
         where = _shown(name)
         first = entries[0]
@@ -220,7 +281,10 @@ class _Layer:
         content = hashlib.sha256()
         crc = place = 0
         for chunk, chunk_end in zip(chunks, ends, strict=True):
-            if chunk.place != place or not 0 < chunk.offset < chunk_end <= self._metadata.toc.offset:
+            if (
+                chunk.place != place
+                or not 0 < chunk.offset < chunk_end <= self._metadata.toc.offset
+            ):
                 raise ValueError(f"the chunks of {where} do not follow each other")
             digest = hashlib.sha256()
             for piece in self._chunk_content(chunk, chunk_end, where):
@@ -243,7 +307,9 @@ class _Layer:
     def _chunk_content(self, chunk: _Chunk, end: int, where: str) -> Iterator[bytes]:
         if end - chunk.offset <= _SMALL_PACKED and chunk.size <= _SMALL:
             self._check()
-            with self._small.stream_reader(self._read(chunk.offset, end - chunk.offset), read_across_frames=True) as reader:
+            with self._small.stream_reader(
+                self._read(chunk.offset, end - chunk.offset), read_across_frames=True
+            ) as reader:
                 try:
                     content: bytes = reader.read(chunk.size + 1)
                 except self._error:  # corrupt, or a window that is to be counted
@@ -287,7 +353,9 @@ class _Layer:
             else:
                 value = reader.value()
                 if folded == "version" and value != 1:
-                    raise ValueError(f"its table of contents has the version {_shown(value)}; only 1 is known")
+                    raise ValueError(
+                        f"its table of contents has the version {_shown(value)}; only 1 is known"
+                    )
                 if folded == "tarsplitdigest" and isinstance(value, str):
                     self._tar_split_digest = value
             reader.accept(",")
@@ -344,7 +412,9 @@ class _Json:
                 value, end = self._decoder.raw_decode(self._text, self._at)
             except ValueError:
                 if len(self._text) - self._at > _LONGEST_ENTRY or not self._more():
-                    raise ValueError("its table of contents is no JSON document, or has an entry without end") from None
+                    raise ValueError(
+                        "its table of contents is no JSON document, or has an entry without end"
+                    ) from None
                 continue
             # A number at the end of what is there may go on.
             if end < len(self._text) or not self._more():
@@ -397,12 +467,24 @@ def _content_line(line: bytes) -> tuple[bytes, int, int]:
 def _chunk(entry: dict[str, Any], where: str, whole: int | None) -> _Chunk:
     """ENTRY as a chunk; WHOLE is the size of a file that is one."""
     digest, kind = entry.get("chunkDigest", ""), entry.get("chunkType", "")
-    if kind not in ("", "zeros") or not isinstance(digest, str) or (digest and not _DIGEST.fullmatch(digest)):
-        raise ValueError(f"its table of contents has a chunk of {where} without a digest or of an unknown type")
+    if (
+        kind not in ("", "zeros")
+        or not isinstance(digest, str)
+        or (digest and not _DIGEST.fullmatch(digest))
+    ):
+        raise ValueError(
+            f"its table of contents has a chunk of {where} without a digest or of an unknown type"
+        )
     if not digest and whole is None and not kind:
         raise ValueError(f"its table of contents has a chunk of {where} without a digest")
     size = _number(entry, "chunkSize", where) or (whole or 0)
-    return _Chunk(_number(entry, "offset", where), _number(entry, "chunkOffset", where), size, digest, kind == "zeros")
+    return _Chunk(
+        _number(entry, "offset", where),
+        _number(entry, "chunkOffset", where),
+        size,
+        digest,
+        kind == "zeros",
+    )
 
 
 def _number(entry: dict[str, Any], key: str, where: str) -> int:

@@ -1,4 +1,5 @@
-"""What stands around the metadata of a zstd:chunked layer: skippable frames, the footer, the annotations of the descriptor.
+"""What stands around the metadata of a zstd:chunked layer: skippable frames, the footer, the
+annotations of the descriptor.
 
     frames of the archive | skippable: TOC | skippable: tar-split | skippable: footer
 
@@ -18,9 +19,11 @@ TAR_SPLIT_POSITION = "io.github.containers.zstd-chunked.tarsplit-position"
 # The dead key of layers from before 2024, which goes with the others.
 _PREFIX = "io.github.containers.zstd-chunked."
 TOC_LIMIT = 150 << 20  # bytes; clients pull a layer with a larger one as a whole
-# Half of a plain layer's block: frames are small here, so longer blocks gain nothing, and short ones keep more threads busy.
+# Half of a plain layer's block: frames are small here, so longer blocks gain nothing, and short
+# ones keep more threads busy.
 BLOCK = 4 << 20
-# What an encoder holds of each in blocks: itself, its frames twice while they are joined, loose chunks, its lines of the tar-split.
+# What an encoder holds of each in blocks: itself, its frames twice while they are joined, loose
+# chunks, its lines of the tar-split.
 BLOCKS_HELD = 5
 SKIPPABLE_HEADER = 8
 FOOTER_SIZE = 64
@@ -50,7 +53,9 @@ class Metadata(NamedTuple):
         return {
             CHECKSUM: self.checksum,
             POSITION: f"{self.toc.offset}:{self.toc.size}:{self.toc.plain_size}:{_TOC_TYPE}",
-            TAR_SPLIT_POSITION: f"{self.tar_split.offset}:{self.tar_split.size}:{self.tar_split.plain_size}",
+            TAR_SPLIT_POSITION: (
+                f"{self.tar_split.offset}:{self.tar_split.size}:{self.tar_split.plain_size}"
+            ),
         }
 
     def footer(self) -> bytes:
@@ -80,7 +85,10 @@ def read_annotations(annotations: Mapping[str, str]) -> Metadata:
             raise ValueError(f"its descriptor has annotations of zstd:chunked, but no {key}")
     if not re.fullmatch("sha256:[0-9a-f]{64}", annotations[CHECKSUM]):
         raise ValueError(f"{CHECKSUM} is no SHA-256 digest")
-    toc, tar_split = _numbers(annotations, POSITION, 4), _numbers(annotations, TAR_SPLIT_POSITION, 3)
+    toc, tar_split = (
+        _numbers(annotations, POSITION, 4),
+        _numbers(annotations, TAR_SPLIT_POSITION, 3),
+    )
     if toc[3] != _TOC_TYPE:
         raise ValueError(f"{POSITION} names the type {toc[3]}; only {_TOC_TYPE} is known")
     return Metadata(annotations[CHECKSUM], Span(*toc[:3]), Span(*tar_split))

@@ -1,8 +1,10 @@
-"""A layer as zstd:chunked: each content in frames of its own, with a table of contents (TOC) and the archive's skeleton (tar-split) behind.
+"""A layer as zstd:chunked: each content in frames of its own, with a table of contents (TOC) and
+the archive's skeleton (tar-split) behind.
 
-A block of the archive is one task of the pool: it finds headers, contents and chunks, compresses them, and makes the block's lines of the
-tar-split. What depends on the blocks before, the offsets in the TOC and files that reach over several blocks, is put together in order.
-The bytes depend on the plan, the level and the codec library's version; never on the workers or on time.
+A block of the archive is one task of the pool: it finds headers, contents and chunks, compresses
+them, and makes the block's lines of the tar-split. What depends on the blocks before, the offsets
+in the TOC and files that reach over several blocks, is put together in order. The bytes depend on
+the plan, the level and the codec library's version; never on the workers or on time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from build_oci._native.chunked import Parts, chunk_entry, chunk_keys, content_line, crc64_joined, file_entry, survey
+from build_oci._native.chunked import (
+    Parts,
+    chunk_entry,
+    chunk_keys,
+    content_line,
+    crc64_joined,
+    file_entry,
+    survey,
+)
 from build_oci._native.sha256 import Sha256
 from build_oci.codec.blocks import Blocks, Pieces, Sink
 from build_oci.codec.chunked.container import (
@@ -48,21 +58,31 @@ class CannotBeChunkedError(Exception):
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise CannotBeChunkedError where it is clear before packing that the layer of PLAN cannot be written."""
+    """Raise CannotBeChunkedError where it is clear before packing that the layer of PLAN cannot be
+    written.
+    """
     least, problem, path = survey(plan)
     if problem:
-        what = "a name is not UTF-8" if problem == "name" else "a time is outside of the years 0 to 9999"
+        what = (
+            "a name is not UTF-8"
+            if problem == "name"
+            else "a time is outside of the years 0 to 9999"
+        )
         raise CannotBeChunkedError(f"{what}: /{os.fsdecode(path)}")
     _check_size("table of contents", least)
 
 
 def _check_size(what: str, size: int) -> None:
     if size > TOC_LIMIT:
-        raise CannotBeChunkedError(f"its {what} is larger than the {TOC_LIMIT >> 20} MiB that clients read")
+        raise CannotBeChunkedError(
+            f"its {what} is larger than the {TOC_LIMIT >> 20} MiB that clients read"
+        )
 
 
 class _Packed(NamedTuple):
-    """What came of one block: its frames joined, their sizes, what is left to say of it, its lines of the tar-split."""
+    """What came of one block: its frames joined, their sizes, what is left to say of it, its lines
+    of the tar-split.
+    """
 
     data: bytes
     sizes: array[int]
@@ -74,7 +94,9 @@ class _Packed(NamedTuple):
 
 
 class ChunkedEncoder(Blocks[_Packed]):
-    """Encodes the archive of one plan. It takes blocks only: the plan's segments, in order, none left out."""
+    """Encodes the archive of one plan. It takes blocks only: the plan's segments, in order, none
+    left out.
+    """
 
     def __init__(
         self,
@@ -88,7 +110,9 @@ class ChunkedEncoder(Blocks[_Packed]):
         new_file: Callable[[], BinaryIO],
         problem_error: Callable[[Problem], Exception],
     ) -> None:
-        """NEW_FILE: a temporary file without a name. PROBLEM_ERROR makes an exception of what went wrong with a file of the tree."""
+        """NEW_FILE: a temporary file without a name. PROBLEM_ERROR makes an exception of what went
+        wrong with a file of the tree.
+        """
         import zstandard
 
         super().__init__(sink, pool, BLOCK, workers + 3, b"", budget, (BLOCKS_HELD - 2) * BLOCK)
@@ -96,7 +120,9 @@ class ChunkedEncoder(Blocks[_Packed]):
         self._problem_error = problem_error
         self._segment = 0  # the first that no block had yet
         # Without a checksum, as a plain layer's frame: digests hold everything.
-        self._new_compressor: Callable[[], Any] = partial(zstandard.ZstdCompressor, level=DEFAULT_LEVEL if level is None else level)
+        self._new_compressor: Callable[[], Any] = partial(
+            zstandard.ZstdCompressor, level=DEFAULT_LEVEL if level is None else level
+        )
         self._compressors: deque[Any] = deque()  # that nobody is using
         self._written = 0  # bytes of the blob
         self._new_file = new_file
@@ -117,7 +143,9 @@ class ChunkedEncoder(Blocks[_Packed]):
         while size < len(block):
             size += self._plan.size(self._segment)
             self._segment += 1
-        self._begin(partial(self._pack_segments, first, self._segment - first, block, release), len(block))
+        self._begin(
+            partial(self._pack_segments, first, self._segment - first, block, release), len(block)
+        )
 
     def finish(self) -> None:
         self._drain(0)
@@ -126,7 +154,9 @@ class ChunkedEncoder(Blocks[_Packed]):
         self._toc.write(self._toc_stream.flush())
         _check_size("table of contents", max(self._toc.size, self._toc_size))
         toc = Span(self._written + SKIPPABLE_HEADER, self._toc.size, self._toc_size)
-        tar_split = Span(toc.offset + toc.size + SKIPPABLE_HEADER, self._tar_split.size, self._tar_split_size)
+        tar_split = Span(
+            toc.offset + toc.size + SKIPPABLE_HEADER, self._tar_split.size, self._tar_split_size
+        )
         metadata = Metadata(f"sha256:{self._toc.digest}", toc, tar_split)
         for spool in (self._toc, self._tar_split):
             self._sink(skippable(spool.size))
@@ -137,7 +167,9 @@ class ChunkedEncoder(Blocks[_Packed]):
 
     # ---- in the pool
 
-    def _pack_segments(self, first: int, count: int, block: memoryview, release: Callable[[], None]) -> _Packed:
+    def _pack_segments(
+        self, first: int, count: int, block: memoryview, release: Callable[[], None]
+    ) -> _Packed:
         try:
             return self._pack_parts(first, count, block)
         finally:
@@ -154,12 +186,29 @@ class ChunkedEncoder(Blocks[_Packed]):
         except IndexError:
             compressor = self._new_compressor()
         # One call for all frames of the block, which lets other threads run meanwhile.
-        frames = compressor.multi_compress_to_buffer(zstandard.BufferWithSegments(block, parts.frames()), threads=1)
+        frames = compressor.multi_compress_to_buffer(
+            zstandard.BufferWithSegments(block, parts.frames()), threads=1
+        )
         lines = compressor.compress(parts.tar_split) if parts.tar_split else b""
         self._compressors.append(compressor)
         pieces = parts.pieces()
-        loose = [[bytes(block[start : start + size]) for _, start, size, _, digest in piece.chunks if digest is None] for piece in pieces]
-        return _Packed(b"".join(frames), array("Q", map(len, frames)), parts, pieces, loose, lines, len(parts.tar_split))
+        loose = [
+            [
+                bytes(block[start : start + size])
+                for _, start, size, _, digest in piece.chunks
+                if digest is None
+            ]
+            for piece in pieces
+        ]
+        return _Packed(
+            b"".join(frames),
+            array("Q", map(len, frames)),
+            parts,
+            pieces,
+            loose,
+            lines,
+            len(parts.tar_split),
+        )
 
     # ---- in order
 
@@ -228,13 +277,20 @@ class _LargeFile:
         self._spool = _Spool(new_file)  # the entries of all chunks but the first
 
     def add(self, piece: Piece, loose: list[bytes], offsets: list[int]) -> None:
-        """The next piece of it; OFFSETS: where the frames of its block begin in the blob, and where the last one ends."""
+        """The next piece of it; OFFSETS: where the frames of its block begin in the blob, and where
+        the last one ends.
+        """
         self._offset = self._offset or offsets[piece.chunks[0][0]]
         self._end = offsets[piece.chunks[-1][0] + 1]
         self._checksum = crc64_joined(self._checksum, piece.checksum, piece.size)
         contents = iter(loose)
         for number, (frame, _, size, is_hole, digest) in enumerate(piece.chunks):
-            goes_on = number == 0 and not piece.starts_chunk and self._open is not None and self._open.is_hole == is_hole
+            goes_on = (
+                number == 0
+                and not piece.starts_chunk
+                and self._open is not None
+                and self._open.is_hole == is_hole
+            )
             if not goes_on:
                 self._close()
             if digest is not None:
@@ -273,7 +329,9 @@ class _LargeFile:
 
 
 class _Spool:
-    """Bytes that are wanted later: in memory while they are few, else in a file without a name. `digest`: their SHA-256, hexadecimal."""
+    """Bytes that are wanted later: in memory while they are few, else in a file without a name.
+    `digest`: their SHA-256, hexadecimal.
+    """
 
     def __init__(self, new_file: Callable[[], BinaryIO]) -> None:
         self.size = 0

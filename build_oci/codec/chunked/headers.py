@@ -1,4 +1,6 @@
-"""A member's headers as the readers of zstd:chunked compare them with the TOC: raw name and mode, exact times, every attribute."""
+"""A member's headers as the readers of zstd:chunked compare them with the TOC: raw name and mode,
+exact times, every attribute.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,17 @@ _NUMBERS = ("mode", "size", "uid", "gid", "devMajor", "devMinor")
 _TIMES = ("modtime", "accesstime", "changetime")
 HEADER_KEYS = ("type", *_NAMES, *_NUMBERS, *_TIMES, "xattrs")
 _BLOCK = 512
-_TYPES = {b"0": "reg", b"\0": "reg", b"7": "reg", b"1": "hardlink", b"2": "symlink", b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo"}
+_TYPES = {
+    b"0": "reg",
+    b"\0": "reg",
+    b"7": "reg",
+    b"1": "hardlink",
+    b"2": "symlink",
+    b"3": "char",
+    b"4": "block",
+    b"5": "dir",
+    b"6": "fifo",
+}
 _XATTR = b"SCHILY.xattr."
 _RECORD = re.compile(rb"([0-9]{1,10}) ")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -21,7 +33,9 @@ _UNIX_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def toc_header(entry: dict[str, Any]) -> dict[str, Any]:
-    """What an entry of a TOC says of the headers of its member. ValueError where it cannot be told."""
+    """What an entry of a TOC says of the headers of its member. ValueError where it cannot be
+    told.
+    """
     name = entry.get("name")
     where = f"“{str(name)[:200]}”"
     found: dict[str, Any] = {"type": entry.get("type")}
@@ -40,7 +54,9 @@ def toc_header(entry: dict[str, Any]) -> dict[str, Any]:
     xattrs = entry.get("xattrs") or {}
     if not isinstance(xattrs, dict) or not all(isinstance(value, str) for value in xattrs.values()):
         raise ValueError(f"its table of contents has xattrs of {where} that are no strings")
-    found["xattrs"] = {key.encode("utf-8", "replace"): decoded(value, "attribute") for key, value in xattrs.items()}
+    found["xattrs"] = {
+        key.encode("utf-8", "replace"): decoded(value, "attribute") for key, value in xattrs.items()
+    }
     return found
 
 
@@ -64,14 +80,18 @@ def _toc_time(value: object, where: str) -> int:
     year = match[1][:4]
     # Python has no year 0; 400 years hold the same days again.
     text = f"0400{match[1][4:]}" if year == "0000" else match[1]
-    passed = datetime.fromisoformat(text + ("+00:00" if match[3] == "Z" else match[3])) - _UNIX_EPOCH
+    passed = (
+        datetime.fromisoformat(text + ("+00:00" if match[3] == "Z" else match[3])) - _UNIX_EPOCH
+    )
     if year == "0000":
         passed -= timedelta(days=146097)
     return (passed.days * 86400 + passed.seconds) * 10**9 + int((match[2] or "").ljust(9, "0"))
 
 
 def read_headers(data: bytes) -> dict[str, Any]:
-    """The member whose headers are DATA, from the first extended one to its own. ValueError where they are not understood."""
+    """The member whose headers are DATA, from the first extended one to its own. ValueError where
+    they are not understood.
+    """
     records: dict[bytes, bytes] = {}
     long: dict[bytes, bytes] = {}
     at = 0
@@ -87,7 +107,9 @@ def read_headers(data: bytes) -> dict[str, Any]:
         if kind == b"x":
             records.update(_records(body))
         elif kind == b"g":
-            raise ValueError("its archive has a global header, which no writer of zstd:chunked takes")
+            raise ValueError(
+                "its archive has a global header, which no writer of zstd:chunked takes"
+            )
         else:
             long[kind] = body.rstrip(b"\0")
     if at != len(data):
@@ -115,12 +137,16 @@ def _member(block: bytes, records: dict[bytes, bytes], long: dict[bytes, bytes])
         "size": _decimal(records[b"size"]) if b"size" in records else _number(block[124:136]),
         "uid": _decimal(records[b"uid"]) if b"uid" in records else _number(block[108:116]),
         "gid": _decimal(records[b"gid"]) if b"gid" in records else _number(block[116:124]),
-        "modtime": _time(records[b"mtime"]) if b"mtime" in records else _number(block[136:148]) * 10**9,
+        "modtime": _time(records[b"mtime"])
+        if b"mtime" in records
+        else _number(block[136:148]) * 10**9,
         "accesstime": _time(records.get(b"atime", b"0")),
         "changetime": _time(records.get(b"ctime", b"0")),
         "devMajor": _number(block[329:337]) if is_device else 0,
         "devMinor": _number(block[337:345]) if is_device else 0,
-        "xattrs": {key[len(_XATTR) :]: value for key, value in records.items() if key.startswith(_XATTR)},
+        "xattrs": {
+            key[len(_XATTR) :]: value for key, value in records.items() if key.startswith(_XATTR)
+        },
     }
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """The components that have been named so far, and warnings. Sources name a component by its number here."""
+    """The components that have been named so far, and warnings. Sources name a component by its
+    number here.
+    """
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -25,7 +27,9 @@ class Registry:
         self._warned: set[int] = set()
 
     def number(self, name: str, source: str, interval: float | None = None) -> int:
-        """The number of the component NAME. The first INTERVAL (days) that is given for it holds."""
+        """The number of the component NAME. The first INTERVAL (days) that is given for it
+        holds.
+        """
         number = self._numbers.setdefault(name, len(self._intervals))
         if number == len(self._intervals):
             self._intervals.append(interval)
@@ -36,13 +40,22 @@ class Registry:
         return number
 
     def set_interval(self, number: int, interval: float, source: str = "") -> None:
-        """As `number` does for a component that has one already. Sources may disagree, but no source with itself."""
+        """As `number` does for a component that has one already. Sources may disagree, but no
+        source with itself.
+        """
         known = self._intervals[number]
         if known is None:
             self._intervals[number] = interval
-        elif known != interval and number not in self._warned and source in ("", self._sources[number]):
+        elif (
+            known != interval
+            and number not in self._warned
+            and source in ("", self._sources[number])
+        ):
             self._warned.add(number)
-            what = f"the component `{self._names[number]}` is given more than one interval; the first, {known:g} days, holds"
+            what = (
+                f"the component `{self._names[number]}` is given more than one interval; the first,"
+                f" {known:g} days, holds"
+            )
             self.warn(f"{self._sources[number]}: {what}")
 
     def name(self, number: int) -> str:
@@ -55,7 +68,9 @@ class Registry:
         """All components by their numbers."""
         return [
             Component(name, DEFAULT_INTERVAL if interval is None else interval, source)
-            for name, interval, source in zip(self._names, self._intervals, self._sources, strict=True)
+            for name, interval, source in zip(
+                self._names, self._intervals, self._sources, strict=True
+            )
         ]
 
 
@@ -71,7 +86,9 @@ Owners: TypeAlias = "array[int]"
 """For each entry of the tree the number of its component, or NO_OWNER."""
 
 Claim: TypeAlias = Callable[[Context], Owners]
-"""What a source is: it says which entries it claims, regardless of other sources. Raises UsageError or TreeError for bad input."""
+"""What a source is: it says which entries it claims, regardless of other sources. Raises UsageError
+or TreeError for bad input.
+"""
 
 
 def no_owners(context: Context) -> Owners:

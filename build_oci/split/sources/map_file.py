@@ -1,11 +1,13 @@
-"""The source `file`: a map from paths to components that a build system wrote, in one of three forms that are told apart by content.
+"""The source `file`: a map from paths to components that a build system wrote, in one of three
+forms that are told apart by content.
 
     {"NAME": {"files": ["/usr/…"], "interval": "weekly"}}
     {"schema": 3, "entries": [{"path": "/usr/…", "component": "NAME", "interval": "weekly"}]}
     PATH<tab>NAME[<tab>INTERVAL]
 
-Memory stays within a small multiple of the larger limit below: lines are read one at a time; JSON is read whole, within limits of bytes
-and of values, and each of its small objects is reduced to a tuple as soon as it is read.
+Memory stays within a small multiple of the larger limit below: lines are read one at a time; JSON
+is read whole, within limits of bytes and of values, and each of its small objects is reduced to a
+tuple as soon as it is read.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ MOST_VALUES = 3_000_000
 MOST_LINES_FORM = 512 << 20  # bytes
 _MOST_ABSENT = 100_000  # paths that the tree lacks, of which the owner is remembered
 _MARK = b"\xef\xbb\xbf"  # some editors begin UTF-8 with it
-_FORMS = "it is a JSON object of components, one with `schema` and `entries`, or lines of PATH, a tab and COMPONENT"
+_FORMS = (
+    "it is a JSON object of components, one with `schema` and `entries`, or lines of PATH, a tab"
+    " and COMPONENT"
+)
 _OBJECT = re.compile(rb"\s*\{\s*(?:[\"}]|\Z)")
 
 
@@ -52,7 +57,9 @@ class _Duplicate(ValueError):
 
 
 def claim(context: Context) -> Owners:
-    """Each path goes to the component of its entry. UsageError names the file, and the line or entry that is wrong."""
+    """Each path goes to the component of its entry. UsageError names the file, and the line or
+    entry that is wrong.
+    """
     path = context.config.path
     with _opened(path) as file:
         return _Claims(context, path).read(file)
@@ -66,11 +73,19 @@ def _opened(path: str) -> BinaryIO:
         raise UsageError(
             f"the map of components cannot be opened: {getattr(error, 'strerror', None) or error}",
             where=path,
-            hint="" if os.path.isabs(path) else f"a relative path starts at the current directory, {os.getcwd()}",
+            hint=(
+                ""
+                if os.path.isabs(path)
+                else f"a relative path starts at the current directory, {os.getcwd()}"
+            ),
         ) from error
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise UsageError("the map of components is not a regular file", where=path, hint="write the map to a file, and name that")
+        raise UsageError(
+            "the map of components is not a regular file",
+            where=path,
+            hint="write the map to a file, and name that",
+        )
     return os.fdopen(file, "rb")
 
 
@@ -79,7 +94,9 @@ _Claimed = tuple[int, bytes, int]
 
 
 class _Claims:
-    """The claims of one map file. `place` tells in words where the line or entry of a number stands; each form has its own."""
+    """The claims of one map file. `place` tells in words where the line or entry of a number
+    stands; each form has its own.
+    """
 
     def __init__(self, context: Context, path: str) -> None:
         self.context = context
@@ -102,7 +119,11 @@ class _Claims:
             is_json = _OBJECT.match(head.removeprefix(_MARK)) or not head.strip()
             limit = MOST_JSON if is_json else MOST_LINES_FORM
             if size > limit:
-                self.fail("", f"the map of components has {counted(size, 'byte')}; at most {limit:,} are read")
+                self.fail(
+                    "",
+                    f"the map of components has {counted(size, 'byte')}; at most {limit:,} are"
+                    " read",
+                )
             self.apply(self.json(file.read(limit)) if is_json else self.lines(file))
         except OSError as error:
             self.fail("", f"the map of components cannot be read: {error.strerror}")
@@ -125,17 +146,29 @@ class _Claims:
                 first_absent = first_absent or path
                 absent_count += 1
                 name = path.strip(b"/")
-                before = absent.get(name, number) if len(absent) >= _MOST_ABSENT else absent.setdefault(name, number)
+                before = (
+                    absent.get(name, number)
+                    if len(absent) >= _MOST_ABSENT
+                    else absent.setdefault(name, number)
+                )
             else:
                 before = owners[index]
                 owners[index] = number
             if before != number and before != NO_OWNER:
-                component, other = self.context.registry.name(number), self.context.registry.name(before)
-                what = f"`{shown_name(path)}` belongs to `{component}` here, but to `{other}` before"
+                component, other = (
+                    self.context.registry.name(number),
+                    self.context.registry.name(before),
+                )
+                what = (
+                    f"`{shown_name(path)}` belongs to `{component}` here, but to `{other}` before"
+                )
                 self.fail(self.place(place), what, "remove one of the two")
         if absent_count:
             more = ", …" if absent_count > 1 else ""
-            what = f"names {counted(absent_count, 'path')} that the tree lacks: `{shown_name(first_absent)}`{more}"
+            what = (
+                f"names {counted(absent_count, 'path')} that the tree lacks:"
+                f" `{shown_name(first_absent)}`{more}"
+            )
             self.context.registry.warn(f"{self.path}: {what}")
 
     def number(self, place: int, component: str, interval: Any) -> int:
@@ -177,11 +210,19 @@ class _Claims:
     def rest_of_line(self, number: int, line: bytes, rest: bytes) -> int:
         component, *interval = rest.split(b"\t")
         if not rest or len(interval) > 1:
-            what = "has more than path, component and interval" if rest else "has no component behind a tab"
+            what = (
+                "has more than path, component and interval"
+                if rest
+                else "has no component behind a tab"
+            )
             hint = f"this map is not understood: {_FORMS}" if number == 1 else ""
             self.fail(str(number), f"`{shown_name(line)}` {what}", hint)
         try:
-            return self.number(number, component.decode(), interval[0].decode() if interval and interval[0] else None)
+            return self.number(
+                number,
+                component.decode(),
+                interval[0].decode() if interval and interval[0] else None,
+            )
         except UnicodeDecodeError:
             self.fail(str(number), f"`{shown_name(line)}`: the component is not UTF-8")
 
@@ -191,7 +232,8 @@ class _Claims:
             self.fail("", "the map of components is empty", _FORMS)
         if sum(data.count(sign) for sign in (b",", b"{", b"[")) > MOST_VALUES:
             self.fail("", f"the map of components has more than {MOST_VALUES:,} values")
-        # One byte a character wherever that is possible, because a single wide one makes Python's string four times as large.
+        # One byte a character wherever that is possible, because a single wide one makes Python's
+        # string four times as large.
         codec, errors = ("utf-8", "surrogateescape") if b"\\u" in data else ("latin-1", "strict")
         text = data.decode(codec, errors)
         self.encoding = codec
@@ -199,9 +241,17 @@ class _Claims:
         try:
             document = json.loads(text, object_pairs_hook=_reduced)
         except _Duplicate as error:
-            self.fail("", f"the name `{shown_name(str(error))}` stands twice in one object", "a name may stand there once")
+            self.fail(
+                "",
+                f"the name `{shown_name(str(error))}` stands twice in one object",
+                "a name may stand there once",
+            )
         except json.JSONDecodeError as error:
-            self.fail(str(error.lineno), f"not valid JSON: {error.msg}", "is the file cut?" if error.pos >= len(text.rstrip()) else "")
+            self.fail(
+                str(error.lineno),
+                f"not valid JSON: {error.msg}",
+                "is the file cut?" if error.pos >= len(text.rstrip()) else "",
+            )
         except RecursionError:
             self.fail("", "the map of components is nested too deep")
         except ValueError as error:  # a number of thousands of digits
@@ -215,7 +265,11 @@ class _Claims:
 
     def entries(self, document: dict[str, Any]) -> Iterator[_Claimed]:
         if type(document["schema"]) is not int or document["schema"] != 3:
-            self.fail("", f"the schema `{shown_name(str(document['schema']))}` is not known", "this version reads schema 3")
+            self.fail(
+                "",
+                f"the schema `{shown_name(str(document['schema']))}` is not known",
+                "this version reads schema 3",
+            )
         entries = document.get("entries")
         if not isinstance(entries, list):
             self.fail("entries", "must be a list of objects")
@@ -232,7 +286,9 @@ class _Claims:
             self.place = partial(_in_component, place, False)
             if not isinstance(files, _Files) or not isinstance(files.files, list):
                 self.fail(place, "must be an object with a list `files`", _FORMS)
-            owner = self.owner(0, name, files.interval)  # before its files, because it may have none
+            owner = self.owner(
+                0, name, files.interval
+            )  # before its files, because it may have none
             self.place = partial(_in_component, place, True)
             for number, path in enumerate(files.files):
                 yield number, self.raw(number, path), owner
@@ -242,7 +298,9 @@ class _Claims:
         if not isinstance(component, str):
             self.fail(self.place(place), "`component` must be a string")
         if interval is not None and not isinstance(interval, str | int | float):
-            self.fail(self.place(place), "`interval` must be a number of days or a word such as `weekly`")
+            self.fail(
+                self.place(place), "`interval` must be a number of days or a word such as `weekly`"
+            )
         if not component.isascii():
             try:
                 component = component.encode(self.encoding, "surrogateescape").decode()
@@ -252,13 +310,17 @@ class _Claims:
         return self.number(place, component, interval)
 
     def raw(self, place: int, text: Any) -> bytes:
-        """The bytes of a path: those of the file, whatever they are; an escaped half surrogate is a byte, as Python writes it."""
+        """The bytes of a path: those of the file, whatever they are; an escaped half surrogate is a
+        byte, as Python writes it.
+        """
         if not isinstance(text, str):
             self.fail(self.place(place), "a path must be a string")
         try:
             path = text.encode(self.encoding, "surrogateescape")
         except UnicodeEncodeError:
-            self.fail(self.place(place), f"the path `{shown_name(text)}` holds half of a surrogate pair")
+            self.fail(
+                self.place(place), f"the path `{shown_name(text)}` holds half of a surrogate pair"
+            )
         if not path.strip(b"/"):
             self.fail(self.place(place), "names no path")
         return path

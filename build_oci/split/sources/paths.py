@@ -11,7 +11,9 @@ _WILD = re.compile(rb"[*?\[]")
 
 
 def claim(context: Context) -> Owners:
-    """Each entry goes to the first component, in the order of the configuration, that has a pattern for it or for a directory above it."""
+    """Each entry goes to the first component, in the order of the configuration, that has a pattern
+    for it or for a directory above it.
+    """
     tree, registry = context.tree, context.registry
     owners = no_owners(context)
     literals: dict[bytes, int] = {}
@@ -29,7 +31,11 @@ def claim(context: Context) -> Owners:
                 globs.append((rank, translate(pattern)))
             else:
                 literals.setdefault(pattern, rank)
-    matcher = re.compile(b"|".join(b"(%s)\\Z" % expression for _, expression in globs), re.DOTALL).match if globs else None
+    matcher = (
+        re.compile(b"|".join(b"(%s)\\Z" % expression for _, expression in globs), re.DOTALL).match
+        if globs
+        else None
+    )
     none = len(patterns)
     matched = set()
     inherited: dict[bytes, int] = {}
@@ -53,9 +59,15 @@ def claim(context: Context) -> Owners:
 
 
 def _warn_of_idle(
-    context: Context, patterns: list[tuple[str, str]], matched: set[int], globs: dict[int, bytes], literals: dict[bytes, int]
+    context: Context,
+    patterns: list[tuple[str, str]],
+    matched: set[int],
+    globs: dict[int, bytes],
+    literals: dict[bytes, int],
 ) -> None:
-    """A pattern that matches nothing is a mistake most of the time; one that never came first is not."""
+    """A pattern that matches nothing is a mistake most of the time; one that never came first is
+    not.
+    """
     for rank, (name, text) in enumerate(patterns):
         if rank in matched:
             continue
@@ -65,15 +77,26 @@ def _warn_of_idle(
                 continue
         elif rank not in literals.values():  # the same path is written twice
             continue
-        context.registry.warn(f"{context.config.where}: `{text}` of the component `{name}` matches nothing in the tree")
+        context.registry.warn(
+            f"{context.config.where}: `{text}` of the component `{name}` matches nothing in the"
+            " tree"
+        )
 
 
 def _resolved(tree: TreeIndex, pattern: bytes) -> bytes:
-    """PATTERN below the root, the directories at its beginning resolved as they are in the tree (`lib/x` to `usr/lib/x`)."""
+    """PATTERN below the root, the directories at its beginning resolved as they are in the tree
+    (`lib/x` to `usr/lib/x`).
+    """
     parts = [part for part in pattern.split(b"/") if part not in (b"", b".")]
-    plain = next((number for number, part in enumerate(parts) if _WILD.search(part)), max(len(parts) - 1, 0))
+    plain = next(
+        (number for number, part in enumerate(parts) if _WILD.search(part)), max(len(parts) - 1, 0)
+    )
     real = tree.real_directory(b"/".join(parts[:plain]))
-    return b"/".join(([real] if real else []) + parts[plain:]) if real is not None else b"/".join(parts)
+    return (
+        b"/".join(([real] if real else []) + parts[plain:])
+        if real is not None
+        else b"/".join(parts)
+    )
 
 
 def pattern_problem(pattern: str) -> str:
@@ -90,7 +113,9 @@ def pattern_problem(pattern: str) -> str:
 
 
 def translate(pattern: bytes) -> bytes:
-    """The regular expression for PATTERN: `*` and `?` stay within a name, `[…]` is a set, `**` as a whole name is any number of names."""
+    """The regular expression for PATTERN: `*` and `?` stay within a name, `[…]` is a set, `**` as a
+    whole name is any number of names.
+    """
     parts = pattern.split(b"/")
     expression = b""
     for number, part in enumerate(parts):
@@ -113,11 +138,19 @@ def _translate_name(name: bytes) -> bytes:
                 expression += b"[^/]*"
         elif character == b"?":
             expression += b"[^/]"
-        elif character == b"[" and (end := name.find(b"]", at + 2 if name[at : at + 1] in (b"!", b"^") else at + 1)) != -1:
+        elif (
+            character == b"["
+            and (end := name.find(b"]", at + 2 if name[at : at + 1] in (b"!", b"^") else at + 1))
+            != -1
+        ):
             inside = name[at:end]
             negated = inside[:1] in (b"!", b"^")
             inside = inside[1:] if negated else inside
-            expression += (b"[^/" if negated else b"(?!/)[") + re.sub(rb"([\\\[\]^&~|])", rb"\\\1", inside) + b"]"
+            expression += (
+                (b"[^/" if negated else b"(?!/)[")
+                + re.sub(rb"([\\\[\]^&~|])", rb"\\\1", inside)
+                + b"]"
+            )
             at = end + 1
         else:
             expression += re.escape(character)

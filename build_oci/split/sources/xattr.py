@@ -1,4 +1,6 @@
-"""The source `xattr`: the extended attributes `user.component` and `user.update-interval`, which hold for all below a directory too."""
+"""The source `xattr`: the extended attributes `user.component` and `user.update-interval`, which
+hold for all below a directory too.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ def claim(context: Context) -> Owners:
     for index, path in enumerate(tree.paths):
         if index % 4096 == 0:
             tree.check()
-        owner = _component(context, index, named[index]) if index in named else inherited.get(path.rpartition(b"/")[0], NO_OWNER)
+        owner = (
+            _component(context, index, named[index])
+            if index in named
+            else inherited.get(path.rpartition(b"/")[0], NO_OWNER)
+        )
         if owner != NO_OWNER:
             owners[index] = owner
             if directories[index]:
@@ -44,7 +50,9 @@ def _component(context: Context, index: int, value: bytes) -> int:
             hint="correct it, or leave `xattr` out of `split.components`",
         )
     interval = context.tree.view.intervals.get(index)
-    return context.registry.number(name, "xattr", None if interval is None else _interval(context, index, interval))
+    return context.registry.number(
+        name, "xattr", None if interval is None else _interval(context, index, interval)
+    )
 
 
 def _interval(context: Context, index: int, value: bytes) -> float:
@@ -59,14 +67,20 @@ def _interval(context: Context, index: int, value: bytes) -> float:
 
 
 def _read_idle_intervals(context: Context, owners: Owners) -> None:
-    """An interval without a name beside it says something of the component that the entry inherits; where there is none, nothing."""
+    """An interval without a name beside it says something of the component that the entry inherits;
+    where there is none, nothing.
+    """
     view = context.tree.view
     idle = []
     for index in sorted(set(view.intervals) - set(view.components)):
         if owners[index] == NO_OWNER:
             idle.append(context.tree.where(context.tree.paths[index]))
         else:
-            context.registry.set_interval(owners[index], _interval(context, index, view.intervals[index]))
+            context.registry.set_interval(
+                owners[index], _interval(context, index, view.intervals[index])
+            )
     if idle:
         others = f" (and so with {len(idle) - 1:,} more)" if len(idle) > 1 else ""
-        context.registry.warn(f"{idle[0]}: has the attribute {INTERVAL} but no component, so it says nothing{others}")
+        context.registry.warn(
+            f"{idle[0]}: has the attribute {INTERVAL} but no component, so it says nothing{others}"
+        )

@@ -6,8 +6,9 @@
 #define POLYNOMIAL 0xD800000000000000ull
 
 /*
- * Slicing: tables[k][b] is the checksum register that byte B leaves after K further zero bytes. Sixteen bytes then cost sixteen look-ups
- * that do not wait for each other, where byte after byte would cost sixteen that do.
+ * Slicing: tables[k][b] is the checksum register that byte B leaves after K further zero bytes.
+ * Sixteen bytes then cost sixteen look-ups that do not wait for each other, where byte after byte
+ * would cost sixteen that do.
  */
 enum { SLICES = 16 };
 
@@ -24,7 +25,8 @@ static void fill_tables(void)
     }
     for (int slice = 1; slice < SLICES; slice++)
         for (unsigned byte = 0; byte < 256; byte++)
-            tables[slice][byte] = tables[slice - 1][byte] >> 8 ^ tables[0][tables[slice - 1][byte] & 255];
+            tables[slice][byte] =
+                tables[slice - 1][byte] >> 8 ^ tables[0][tables[slice - 1][byte] & 255];
 }
 
 static uint64_t little_endian(const uint8_t *at)
@@ -55,7 +57,8 @@ uint64_t crc64_update(uint64_t crc, const uint8_t *data, size_t size)
     return ~crc;
 }
 
-/* A times B modulo the polynomial. In the reflected order the highest bit is the coefficient of x^0. */
+/* A times B modulo the polynomial. In the reflected order the highest bit is the coefficient of
+ * x^0. */
 static uint64_t multiply(uint64_t a, uint64_t b)
 {
     uint64_t product = 0;
@@ -69,7 +72,8 @@ static uint64_t multiply(uint64_t a, uint64_t b)
 
 uint64_t crc64_combine(uint64_t crc_a, uint64_t crc_b, uint64_t size_b)
 {
-    /* Shifting A by SIZE_B bytes is multiplying it by x^(8 * SIZE_B), by squaring; the inversions at both ends cancel. */
+    /* Shifting A by SIZE_B bytes is multiplying it by x^(8 * SIZE_B), by squaring; the inversions
+     * at both ends cancel. */
     uint64_t power = 1ull << 55; /* x^8 */
     for (; size_b; size_b >>= 1) {
         if (size_b & 1)

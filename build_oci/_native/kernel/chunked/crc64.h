@@ -1,7 +1,9 @@
 /*
- * CRC-64 with the polynomial of ISO 3309 (x^64 + x^4 + x^3 + x + 1), reflected, as tar-split keeps it of every content.
+ * CRC-64 with the polynomial of ISO 3309 (x^64 + x^4 + x^3 + x + 1), reflected, as tar-split keeps
+ * it of every content.
  *
- * Both ends are inverted: crc64_update(0, data) is the checksum of DATA, and the result goes into the next call for the data that follows.
+ * Both ends are inverted: crc64_update(0, data) is the checksum of DATA, and the result goes into
+ * the next call for the data that follows.
  */
 #ifndef BUILD_OCI_CRC64_H
 #define BUILD_OCI_CRC64_H

@@ -100,7 +100,8 @@ static void put_two(text *t, unsigned value)
     text_put(t, digits, 2);
 }
 
-/* RFC 3339, in UTC. The days are counted from 1 March of the year 0, so that a leap day is the last one of its year. */
+/* RFC 3339, in UTC. The days are counted from 1 March of the year 0, so that a leap day is the last
+ * one of its year. */
 static void put_time(text *t, int64_t seconds, uint32_t nanoseconds)
 {
     int64_t days = (seconds - FIRST_SECOND) / 86400 - 60;
@@ -109,7 +110,8 @@ static void put_time(text *t, int64_t seconds, uint32_t nanoseconds)
     unsigned of_era = (unsigned)(days - era * 146097);
     unsigned of_years = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
     unsigned of_year = of_era - (365 * of_years + of_years / 4 - of_years / 100);
-    unsigned month_from_march = (5 * of_year + 2) / 153, day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    unsigned month_from_march = (5 * of_year + 2) / 153,
+             day = of_year - (153 * month_from_march + 2) / 5 + 1;
     unsigned month = month_from_march < 10 ? month_from_march + 3 : month_from_march - 9;
     unsigned year = (unsigned)(era * 400 + of_years) + (month <= 2);
     text_put(t, "\"", 1);
@@ -140,12 +142,18 @@ static void put_time(text *t, int64_t seconds, uint32_t nanoseconds)
 static const char *type_of(const entry *e)
 {
     switch (e->mode & S_IFMT) {
-    case S_IFDIR: return "dir";
-    case S_IFLNK: return "symlink";
-    case S_IFCHR: return "char";
-    case S_IFBLK: return "block";
-    case S_IFIFO: return "fifo";
-    default: return e->link ? "hardlink" : "reg";
+    case S_IFDIR:
+        return "dir";
+    case S_IFLNK:
+        return "symlink";
+    case S_IFCHR:
+        return "char";
+    case S_IFBLK:
+        return "block";
+    case S_IFIFO:
+        return "fifo";
+    default:
+        return e->link ? "hardlink" : "reg";
     }
 }
 

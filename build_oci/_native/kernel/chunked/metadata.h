@@ -1,4 +1,5 @@
-/* What the TOC and the tar-split of zstd:chunked say of a member; the keys and their meaning are those of the format's reference reader. */
+/* What the TOC and the tar-split of zstd:chunked say of a member; the keys and their meaning are
+ * those of the format's reference reader. */
 #ifndef BUILD_OCI_METADATA_H
 #define BUILD_OCI_METADATA_H
 
@@ -19,7 +20,8 @@ inexpressible toc_can_say(const entry *, const header_options *);
 void toc_entry(text *, const entry *, const header_options *);
 /* The same for a file with content, in the blob's bytes [OFFSET, END). */
 void toc_file(text *, const entry *, const header_options *, uint64_t offset, uint64_t end);
-/* The same for a further chunk of the file E, which begins at OFFSET of the blob and PLACE of the content. */
+/* The same for a further chunk of the file E, which begins at OFFSET of the blob and PLACE of the
+ * content. */
 void toc_chunk(text *, const entry *, uint64_t offset, uint64_t place);
 void toc_chunk_keys(text *, uint64_t size, const uint8_t digest[32], int is_hole);
 

@@ -23,7 +23,8 @@ static void *one_more(void **items, size_t *count, size_t *capacity, size_t size
     return (char *)*items + size * (*count)++;
 }
 
-#define ONE_MORE(p, what) one_more((void **)&(p)->what, &(p)->what##_count, &(p)->what##_capacity, sizeof *(p)->what)
+#define ONE_MORE(p, what) \
+    one_more((void **)&(p)->what, &(p)->what##_count, &(p)->what##_capacity, sizeof *(p)->what)
 
 static int no_memory(problem *out, const entry *at)
 {
@@ -40,12 +41,17 @@ static int add_item(parts *p, size_t member, uint64_t headers, uint64_t size, si
     return 0;
 }
 
-static int add_piece(parts *p, const plan *from, size_t member, uint64_t start, uint64_t offset, uint64_t size)
+static int add_piece(parts *p, const plan *from, size_t member, uint64_t start, uint64_t offset,
+                     uint64_t size)
 {
     piece *new = ONE_MORE(p, pieces);
     if (!new)
         return -1;
-    *new = (piece){.member = member, .start = start, .size = size, .offset = offset, .is_last = offset + size == from->members[member]->size};
+    *new = (piece){.member = member,
+                   .start = start,
+                   .size = size,
+                   .offset = offset,
+                   .is_last = offset + size == from->members[member]->size};
     return 0;
 }
 
@@ -60,20 +66,23 @@ static int find_items(parts *p, const plan *from, const segment *s, uint64_t at)
     if (s->kind == SEGMENT_HEADER || s->kind == SEGMENT_END)
         return add_item(p, s->first, at, s->size, NO_PIECE);
     if (s->kind == SEGMENT_SLICE) {
-        uint64_t left = from->members[s->first]->size - s->offset, size = left < s->size ? left : s->size;
+        uint64_t left = from->members[s->first]->size - s->offset,
+                 size = left < s->size ? left : s->size;
         piece *last = p->pieces_count ? &p->pieces[p->pieces_count - 1] : NULL;
         if (last && last->member == s->first) {
             last->size += size;
             last->is_last = size == left;
             return 0;
         }
-        return add_piece(p, from, s->first, at, s->offset, size) || add_item(p, s->first, 0, 0, p->pieces_count - 1);
+        return add_piece(p, from, s->first, at, s->offset, size) ||
+               add_item(p, s->first, 0, 0, p->pieces_count - 1);
     }
     for (size_t i = s->first; i < s->first + s->count; i++) {
         const entry *e = from->members[i];
         uint64_t headers = header_size(e, &from->options);
         size_t of_piece = has_content(e) ? p->pieces_count : NO_PIECE;
-        if (!headers || (has_content(e) && add_piece(p, from, i, at + headers, 0, e->size)) || add_item(p, i, at, headers, of_piece))
+        if (!headers || (has_content(e) && add_piece(p, from, i, at + headers, 0, e->size)) ||
+            add_item(p, i, at, headers, of_piece))
             return -1;
         at += headers + (has_content(e) ? padded(e->size) : 0);
     }
@@ -90,8 +99,8 @@ static int add_frame(parts *p, uint64_t start, uint64_t size)
 }
 
 /* What stands around a piece in its file, as far as it matters for the cuts. */
-static int read_around(plan *from, reader *r, const piece *c, uint8_t *before, size_t *before_size, uint8_t *after, size_t *after_size,
-                       problem *out)
+static int read_around(plan *from, reader *r, const piece *c, uint8_t *before, size_t *before_size,
+                       uint8_t *after, size_t *after_size, problem *out)
 {
     const entry *e = from->members[c->member];
     uint64_t end = c->offset + c->size;
@@ -109,7 +118,8 @@ static int read_around(plan *from, reader *r, const piece *c, uint8_t *before, s
     return status;
 }
 
-static int find_chunks(parts *p, plan *from, reader *r, piece *c, const uint8_t *data, cuts *found, problem *out)
+static int find_chunks(parts *p, plan *from, reader *r, piece *c, const uint8_t *data, cuts *found,
+                       problem *out)
 {
     uint8_t before[HOLE_MIN], after[HOLE_MIN];
     size_t before_size, after_size;
@@ -117,7 +127,8 @@ static int find_chunks(parts *p, plan *from, reader *r, piece *c, const uint8_t 
     if (read_around(from, r, c, before, &before_size, after, &after_size, out))
         return -1;
     found->count = 0;
-    if (rolling_cut(found, data + c->start, (size_t)c->size, before, before_size, after, after_size, &c->starts_chunk))
+    if (rolling_cut(found, data + c->start, (size_t)c->size, before, before_size, after, after_size,
+                    &c->starts_chunk))
         return no_memory(out, e);
     c->checksum = crc64_update(0, data + c->start, (size_t)c->size);
     c->first = p->chunks_count;
@@ -128,7 +139,9 @@ static int find_chunks(parts *p, plan *from, reader *r, piece *c, const uint8_t 
         if (!new || add_frame(p, c->start + one->start, one->size))
             return no_memory(out, e);
         int goes_on = (!i && !c->starts_chunk) || (i + 1 == found->count && !c->is_last);
-        *new = (chunk){.frame = p->frames_count - 1, .is_hole = one->is_hole, .is_digested = !goes_on && !(is_whole(c) && found->count == 1)};
+        *new = (chunk){.frame = p->frames_count - 1,
+                       .is_hole = one->is_hole,
+                       .is_digested = !goes_on && !(is_whole(c) && found->count == 1)};
     }
     return 0;
 }
@@ -142,7 +155,8 @@ static int digest_chunks(parts *p, const plan *from, const uint8_t *data)
     for (size_t i = 0; i < p->chunks_count; i++)
         if (p->chunks[i].is_digested) {
             const frame *f = &p->frames[p->chunks[i].frame];
-            jobs[count++] = (sha256_job){.data = data + f->start, .size = (size_t)f->size, .digest = p->chunks[i].digest};
+            jobs[count++] = (sha256_job){
+                .data = data + f->start, .size = (size_t)f->size, .digest = p->chunks[i].digest};
         }
     sha256_many(from->kernel, jobs, count);
     free(jobs);
@@ -184,7 +198,8 @@ void parts_free(parts *p)
     *p = (parts){0};
 }
 
-static void put_chunks(const parts *p, const plan *from, const piece *c, const uint64_t *packed, uint64_t offset, text *out)
+static void put_chunks(const parts *p, const plan *from, const piece *c, const uint64_t *packed,
+                       uint64_t offset, text *out)
 {
     const entry *e = from->members[c->member];
     size_t frame_of_first = p->chunks[c->first].frame;
@@ -236,8 +251,11 @@ void parts_tar_split(const parts *p, const plan *from, const uint8_t *data, text
         size_t member = one->member;
         if (one->headers_size) {
             const entry *previous = member ? from->members[member - 1] : NULL;
-            size_t padding = previous && has_content(previous) ? (size_t)(padded(previous->size) - previous->size) : 0;
-            tar_split_bytes(out, padding, data + one->headers, (size_t)one->headers_size, 2 * (uint64_t)member);
+            size_t padding = previous && has_content(previous)
+                                 ? (size_t)(padded(previous->size) - previous->size)
+                                 : 0;
+            tar_split_bytes(out, padding, data + one->headers, (size_t)one->headers_size,
+                            2 * (uint64_t)member);
         }
         if (member == from->members_count)
             continue;

@@ -9,13 +9,14 @@
 
 enum {
     SPLIT_MASK = 0xffff,
-    OFFSET = 31,       /* added to each byte by the rule; it cancels out of the first sum and leaves a constant in the second */
+    OFFSET =
+        31, /* added to each byte by the rule; it cancels out of the first sum and leaves a constant in the second */
     HOLE_PROBES = 512, /* any hole holds a multiple of this with 8 zero bytes from there on */
 };
 
 /*
- * first = the bytes of the window added up.
- * second = 64 * 63 * 31 + each byte times its age, from 1 for the newest to 64 for the oldest. Only 16 bits of it are ever asked for.
+ * first = the bytes of the window added up. second = 64 * 63 * 31 + each byte times its age, from 1
+ * for the newest to 64 for the oldest. Only 16 bits of it are ever asked for.
  */
 typedef struct sums {
     uint32_t first, second;
@@ -51,7 +52,8 @@ static __m128i last_lane(__m128i lanes)
 }
 
 /*
- * Eight steps at once, in 16 bits, FIRST and SECOND in every lane. With f the prefix sums of what enters less what leaves, step i finds
+ * Eight steps at once, in 16 bits, FIRST and SECOND in every lane. With f the prefix sums of what
+ * enters less what leaves, step i finds
  *     first  + f[i]    and    second + (i + 1) * first + the prefix sums of (f - 64 * what leaves)[i],
  * so that only two additions wait for the eight steps before. Returns the second sums of the steps.
  */
@@ -59,13 +61,15 @@ static __m128i roll_eight(__m128i *first, __m128i *second, __m128i in, __m128i o
 {
     __m128i f = prefix_sums(_mm_sub_epi16(in, out));
     __m128i g = prefix_sums(_mm_sub_epi16(f, _mm_slli_epi16(out, 6)));
-    __m128i sums = _mm_add_epi16(_mm_add_epi16(*second, g), _mm_mullo_epi16(*first, _mm_setr_epi16(1, 2, 3, 4, 5, 6, 7, 8)));
+    __m128i sums = _mm_add_epi16(_mm_add_epi16(*second, g),
+                                 _mm_mullo_epi16(*first, _mm_setr_epi16(1, 2, 3, 4, 5, 6, 7, 8)));
     *second = _mm_add_epi16(_mm_add_epi16(*second, _mm_slli_epi16(*first, 3)), last_lane(g));
     *first = _mm_add_epi16(*first, last_lane(f));
     return sums;
 }
 
-/* Rolls in as many of SIZE bytes as come in sixteens without the end of a chunk among them; returns how many. */
+/* Rolls in as many of SIZE bytes as come in sixteens without the end of a chunk among them; returns
+ * how many. */
 static size_t roll_plain(sums *s, const uint8_t *p, size_t size)
 {
     const __m128i zero = _mm_setzero_si128(), ones = _mm_set1_epi16(-1);
@@ -75,9 +79,12 @@ static size_t roll_plain(sums *s, const uint8_t *p, size_t size)
         __m128i in = _mm_loadu_si128((const __m128i *)(p + i));
         __m128i out = _mm_loadu_si128((const __m128i *)(p + i - ROLLING_WINDOW));
         __m128i next_first = first, next_second = second;
-        __m128i low = roll_eight(&next_first, &next_second, _mm_unpacklo_epi8(in, zero), _mm_unpacklo_epi8(out, zero));
-        __m128i high = roll_eight(&next_first, &next_second, _mm_unpackhi_epi8(in, zero), _mm_unpackhi_epi8(out, zero));
-        if (_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi16(low, ones), _mm_cmpeq_epi16(high, ones))))
+        __m128i low = roll_eight(&next_first, &next_second, _mm_unpacklo_epi8(in, zero),
+                                 _mm_unpacklo_epi8(out, zero));
+        __m128i high = roll_eight(&next_first, &next_second, _mm_unpackhi_epi8(in, zero),
+                                  _mm_unpackhi_epi8(out, zero));
+        if (_mm_movemask_epi8(
+                _mm_or_si128(_mm_cmpeq_epi16(low, ones), _mm_cmpeq_epi16(high, ones))))
             break;
         first = next_first;
         second = next_second;
@@ -94,7 +101,8 @@ static size_t roll_plain(sums *s, const uint8_t *p, size_t size)
 }
 #endif
 
-/* Rolls SIZE bytes in at most, with the 64 bytes before them in front of P; stops behind one that ends a chunk. Returns how many it took. */
+/* Rolls SIZE bytes in at most, with the 64 bytes before them in front of P; stops behind one that
+ * ends a chunk. Returns how many it took. */
 static size_t roll(sums *s, const uint8_t *p, size_t size, int *found)
 {
     size_t i = roll_plain(s, p, size);
@@ -155,7 +163,8 @@ static int add(cuts *out, size_t start, size_t size, int is_hole)
 }
 
 /* The window in front of DATA + AT. */
-static void window_at(uint8_t *window, const uint8_t *data, size_t at, const uint8_t *before, size_t before_size)
+static void window_at(uint8_t *window, const uint8_t *data, size_t at, const uint8_t *before,
+                      size_t before_size)
 {
     size_t own = at < ROLLING_WINDOW ? at : ROLLING_WINDOW, rest = ROLLING_WINDOW - own;
     size_t earlier = before_size < rest ? before_size : rest;
@@ -166,7 +175,8 @@ static void window_at(uint8_t *window, const uint8_t *data, size_t at, const uin
 }
 
 /* The chunks of the data between two holes, [START, END). */
-static int cut_data(cuts *out, const uint8_t *data, size_t start, size_t end, const uint8_t *before, size_t before_size)
+static int cut_data(cuts *out, const uint8_t *data, size_t start, size_t end, const uint8_t *before,
+                    size_t before_size)
 {
     if (start == end)
         return 0;
@@ -209,7 +219,8 @@ static size_t next_hole(const uint8_t *data, size_t from, size_t end, size_t *st
         memcpy(&word, data + at, 8);
         if (word)
             continue;
-        size_t back = trailing_zeros(data + from, at - from), size = back + leading_zeros(data + at, end - at);
+        size_t back = trailing_zeros(data + from, at - from),
+               size = back + leading_zeros(data + at, end - at);
         if (size >= HOLE_MIN) {
             *start = at - back;
             return size;
@@ -218,8 +229,8 @@ static size_t next_hole(const uint8_t *data, size_t from, size_t end, size_t *st
     return 0;
 }
 
-int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before, size_t before_size, const uint8_t *after,
-                size_t after_size, int *starts_chunk)
+int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before,
+                size_t before_size, const uint8_t *after, size_t after_size, int *starts_chunk)
 {
     size_t earlier = trailing_zeros(before, before_size), later = leading_zeros(after, after_size);
     size_t head = leading_zeros(data, size);

@@ -1,9 +1,12 @@
 /*
- * Where the content of a file is cut into chunks: the rule of the reference writer of zstd:chunked, so that chunks match across builders.
+ * Where the content of a file is cut into chunks: the rule of the reference writer of zstd:chunked,
+ * so that chunks match across builders.
  *
- * A rolling sum runs over the last 64 bytes (zeros stand before the first byte of a file); a chunk ends after each byte where the low 16
- * bits of its second half are all ones, 64 KiB apart on average. A run of at least 1024 zero bytes, a hole, is always a chunk of its own and
- * is not cut. The sum is a function of the last 64 bytes alone, so any part of a file can be cut with no more than what surrounds it:
+ * A rolling sum runs over the last 64 bytes (zeros stand before the first byte of a file); a chunk
+ * ends after each byte where the low 16 bits of its second half are all ones, 64 KiB apart on
+ * average. A run of at least 1024 zero bytes, a hole, is always a chunk of its own and is not cut.
+ * The sum is a function of the last 64 bytes alone, so any part of a file can be cut with no more
+ * than what surrounds it:
  *
  *       before (<= 1024 bytes)          the part                     after (<= 1024 bytes)
  *     [ ........................ | .............................. | ..................... ]
@@ -30,11 +33,12 @@ typedef struct cuts {
 } cuts;
 
 /*
- * Adds the chunks of the SIZE > 0 bytes at DATA to OUT, whose starts count from DATA. BEFORE are the bytes in front of them (up to HOLE_MIN,
- * all there are of the file if fewer), AFTER those behind them. The last chunk of a part may go on in the next part. *STARTS_CHUNK says
- * whether a chunk begins at DATA, or one of the part before goes on. -1 without memory.
+ * Adds the chunks of the SIZE > 0 bytes at DATA to OUT, whose starts count from DATA. BEFORE are
+ * the bytes in front of them (up to HOLE_MIN, all there are of the file if fewer), AFTER those
+ * behind them. The last chunk of a part may go on in the next part. *STARTS_CHUNK says whether a
+ * chunk begins at DATA, or one of the part before goes on. -1 without memory.
  */
-int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before, size_t before_size, const uint8_t *after,
-                size_t after_size, int *starts_chunk);
+int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before,
+                size_t before_size, const uint8_t *after, size_t after_size, int *starts_chunk);
 
 #endif

@@ -9,7 +9,8 @@ static char *reserve(text *t, size_t size)
     if (t->failed)
         return NULL;
     if (size > t->capacity - t->size) {
-        size_t capacity = 2 * t->capacity > t->size + size ? 2 * t->capacity : t->size + size + 4096;
+        size_t capacity =
+            2 * t->capacity > t->size + size ? 2 * t->capacity : t->size + size + 4096;
         char *moved = realloc(t->at, capacity);
         if (!moved) {
             t->failed = 1;
@@ -59,7 +60,8 @@ void text_put_json(text *t, const uint8_t *data, size_t size)
             char escaped[2] = {'\\', (char)c};
             text_put(t, escaped, 2);
         } else {
-            char escaped[6] = {'\\', 'u', '0', '0', (char)('0' + (c >> 4)), "0123456789abcdef"[c & 15]};
+            char escaped[6] = {
+                '\\', 'u', '0', '0', (char)('0' + (c >> 4)), "0123456789abcdef"[c & 15]};
             text_put(t, escaped, 6);
         }
     }

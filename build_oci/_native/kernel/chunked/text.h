@@ -1,4 +1,5 @@
-/* Text that grows, and JSON in it. Once memory is exhausted nothing more is taken in, and `failed` is set. */
+/* Text that grows, and JSON in it. Once memory is exhausted nothing more is taken in, and `failed`
+ * is set. */
 #ifndef BUILD_OCI_TEXT_H
 #define BUILD_OCI_TEXT_H
 

@@ -9,12 +9,14 @@ static const char OPAQUE[] = ".wh..wh..opq";
 
 enum {
     WHITEOUT_SIZE = sizeof WHITEOUT - 1,
-    LOOKS = 1 << 14,  /* names that one call of a walk looks at */
-    MOST_CHAIN = 4096, /* occurrences of one name that are looked through; images have at most some hundred layers */
-    MOST_LINKS = 8,   /* hard links that lead to hard links */
+    LOOKS = 1 << 14, /* names that one call of a walk looks at */
+    MOST_CHAIN =
+        4096, /* occurrences of one name that are looked through; images have at most some hundred layers */
+    MOST_LINKS = 8, /* hard links that lead to hard links */
 };
 
-/* The layers of one side that have been added: the first and the last occurrence of each, and how many there are. */
+/* The layers of one side that have been added: the first and the last occurrence of each, and how
+ * many there are. */
 typedef struct layer_list {
     occurrence *first, *last;
     size_t count;
@@ -23,7 +25,8 @@ typedef struct layer_list {
 struct compare {
     compare_node root;
     arena arena;
-    compare_node **slots; /* open addressing by (parent, name); NULL is free; nothing is ever removed */
+    compare_node *
+        *slots; /* open addressing by (parent, name); NULL is free; nothing is ever removed */
     size_t mask, used, memory_limit;
     layer_list *layers[COMPARE_SIDES];
     size_t layers_count[COMPARE_SIDES], layers_capacity[COMPARE_SIDES];
@@ -31,13 +34,15 @@ struct compare {
     int complete[COMPARE_SIDES];
     int side; /* of the layer that is being added */
     uint32_t layer;
-    const char *directory_name; /* the directory of the member before: members of one directory follow each other */
+    const char *
+        directory_name; /* the directory of the member before: members of one directory follow each other */
     size_t directory_size;
     compare_node *directory;
     /* the walk over all names */
     compare_node *at;
     int everything;
-    /* the walk over a layer: it marks what the counterpart has, then tells what the layer has, then what the counterpart has besides */
+    /* the walk over a layer: it marks what the counterpart has, then tells what the layer has, then
+     * what the counterpart has besides */
     occurrence *to_mark, *at_new;
     const occurrence *at_old;
     uint32_t new_layer, old_layer;
@@ -81,11 +86,13 @@ static uint32_t hash_of(const compare_node *parent, const char *name, size_t siz
     return (uint32_t)(hash ^ hash >> 32);
 }
 
-static compare_node *find(const compare *c, const compare_node *parent, const char *name, size_t size, uint32_t hash)
+static compare_node *find(const compare *c, const compare_node *parent, const char *name,
+                          size_t size, uint32_t hash)
 {
     for (size_t slot = hash & c->mask; c->slots[slot]; slot = (slot + 1) & c->mask) {
         compare_node *node = c->slots[slot];
-        if (node->hash == hash && node->parent == parent && node->name_size == size && !memcmp(node->name, name, size))
+        if (node->hash == hash && node->parent == parent && node->name_size == size &&
+            !memcmp(node->name, name, size))
             return node;
     }
     return NULL;
@@ -124,7 +131,11 @@ static compare_node *child_of(compare *c, compare_node *parent, const char *name
         return node;
     if (grow(c) || !(node = arena_take(&c->arena, sizeof *node)))
         return NULL;
-    *node = (compare_node){.parent = parent, .next = parent->child, .name = name, .name_size = (uint32_t)size, .hash = hash};
+    *node = (compare_node){.parent = parent,
+                           .next = parent->child,
+                           .name = name,
+                           .name_size = (uint32_t)size,
+                           .hash = hash};
     parent->child = node;
     size_t slot = hash & c->mask;
     while (c->slots[slot])
@@ -134,7 +145,8 @@ static compare_node *child_of(compare *c, compare_node *parent, const char *name
     return node;
 }
 
-/* The name PATH, whose components are separated by single slashes. With MAKE, what is missing is made. NULL without it, or memory. */
+/* The name PATH, whose components are separated by single slashes. With MAKE, what is missing is
+ * made. NULL without it, or memory. */
 static compare_node *look_up(compare *c, const char *path, size_t size, int make)
 {
     compare_node *node = &c->root;
@@ -142,7 +154,8 @@ static compare_node *look_up(compare *c, const char *path, size_t size, int make
     while (node && path < end) {
         const char *slash = memchr(path, '/', (size_t)(end - path));
         size_t length = slash ? (size_t)(slash - path) : (size_t)(end - path);
-        node = make ? child_of(c, node, path, length) : find(c, node, path, length, hash_of(node, path, length));
+        node = make ? child_of(c, node, path, length)
+                    : find(c, node, path, length, hash_of(node, path, length));
         path += length + 1;
     }
     return node;
@@ -174,7 +187,8 @@ int compare_begin_layer(compare *c, int side, uint32_t layer)
         layer_list *more = realloc(c->layers[side], capacity * sizeof *more);
         if (!more)
             return -1;
-        memset(more + c->layers_capacity[side], 0, (capacity - c->layers_capacity[side]) * sizeof *more);
+        memset(more + c->layers_capacity[side], 0,
+               (capacity - c->layers_capacity[side]) * sizeof *more);
         c->layers[side] = more;
         c->layers_capacity[side] = capacity;
     }
@@ -198,7 +212,8 @@ static int add_member(compare *c, const member *m)
     size_t directory_size = slash ? (size_t)(slash - m->name) : 0;
     const char *name = slash ? slash + 1 : m->name;
     size_t size = m->name_size - (size_t)(name - m->name);
-    if (!c->directory || c->directory_size != directory_size || memcmp(c->directory_name, m->name, directory_size)) {
+    if (!c->directory || c->directory_size != directory_size ||
+        memcmp(c->directory_name, m->name, directory_size)) {
         if (!(c->directory = look_up(c, m->name, directory_size, 1)))
             return -1;
         c->directory_name = m->name;
@@ -212,7 +227,8 @@ static int add_member(compare *c, const member *m)
         if (size == sizeof OPAQUE - 1 && !memcmp(name, OPAQUE, size)) {
             c->directory->opaque[c->side] = floor;
         } else if (size > WHITEOUT_SIZE) {
-            compare_node *hidden = child_of(c, c->directory, name + WHITEOUT_SIZE, size - WHITEOUT_SIZE);
+            compare_node *hidden =
+                child_of(c, c->directory, name + WHITEOUT_SIZE, size - WHITEOUT_SIZE);
             if (!hidden)
                 return -1;
             hidden->hidden[c->side] = floor;
@@ -299,7 +315,8 @@ static uint16_t differences_between(compare *c, const occurrence *old, const occ
         bits |= DIFFERS_OWNER;
     if (a->mtime != b->mtime || a->mtime_ns != b->mtime_ns)
         bits |= DIFFERS_TIME;
-    if (a->xattrs_size != b->xattrs_size || (a->xattrs_size && memcmp(a->xattrs, b->xattrs, a->xattrs_size)))
+    if (a->xattrs_size != b->xattrs_size ||
+        (a->xattrs_size && memcmp(a->xattrs, b->xattrs, a->xattrs_size)))
         bits |= DIFFERS_XATTRS;
     return bits;
 }
@@ -318,7 +335,9 @@ static state state_of(compare_node *node, int side)
     const occurrence *top = node->top[side];
     if (top && top->layer + 1 < floor)
         top = NULL;
-    state found = top ? PRESENT : node->implied[side] && node->implied[side] >= floor ? IMPLIED : NOTHING;
+    state found = top                                                   ? PRESENT
+                  : node->implied[side] && node->implied[side] >= floor ? IMPLIED
+                                                                        : NOTHING;
     /* What is no directory hides what the layers below have under this name. */
     for (const occurrence *o = top; o; o = o->below)
         if (!S_ISDIR(o->m->mode)) {
@@ -339,14 +358,16 @@ static int is_directory(const occurrence *o)
 static int judge(compare *c, compare_node *node, difference *out)
 {
     state old = state_of(node, COMPARE_OLD), new = state_of(node, COMPARE_NEW);
-    *out = (difference){.node = node, .old = old == PRESENT ? node->top[COMPARE_OLD] : NULL, .new = new == PRESENT ? node->top[COMPARE_NEW] : NULL};
+    *out = (difference){.node = node,
+                        .old = old == PRESENT ? node->top[COMPARE_OLD] : NULL,
+                        .new = new == PRESENT ? node->top[COMPARE_NEW] : NULL};
     if (node->is_whiteout)
         return 0;
     if (old == PRESENT && new == PRESENT) {
         out->bits = differences_between(c, out->old, out->new);
         out->what = out->bits ? NAME_CHANGED : NAME_SAME;
     } else if (old == PRESENT) {
-        if (new == IMPLIED && is_directory(out->old))
+        if (new == IMPLIED &&is_directory(out->old))
             return 0;
         out->bits = new == IMPLIED ? DIFFERS_TYPE : 0;
         out->what = new == IMPLIED ? NAME_CHANGED : NAME_REMOVED;
@@ -359,7 +380,8 @@ static int judge(compare *c, compare_node *node, difference *out)
         }
     } else if (old == NOTHING && new == NOTHING) {
         /* Only one of them hides what a layer has that was not read. */
-        int hides_old = node->hidden[COMPARE_OLD] && !c->complete[COMPARE_OLD], hides_new = node->hidden[COMPARE_NEW] && !c->complete[COMPARE_NEW];
+        int hides_old = node->hidden[COMPARE_OLD] && !c->complete[COMPARE_OLD],
+            hides_new = node->hidden[COMPARE_NEW] && !c->complete[COMPARE_NEW];
         if (hides_old == hides_new)
             return 0;
         out->what = hides_new ? NAME_REMOVED : NAME_ADDED;
@@ -410,7 +432,8 @@ static const layer_list *layer_of(const compare *c, int side, uint32_t layer)
 
 uint32_t compare_counterpart(compare *c, uint32_t layer)
 {
-    /* Every layer may have the directories that lead to its files, so one file weighs more than any number of them. */
+    /* Every layer may have the directories that lead to its files, so one file weighs more than any
+     * number of them. */
     enum { FILE_WEIGHT = 1 << 10 };
     size_t count = c->layers_count[COMPARE_OLD];
     uint64_t *weights = realloc(c->weights, (count ? count : 1) * sizeof *weights);
@@ -425,7 +448,8 @@ uint32_t compare_counterpart(compare *c, uint32_t layer)
     for (const occurrence *o = first; o; o = o->next) {
         if (is_directory(o) && !only_directories)
             continue; /* every layer may have the directories that lead to its files */
-        uint64_t weight = is_directory(o) ? 1 : FILE_WEIGHT + (o->m->size < 1ull << 40 ? o->m->size : 1ull << 40);
+        uint64_t weight =
+            is_directory(o) ? 1 : FILE_WEIGHT + (o->m->size < 1ull << 40 ? o->m->size : 1ull << 40);
         const occurrence *old = o->node->top[COMPARE_OLD];
         for (int i = 0; old && i < MOST_CHAIN; i++, old = old->below)
             weights[old->layer] += weight;
@@ -447,7 +471,8 @@ void compare_start_layer(compare *c, uint32_t layer, uint32_t counterpart)
 
 static int judge_new(compare *c, const occurrence *new, difference *out)
 {
-    const occurrence *any = new->node->top[COMPARE_OLD], *old = marked(new->node, COMPARE_OLD, c->old_layer);
+    const occurrence *any = new->node->top[COMPARE_OLD],
+                     *old = marked(new->node, COMPARE_OLD, c->old_layer);
     *out = (difference){.node = new->node, .old = old ? old : any, .new = new};
     if (!any) {
         out->what = NAME_ADDED;
@@ -463,7 +488,8 @@ static int judge_old(compare *c, const occurrence *old, difference *out)
     const occurrence *any = old->node->top[COMPARE_NEW];
     if (marked(old->node, COMPARE_NEW, c->new_layer))
         return 0;
-    *out = (difference){.node = old->node, .old = old, .new = any, .what = any ? NAME_MOVED_OUT : NAME_REMOVED};
+    *out = (difference){
+        .node = old->node, .old = old, .new = any, .what = any ? NAME_MOVED_OUT : NAME_REMOVED};
     return 1;
 }
 
@@ -473,11 +499,13 @@ size_t compare_walk_layer(compare *c, difference *out, size_t capacity, int *end
     int looks = 0;
     for (; c->to_mark && looks < LOOKS; looks++, c->to_mark = c->to_mark->next)
         c->to_mark->node->mark[COMPARE_OLD] = c->to_mark;
-    for (; !c->to_mark && c->at_new && count < capacity && looks < LOOKS; looks++, c->at_new = c->at_new->next) {
+    for (; !c->to_mark && c->at_new && count < capacity && looks < LOOKS;
+         looks++, c->at_new = c->at_new->next) {
         c->at_new->node->mark[COMPARE_NEW] = c->at_new;
         count += (size_t)judge_new(c, c->at_new, &out[count]);
     }
-    for (; !c->at_new && c->at_old && count < capacity && looks < LOOKS; looks++, c->at_old = c->at_old->next)
+    for (; !c->at_new && c->at_old && count < capacity && looks < LOOKS;
+         looks++, c->at_old = c->at_old->next)
         count += (size_t)judge_old(c, c->at_old, &out[count]);
     *ended = !c->to_mark && !c->at_new && !c->at_old;
     return count;
@@ -485,8 +513,9 @@ size_t compare_walk_layer(compare *c, difference *out, size_t capacity, int *end
 
 int compare_same_order(const compare *c)
 {
-    const occurrence *new = layer_of(c, COMPARE_NEW, c->new_layer)->first, *old = layer_of(c, COMPARE_OLD, c->old_layer)->first;
-    while (new && old && new->node == old->node) {
+    const occurrence *new = layer_of(c, COMPARE_NEW, c->new_layer)->first,
+                     *old = layer_of(c, COMPARE_OLD, c->old_layer)->first;
+    while (new && old &&new->node == old->node) {
         new = new->next;
         old = old->next;
     }

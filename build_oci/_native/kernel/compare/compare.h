@@ -1,21 +1,26 @@
 /*
  * Two images compared: which names differ and in what, and what makes a layer of the new image new.
  *
- * Problem. An image is a stack of archives. Some of its layers may not have been read, because both images have them. So neither image need
- * be known as a whole, and a hard link may lead to a file that nobody has read.
+ * Problem. An image is a stack of archives. Some of its layers may not have been read, because both
+ * images have them. So neither image need be known as a whole, and a hard link may lead to a file
+ * that nobody has read.
  *
- * Picture. One tree of names serves both images. Every name (compare_node) has, for each image, a chain of occurrences: the members of that
- * name, that of the topmost layer first. Whiteouts are names like others, and they mark the name that they hide besides.
+ * Picture. One tree of names serves both images. Every name (compare_node) has, for each image, a
+ * chain of occurrences: the members of that name, that of the topmost layer first. Whiteouts are
+ * names like others, and they mark the name that they hide besides.
  *
  *     etc ── passwd     old: layer 2 -> layer 0      new: layer 3
  *         └─ .wh.shadow old: none                    new: layer 3
  *         └─ shadow     old: layer 0                 new: none      hidden[NEW] = 4 (layer 3)
  *
  * Invariants
- *   - Layers are numbered from 0, the lowest. A limit ("floor") is a layer's number + 1, and 0 stands for none. An occurrence in layer L
- *     is hidden by a floor F if L + 1 < F: a whiteout hides what is in the layers below its own.
- *   - The layers of an image are added from the lowest to the topmost, so a chain is ordered as it is built.
- *   - The floors that a directory sets for what is in it are known when the walk has passed it: compare_walk() goes from parent to child.
+ *   - Layers are numbered from 0, the lowest. A limit ("floor") is a layer's number + 1, and 0
+ *     stands for none. An occurrence in layer L is hidden by a floor F if L + 1 < F: a whiteout
+ *     hides what is in the layers below its own.
+ *   - The layers of an image are added from the lowest to the topmost, so a chain is ordered as it
+ *     is built.
+ *   - The floors that a directory sets for what is in it are known when the walk has passed it:
+ *     compare_walk() goes from parent to child.
  *   - Nothing recurses: a hostile archive chooses the depth of the tree.
  *
  * Names count as they stand in the archives. Symbolic links among directories are not followed.
@@ -40,7 +45,8 @@ enum {
     DIFFERS_OWNER = 32,
     DIFFERS_TIME = 64,
     DIFFERS_XATTRS = 128,
-    DIFFERS_LINK = 256, /* hard links: one is a link and the other is not, or they lead to different names */
+    DIFFERS_LINK =
+        256, /* hard links: one is a link and the other is not, or they lead to different names */
 };
 
 /* What became of a name. The last two are said of layers alone. */
@@ -70,7 +76,8 @@ struct compare_node {
     uint32_t is_whiteout;
 };
 
-/* One line of an answer. `old` or `new` is NULL where that side has no member of the name, or none that has been read. */
+/* One line of an answer. `old` or `new` is NULL where that side has no member of the name, or none
+ * that has been read. */
 typedef struct difference {
     const compare_node *node;
     const occurrence *old, *new;
@@ -80,11 +87,13 @@ typedef struct difference {
 
 typedef struct compare compare;
 
-/* COMPLETE: have all layers of that image been added? Else a whiteout alone is a difference, because something unread lies below.
- * Refuses to grow beyond about MEMORY_LIMIT bytes. NULL without memory. */
+/* COMPLETE: have all layers of that image been added? Else a whiteout alone is a difference,
+ * because something unread lies below. Refuses to grow beyond about MEMORY_LIMIT bytes. NULL
+ * without memory. */
 compare *compare_new(size_t memory_limit, int old_complete, int new_complete);
 
-/* Begins the next layer of an image. LAYER: its number in the image, greater than those before. -1 without memory. */
+/* Begins the next layer of an image. LAYER: its number in the image, greater than those before. -1
+ * without memory. */
 int compare_begin_layer(compare *, int side, uint32_t layer);
 
 /* The next COUNT members of the layer. -1 without memory, or beyond the limit. */
@@ -93,19 +102,23 @@ int compare_add(compare *, const member *members, size_t count);
 /* Starts a walk over all names of both images; EVERYTHING yields those that are the same, too. */
 void compare_start(compare *, int everything);
 
-/* Up to CAPACITY differences into OUT. Looks at a bounded number of names and sets *ENDED once it has looked at all. */
+/* Up to CAPACITY differences into OUT. Looks at a bounded number of names and sets *ENDED once it
+ * has looked at all. */
 size_t compare_walk(compare *, difference *out, size_t capacity, int *ended);
 
 enum { COMPARE_NO_LAYER = 0xffffffff };
 
-/* The old layer that the new LAYER has most in common with, by the sizes of the files that both name; COMPARE_NO_LAYER if none. */
+/* The old layer that the new LAYER has most in common with, by the sizes of the files that both
+ * name; COMPARE_NO_LAYER if none. */
 uint32_t compare_counterpart(compare *, uint32_t layer);
 
-/* Starts a walk over what the new LAYER has otherwise than its COUNTERPART (may be COMPARE_NO_LAYER). */
+/* Starts a walk over what the new LAYER has otherwise than its COUNTERPART (may be
+ * COMPARE_NO_LAYER). */
 void compare_start_layer(compare *, uint32_t layer, uint32_t counterpart);
 size_t compare_walk_layer(compare *, difference *out, size_t capacity, int *ended);
 
-/* After a walk over a layer that found nothing: do the two archives name their members in the same order? */
+/* After a walk over a layer that found nothing: do the two archives name their members in the same
+ * order? */
 int compare_same_order(const compare *);
 
 /* The path of NODE into OUT if that is not NULL, without a leading slash; its length. */

@@ -53,8 +53,8 @@ enum {
     LONGEST_CODE = 15,
     LITERALS = 288, /* symbols for literals and match lengths */
     DISTANCES = 32,
-    TABLE_BITS = 11,  /* of a code that one look-up finds */
-    LENGTH_BITS = 7,  /* of the longest code of a code length */
+    TABLE_BITS = 11, /* of a code that one look-up finds */
+    LENGTH_BITS = 7, /* of the longest code of a code length */
 };
 
 /* What a code means; the bits are laid out above. */
@@ -73,7 +73,9 @@ enum {
    length takes at most 11 bits and 5 extra ones, a distance FAST_DISTANCE_BITS. Worst cases:
    distance, length, distance = 20 + 16 + 20; length, distance, length = 16 + 20 + 16. */
 enum { FAST_SYMBOLS = 3, FAST_DISTANCE_BITS = 20 };
-_Static_assert(2 * FAST_DISTANCE_BITS + TABLE_BITS + 5 <= 56 && FAST_DISTANCE_BITS + 2 * (TABLE_BITS + 5) <= 56, "whichever comes first");
+_Static_assert(2 * FAST_DISTANCE_BITS + TABLE_BITS + 5 <= 56 &&
+                   FAST_DISTANCE_BITS + 2 * (TABLE_BITS + 5) <= 56,
+               "whichever comes first");
 
 /* A Huffman code in the form that long_code() reads bit by bit. */
 typedef struct {
@@ -134,7 +136,8 @@ typedef table_entry (*meaning)(unsigned symbol, unsigned length);
 
 static table_entry literal_meaning(unsigned symbol, unsigned length)
 {
-    static const uint8_t extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+    static const uint8_t extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                      2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
 
     if (symbol < 256)
         return (table_entry)length;
@@ -164,7 +167,8 @@ static table_entry length_meaning(unsigned symbol, unsigned length)
    -1 if the lengths are oversubscribed: they ask for more codes than exist. A code of n bits stands
    at every index whose lowest n bits it is; its first bit is the lowest. So the table doubles with
    each length: for n bits it is the table of n - 1 bits twice, with the new codes put in. */
-static int make_code(code *made, table_entry *table, const uint8_t *lengths, unsigned symbols, unsigned table_bits, meaning mean)
+static int make_code(code *made, table_entry *table, const uint8_t *lengths, unsigned symbols,
+                     unsigned table_bits, meaning mean)
 {
     uint16_t offsets[LONGEST_CODE + 2] = {0};
     unsigned symbol, length, at = 0, size = 1, next = 0;
@@ -193,7 +197,8 @@ static int make_code(code *made, table_entry *table, const uint8_t *lengths, uns
         for (unsigned count = made->count[length]; count; count--) {
             unsigned highest = 1u << (length - 1);
 
-            table[next & (size - 1)] = length <= table_bits ? mean(made->symbols[at], length) : LONGER;
+            table[next & (size - 1)] =
+                length <= table_bits ? mean(made->symbols[at], length) : LONGER;
             at++;
             while (next & highest) /* adds one to a number whose bits are reversed */
                 highest >>= 1;
@@ -238,9 +243,11 @@ static int make_codes(walker *walk, const uint8_t *lengths, unsigned literals, u
 {
     if (literals > 286 && literals != LITERALS)
         return -1;
-    if (make_code(&walk->literals, walk->table, lengths, literals, TABLE_BITS, literal_meaning) != 0)
+    if (make_code(&walk->literals, walk->table, lengths, literals, TABLE_BITS, literal_meaning) !=
+        0)
         return -1;
-    return make_code(&walk->distances, walk->table + DISTANCE, lengths + literals, distances, TABLE_BITS, distance_meaning);
+    return make_code(&walk->distances, walk->table + DISTANCE, lengths + literals, distances,
+                     TABLE_BITS, distance_meaning);
 }
 
 static int fixed_codes(walker *walk)
@@ -258,7 +265,8 @@ static int fixed_codes(walker *walk)
 /* Reads the codes at the start of a block (3.2.7). */
 static int read_codes(walker *walk)
 {
-    static const uint8_t order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
+    static const uint8_t order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+                                      11, 4,  12, 3, 13, 2, 14, 1, 15};
     uint8_t lengths[LITERALS + DISTANCES] = {0};
     reader *in = &walk->in;
     unsigned literals, distances, count, at = 0;
@@ -271,7 +279,8 @@ static int read_codes(walker *walk)
         refill(in);
         lengths[order[i]] = (uint8_t)take(in, 3);
     }
-    if (literals > 286 || make_code(&walk->literals, walk->table, lengths, 19, LENGTH_BITS, length_meaning) != 0)
+    if (literals > 286 ||
+        make_code(&walk->literals, walk->table, lengths, 19, LENGTH_BITS, length_meaning) != 0)
         return -1;
     memset(lengths, 0, sizeof lengths);
     while (at < literals + distances) {
@@ -288,7 +297,9 @@ static int read_codes(walker *walk)
             if (symbol == 16 && at == 0)
                 return -1;
             value = symbol == 16 ? lengths[at - 1] : 0;
-            repeat = symbol == 16 ? 3 + take(in, 2) : symbol == 17 ? 3 + take(in, 3) : 11 + take(in, 7);
+            repeat = symbol == 16   ? 3 + take(in, 2)
+                     : symbol == 17 ? 3 + take(in, 3)
+                                    : 11 + take(in, 7);
         }
         if (repeat > literals + distances - at)
             return -1;
@@ -368,7 +379,8 @@ static int slow_step(walker *walk)
         return -1;
     found = walk->table[(in->bits & (DISTANCE - 1)) + (unsigned)distance];
     if (found == LONGER)
-        found = distance ? long_code(&walk->distances, in->bits, distance_meaning) : long_code(&walk->literals, in->bits, literal_meaning);
+        found = distance ? long_code(&walk->distances, in->bits, distance_meaning)
+                         : long_code(&walk->literals, in->bits, literal_meaning);
     if (found == NONE)
         return -1;
     take(in, BITS(found));
@@ -423,7 +435,8 @@ static int fast_loop_fits(const walker *walk)
 /* Reads two streams in turns, until a round meets a special entry or the last bytes of a stream. */
 static void fast_both(walker *one, walker *two)
 {
-    fast_reader first = fast_load(one), second = fast_load(two), first_was = first, second_was = second;
+    fast_reader first = fast_load(one), second = fast_load(two), first_was = first,
+                second_was = second;
 
     if (!fast_loop_fits(one) || !fast_loop_fits(two))
         return;
@@ -491,8 +504,8 @@ static int finish(walker *walk, int more)
     return more;
 }
 
-int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
-                     deflate_shape *second_shape)
+int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape,
+                     const uint8_t *second, size_t second_size, deflate_shape *second_shape)
 {
     walker one, two;
     int more, other;
@@ -509,7 +522,8 @@ int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *fir
     return finish(&one, more) | finish(&two, other);
 }
 
-size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t flush[DEFLATE_FLUSH_ROOM])
+size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape,
+                             uint8_t flush[DEFLATE_FLUSH_ROOM])
 {
     unsigned used = (unsigned)(shape->end & 7); /* bits of the last byte; 0: all eight */
     /* A stored block begins with three zero bits and zeros to a whole byte. The padding of the last
@@ -517,7 +531,7 @@ size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *sh
     size_t whole = used == 0 || used > 5;
 
     assert((shape->end + 7) / 8 == size && shape->last_block + 3 <= shape->end);
-    data[shape->last_block / 8] &= (uint8_t) ~(1u << (shape->last_block & 7));
+    data[shape->last_block / 8] &= (uint8_t)~(1u << (shape->last_block & 7));
     if (used != 0)
         data[size - 1] &= (uint8_t)((1u << used) - 1);
     flush[0] = 0;

@@ -14,8 +14,8 @@ typedef struct {
 
 /* Reads two streams at once, which takes two thirds of the time of one after the other. Returns 0,
    or -1 if one of them is not a whole, well-formed stream. */
-int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape, const uint8_t *second, size_t second_size,
-                     deflate_shape *second_shape);
+int deflate_walk_two(const uint8_t *first, size_t first_size, deflate_shape *first_shape,
+                     const uint8_t *second, size_t second_size, deflate_shape *second_shape);
 
 /* The most bytes that deflate_make_joinable puts into `flush`. */
 enum { DEFLATE_FLUSH_ROOM = 5 };
@@ -23,6 +23,7 @@ enum { DEFLATE_FLUSH_ROOM = 5 };
 /* Clears the mark of the last block in the stream of SIZE bytes at DATA. Returns how many bytes of
    FLUSH the caller must write after it: the rest of an empty stored block, which ends the stream on
    a whole byte. */
-size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t flush[DEFLATE_FLUSH_ROOM]);
+size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape,
+                             uint8_t flush[DEFLATE_FLUSH_ROOM]);
 
 #endif

@@ -3,12 +3,12 @@
 #include <string.h>
 
 enum {
-    PIECE = 64 * 1024,  /* for less, a Huffman code of its own does not pay */
+    PIECE = 64 * 1024,         /* for less, a Huffman code of its own does not pay */
     SHORTEST_PIECE = 4 * 1024, /* in less, some values are more frequent by chance */
-    WINDOW = 32 * 1024, /* as far as deflate looks back */
-    MATCH = 4,          /* shorter ones hardly pay, and random data has many */
-    HASH_BITS = 14,     /* 64 KiB: the table fits into the second-level cache */
-    LOG_BITS = 12,      /* fractional bits of a logarithm */
+    WINDOW = 32 * 1024,        /* as far as deflate looks back */
+    MATCH = 4,                 /* shorter ones hardly pay, and random data has many */
+    HASH_BITS = 14,            /* 64 KiB: the table fits into the second-level cache */
+    LOG_BITS = 12,             /* fractional bits of a logarithm */
 };
 
 static uint32_t load(const uint8_t *from)
@@ -26,7 +26,8 @@ static uint32_t load(const uint8_t *from)
 static uint32_t logarithm(uint32_t value)
 {
     unsigned whole = 31 - (unsigned)__builtin_clz(value);
-    uint64_t x = (uint64_t)value << (31 - whole); /* the mantissa, from 1 to 2, in units of 2 ^ -31 */
+    uint64_t x =
+        (uint64_t)value << (31 - whole); /* the mantissa, from 1 to 2, in units of 2 ^ -31 */
     uint32_t log = whole;
     for (int i = 0; i < LOG_BITS; i++) {
         x = x * x >> 31;
@@ -39,7 +40,8 @@ static uint32_t logarithm(uint32_t value)
 /* Bytes that an ideal order-0 code saves of DATA. */
 static size_t saved_by_code(const uint8_t *data, size_t size)
 {
-    uint32_t counts[4][256] = {{0}}; /* four counters, so that equal bytes in a row do not wait for each other */
+    uint32_t counts[4][256] = {
+        {0}}; /* four counters, so that equal bytes in a row do not wait for each other */
     size_t i = 0;
     for (; i + 4 <= size; i += 4) {
         counts[0][data[i]]++;

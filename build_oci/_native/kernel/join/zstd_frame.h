@@ -24,14 +24,14 @@ typedef enum frame_outcome {
 } frame_outcome;
 
 /*
- * Finds what must be written for FRAME, one whole frame of SIZE bytes that decompresses to PLAIN, so
- * that it can follow any other blocks of a longer frame. FRAME must have no checksum, no content size
- * and no dictionary. A block that must be rewritten and would reach LIMIT bytes (at most
+ * Finds what must be written for FRAME, one whole frame of SIZE bytes that decompresses to PLAIN,
+ * so that it can follow any other blocks of a longer frame. FRAME must have no checksum, no content
+ * size and no dictionary. A block that must be rewritten and would reach LIMIT bytes (at most
  * ZSTD_BLOCK_MAX) is stored as a raw block.
  *
  * On FRAME_JOINABLE the caller frees out->head. On any other outcome there is nothing to free.
  */
-frame_outcome frame_make_joinable(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
-                                  joinable_frame *out);
+frame_outcome frame_make_joinable(const uint8_t *frame, size_t size, const uint8_t *plain,
+                                  size_t plain_size, size_t limit, joinable_frame *out);
 
 #endif

@@ -16,7 +16,8 @@
  * The bit stream is read backwards, from the highest set bit of the last byte, which is only a
  * mark:
  *
- *     first states: LL OF ML | extra bits of sequence 0: OF ML LL | state bits: LL ML OF | extra ...
+ *     first states: LL OF ML | extra bits of sequence 0: OF ML LL | state bits: LL ML OF | extra
+ *         ...
  *
  * A state of a table gives a symbol (a code), and, with some more bits, the next state. After the
  * last sequence no state bits follow. Because the reader starts at the end, section_write() goes
@@ -46,17 +47,22 @@ enum { PREDEFINED, RLE, COMPRESSED, REPEATED }; /* modes of a table (3.1.1.3.2.1
 
 /* Extra bits of each code (3.1.1.3.2.1.1). The code of an offset is the number of its extra
    bits. */
-static const uint8_t LITERAL_LENGTH_BITS[36] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,  1,  1,
-                                                1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
-static const uint8_t MATCH_LENGTH_BITS[53] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,  0,  0,  0,  0, 0,
-                                              0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+static const uint8_t LITERAL_LENGTH_BITS[36] = {0, 0, 0, 0, 0, 0,  0,  0,  0,  0,  0,  0,
+                                                0, 0, 0, 0, 1, 1,  1,  1,  2,  2,  3,  3,
+                                                4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+static const uint8_t MATCH_LENGTH_BITS[53] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0,  0,  0,  0,  0, 0,
+    0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
 /* The predefined distributions (3.1.1.3.2.2). */
-static const int16_t LITERAL_LENGTH_DEFAULT[36] = {4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1,  1,  2,  2,
-                                                   2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1};
-static const int16_t OFFSET_DEFAULT[29] = {1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1};
-static const int16_t MATCH_LENGTH_DEFAULT[53] = {1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1,  1,  1,  1,  1,  1,  1,  1,  1, 1,
-                                                 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1};
+static const int16_t LITERAL_LENGTH_DEFAULT[36] = {4, 3, 2, 2, 2, 2, 2, 2, 2,  2,  2,  2,
+                                                   2, 1, 1, 1, 2, 2, 2, 2, 2,  2,  2,  2,
+                                                   2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1};
+static const int16_t OFFSET_DEFAULT[29] = {1, 1, 1, 1, 1, 1, 2, 2, 2, 1,  1,  1,  1,  1, 1,
+                                           1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1};
+static const int16_t MATCH_LENGTH_DEFAULT[53] = {
+    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,  1,  1,  1,  1,  1,  1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1};
 
 typedef struct kind {
     unsigned symbols, log_max, default_log;
@@ -74,7 +80,9 @@ enum { SYMBOLS_MAX = 53 };
 
 static unsigned extra_bits(int of, unsigned code)
 {
-    return of == OFFSETS ? code : of == LITERAL_LENGTHS ? LITERAL_LENGTH_BITS[code] : MATCH_LENGTH_BITS[code];
+    return of == OFFSETS           ? code
+           : of == LITERAL_LENGTHS ? LITERAL_LENGTH_BITS[code]
+                                   : MATCH_LENGTH_BITS[code];
 }
 
 static unsigned highest_bit(uint32_t value)
@@ -145,7 +153,8 @@ static int read_table(fse_table *table, const uint8_t **data, const uint8_t *end
         /* A value is at most left + 1. Where that leaves some of the `bits`-bit numbers unused,
            small values take one bit less. */
         unsigned bits = highest_bit((uint32_t)left + 1) + 1;
-        uint32_t small = (1u << bits) - 1 - ((uint32_t)left + 1), value = bits_at(*data, end, at, bits);
+        uint32_t small = (1u << bits) - 1 - ((uint32_t)left + 1),
+                 value = bits_at(*data, end, at, bits);
         uint32_t low = value & ((1u << (bits - 1)) - 1);
         if (low < small) {
             value = low;
@@ -173,7 +182,8 @@ static int read_table(fse_table *table, const uint8_t **data, const uint8_t *end
     return make_table(table, counts, of->symbols, log);
 }
 
-static int take_table(fse_table *table, unsigned mode, const uint8_t **data, const uint8_t *end, const kind *of)
+static int take_table(fse_table *table, unsigned mode, const uint8_t **data, const uint8_t *end,
+                      const kind *of)
 {
     switch (mode) {
     case PREDEFINED:
@@ -195,7 +205,8 @@ static int take_table(fse_table *table, unsigned mode, const uint8_t **data, con
 
 /* Reading. */
 
-int section_begin(section *s, const uint8_t *data, const uint8_t *end, fse_table tables[SEQUENCE_CODES])
+int section_begin(section *s, const uint8_t *data, const uint8_t *end,
+                  fse_table tables[SEQUENCE_CODES])
 {
     *s = (section){.data = data, .end = end};
     const uint8_t *at = data;
@@ -206,7 +217,8 @@ int section_begin(section *s, const uint8_t *data, const uint8_t *end, fse_table
         size_t more = s->count == 255 ? 2 : 1;
         if ((size_t)(end - at) < more)
             return -1;
-        s->count = more == 1 ? ((s->count - 128) << 8) + at[0] : at[0] + ((size_t)at[1] << 8) + 0x7f00;
+        s->count =
+            more == 1 ? ((s->count - 128) << 8) + at[0] : at[0] + ((size_t)at[1] << 8) + 0x7f00;
         at += more;
     }
     s->head = (size_t)(at - data);
@@ -256,7 +268,8 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
         return 0;
     if (in.data == in.end || !in.end[-1])
         return -1;
-    in.left = 8 * (size_t)(in.end - in.data - 1) + highest_bit(in.end[-1]); /* the highest bit is a mark */
+    in.left = 8 * (size_t)(in.end - in.data - 1) +
+              highest_bit(in.end[-1]); /* the highest bit is a mark */
     uint32_t states[SEQUENCE_CODES];
     for (int i = 0; i < SEQUENCE_CODES; i++)
         states[FIRST_ORDER[i]] = take(&in, tables[FIRST_ORDER[i]].log);
@@ -264,7 +277,8 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
         if (n)
             for (int i = 0; i < SEQUENCE_CODES; i++) {
                 int of = STATE_ORDER[i];
-                states[of] = tables[of].states[states[of]].base + take(&in, tables[of].states[states[of]].bits);
+                states[of] = tables[of].states[states[of]].base +
+                             take(&in, tables[of].states[states[of]].bits);
             }
         out[n].codes[SEQUENCE_CODES] = 0;
         for (int i = 0; i < SEQUENCE_CODES; i++) {
@@ -281,7 +295,8 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
 size_t match_length(const sequence *q)
 {
     size_t length = 3 + q->extra[MATCH_LENGTHS];
-    for (unsigned code = 0; code < q->codes[MATCH_LENGTHS]; code++) /* each covers as many lengths as its extra bits have values */
+    for (unsigned code = 0; code < q->codes[MATCH_LENGTHS];
+         code++) /* each covers as many lengths as its extra bits have values */
         length += (size_t)1 << MATCH_LENGTH_BITS[code];
     return length;
 }
@@ -367,7 +382,8 @@ size_t section_write(const sequence *sequences, size_t count, uint8_t *out)
                state 0. */
             unsigned state = encoders[of].from[q->codes[of]][states[of]];
             if (n + 1 < count)
-                put(&w, states[of] - encoders[of].table.states[state].base, encoders[of].table.states[state].bits);
+                put(&w, states[of] - encoders[of].table.states[state].base,
+                    encoders[of].table.states[state].bits);
             states[of] = state;
         }
         for (int i = SEQUENCE_CODES; i-- > 0;) {

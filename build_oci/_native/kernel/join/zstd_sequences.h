@@ -2,8 +2,8 @@
  * Reads and writes the sequences of a zstd block (RFC 8878, 3.1.1.3.2).
  *
  * A sequence is a number of literals to copy, the distance of a match, and its length. Instead of a
- * distance it may name one of the last three offsets (a repeat offset), so its meaning depends on the
- * blocks before it.
+ * distance it may name one of the last three offsets (a repeat offset), so its meaning depends on
+ * the blocks before it.
  */
 #ifndef BUILD_OCI_ZSTD_SEQUENCES_H
 #define BUILD_OCI_ZSTD_SEQUENCES_H
@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum {
-    ZSTD_BLOCK_MAX = 128 * 1024, /* bytes of a block, compressed or not */
+    ZSTD_BLOCK_MAX = 128 * 1024,        /* bytes of a block, compressed or not */
     SEQUENCES_MAX = ZSTD_BLOCK_MAX / 3, /* no match is shorter than three bytes */
     SEQUENCE_ROOM = 10, /* bytes that section_write() takes at most for a sequence */
     FSE_LOG_MAX = 9,
@@ -33,7 +33,8 @@ typedef struct fse_table {
 } fse_table;
 
 typedef struct sequence {
-    uint8_t codes[SEQUENCE_CODES + 1]; /* the last is 0: without padding, sequences can be compared by memcmp() */
+    uint8_t codes[SEQUENCE_CODES +
+                  1]; /* the last is 0: without padding, sequences can be compared by memcmp() */
     uint32_t extra[SEQUENCE_CODES]; /* the value of the extra bits of each code */
 } sequence;
 
@@ -43,23 +44,25 @@ typedef struct section {
     size_t head; /* bytes of the number of sequences */
     size_t count;
     size_t stream; /* bytes from `data` to the bit stream */
-    uint8_t repeated[SEQUENCE_CODES]; /* true where the section uses the table of an earlier block */
+    uint8_t
+        repeated[SEQUENCE_CODES]; /* true where the section uses the table of an earlier block */
 } section;
 
 /*
  * Reads the header of the section from DATA to END: the number of sequences, and TABLES, which stay
  * as they are where the section repeats them. Returns 0, or -1 if it is malformed.
  */
-int section_begin(section *, const uint8_t *data, const uint8_t *end, fse_table tables[SEQUENCE_CODES]);
+int section_begin(section *, const uint8_t *data, const uint8_t *end,
+                  fse_table tables[SEQUENCE_CODES]);
 
 /* Decodes the sequences into OUT, which has room for `count`. Returns 0, or -1 if they are
    malformed or do not fill the section exactly. */
 int section_read(const section *, const fse_table tables[SEQUENCE_CODES], sequence *out);
 
 /*
- * Writes a section of COUNT sequences with the predefined tables (3.1.1.3.2.2), so that it depends on
- * no other block. OUT has room for SEQUENCE_ROOM * (COUNT + 1) bytes. Returns the size, or 0 if a
- * predefined table lacks a code.
+ * Writes a section of COUNT sequences with the predefined tables (3.1.1.3.2.2), so that it depends
+ * on no other block. OUT has room for SEQUENCE_ROOM * (COUNT + 1) bytes. Returns the size, or 0 if
+ * a predefined table lacks a code.
  */
 size_t section_write(const sequence *sequences, size_t count, uint8_t *out);
 

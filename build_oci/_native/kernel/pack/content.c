@@ -30,9 +30,10 @@ int content_unchanged(int fd, const entry *e, problem *out)
         return 0; /* digests and fingerprints tell */
     if (fstat(fd, &st))
         return failed(out, PROBLEM_SYSTEM, e, "fstat");
-    /* One without any name left has vanished, open as it may be; there are file systems that never count links. */
-    if (!entry_is(e, &st) || (!st.st_nlink && e->nlink) || (uint64_t)st.st_size != e->size || (int64_t)st.st_mtim.tv_sec != e->mtime ||
-        (uint32_t)st.st_mtim.tv_nsec != e->mtime_ns)
+    /* One without any name left has vanished, open as it may be; there are file systems that never
+     * count links. */
+    if (!entry_is(e, &st) || (!st.st_nlink && e->nlink) || (uint64_t)st.st_size != e->size ||
+        (int64_t)st.st_mtim.tv_sec != e->mtime || (uint32_t)st.st_mtim.tv_nsec != e->mtime_ns)
         return failed(out, PROBLEM_CHANGED, e, "fstat");
     return 0;
 }
@@ -50,14 +51,19 @@ int reader_open(reader *r, const entry *e, problem *out)
             return -1;
         r->at = (open_directory){.directory = e->parent, .fd = fd};
     }
-    /* O_NONBLOCK: a FIFO that has taken the file's place must not stop us; it has no effect on a regular file. */
+    /* O_NONBLOCK: a FIFO that has taken the file's place must not stop us; it has no effect on a
+     * regular file. */
     int fd = openat(r->at.fd, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
-        return failed(out, errno == ENOENT || errno == ELOOP || errno == ENXIO ? PROBLEM_CHANGED : PROBLEM_SYSTEM, e, "open");
+        return failed(out,
+                      errno == ENOENT || errno == ELOOP || errno == ENXIO ? PROBLEM_CHANGED
+                                                                          : PROBLEM_SYSTEM,
+                      e, "open");
     return fd;
 }
 
-/* Reading failed or came to another end than it should: because of a change, if there was one, else of KIND. */
+/* Reading failed or came to another end than it should: because of a change, if there was one, else
+ * of KIND. */
 static int misread(int fd, problem_kind kind, const entry *e, problem *out)
 {
     int error = errno;
@@ -65,12 +71,15 @@ static int misread(int fd, problem_kind kind, const entry *e, problem *out)
         return -1;
     errno = error;
     /* An archive was found to be whole before. */
-    return failed(out, kind == PROBLEM_LENGTH && e->flags & ENTRY_IN_ARCHIVE ? PROBLEM_CHANGED : kind, e, "read");
+    return failed(out,
+                  kind == PROBLEM_LENGTH && e->flags & ENTRY_IN_ARCHIVE ? PROBLEM_CHANGED : kind, e,
+                  "read");
 }
 
 int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t size, problem *out)
 {
-    /* The end is asked for together with what stands before it: a byte more than the size says. An archive goes on behind it. */
+    /* The end is asked for together with what stands before it: a byte more than the size says. An
+     * archive goes on behind it. */
     int last = offset + size == e->size && !(e->flags & ENTRY_IN_ARCHIVE);
     uint64_t start = e->flags & ENTRY_IN_ARCHIVE ? e->ino : 0;
     while (size || last) {

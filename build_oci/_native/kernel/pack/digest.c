@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 enum {
-    PIECES = 256 * 1024,      /* of the large files that are hashed side by side; they stay in a core's own cache */
-    SMALL = 64 * 1024,        /* up to this size files are read whole */
+    PIECES = 256 *
+        1024, /* of the large files that are hashed side by side; they stay in a core's own cache */
+    SMALL = 64 * 1024, /* up to this size files are read whole */
     BATCH_BYTES = 1024 * 1024,
     BATCH_FILES = 256,
 };
@@ -21,7 +22,8 @@ static int no_memory(const entry *at, problem *out)
     return -1;
 }
 
-static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count, problem *out)
+static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count,
+                        problem *out)
 {
     sha256_job jobs[BATCH_FILES] = {{0}};
     size_t bytes = 0, used = 0;
@@ -33,7 +35,8 @@ static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *fi
     int end = 0;
     for (size_t i = 0; !end && i < count; i++) {
         end = content_read_whole(r, files[i], content + used, out);
-        jobs[i] = (sha256_job){.data = content + used, .size = (size_t)files[i]->size, .digest = files[i]->digest};
+        jobs[i] = (sha256_job){
+            .data = content + used, .size = (size_t)files[i]->size, .digest = files[i]->digest};
         used += (size_t)files[i]->size;
     }
     if (!end) {
@@ -49,7 +52,7 @@ static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *fi
 typedef struct lane {
     entry *file; /* NULL when there is no more work */
     int fd;
-    uint64_t offset; /* of what is read next */
+    uint64_t offset;      /* of what is read next */
     uint64_t fingerprint; /* of the slice that it lies in, up to there */
     uint8_t *piece, *at;
     size_t room; /* bytes of the piece */
@@ -57,7 +60,8 @@ typedef struct lane {
     sha256_context context;
 } lane;
 
-/* Fingerprints the SIZE bytes that were read at the lane's offset; 0 if a slice that ends there was packed with other bytes. */
+/* Fingerprints the SIZE bytes that were read at the lane's offset; 0 if a slice that ends there was
+ * packed with other bytes. */
 static int compare_slices(lane *l, const tree *t, size_t size)
 {
     for (size_t done = 0; done < size;) {
@@ -74,8 +78,10 @@ static int compare_slices(lane *l, const tree *t, size_t size)
     return 1;
 }
 
-/* Lets an idle lane take the next file, and a lane without data the next piece. A file that has come to its end is settled. */
-static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const **next, entry *const *end, problem *out)
+/* Lets an idle lane take the next file, and a lane without data the next piece. A file that has
+ * come to its end is settled. */
+static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const **next,
+                   entry *const *end, problem *out)
 {
     for (;;) {
         if (l->left)
@@ -85,7 +91,8 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
                 return -1;
             uint8_t digest[SHA256_DIGEST];
             sha256_final(kernel, &l->context, digest);
-            if (l->file->flags & ENTRY_IN_ARCHIVE && memcmp(digest, l->file->digest, sizeof digest)) {
+            if (l->file->flags & ENTRY_IN_ARCHIVE &&
+                memcmp(digest, l->file->digest, sizeof digest)) {
                 *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = l->file};
                 return -1;
             }
@@ -139,7 +146,8 @@ static void hash_lanes(const sha256_kernel *kernel, lane *const *lanes, size_t c
     }
 }
 
-static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count, const atomic_int *cancelled, problem *out)
+static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count,
+                        const atomic_int *cancelled, problem *out)
 {
     size_t used = sha256_lanes(kernel), piece = PIECES / used;
     uint8_t *pieces = malloc(PIECES);
@@ -174,7 +182,8 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
     return failed;
 }
 
-int digest_files(const tree *t, const sha256_kernel *kernel, entry *const *files, size_t count, const atomic_int *cancelled, problem *out)
+int digest_files(const tree *t, const sha256_kernel *kernel, entry *const *files, size_t count,
+                 const atomic_int *cancelled, problem *out)
 {
     reader r;
     reader_begin(&r, t);
@@ -183,9 +192,11 @@ int digest_files(const tree *t, const sha256_kernel *kernel, entry *const *files
         size_t from = i;
         int small = files[i]->size <= SMALL;
         uint64_t bytes = 0;
-        while (i < count && (files[i]->size <= SMALL) == small && (!small || (i - from < BATCH_FILES && bytes <= BATCH_BYTES)))
+        while (i < count && (files[i]->size <= SMALL) == small &&
+               (!small || (i - from < BATCH_FILES && bytes <= BATCH_BYTES)))
             bytes += files[i++]->size;
-        end = small ? digest_small(&r, kernel, files + from, i - from, out) : digest_large(&r, kernel, files + from, i - from, cancelled, out);
+        end = small ? digest_small(&r, kernel, files + from, i - from, out)
+                    : digest_large(&r, kernel, files + from, i - from, cancelled, out);
     }
     reader_end(&r);
     return end;
@@ -197,7 +208,8 @@ static int larger_first(const void *left, const void *right)
     return (a->size < b->size) - (a->size > b->size);
 }
 
-/* Large files first and by size, so that equals run side by side; small ones stay in tar order, so that one directory's come together. */
+/* Large files first and by size, so that equals run side by side; small ones stay in tar order, so
+ * that one directory's come together. */
 static void arrange(entry **files, size_t count)
 {
     entry **small = malloc((count + 1) * sizeof *small);
@@ -225,7 +237,9 @@ static int cut(digests *d)
         int large = d->files[i]->size > SMALL;
         size_t count = d->batches_count ? i - d->batches[d->batches_count - 1] : 0;
         int incomplete = large && count % sha256_lanes(d->kernel);
-        if (!d->batches_count || (!incomplete && (bytes >= BATCH_BYTES || count >= BATCH_FILES || (!large && i && d->files[i - 1]->size > SMALL)))) {
+        if (!d->batches_count ||
+            (!incomplete && (bytes >= BATCH_BYTES || count >= BATCH_FILES ||
+                             (!large && i && d->files[i - 1]->size > SMALL)))) {
             d->batches[d->batches_count++] = i;
             bytes = 0;
         }

@@ -1,6 +1,6 @@
 /*
- * The digests of many files: small ones read whole and hashed side by side, large ones read piece by piece, two at a time, because two
- * interleaved streams take hardly longer than one (sha256.h).
+ * The digests of many files: small ones read whole and hashed side by side, large ones read piece
+ * by piece, two at a time, because two interleaved streams take hardly longer than one (sha256.h).
  */
 #ifndef BUILD_OCI_DIGEST_H
 #define BUILD_OCI_DIGEST_H
@@ -11,10 +11,11 @@
 #include <stdatomic.h>
 
 /*
- * Sets the digests of FILES, regular files of one tree, from their content. Gives up, with -1 and PROBLEM_NONE, once *CANCELLED is set;
- * -1 with OUT filled when one cannot be read or has changed.
+ * Sets the digests of FILES, regular files of one tree, from their content. Gives up, with -1 and
+ * PROBLEM_NONE, once *CANCELLED is set; -1 with OUT filled when one cannot be read or has changed.
  */
-int digest_files(const tree *, const sha256_kernel *, entry *const *files, size_t count, const atomic_int *cancelled, problem *out);
+int digest_files(const tree *, const sha256_kernel *, entry *const *files, size_t count,
+                 const atomic_int *cancelled, problem *out);
 
 /* Every file of a tree whose digest is not known, once for each inode, cut into batches of work. */
 typedef struct digests {
@@ -22,7 +23,8 @@ typedef struct digests {
     const sha256_kernel *kernel;
     entry **files;
     size_t files_count;
-    size_t *batches; /* where in `files` each begins; one more than there are, for the end of the last */
+    size_t *
+        batches; /* where in `files` each begins; one more than there are, for the end of the last */
     size_t batches_count;
     entry **others; /* further names of an inode, each with the first in its `link` */
     size_t others_count;

@@ -43,7 +43,8 @@ static difference compare(const plan *p, const entry *e, const member *m)
         return DIFFERENCE_TYPE;
     if ((link || S_ISLNK(e->mode)) && !has_target(e, m))
         return DIFFERENCE_TARGET;
-    if (needs_digest(e) && (e->size != m->size || (m->flags & MEMBER_DIGEST_KNOWN && memcmp(e->digest, m->digest, sizeof e->digest))))
+    if (needs_digest(e) && (e->size != m->size || (m->flags & MEMBER_DIGEST_KNOWN &&
+                                                   memcmp(e->digest, m->digest, sizeof e->digest))))
         return DIFFERENCE_CONTENT;
     if ((S_ISCHR(e->mode) || S_ISBLK(e->mode)) && e->rdev != m->rdev)
         return DIFFERENCE_DEVICE;
@@ -56,7 +57,8 @@ static difference compare(const plan *p, const entry *e, const member *m)
     return seconds != m->mtime || nanoseconds != m->mtime_ns ? DIFFERENCE_MTIME : DIFFERENCE_NONE;
 }
 
-/* Names differ at this place: does the plan have the member's name further on? Then the entry here is new, else the member is gone. */
+/* Names differ at this place: does the plan have the member's name further on? Then the entry here
+ * is new, else the member is gone. */
 static difference new_or_gone(const plan *p, const member *m, size_t from)
 {
     for (size_t i = from; i < p->members_count; i++)
@@ -65,7 +67,8 @@ static difference new_or_gone(const plan *p, const member *m, size_t from)
     return DIFFERENCE_GONE;
 }
 
-difference plan_difference(const plan *p, const member *members, size_t count, int ended, size_t *at)
+difference plan_difference(const plan *p, const member *members, size_t count, int ended,
+                           size_t *at)
 {
     for (; *at < count; ++*at) {
         const member *m = members + *at;
@@ -73,7 +76,8 @@ difference plan_difference(const plan *p, const member *members, size_t count, i
             return DIFFERENCE_GONE;
         const entry *e = p->members[*at];
         /* A whiteout has the name of an entry, .wh. and what it hides. */
-        difference found = has_path(e, m->name, m->name_size) ? compare(p, e, m) : new_or_gone(p, m, *at);
+        difference found =
+            has_path(e, m->name, m->name_size) ? compare(p, e, m) : new_or_gone(p, m, *at);
         if (found != DIFFERENCE_NONE)
             return found;
     }

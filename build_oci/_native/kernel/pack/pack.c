@@ -43,7 +43,8 @@ static int add_large(plan *p, size_t member, uint64_t headers, uint64_t segment_
     }
     for (uint64_t offset = 0; offset < e->size; offset += segment_size) {
         uint64_t left = e->size - offset;
-        segment *slice = add_segment(p, SEGMENT_SLICE, member, left > segment_size ? segment_size : padded(left));
+        segment *slice = add_segment(p, SEGMENT_SLICE, member,
+                                     left > segment_size ? segment_size : padded(left));
         if (!slice)
             return -1;
         slice->offset = offset;
@@ -96,7 +97,8 @@ static void drop_fingerprints(const partition *layers, uint64_t segment_size)
     layers->tree->slice_size = segment_size;
 }
 
-plan *plan_new(const partition *layers, size_t layer, const header_options *options, const sha256_kernel *kernel, uint64_t segment_size)
+plan *plan_new(const partition *layers, size_t layer, const header_options *options,
+               const sha256_kernel *kernel, uint64_t segment_size)
 {
     plan *p = calloc(1, sizeof *p);
     if (!p)
@@ -194,7 +196,8 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
         if (is_file && (end = content_read_whole(&r, e, into, out)))
             break;
         if (is_file && !(e->flags & ENTRY_BELIEVED)) {
-            waiting.jobs[waiting.count] = (sha256_job){.data = into, .size = (size_t)e->size, .digest = waiting.digests[waiting.count]};
+            waiting.jobs[waiting.count] = (sha256_job){
+                .data = into, .size = (size_t)e->size, .digest = waiting.digests[waiting.count]};
             waiting.members[waiting.count] = e;
             waiting.headers[waiting.count++] = headers;
             waiting.bytes += (size_t)e->size;
@@ -223,7 +226,8 @@ static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
     int end = fd < 0 ? -1 : content_read(fd, e, s->offset, into, size, out);
     if (!end)
         end = content_unchanged(fd, e, out);
-    if (!end && !(e->flags & ENTRY_BELIEVED) && !tree_same_slice(p->tree, e, s->offset, fingerprint_add(&p->tree->key, 0, into, size))) {
+    if (!end && !(e->flags & ENTRY_BELIEVED) &&
+        !tree_same_slice(p->tree, e, s->offset, fingerprint_add(&p->tree->key, 0, into, size))) {
         *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
         end = -1;
     }
@@ -242,9 +246,16 @@ int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
         return -1;
     }
     switch (s->kind) {
-    case SEGMENT_BATCH: return fill_batch(p, s, into, out);
-    case SEGMENT_SLICE: return fill_slice(p, s, into, out);
-    case SEGMENT_HEADER: return header_write(p->members[s->first], &p->options, into) ? no_memory(out, p->members[s->first]) : 0;
-    default: memset(into, 0, (size_t)s->size); return 0;
+    case SEGMENT_BATCH:
+        return fill_batch(p, s, into, out);
+    case SEGMENT_SLICE:
+        return fill_slice(p, s, into, out);
+    case SEGMENT_HEADER:
+        return header_write(p->members[s->first], &p->options, into)
+                   ? no_memory(out, p->members[s->first])
+                   : 0;
+    default:
+        memset(into, 0, (size_t)s->size);
+        return 0;
     }
 }

@@ -1,14 +1,17 @@
 /*
- * From entries to the bytes of a tar archive, segment by segment, in any order and from many threads.
+ * From entries to the bytes of a tar archive, segment by segment, in any order and from many
+ * threads.
  *
- * The sizes of all headers are known before a byte of content is read, so that a segment is filled in one go: content is read to where it
- * belongs, hashed there, and its header written in front of it. A file larger than a segment is hashed first (plan_digest) and then cut
- * into slices.
+ * The sizes of all headers are known before a byte of content is read, so that a segment is filled
+ * in one go: content is read to where it belongs, hashed there, and its header written in front of
+ * it. A file larger than a segment is hashed first (plan_digest) and then cut into slices.
  *
- * What is packed is what was hashed. A file of a batch whose digest was computed before, for the diff, is hashed again where it now lies.
- * A large file is read twice in any case, and a write through a mapping between the two moves neither size nor time: so each reading takes
- * a fingerprint of every slice, and the second of the two compares (tree_same_slice). Slices stay independent of each other and of the
- * digest, and the cost is about a tenth of hashing twice. Digests that are believed (ENTRY_BELIEVED) are not held against the content.
+ * What is packed is what was hashed. A file of a batch whose digest was computed before, for the
+ * diff, is hashed again where it now lies. A large file is read twice in any case, and a write
+ * through a mapping between the two moves neither size nor time: so each reading takes a
+ * fingerprint of every slice, and the second of the two compares (tree_same_slice). Slices stay
+ * independent of each other and of the digest, and the cost is about a tenth of hashing twice.
+ * Digests that are believed (ENTRY_BELIEVED) are not held against the content.
  */
 #ifndef BUILD_OCI_PACK_H
 #define BUILD_OCI_PACK_H
@@ -28,10 +31,11 @@ typedef enum segment_kind {
 } segment_kind;
 
 typedef struct segment {
-    uint64_t size;   /* bytes in the archive */
-    uint64_t offset; /* of a slice: where in the file it starts; of a large file's headers: how many bytes are to be hashed before */
-    size_t first;    /* member */
-    uint32_t count;  /* of members */
+    uint64_t size; /* bytes in the archive */
+    uint64_t
+        offset; /* of a slice: where in the file it starts; of a large file's headers: how many bytes are to be hashed before */
+    size_t first;   /* member */
+    uint32_t count; /* of members */
     segment_kind kind;
 } segment;
 
@@ -49,12 +53,15 @@ typedef struct plan {
 } plan;
 
 /*
- * A plan for LAYER of a partition, which must live as long, cut into segments of about SEGMENT_SIZE bytes. With `directories_last`, the
- * layers below the last have directories of time 0 unless OPTIONS have an epoch. NULL without memory.
+ * A plan for LAYER of a partition, which must live as long, cut into segments of about SEGMENT_SIZE
+ * bytes. With `directories_last`, the layers below the last have directories of time 0 unless
+ * OPTIONS have an epoch. NULL without memory.
  */
-plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *, uint64_t segment_size);
+plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *,
+               uint64_t segment_size);
 
-/* Hashes the large files that COUNT segments of the kind SEGMENT_HEADER stand for, two at a time. -1 with OUT filled. */
+/* Hashes the large files that COUNT segments of the kind SEGMENT_HEADER stand for, two at a time.
+ * -1 with OUT filled. */
 int plan_digest(plan *, const size_t *indexes, size_t count, problem *out);
 
 /* Writes segment INDEX, whose size says how much room INTO has. -1 with OUT filled. */

@@ -7,16 +7,19 @@
 
 typedef struct builder {
     partition *out;
-    entry **emitted;  /* in tar order */
-    uint32_t *layers; /* of each emitted entry; counts only where it is no directory, or one that leads to nothing */
+    entry **emitted; /* in tar order */
+    uint32_t *
+        layers; /* of each emitted entry; counts only where it is no directory, or one that leads to nothing */
     size_t count;
-    size_t *next;     /* of each layer: see partition.h */
-    size_t *ends;     /* of each layer: where in `members` its next member goes; a mere count in the first pass */
-    entry **members;  /* NULL in the first pass */
+    size_t *next; /* of each layer: see partition.h */
+    size_t *
+        ends; /* of each layer: where in `members` its next member goes; a mere count in the first pass */
+    entry **members; /* NULL in the first pass */
 } builder;
 
 /* The emitted entries and their owners. -1 with PROBLEM set, or left NULL without memory. */
-static int gather(builder *b, const uint32_t *owners, size_t count, size_t layers, const char **problem)
+static int gather(builder *b, const uint32_t *owners, size_t count, size_t layers,
+                  const char **problem)
 {
     size_t total, walked = 0;
     b->emitted = tree_order(b->out->tree, &total);
@@ -68,10 +71,12 @@ static int find_links(builder *b, int preserve)
 /* Is the emitted entry I a directory below which nothing is emitted? */
 static int is_bare(const builder *b, size_t i)
 {
-    return S_ISDIR(b->emitted[i]->mode) && (i + 1 == b->count || b->emitted[i + 1]->parent != b->emitted[i]);
+    return S_ISDIR(b->emitted[i]->mode) &&
+           (i + 1 == b->count || b->emitted[i + 1]->parent != b->emitted[i]);
 }
 
-/* Does the emitted entry I lie in the layer of its owner, and not merely where it leads to something? */
+/* Does the emitted entry I lie in the layer of its owner, and not merely where it leads to
+ * something? */
 static int is_placed(const builder *b, size_t i)
 {
     return !S_ISDIR(b->emitted[i]->mode) || (!b->out->directories_last && is_bare(b, i));
@@ -148,14 +153,16 @@ static int lay_out(builder *b)
     return 0;
 }
 
-partition *partition_new(tree *t, const uint32_t *owners, size_t count, size_t layers, int directories_last, int preserve_links,
-                         const char **problem)
+partition *partition_new(tree *t, const uint32_t *owners, size_t count, size_t layers,
+                         int directories_last, int preserve_links, const char **problem)
 {
     *problem = NULL;
     builder b = {.out = calloc(1, sizeof *b.out)};
     if (!b.out)
         return NULL;
-    *b.out = (partition){.tree = t, .layers_count = layers + (size_t)!!directories_last, .directories_last = !!directories_last};
+    *b.out = (partition){.tree = t,
+                         .layers_count = layers + (size_t)!!directories_last,
+                         .directories_last = !!directories_last};
     int failed = gather(&b, owners, count, layers, problem) || find_links(&b, preserve_links);
     if (!failed) {
         place_rest(&b);

@@ -57,14 +57,16 @@ static entry as_file(const entry *e)
     entry file = *e;
     if (S_ISREG(e->mode) && e->link) {
         memcpy(file.digest, e->link->digest, sizeof file.digest);
-        file.flags = (uint16_t)((file.flags & ~ENTRY_DIGEST_KNOWN) | (e->link->flags & ENTRY_DIGEST_KNOWN));
+        file.flags =
+            (uint16_t)((file.flags & ~ENTRY_DIGEST_KNOWN) | (e->link->flags & ENTRY_DIGEST_KNOWN));
     }
     if (S_ISREG(e->mode))
         file.link = NULL;
     return file;
 }
 
-int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *owners, size_t entries, size_t count, uint8_t (*out)[SHA256_DIGEST],
+int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *owners,
+                         size_t entries, size_t count, uint8_t (*out)[SHA256_DIGEST],
                          uint8_t *known)
 {
     const header_options options = {.has_epoch = 1};

@@ -12,7 +12,8 @@ typedef struct pair {
     const lower_node *left, *right;
 } pair;
 
-int claims_in_both(const lower *left, const lower *right, const lower_node **named, size_t most, size_t *count)
+int claims_in_both(const lower *left, const lower *right, const lower_node **named, size_t most,
+                   size_t *count)
 {
     size_t waiting = 1, capacity = 64;
     pair *pairs = malloc(capacity * sizeof *pairs);
@@ -23,7 +24,8 @@ int claims_in_both(const lower *left, const lower *right, const lower_node **nam
     while (waiting) {
         pair directories = pairs[--waiting];
         for (const lower_node *node = directories.right->child; node; node = node->next) {
-            const lower_node *other = lower_find(left, directories.left, node->name, node->name_size);
+            const lower_node *other =
+                lower_find(left, directories.left, node->name, node->name_size);
             if (!other)
                 continue;
             if (!is_directory(node) || !is_directory(other)) {

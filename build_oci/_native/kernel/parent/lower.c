@@ -53,7 +53,8 @@ lower_node *lower_find(const lower *l, const lower_node *parent, const char *nam
     uint32_t hash = hash_of(parent, name, size);
     for (size_t slot = hash & l->mask; l->slots[slot]; slot = (slot + 1) & l->mask) {
         lower_node *node = l->slots[slot];
-        if (node != &GONE && node->hash == hash && node->parent == parent && node->name_size == size && !memcmp(node->name, name, size))
+        if (node != &GONE && node->hash == hash && node->parent == parent &&
+            node->name_size == size && !memcmp(node->name, name, size))
             return node;
     }
     return NULL;
@@ -100,8 +101,11 @@ static lower_node *add(lower *l, lower_node *parent, const char *name, size_t si
     lower_node *node = arena_take(&l->arena, sizeof *node);
     if (!node)
         return NULL;
-    *node = (lower_node){
-        .parent = parent, .name = name, .name_size = (uint16_t)size, .hash = hash_of(parent, name, size), .placed = l->sequence};
+    *node = (lower_node){.parent = parent,
+                         .name = name,
+                         .name_size = (uint16_t)size,
+                         .hash = hash_of(parent, name, size),
+                         .placed = l->sequence};
     node->next = parent->child;
     if (parent->child)
         parent->child->previous = node;
@@ -170,7 +174,8 @@ static void give(lower_node *node, lower_inode *inode)
     inode->names++;
 }
 
-/* Makes NODE a directory, described by M or by no layer, where some clients have the symbolic link LINK. */
+/* Makes NODE a directory, described by M or by no layer, where some clients have the symbolic link
+ * LINK. */
 static int shadow(lower *l, lower_node *node, const member *m, const member *link)
 {
     lower_shadow *s = arena_take(&l->arena, sizeof *s);
@@ -202,7 +207,8 @@ static int is_of_this_layer(const lower *l, const lower_node *node)
     return node->placed >= l->layer_start;
 }
 
-/* The last component of a normalised name; *DIRECTORY_SIZE is the length of what stands before it, without the slash. */
+/* The last component of a normalised name; *DIRECTORY_SIZE is the length of what stands before it,
+ * without the slash. */
 static const char *base_name(const char *name, size_t size, size_t *directory_size)
 {
     const char *slash = size ? memrchr(name, '/', size) : NULL;
@@ -234,7 +240,8 @@ static int fail_memory(lower *l, const member *m)
     return fail(l, "more names than there is memory for", m);
 }
 
-/* What is left of a path: TEXT up to END, and then the rest of the path in which a symbolic link stood. */
+/* What is left of a path: TEXT up to END, and then the rest of the path in which a symbolic link
+ * stood. */
 typedef struct path {
     const char *text, *end;
     const struct path *then;
@@ -275,8 +282,10 @@ static int add_place(lower *l, lower_node *directory, int in_doubt, int followed
     return 0;
 }
 
-/* The directory NAME in NODE that no layer describes, new or in place of what is no directory. NULL without memory. */
-static lower_node *implied(lower *l, lower_node *node, lower_node *below, const char *name, size_t size)
+/* The directory NAME in NODE that no layer describes, new or in place of what is no directory. NULL
+ * without memory. */
+static lower_node *implied(lower *l, lower_node *node, lower_node *below, const char *name,
+                           size_t size)
 {
     if (!below && !(below = add(l, node, name, size)))
         return NULL;
@@ -289,13 +298,16 @@ static lower_node *implied(lower *l, lower_node *node, lower_node *below, const 
 }
 
 /*
- * Collects in `places` every directory that START may be for a client which begins at NODE: the one that it names literally, and those that
- * it leads to where symbolic links are followed. With CREATE, directories that are missing are made, since an archive need not
- * name the directories of its files. LINKS have been followed to come here.
+ * Collects in `places` every directory that START may be for a client which begins at NODE: the one
+ * that it names literally, and those that it leads to where symbolic links are followed. With
+ * CREATE, directories that are missing are made, since an archive need not name the directories of
+ * its files. LINKS have been followed to come here.
  *
- * Recursion goes no deeper than MOST_LINKS, and `steps` bounds the work over all members by their number.
+ * Recursion goes no deeper than MOST_LINKS, and `steps` bounds the work over all members by their
+ * number.
  */
-static int spread(lower *l, lower_node *node, const path *start, int links, int create, const member *m)
+static int spread(lower *l, lower_node *node, const path *start, int links, int create,
+                  const member *m)
 {
     enum { MOST_LINKS = 40 /* as the kernel has it */, FREE_STEPS = 1 << 20, STEPS_A_MEMBER = 32 };
     path left = *start;
@@ -303,7 +315,8 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
     int in_doubt = links > 0;
     for (size_t size; (size = next_component(&left, &name));) {
         if (links && ++l->steps > FREE_STEPS + (uint64_t)STEPS_A_MEMBER * l->sequence)
-            return fail(l, "names that lead through too many symbolic links of the layers below", m);
+            return fail(l, "names that lead through too many symbolic links of the layers below",
+                        m);
         if (size == 2 && name[0] == '.' && name[1] == '.') {
             node = node->parent ? node->parent : node;
             continue;
@@ -313,7 +326,8 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
         lower_node *below = lower_find(l, node, name, size);
         const member *link = below ? link_of(below) : NULL;
         if (link) {
-            path target = {.text = link->target, .end = link->target + link->target_size, .then = &left};
+            path target = {
+                .text = link->target, .end = link->target + link->target_size, .then = &left};
             lower_node *from = *link->target == '/' ? &l->root : node;
             if (links < MOST_LINKS && spread(l, from, &target, links + 1, create, m))
                 return -1;
@@ -371,8 +385,9 @@ static int is_blocked(const lower *l, const char *path, size_t size)
     return 0;
 }
 
-/* The whiteout M. At first it removes what the layers below have; met AGAIN among the members of its layer, it puts in doubt what stands
- * before it. Where a symbolic link leads, either way, is only put in doubt. */
+/* The whiteout M. At first it removes what the layers below have; met AGAIN among the members of
+ * its layer, it puts in doubt what stands before it. Where a symbolic link leads, either way, is
+ * only put in doubt. */
 static int hide(lower *l, const member *m, const char *name, size_t directory_size, int again)
 {
     size_t size = m->name_size - (size_t)(name - m->name);
@@ -380,8 +395,10 @@ static int hide(lower *l, const member *m, const char *name, size_t directory_si
     name += WHITEOUT_SIZE;
     size -= WHITEOUT_SIZE;
     if (!size || (size == 1 && *name == '.') || (size == 2 && name[0] == '.' && name[1] == '.'))
-        return fail(l, "a whiteout of nothing that has a name, for which clients remove the directory", m);
-    /* containers/storage makes the directory of a whiteout where it is missing (umoci does not): so it may be in the image. */
+        return fail(
+            l, "a whiteout of nothing that has a name, for which clients remove the directory", m);
+    /* containers/storage makes the directory of a whiteout where it is missing (umoci does not): so
+     * it may be in the image. */
     if (find_places(l, m, directory_size, !is_blocked(l, m->name, directory_size)))
         return -1;
     for (size_t i = 0; i < l->places_count; i++) {
@@ -416,7 +433,8 @@ static int are_among(const member *a, const member *b)
     return 1;
 }
 
-/* Does the header of the hard link M say of the file what the file's own says? Some clients apply it to the file, some do not. */
+/* Does the header of the hard link M say of the file what the file's own says? Some clients apply
+ * it to the file, some do not. */
 static int agrees(const member *m, const member *file)
 {
     return m->uid == file->uid && m->gid == file->gid && m->mtime == file->mtime &&
@@ -443,7 +461,8 @@ static int is_named_like_a_global_header(const char *name, size_t size)
 }
 
 /* A name that all clients have. */
-static int place_certainly(lower *l, lower_node *directory, const char *name, size_t size, lower_inode *inode, const member *m)
+static int place_certainly(lower *l, lower_node *directory, const char *name, size_t size,
+                           lower_inode *inode, const member *m)
 {
     lower_node *node = lower_find(l, directory, name, size);
     int twice = node && node->flags & NODE_NAMED && is_of_this_layer(l, node);
@@ -461,18 +480,23 @@ static int place_certainly(lower *l, lower_node *directory, const char *name, si
     return 0;
 }
 
-/* A name that some clients have: what the others have there stays in the table as far as something can stand below it. */
-static int place_in_doubt(lower *l, lower_node *directory, const char *name, size_t size, lower_inode *inode, const member *m)
+/* A name that some clients have: what the others have there stays in the table as far as something
+ * can stand below it. */
+static int place_in_doubt(lower *l, lower_node *directory, const char *name, size_t size,
+                          lower_inode *inode, const member *m)
 {
     lower_node *node = lower_find(l, directory, name, size);
     const member *link = node ? link_of(node) : NULL, *new = inode->member;
     if (!node && !(node = add(l, directory, name, size)))
         return fail_memory(l, m);
-    int there = node->inode != NULL, same = link && new && S_ISLNK(new->mode) && link->target_size == new->target_size &&
-                                           !memcmp(link->target, new->target, new->target_size);
+    int there = node->inode != NULL, same = link && new && S_ISLNK(new->mode) &&
+                                            link->target_size == new->target_size &&
+                                            !memcmp(link->target, new->target, new->target_size);
     if (link && !same && (is_of_this_layer(l, node) || node->flags & NODE_SHADOW))
-        return fail(l, "a name that is written through a symbolic link where another link may be", m);
-    if (!there || (!is_directory(node) && !S_ISDIR(m->mode)) || (is_directory(node) && S_ISDIR(m->mode) && !link)) {
+        return fail(l, "a name that is written through a symbolic link where another link may be",
+                    m);
+    if (!there || (!is_directory(node) && !S_ISDIR(m->mode)) ||
+        (is_directory(node) && S_ISDIR(m->mode) && !link)) {
         give(node, inode);
     } else if (is_directory(node) && new && S_ISLNK(new->mode) && !link) {
         if (shadow(l, node, node->inode->member, new))
@@ -504,7 +528,8 @@ static int place(lower *l, const member *m)
     if (size > NAME_MAX)
         return fail(l, "a name longer than any file system takes", m);
     lower_inode *inode;
-    int vague = (m->flags & MEMBER_AMBIGUOUS) || (!directory_size && is_named_like_a_global_header(name, size));
+    int vague = (m->flags & MEMBER_AMBIGUOUS) ||
+                (!directory_size && is_named_like_a_global_header(name, size));
     if (m->flags & MEMBER_HARD_LINK) {
         lower_node *target = look_up(l, m->target, m->target_size);
         if (!target || is_directory(target))
@@ -521,7 +546,8 @@ static int place(lower *l, const member *m)
     for (size_t i = 0; i < l->places_count; i++) {
         lower_node *directory = l->places[i].directory;
         /* At the literal place, clients that have it have nothing else. */
-        if ((l->places[i].followed ? place_in_doubt : place_certainly)(l, directory, name, size, inode, m))
+        if ((l->places[i].followed ? place_in_doubt : place_certainly)(l, directory, name, size,
+                                                                       inode, m))
             return -1;
         if (vague || l->places[i].in_doubt)
             doubt(l, lower_find(l, directory, name, size));
@@ -540,7 +566,8 @@ int lower_hide(lower *l, const member *members, size_t count)
     for (size_t i = 0; i < count; i++) {
         size_t directory_size;
         const char *name = base_name(members[i].name, members[i].name_size, &directory_size);
-        if (is_whiteout(name, members[i].name_size - (size_t)(name - members[i].name)) && hide(l, &members[i], name, directory_size, 0))
+        if (is_whiteout(name, members[i].name_size - (size_t)(name - members[i].name)) &&
+            hide(l, &members[i], name, directory_size, 0))
             return -1;
     }
     return 0;
@@ -578,6 +605,7 @@ void lower_end(lower *l)
 int lower_is_certain(const lower_node *node)
 {
     const lower_inode *inode = node->inode;
-    return !(node->flags & NODE_VAGUE) && !inode->vague && !(node->doubted && node->doubted >= node->placed) && inode->member &&
+    return !(node->flags & NODE_VAGUE) && !inode->vague &&
+           !(node->doubted && node->doubted >= node->placed) && inode->member &&
            !(inode->member->flags & MEMBER_AMBIGUOUS);
 }

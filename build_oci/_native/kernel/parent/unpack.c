@@ -53,7 +53,8 @@ void unpack_free(unpack *u)
 static size_t source_of(const unpack *u, const member *m)
 {
     size_t i = 0;
-    while (i < u->sources_count && !(m >= u->sources[i].members && m < u->sources[i].members + u->sources[i].count))
+    while (i < u->sources_count &&
+           !(m >= u->sources[i].members && m < u->sources[i].members + u->sources[i].count))
         i++;
     return i;
 }
@@ -84,7 +85,8 @@ static int check(unpack *u, const lower_node *node)
     const member *m = node->inode->member;
     if (m && m->flags & MEMBER_AMBIGUOUS)
         return refuse(u, node, "clients do not agree about its extended attributes");
-    if (node->flags & NODE_SHADOW || (node->doubted && node->doubted >= node->placed) || node->inode->vague)
+    if (node->flags & NODE_SHADOW || (node->doubted && node->doubted >= node->placed) ||
+        node->inode->vague)
         return refuse(u, node, "clients do not agree about what this name is in the image");
     return 0;
 }
@@ -113,7 +115,8 @@ static int describe(unpack *u, entry *e, const lower_node *node)
         size_t source = source_of(u, m);
         if (source == u->sources_count || !(m->flags & MEMBER_DIGEST_KNOWN))
             return refuse(u, node, "its content is in none of the archives");
-        e->flags = ENTRY_IN_ARCHIVE | ENTRY_DIGEST_KNOWN | (u->sources[source].is_ours ? ENTRY_BELIEVED : 0);
+        e->flags = ENTRY_IN_ARCHIVE | ENTRY_DIGEST_KNOWN |
+                   (u->sources[source].is_ours ? ENTRY_BELIEVED : 0);
         e->dev = source;
         e->ino = m->offset;
         e->size = m->size;
@@ -128,8 +131,11 @@ static int describe(unpack *u, entry *e, const lower_node *node)
         e->target_size = (uint16_t)m->target_size;
         break;
     case S_IFCHR:
-    case S_IFBLK: e->rdev = m->rdev; break;
-    default: break;
+    case S_IFBLK:
+        e->rdev = m->rdev;
+        break;
+    default:
+        break;
     }
     return 0;
 }
@@ -185,7 +191,8 @@ static int fill(unpack *u, entry *directory)
     ptrdiff_t count = sort_children(u, node);
     if (count <= 0)
         return (int)count;
-    if ((size_t)count > UINT32_MAX || u->tree.arena.held + (size_t)count * sizeof(entry) > u->memory_limit)
+    if ((size_t)count > UINT32_MAX ||
+        u->tree.arena.held + (size_t)count * sizeof(entry) > u->memory_limit)
         return refuse(u, node, "more entries than there is memory for");
     entry *block = arena_take(&u->tree.arena, (size_t)count * sizeof *block);
     if (!block)

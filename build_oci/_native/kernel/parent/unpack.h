@@ -1,13 +1,16 @@
 /*
- * The tree that an image unpacks to, without unpacking it: the merged table of its layers (lower.h) as an entry table (tree.h), which is
- * packed, split and compared like the tree of a directory.
+ * The tree that an image unpacks to, without unpacking it: the merged table of its layers (lower.h)
+ * as an entry table (tree.h), which is packed, split and compared like the tree of a directory.
  *
- * Contents stay in the archives. The scanner has noted where in its archive a member's content begins; every archive is open as one
- * descriptor, a layer's own blob where that is uncompressed, else a spool. An entry with ENTRY_IN_ARCHIVE says by `dev` in which of them its
- * content lies and by `ino` where: no two members have the same place, so the two name the inode as well, as hard links need it.
+ * Contents stay in the archives. The scanner has noted where in its archive a member's content
+ * begins; every archive is open as one descriptor, a layer's own blob where that is uncompressed,
+ * else a spool. An entry with ENTRY_IN_ARCHIVE says by `dev` in which of them its content lies and
+ * by `ino` where: no two members have the same place, so the two name the inode as well, as hard
+ * links need it.
  *
- * What clients do not agree about (lower_is_certain) is refused, but for two things. A directory whose metadata some clients lose is as its
- * own member says; a directory that no member describes is root's, with the mode 0755 and the time 0.
+ * What clients do not agree about (lower_is_certain) is refused, but for two things. A directory
+ * whose metadata some clients lose is as its own member says; a directory that no member describes
+ * is root's, with the mode 0755 and the time 0.
  */
 #ifndef BUILD_OCI_UNPACK_H
 #define BUILD_OCI_UNPACK_H
@@ -40,15 +43,18 @@ typedef struct unpack {
 } unpack;
 
 /*
- * The tree of LOWER, whose members are those of SOURCES (copied). LOWER must stay until the tree is complete, the members as long as the
- * tree. It refuses to grow beyond MEMORY_LIMIT bytes. NULL without memory.
+ * The tree of LOWER, whose members are those of SOURCES (copied). LOWER must stay until the tree is
+ * complete, the members as long as the tree. It refuses to grow beyond MEMORY_LIMIT bytes. NULL
+ * without memory.
  */
 unpack *unpack_new(const lower *, const unpack_source *sources, size_t count, size_t memory_limit);
 
-/* Makes about LIMIT more entries; 0 when there are no more, 1 when there are, -1 with `error` set. */
+/* Makes about LIMIT more entries; 0 when there are no more, 1 when there are, -1 with `error` set.
+ */
 int unpack_more(unpack *, size_t limit);
 
-/* The entry PATH, without a slash at either end, of the complete tree; NULL where there is none. Symbolic links are not followed. */
+/* The entry PATH, without a slash at either end, of the complete tree; NULL where there is none.
+ * Symbolic links are not followed. */
 const entry *unpack_find(const unpack *, const char *path, size_t size);
 
 void unpack_free(unpack *);

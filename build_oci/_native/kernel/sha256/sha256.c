@@ -1,4 +1,5 @@
-/* SHA-256: the scalar kernel, the choice of a kernel, streaming, and the schedule of lanes. See sha256.h. */
+/* SHA-256: the scalar kernel, the choice of a kernel, streaming, and the schedule of lanes. See
+ * sha256.h. */
 #include "sha256.h"
 #include "sha256_rounds.h"
 
@@ -21,7 +22,8 @@ static const uint32_t INITIAL[8] = {
     0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 };
 
-/* Byte by byte, so that neither alignment nor byte order matters; compilers make one instruction of each. */
+/* Byte by byte, so that neither alignment nor byte order matters; compilers make one instruction of
+ * each. */
 static inline uint32_t load_be32(const uint8_t *from)
 {
     return (uint32_t)from[0] << 24 | (uint32_t)from[1] << 16 | (uint32_t)from[2] << 8 | from[3];
@@ -99,8 +101,10 @@ size_t sha256_lanes(const sha256_kernel *kernel)
     return kernel->eight ? 8 : kernel->two ? 2 : 1;
 }
 
-/* BLOCKS of each of COUNT messages, of those at least one and at most as many as there are lanes. */
-static void compress(const sha256_kernel *kernel, uint32_t *const *states, const uint8_t *const *data, size_t count, size_t blocks)
+/* BLOCKS of each of COUNT messages, of those at least one and at most as many as there are lanes.
+ */
+static void compress(const sha256_kernel *kernel, uint32_t *const *states,
+                     const uint8_t *const *data, size_t count, size_t blocks)
 {
     if (kernel->eight && count > 2) {
         /* A lane that has no message of its own goes through the first one's data, for nothing. */
@@ -121,7 +125,8 @@ static void compress(const sha256_kernel *kernel, uint32_t *const *states, const
 
 /* What ends a message. */
 
-/* Fills TAIL with REST, the last SIZE % 64 bytes of a message of SIZE bytes, and with the padding. Returns the blocks of it, 1 or 2. */
+/* Fills TAIL with REST, the last SIZE % 64 bytes of a message of SIZE bytes, and with the padding.
+ * Returns the blocks of it, 1 or 2. */
 static size_t pad(uint8_t tail[2 * SHA256_BLOCK], const uint8_t *rest, uint64_t size)
 {
     size_t fill = size % SHA256_BLOCK;
@@ -150,7 +155,8 @@ void sha256_init(sha256_context *context)
     context->size = 0;
 }
 
-void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size)
+void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data,
+                   size_t size)
 {
     size_t fill = context->size % SHA256_BLOCK;
     if (!size)
@@ -170,7 +176,8 @@ void sha256_update(const sha256_kernel *kernel, sha256_context *context, const u
 }
 
 /* Takes in what completes the block that CONTEXT is in the midst of. */
-static void complete_block(const sha256_kernel *kernel, sha256_context *context, const uint8_t **data, size_t *size)
+static void complete_block(const sha256_kernel *kernel, sha256_context *context,
+                           const uint8_t **data, size_t *size)
 {
     size_t missing = -context->size % SHA256_BLOCK;
     if (missing > *size)
@@ -180,7 +187,8 @@ static void complete_block(const sha256_kernel *kernel, sha256_context *context,
     *size -= missing;
 }
 
-void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *contexts, const uint8_t *const *data, size_t count, size_t size)
+void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *contexts,
+                         const uint8_t *const *data, size_t count, size_t size)
 {
     uint32_t *states[SHA256_MOST_LANES];
     const uint8_t *at[SHA256_MOST_LANES];
@@ -197,12 +205,13 @@ void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *con
         compress(kernel, states, at, count, blocks);
     for (size_t i = 0; i < count; i++) {
         contexts[i]->size += blocks * SHA256_BLOCK;
-        sha256_update(kernel, contexts[i], at[i] + blocks * SHA256_BLOCK, left[i] - blocks * SHA256_BLOCK);
+        sha256_update(kernel, contexts[i], at[i] + blocks * SHA256_BLOCK,
+                      left[i] - blocks * SHA256_BLOCK);
     }
 }
 
-void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
-                       const uint8_t *data_b, size_t size_b)
+void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a,
+                       size_t size_a, sha256_context *b, const uint8_t *data_b, size_t size_b)
 {
     sha256_context *contexts[2] = {a, b};
     const uint8_t *data[2] = {data_a, data_b};
@@ -212,7 +221,8 @@ void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uin
     sha256_update(kernel, b, data_b + both, size_b - both);
 }
 
-void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t digest[SHA256_DIGEST])
+void sha256_final(const sha256_kernel *kernel, const sha256_context *context,
+                  uint8_t digest[SHA256_DIGEST])
 {
     uint32_t state[8];
     uint8_t tail[2 * SHA256_BLOCK];
@@ -227,7 +237,8 @@ typedef struct queue {
     const sha256_job *next, *end;
 } queue;
 
-/* A job under way. It is read in two runs: the whole blocks where they stand, then the padded end. */
+/* A job under way. It is read in two runs: the whole blocks where they stand, then the padded end.
+ */
 typedef struct lane {
     uint32_t state[8];
     const uint8_t *run;
@@ -254,7 +265,8 @@ static void lane_start(lane *lane, queue *queue)
     lane->run = job->data;
     lane->blocks = job->size / SHA256_BLOCK;
     lane->digest = job->digest;
-    lane->padding = pad(lane->tail, lane->blocks ? job->data + lane->blocks * SHA256_BLOCK : job->data, job->size);
+    lane->padding = pad(
+        lane->tail, lane->blocks ? job->data + lane->blocks * SHA256_BLOCK : job->data, job->size);
     if (!lane->blocks)
         lane_pad(lane);
 }

@@ -1,6 +1,8 @@
-/* SHA-256 (FIPS 180-4): kernels for the CPU at hand, streaming, and whole batches in as many lanes as a kernel has.
+/* SHA-256 (FIPS 180-4): kernels for the CPU at hand, streaming, and whole batches in as many lanes
+ * as a kernel has.
  *
- * Nothing here needs Python, allocates, or keeps state between calls: any number of threads may call it, without the GIL.
+ * Nothing here needs Python, allocates, or keeps state between calls: any number of threads may
+ * call it, without the GIL.
  */
 #ifndef BUILD_OCI_SHA256_H
 #define BUILD_OCI_SHA256_H
@@ -17,7 +19,8 @@ enum { SHA256_DIGEST = 32, SHA256_BLOCK = 64 };
 typedef struct sha256_kernel {
     const char *name;
     void (*one)(uint32_t state[8], const uint8_t *data, size_t blocks);
-    /* Two independent messages, `blocks` of each, for instructions whose latency one message alone waits for; or NULL. */
+    /* Two independent messages, `blocks` of each, for instructions whose latency one message alone
+     * waits for; or NULL. */
     void (*two)(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks);
     /* Eight of them, a lane of a vector each, in about the time of two; or NULL. */
     void (*eight)(uint32_t *const states[8], const uint8_t *const data[8], size_t blocks);
@@ -30,8 +33,9 @@ enum { SHA256_SCALAR, SHA256_AVX2, SHA256_AVX512, SHA256_SHA_NI, SHA256_ARMV8, S
 enum { SHA256_MOST_LANES = 8 };
 size_t sha256_lanes(const sha256_kernel *kernel);
 
-/* The kernel of that number, or NULL when there is none or this CPU lacks it. Scalar is always there, and is what the others must equal.
- * Asks the CPU each time, which traps under a hypervisor: call it once a batch, not once a file. */
+/* The kernel of that number, or NULL when there is none or this CPU lacks it. Scalar is always
+ * there, and is what the others must equal. Asks the CPU each time, which traps under a hypervisor:
+ * call it once a batch, not once a file. */
 const sha256_kernel *sha256_kernel_at(int id);
 
 /* The number of the fastest kernel this CPU has. */
@@ -40,20 +44,23 @@ int sha256_kernel_best(void);
 /* A message that comes in pieces. */
 typedef struct sha256_context {
     uint32_t state[8];
-    uint64_t size;               /* bytes so far */
-    uint8_t rest[SHA256_BLOCK];  /* the last size % 64 of them */
+    uint64_t size;              /* bytes so far */
+    uint8_t rest[SHA256_BLOCK]; /* the last size % 64 of them */
 } sha256_context;
 
 void sha256_init(sha256_context *context);
 /* `data` may be NULL when `size` is 0. */
-void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size);
+void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data,
+                   size_t size);
 /* Two messages, or two pieces of them, side by side as far as both reach. */
-void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
-                       const uint8_t *data_b, size_t size_b);
+void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a,
+                       size_t size_a, sha256_context *b, const uint8_t *data_b, size_t size_b);
 /* Pieces of SIZE bytes each of so many messages, at most as many as the kernel has lanes. */
-void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *contexts, const uint8_t *const *data, size_t count, size_t size);
+void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *contexts,
+                         const uint8_t *const *data, size_t count, size_t size);
 /* Leaves the context as it was: copying is not needed to go on with the message. */
-void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t digest[SHA256_DIGEST]);
+void sha256_final(const sha256_kernel *kernel, const sha256_context *context,
+                  uint8_t digest[SHA256_DIGEST]);
 
 /* A whole message and where its digest goes. `data` may be NULL when `size` is 0. */
 typedef struct sha256_job {
@@ -62,8 +69,9 @@ typedef struct sha256_job {
     uint8_t *digest; /* 32 bytes, written */
 } sha256_job;
 
-/* Digests every job. The kernel's lanes run side by side and each pulls the next job, in order, when its own ends: jobs of any sizes keep
- * all busy. Only those that end last run alone, from where the others ended, so a much larger job is better placed first. */
+/* Digests every job. The kernel's lanes run side by side and each pulls the next job, in order,
+ * when its own ends: jobs of any sizes keep all busy. Only those that end last run alone, from
+ * where the others ended, so a much larger job is better placed first. */
 void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count);
 
 /* Between the sources of this kernel only. */

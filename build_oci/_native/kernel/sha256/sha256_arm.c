@@ -45,7 +45,8 @@ SHA2_INLINE void four_rounds(stream *s, const uint8_t *data, int group)
     if (group < 4)
         *w = vreinterpretq_u32_u8(vrev32q_u8(vld1q_u8(data + 16 * group)));
     else
-        *w = vsha256su1q_u32(vsha256su0q_u32(*w, s->w[(group + 1) & 3]), s->w[(group + 2) & 3], s->w[(group + 3) & 3]);
+        *w = vsha256su1q_u32(vsha256su0q_u32(*w, s->w[(group + 1) & 3]), s->w[(group + 2) & 3],
+                             s->w[(group + 3) & 3]);
     uint32x4_t wk = vaddq_u32(*w, vld1q_u32(sha256_rounds + 4 * group));
     uint32x4_t abcd = s->abcd;
     s->abcd = vsha256hq_u32(abcd, s->efgh, wk);
@@ -67,7 +68,8 @@ SHA2 static void arm_one(uint32_t state[8], const uint8_t *data, size_t blocks)
 }
 
 /* Each group of rounds waits for the one before it; those of a second message fill the wait. */
-SHA2 static void arm_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks)
+SHA2 static void arm_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db,
+                         size_t blocks)
 {
     stream sa = load_state(a), sb = load_state(b);
     for (; blocks; blocks--, da += SHA256_BLOCK, db += SHA256_BLOCK) {

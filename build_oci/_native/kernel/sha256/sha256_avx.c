@@ -1,4 +1,5 @@
-/* SHA-256 of eight messages at once, a lane of a vector each, for CPUs of x86-64 without the SHA extensions. See sha256.h. */
+/* SHA-256 of eight messages at once, a lane of a vector each, for CPUs of x86-64 without the SHA
+ * extensions. See sha256.h. */
 #include "sha256.h"
 #include "sha256_rounds.h"
 
@@ -16,11 +17,13 @@ typedef uint32_t words __attribute__((vector_size(32)));
 /* Eight words of each message, from AT on, so that each vector is the same word of all. */
 WITH_AVX2_INLINE void load_eight(words to[8], const uint8_t *const data[8], size_t at)
 {
-    const __m256i big_endian = _mm256_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203, 0x0c0d0e0f08090a0b, 0x0405060700010203);
+    const __m256i big_endian = _mm256_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203,
+                                                 0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m256i rows[8], pairs[8], fours[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++)
-        rows[i] = _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(data[i] + at)), big_endian);
+        rows[i] =
+            _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(data[i] + at)), big_endian);
 #pragma GCC unroll 4
     for (int i = 0; i < 8; i += 2) {
         pairs[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
@@ -40,7 +43,8 @@ WITH_AVX2_INLINE void load_eight(words to[8], const uint8_t *const data[8], size
     }
 }
 
-WITH_AVX2_INLINE void compress_eight(uint32_t *const states[8], const uint8_t *const data[8], size_t blocks)
+WITH_AVX2_INLINE void compress_eight(uint32_t *const states[8], const uint8_t *const data[8],
+                                     size_t blocks)
 {
     union {
         words word[8];
@@ -80,12 +84,14 @@ WITH_AVX2_INLINE void compress_eight(uint32_t *const states[8], const uint8_t *c
             states[message][i] = state.of[i][message];
 }
 
-WITH_AVX2 static void avx2_eight(uint32_t *const states[8], const uint8_t *const data[8], size_t blocks)
+WITH_AVX2 static void avx2_eight(uint32_t *const states[8], const uint8_t *const data[8],
+                                 size_t blocks)
 {
     compress_eight(states, data, blocks);
 }
 
-WITH_AVX512 static void avx512_eight(uint32_t *const states[8], const uint8_t *const data[8], size_t blocks)
+WITH_AVX512 static void avx512_eight(uint32_t *const states[8], const uint8_t *const data[8],
+                                     size_t blocks)
 {
     compress_eight(states, data, blocks);
 }
@@ -102,7 +108,10 @@ const sha256_kernel *sha256_kernel_avx2(void)
 
 const sha256_kernel *sha256_kernel_avx512(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") ? &AVX512 : NULL;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512f") &&
+                   __builtin_cpu_supports("avx512vl")
+               ? &AVX512
+               : NULL;
 }
 
 #endif

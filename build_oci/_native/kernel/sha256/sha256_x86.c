@@ -9,7 +9,8 @@
 #define WITH_SHA __attribute__((target("sha,sse4.1,ssse3")))
 #define WITH_SHA_INLINE WITH_SHA __attribute__((always_inline)) static inline
 
-/* One message under way, in the order of words that sha256rnds2 wants (the highest lane named first). */
+/* One message under way, in the order of words that sha256rnds2 wants (the highest lane named
+ * first). */
 typedef struct stream {
     __m128i abef, cdgh;
     __m128i w[4]; /* the last sixteen words of the message schedule */
@@ -43,7 +44,8 @@ WITH_SHA_INLINE void four_rounds(stream *s, const uint8_t *data, int group)
     } else {
         __m128i last = s->w[(group + 3) & 3];
         __m128i seven_ago = _mm_alignr_epi8(last, s->w[(group + 2) & 3], 4);
-        *w = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(*w, s->w[(group + 1) & 3]), seven_ago), last);
+        *w = _mm_sha256msg2_epu32(
+            _mm_add_epi32(_mm_sha256msg1_epu32(*w, s->w[(group + 1) & 3]), seven_ago), last);
     }
     __m128i wk = _mm_add_epi32(*w, _mm_load_si128((const __m128i *)(sha256_rounds + 4 * group)));
     s->cdgh = _mm_sha256rnds2_epu32(s->cdgh, s->abef, wk);
@@ -65,7 +67,8 @@ WITH_SHA static void x86_one(uint32_t state[8], const uint8_t *data, size_t bloc
 }
 
 /* Each sha256rnds2 waits for the one before it; those of a second message fill the wait. */
-WITH_SHA static void x86_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks)
+WITH_SHA static void x86_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db,
+                             size_t blocks)
 {
     stream sa = load_state(a), sb = load_state(b);
     for (; blocks; blocks--, da += SHA256_BLOCK, db += SHA256_BLOCK) {
@@ -84,8 +87,9 @@ WITH_SHA static void x86_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], co
     store_state(b, &sb);
 }
 
-/* Where a thread has left something in the upper halves of the vector registers (ISA-L's CRC-32 does), instructions like these, which keep
-   them, wait for each other: two messages took 2.8 times as long (EPYC, Zen 4). */
+/* Where a thread has left something in the upper halves of the vector registers (ISA-L's CRC-32
+ * does), instructions like these, which keep them, wait for each other: two messages took 2.8 times
+ * as long (EPYC, Zen 4). */
 __attribute__((target("avx"), noinline)) static void clear_upper_halves(void)
 {
     _mm256_zeroupper();
@@ -97,18 +101,21 @@ static void avx_one(uint32_t state[8], const uint8_t *data, size_t blocks)
     x86_one(state, data, blocks);
 }
 
-static void avx_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks)
+static void avx_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db,
+                    size_t blocks)
 {
     clear_upper_halves();
     x86_two(a, da, b, db, blocks);
 }
 
-static const sha256_kernel SHA_NI = {"sha-ni", x86_one, x86_two, NULL}, SHA_NI_AND_AVX = {"sha-ni", avx_one, avx_two, NULL};
+static const sha256_kernel SHA_NI = {"sha-ni", x86_one, x86_two, NULL},
+                           SHA_NI_AND_AVX = {"sha-ni", avx_one, avx_two, NULL};
 
 const sha256_kernel *sha256_kernel_x86(void)
 {
     unsigned eax, ebx, ecx, edx;
-    if (!__get_cpuid_count(1, 0, &eax, &ebx, &ecx, &edx) || !(ecx & bit_SSSE3) || !(ecx & bit_SSE4_1))
+    if (!__get_cpuid_count(1, 0, &eax, &ebx, &ecx, &edx) || !(ecx & bit_SSSE3) ||
+        !(ecx & bit_SSE4_1))
         return NULL;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & 1u << 29))
         return NULL;

@@ -2,7 +2,11 @@
 
 #include <string.h>
 
-enum { NAME_FIELD = 100, PREFIX_FIELD = 155, XSTAR_PREFIX_FIELD = 131 /* star keeps access times in the rest */ };
+enum {
+    NAME_FIELD = 100,
+    PREFIX_FIELD = 155,
+    XSTAR_PREFIX_FIELD = 131 /* star keeps access times in the rest */
+};
 
 size_t text_field(const uint8_t *field, size_t size)
 {
@@ -66,7 +70,8 @@ int block_prefix_misread(const uint8_t *block)
 {
     enum { ACCESS = 345, CHANGE = 357, TIME_FIELD = 12 };
     int64_t time;
-    if (!is_gnu(block) || !(number_field(block + ACCESS, TIME_FIELD, &time) || number_field(block + CHANGE, TIME_FIELD, &time)))
+    if (!is_gnu(block) || !(number_field(block + ACCESS, TIME_FIELD, &time) ||
+                            number_field(block + CHANGE, TIME_FIELD, &time)))
         return 0;
     size_t size = text_field(block + ACCESS, PREFIX_FIELD);
     for (size_t i = 0; i < size; i++)
@@ -78,9 +83,11 @@ int block_prefix_misread(const uint8_t *block)
 size_t block_name(const uint8_t *block, uint8_t *out)
 {
     size_t size = 0;
-    /* In GNU's format, whose magic goes on with a space, the place of the prefix belongs to other things. */
+    /* In GNU's format, whose magic goes on with a space, the place of the prefix belongs to other
+     * things. */
     if (!memcmp(block + 257, "ustar", 6)) {
-        size = text_field(block + 345, memcmp(block + 508, "tar", 4) ? PREFIX_FIELD : XSTAR_PREFIX_FIELD);
+        size = text_field(block + 345,
+                          memcmp(block + 508, "tar", 4) ? PREFIX_FIELD : XSTAR_PREFIX_FIELD);
         memcpy(out, block + 345, size);
         if (size)
             out[size++] = '/';
@@ -93,11 +100,17 @@ size_t block_name(const uint8_t *block, uint8_t *out)
 const char *type_told(uint8_t type)
 {
     switch (type) {
-    case 'S': return "a sparse file";
-    case 'D': return "a directory of an incremental dump";
-    case 'M': return "a file continued from another volume";
-    case 'N': return "an old list of long names";
-    case 'V': return "a volume label";
-    default: return "unknown";
+    case 'S':
+        return "a sparse file";
+    case 'D':
+        return "a directory of an incremental dump";
+    case 'M':
+        return "a file continued from another volume";
+    case 'N':
+        return "an old list of long names";
+    case 'V':
+        return "a volume label";
+    default:
+        return "unknown";
     }
 }

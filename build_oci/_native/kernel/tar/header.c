@@ -35,16 +35,25 @@ static void put(sink *s, const void *data, size_t size)
     s->size += size;
 }
 
-/* The length of the UTF-8 character at TEXT as Python's strict decoder sees it; 0 where there is none. */
+/* The length of the UTF-8 character at TEXT as Python's strict decoder sees it; 0 where there is
+ * none. */
 static size_t utf8_character(const uint8_t *text, size_t left)
 {
     uint8_t c = text[0];
     if (c < 0x80)
         return 1;
-    size_t size = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    size_t size = c >= 0xc2 && c <= 0xdf   ? 2
+                  : c >= 0xe0 && c <= 0xef ? 3
+                  : c >= 0xf0 && c <= 0xf4 ? 4
+                                           : 0;
     if (!size || size > left)
         return 0;
-    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    uint8_t low = c == 0xe0   ? 0xa0
+                  : c == 0xf0 ? 0x90
+                              : 0x80,
+            high = c == 0xed   ? 0x9f
+                   : c == 0xf4 ? 0x8f
+                               : 0xbf;
     if (text[1] < low || text[1] > high)
         return 0;
     for (size_t i = 2; i < size; i++)
@@ -72,7 +81,8 @@ static int is_ascii(const uint8_t *text, size_t size)
     return 1;
 }
 
-/* TEXT in a field of SIZE bytes: what is not ASCII becomes a question mark a character, as str.encode("ascii", "replace") has it. */
+/* TEXT in a field of SIZE bytes: what is not ASCII becomes a question mark a character, as
+ * str.encode("ascii", "replace") has it. */
 static void text_field(uint8_t *field, size_t size, const uint8_t *text, size_t length)
 {
     size_t out = 0;
@@ -113,7 +123,10 @@ static void ustar_block(sink *s, const ustar *u)
         memset(block + 148, ' ', 8);
         block[156] = (uint8_t)u->type;
         text_field(block + 157, LINK_FIELD, u->target, u->target_size);
-        memcpy(block + 257, "ustar\0" "00", 8);
+        memcpy(block + 257,
+               "ustar\0"
+               "00",
+               8);
         if (u->is_device) {
             octal_field(block + 329, 8, major((dev_t)u->device));
             octal_field(block + 337, 8, minor((dev_t)u->device));
@@ -126,7 +139,8 @@ static void ustar_block(sink *s, const ustar *u)
     s->size += TAR_BLOCK;
 }
 
-/* VALUE in decimal digits; how many of them. (A layer's headers hold a few numbers an entry: printf took 2 % of packing small files.) */
+/* VALUE in decimal digits; how many of them. (A layer's headers hold a few numbers an entry: printf
+ * took 2 % of packing small files.) */
 static size_t decimal(char out[DECIMAL_MAX], uint64_t value)
 {
     char digits[DECIMAL_MAX];
@@ -140,7 +154,8 @@ static size_t decimal(char out[DECIMAL_MAX], uint64_t value)
 }
 
 /* One pax record: the length of the record, counting its own digits, then key=value. */
-static void record(sink *s, const void *prefix, size_t prefix_size, const void *key, size_t key_size, const void *value, size_t value_size)
+static void record(sink *s, const void *prefix, size_t prefix_size, const void *key,
+                   size_t key_size, const void *value, size_t value_size)
 {
     size_t rest = prefix_size + key_size + value_size + 3, total = rest;
     char digits[DECIMAL_MAX];
@@ -210,12 +225,18 @@ size_t archive_name(const entry *e, uint8_t *out)
 static char type_flag(const entry *e)
 {
     switch (e->mode & S_IFMT) {
-    case S_IFDIR: return '5';
-    case S_IFLNK: return '2';
-    case S_IFCHR: return '3';
-    case S_IFBLK: return '4';
-    case S_IFIFO: return '6';
-    default: return e->link ? '1' : '0';
+    case S_IFDIR:
+        return '5';
+    case S_IFLNK:
+        return '2';
+    case S_IFCHR:
+        return '3';
+    case S_IFBLK:
+        return '4';
+    case S_IFIFO:
+        return '6';
+    default:
+        return e->link ? '1' : '0';
     }
 }
 
@@ -229,14 +250,17 @@ static size_t text_capacity(const entry *e)
     return needed;
 }
 
-void header_time(const entry *e, const header_options *options, int64_t *seconds, uint32_t *nanoseconds)
+void header_time(const entry *e, const header_options *options, int64_t *seconds,
+                 uint32_t *nanoseconds)
 {
-    int own_time = e->flags & ENTRY_OWN_TIME || (!options->has_epoch && !(options->directories_at_zero && S_ISDIR(e->mode)));
+    int own_time = e->flags & ENTRY_OWN_TIME ||
+                   (!options->has_epoch && !(options->directories_at_zero && S_ISDIR(e->mode)));
     *seconds = own_time ? e->mtime : options->has_epoch ? options->epoch : 0;
     *nanoseconds = own_time ? e->mtime_ns : 0;
 }
 
-static void write_headers(const entry *e, const header_options *options, sink *s, uint8_t *name, uint8_t *target)
+static void write_headers(const entry *e, const header_options *options, sink *s, uint8_t *name,
+                          uint8_t *target)
 {
     int64_t mtime;
     uint32_t nanoseconds;
@@ -256,8 +280,10 @@ static void write_headers(const entry *e, const header_options *options, sink *s
     u.uid = e->uid < OCTAL_7 ? e->uid : 0;
     u.gid = e->gid < OCTAL_7 ? e->gid : 0;
     u.size = size < OCTAL_11 ? size : 0;
-    /* tarfile rounds a time with a fraction to the nearest even second, and gives up where the result does not fit. */
-    int64_t rounded = mtime + (nanoseconds > 500000000u || (nanoseconds == 500000000u && mtime & 1));
+    /* tarfile rounds a time with a fraction to the nearest even second, and gives up where the
+     * result does not fit. */
+    int64_t rounded =
+        mtime + (nanoseconds > 500000000u || (nanoseconds == 500000000u && mtime & 1));
     int fits = rounded >= 0 && (uint64_t)rounded < OCTAL_11;
     u.mtime = fits ? (uint64_t)rounded : 0;
 
@@ -265,12 +291,14 @@ static void write_headers(const entry *e, const header_options *options, sink *s
     int has_xattrs = e->xattrs_size && !is_link;
     int long_name = u.name_size > NAME_FIELD || !is_ascii(u.name, u.name_size);
     int long_target = u.target_size > LINK_FIELD || !is_ascii(u.target, u.target_size);
-    int any = records_digest || has_xattrs || long_name || long_target || u.uid != e->uid || u.gid != e->gid || u.size != size || !fits ||
-              nanoseconds;
+    int any = records_digest || has_xattrs || long_name || long_target || u.uid != e->uid ||
+              u.gid != e->gid || u.size != size || !fits || nanoseconds;
     if (any) {
-        int binary = (long_name && !is_utf8(u.name, u.name_size)) || (long_target && !is_utf8(u.target, u.target_size));
+        int binary = (long_name && !is_utf8(u.name, u.name_size)) ||
+                     (long_target && !is_utf8(u.target, u.target_size));
         xattr item;
-        for (size_t at = 0; has_xattrs && !binary && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
+        for (size_t at = 0;
+             has_xattrs && !binary && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
             binary = !is_utf8(item.value, item.value_size);
 
         size_t header_at = s->size;
@@ -287,7 +315,8 @@ static void write_headers(const entry *e, const header_options *options, sink *s
             text_record(s, DIGEST_KEY, hex, 64);
         }
         for (size_t at = 0; has_xattrs && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
-            record(s, XATTR_PREFIX, sizeof XATTR_PREFIX - 1, item.name, item.name_size, item.value, item.value_size);
+            record(s, XATTR_PREFIX, sizeof XATTR_PREFIX - 1, item.name, item.name_size, item.value,
+                   item.value_size);
         if (long_name)
             text_record(s, "path", u.name, u.name_size);
         if (long_target)
@@ -310,7 +339,10 @@ static void write_headers(const entry *e, const header_options *options, sink *s
 
         static const char pax_name[] = "././@PaxHeader";
         sink at_header = {.at = s->at ? s->at + header_at : NULL};
-        ustar pax = {.name = (const uint8_t *)pax_name, .name_size = sizeof pax_name - 1, .type = 'x', .size = records_size};
+        ustar pax = {.name = (const uint8_t *)pax_name,
+                     .name_size = sizeof pax_name - 1,
+                     .type = 'x',
+                     .size = records_size};
         ustar_block(&at_header, &pax);
     }
     ustar_block(s, &u);

@@ -9,7 +9,14 @@ static const size_t FIRST_SCHILY_RANK = SIZE_MAX / 2;
 static const char OLDER_DIGEST[] = "user.checksum.sha256";
 
 static const char *const keys[RECORD_KEYS] = {
-    "path", "linkpath", "uid", "gid", "size", "mtime", "freedesktopsdk.checksum.sha256", "SCHILY.xattr.user.checksum.sha256",
+    "path",
+    "linkpath",
+    "uid",
+    "gid",
+    "size",
+    "mtime",
+    "freedesktopsdk.checksum.sha256",
+    "SCHILY.xattr.user.checksum.sha256",
 };
 
 static int is(span text, const char *other)
@@ -25,7 +32,10 @@ static int starts(span text, const char *other)
 
 static int hex(uint8_t c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* Undoes %XX in place; the new size, or -1. */
@@ -76,7 +86,8 @@ static ptrdiff_t decode_base64(uint8_t *text, size_t size)
     return (ptrdiff_t)out;
 }
 
-/* An overlay obeys attributes of the upper directory that a client unpacks a layer into. Left out of what is compared, they still count. */
+/* An overlay obeys attributes of the upper directory that a client unpacks a layer into. Left out
+ * of what is compared, they still count. */
 static void see_overlay(records *r, span name)
 {
     static const char *const prefixes[] = {"trusted.overlay.", "user.overlay."};
@@ -110,7 +121,10 @@ static int add_xattr(records *r, span name, span value, int schily, const char *
         r->xattrs_capacity = more;
     }
     r->xattrs[r->xattrs_count] = (record_xattr){
-        .item = {.name = name.at, .name_size = (uint32_t)name.size, .value = value.at, .value_size = (uint32_t)value.size},
+        .item = {.name = name.at,
+                 .name_size = (uint32_t)name.size,
+                 .value = value.at,
+                 .value_size = (uint32_t)value.size},
         .rank = r->xattrs_count + (schily ? FIRST_SCHILY_RANK : 0),
     };
     r->xattrs_count++;
@@ -136,7 +150,8 @@ static int add(records *r, span key, span value, const char **problem)
             *problem = "a LIBARCHIVE.xattr record is not encoded as it should be";
             return -1;
         }
-        return add_xattr(r, (span){name.at, (size_t)name_size}, (span){value.at, (size_t)value_size}, 0, problem);
+        return add_xattr(r, (span){name.at, (size_t)name_size},
+                         (span){value.at, (size_t)value_size}, 0, problem);
     }
     if (starts(key, "GNU.sparse.")) {
         *problem = "sparse files (GNU.sparse records) are not understood";
@@ -152,7 +167,8 @@ int records_parse(records *r, uint8_t *text, size_t size, const char **problem)
         size_t at = start, length = 0;
         for (; at < size && text[at] >= '0' && text[at] <= '9' && length <= size; at++)
             length = 10 * length + (size_t)(text[at] - '0');
-        if (at == start || at == size || text[at] != ' ' || length > size - start || length < at - start + 2) {
+        if (at == start || at == size || text[at] != ' ' || length > size - start ||
+            length < at - start + 2) {
             *problem = "a pax record's length is wrong";
             return -1;
         }
@@ -162,7 +178,8 @@ int records_parse(records *r, uint8_t *text, size_t size, const char **problem)
             *problem = "a pax record is not LENGTH KEY=VALUE and a newline";
             return -1;
         }
-        if (add(r, (span){key, (size_t)(equals - key)}, (span){equals + 1, (size_t)(end - equals - 1)}, problem))
+        if (add(r, (span){key, (size_t)(equals - key)},
+                (span){equals + 1, (size_t)(end - equals - 1)}, problem))
             return -1;
         start += length;
     }
@@ -172,7 +189,8 @@ int records_parse(records *r, uint8_t *text, size_t size, const char **problem)
 static int by_name_and_rank(const void *left, const void *right)
 {
     const record_xattr *a = left, *b = right;
-    uint32_t shorter = a->item.name_size < b->item.name_size ? a->item.name_size : b->item.name_size;
+    uint32_t shorter =
+        a->item.name_size < b->item.name_size ? a->item.name_size : b->item.name_size;
     int order = memcmp(a->item.name, b->item.name, shorter);
     if (!order)
         order = (a->item.name_size > b->item.name_size) - (a->item.name_size < b->item.name_size);
@@ -188,19 +206,23 @@ int records_pack(records *r, arena *a, const uint8_t **packed, uint32_t *size)
     xattr *items = malloc(r->xattrs_count * sizeof *items);
     if (!items)
         return -1;
-    /* Sorting finds the names that come twice even where an archive has a hundred thousand of them. */
+    /* Sorting finds the names that come twice even where an archive has a hundred thousand of them.
+     */
     qsort(r->xattrs, r->xattrs_count, sizeof *r->xattrs, by_name_and_rank);
     size_t count = 0;
     for (size_t i = 0; i < r->xattrs_count; i++) {
         const xattr *item = &r->xattrs[i].item;
-        if (count && items[count - 1].name_size == item->name_size && !memcmp(items[count - 1].name, item->name, item->name_size))
+        if (count && items[count - 1].name_size == item->name_size &&
+            !memcmp(items[count - 1].name, item->name, item->name_size))
             count--;
         items[count++] = *item;
     }
     /* Go reads the SCHILY ones alone. */
     for (size_t i = 0; i < r->xattrs_count; i++) {
-        int last = i + 1 == r->xattrs_count || r->xattrs[i + 1].item.name_size != r->xattrs[i].item.name_size ||
-                   memcmp(r->xattrs[i + 1].item.name, r->xattrs[i].item.name, r->xattrs[i].item.name_size);
+        int last =
+            i + 1 == r->xattrs_count ||
+            r->xattrs[i + 1].item.name_size != r->xattrs[i].item.name_size ||
+            memcmp(r->xattrs[i + 1].item.name, r->xattrs[i].item.name, r->xattrs[i].item.name_size);
         r->ambiguous = r->ambiguous || (last && r->xattrs[i].rank < FIRST_SCHILY_RANK);
     }
     for (size_t i = 0; i < count && !r->newline; i++)
@@ -210,7 +232,8 @@ int records_pack(records *r, arena *a, const uint8_t **packed, uint32_t *size)
     return status;
 }
 
-uint32_t xattrs_condense(const sha256_kernel *kernel, const uint8_t **packed, uint32_t size, uint8_t out[XATTRS_CONDENSED])
+uint32_t xattrs_condense(const sha256_kernel *kernel, const uint8_t **packed, uint32_t size,
+                         uint8_t out[XATTRS_CONDENSED])
 {
     const uint32_t name_size = 0, value_size = SHA256_DIGEST + 4;
     if (size <= XATTRS_KEPT)
@@ -234,7 +257,8 @@ int has_xattrs(const sha256_kernel *kernel, const member *m, const uint8_t *pack
     return size == m->xattrs_size && (!size || !memcmp(packed, m->xattrs, size));
 }
 
-int records_pack_condensed(records *r, const sha256_kernel *kernel, arena *a, const uint8_t **packed, uint32_t *size)
+int records_pack_condensed(records *r, const sha256_kernel *kernel, arena *a,
+                           const uint8_t **packed, uint32_t *size)
 {
     size_t total = 0;
     for (size_t i = 0; i < r->xattrs_count; i++)
@@ -302,8 +326,10 @@ int parse_time(span text, int64_t *seconds, uint32_t *nanoseconds)
             fraction = 10 * fraction + (i < digits ? (uint64_t)(point[1 + i] - '0') : 0);
     }
     uint64_t below = negative && fraction;
-    /* The lowest number has no positive counterpart; a fraction is rounded down from one above it. */
-    if (parse_decimal((span){start, point ? (size_t)(point - start) : size}, INT64_MAX + (uint64_t)(negative && !fraction), &whole))
+    /* The lowest number has no positive counterpart; a fraction is rounded down from one above it.
+     */
+    if (parse_decimal((span){start, point ? (size_t)(point - start) : size},
+                      INT64_MAX + (uint64_t)(negative && !fraction), &whole))
         return -1;
     *seconds = (int64_t)(negative ? 0 - whole - below : whole);
     *nanoseconds = (uint32_t)(below ? 1000000000u - fraction : fraction);

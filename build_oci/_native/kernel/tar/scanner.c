@@ -1,17 +1,20 @@
 /*
  * The rule for archives that readers disagree about
  *
- * A file that equals the parent's is left out of the new layer, so the parent's archive must mean to us what it means to the clients that
- * unpack it: umoci, and what is built upon containers/storage or moby (buildah, podman, docker). All of them read it with Go's archive/tar.
+ * A file that equals the parent's is left out of the new layer, so the parent's archive must mean
+ * to us what it means to the clients that unpack it: umoci, and what is built upon
+ * containers/storage or moby (buildah, podman, docker). All of them read it with Go's archive/tar.
  * A member that one of them may read otherwise than we do is
  *
- *   refused, where no client agrees with us, or the name itself is in question:
- *     global pax records that count, or under a name of their own (containers/storage removes what has that name); a global header between
- *     an extended header and its member; GNU long names that differ from a pax path or linkpath; a GNU header with text in the place of
- *     ustar's prefix that Go reads as one; devices under a magic for which Go reads no device numbers; regular files whose name ends with
- *     a slash; contiguous files; xattrs that redirect an overlay; checksum records that are not the content's
- *   MEMBER_AMBIGUOUS, where the name is certain and the rest is not, so that it never counts as equal:
- *     LIBARCHIVE.xattr records without the same name under SCHILY.xattr; xattrs by which an overlay hides what is below
+ *   refused, where no client agrees with us, or the name itself is in question: global pax records
+ *       that count, or under a name of their own (containers/storage removes what has that name); a
+ *       global header between an extended header and its member; GNU long names that differ from a
+ *       pax path or linkpath; a GNU header with text in the place of ustar's prefix that Go reads
+ *       as one; devices under a magic for which Go reads no device numbers; regular files whose
+ *       name ends with a slash; contiguous files; xattrs that redirect an overlay; checksum records
+ *       that are not the content's MEMBER_AMBIGUOUS, where the name is certain and the rest is not,
+ *       so that it never counts as equal: LIBARCHIVE.xattr records without the same name under
+ *       SCHILY.xattr; xattrs by which an overlay hides what is below
  *
  * lower.c holds the other half: names and directories that depend on how a client applies a layer.
  */
@@ -30,15 +33,22 @@
 
 enum {
     NAME_LIMIT = 64 * 1024,
-    SYMLINK_LIMIT = PATH_MAX - 1, /* no file system holds a longer target */
+    SYMLINK_LIMIT = PATH_MAX - 1,  /* no file system holds a longer target */
     WHITEOUT_LIMIT = NAME_MAX + 4, /* `.wh.` in front of the longest name: never a file on a disk */
-    RECORDS_LIMIT = 1024 * 1024, /* Go reads no more */
-    KEPT = 1024 * 1024, /* bytes of members, where they are not wanted */
-    ZEROS_LIMIT = 2 * BLOCK + 1024 * 1024, /* the end of the archive and what a writer may pad it with */
+    RECORDS_LIMIT = 1024 * 1024,   /* Go reads no more */
+    KEPT = 1024 * 1024,            /* bytes of members, where they are not wanted */
+    ZEROS_LIMIT = 2 * BLOCK +
+        1024 * 1024, /* the end of the archive and what a writer may pad it with */
 };
 
 /* What may stand in front of a member. */
-typedef enum extension_kind { LONG_NAME, LONG_TARGET, RECORDS, GLOBAL_RECORDS, EXTENSION_KINDS } extension_kind;
+typedef enum extension_kind {
+    LONG_NAME,
+    LONG_TARGET,
+    RECORDS,
+    GLOBAL_RECORDS,
+    EXTENSION_KINDS
+} extension_kind;
 
 typedef struct extension {
     uint8_t *text;
@@ -46,7 +56,14 @@ typedef struct extension {
     int pending; /* waits for its member */
 } extension;
 
-typedef enum state { HEADER, EXTENSION, GAP, CONTENT, PADDING, END } state; /* a gap pads an extension, padding content */
+typedef enum state {
+    HEADER,
+    EXTENSION,
+    GAP,
+    CONTENT,
+    PADDING,
+    END
+} state; /* a gap pads an extension, padding content */
 
 struct scanner {
     const sha256_kernel *kernel;
@@ -62,14 +79,15 @@ struct scanner {
     size_t padding, filled;
     uint8_t block[BLOCK];
     extension extensions[EXTENSION_KINDS], *extension;
-    records records, globals; /* of the member; of a global header, which may hold none that count */
-    span name;                /* of the member at hand, as it stands in the archive */
+    records records,
+        globals; /* of the member; of a global header, which may hold none that count */
+    span name;   /* of the member at hand, as it stands in the archive */
     uint8_t joined[BLOCK_NAME];
     size_t fine_times, float_times; /* with more digits than a double holds; with as many */
-    int trust;   /* believe checksum records */
-    int whole;   /* large attributes are wanted */
-    int hashing; /* the content at hand */
-    int claims;  /* how many records say what its digest is */
+    int trust;                      /* believe checksum records */
+    int whole;                      /* large attributes are wanted */
+    int hashing;                    /* the content at hand */
+    int claims;                     /* how many records say what its digest is */
     uint8_t claimed[2][SHA256_DIGEST];
     sha256_context context;
     int digesting; /* the whole archive */
@@ -99,7 +117,9 @@ __attribute__((format(printf, 2, 3))) static int refuse(scanner *s, const char *
         name[at++] = '\'';
         for (size_t i = 0; i < shown; i++) {
             uint8_t c = s->name.at[i];
-            at += (size_t)snprintf(name + at, sizeof name - at, c < ' ' || c > '~' || c == '\\' || c == '\'' ? "\\x%02x" : "%c", c);
+            at += (size_t)snprintf(name + at, sizeof name - at,
+                                   c < ' ' || c > '~' || c == '\\' || c == '\'' ? "\\x%02x" : "%c",
+                                   c);
         }
         snprintf(name + at, sizeof name - at, "%s': ", shown < s->name.size ? "..." : "");
     }
@@ -119,11 +139,13 @@ size_t scanner_held(const scanner *s)
 
 static int refuse_memory(scanner *s)
 {
-    return refuse(s, "the archive's members need more than %zu MiB of memory", s->memory_limit >> 20);
+    return refuse(s, "the archive's members need more than %zu MiB of memory",
+                  s->memory_limit >> 20);
 }
 
 /* The number WHAT of the header at hand, at most MOST. */
-static int header_number(scanner *s, size_t at, size_t size, uint64_t most, const char *what, uint64_t *out)
+static int header_number(scanner *s, size_t at, size_t size, uint64_t most, const char *what,
+                         uint64_t *out)
 {
     int64_t value;
     if (number_field(s->block + at, size, &value) || value < 0 || (uint64_t)value > most)
@@ -139,25 +161,33 @@ static span record_of(const scanner *s, record_key key)
 }
 
 /* The number WHAT of the member at hand: from its record, else from its header. */
-static int member_number(scanner *s, record_key key, size_t at, size_t size, uint64_t most, const char *what, uint64_t *out)
+static int member_number(scanner *s, record_key key, size_t at, size_t size, uint64_t most,
+                         const char *what, uint64_t *out)
 {
     span record = record_of(s, key);
     if (!record.size)
         return header_number(s, at, size, most, what, out);
-    return parse_decimal(record, most, out) ? refuse(s, "the %s in a pax record is not a number that it can be", what) : 0;
+    return parse_decimal(record, most, out)
+               ? refuse(s, "the %s in a pax record is not a number that it can be", what)
+               : 0;
 }
 
 static int member_time(scanner *s, member *m)
 {
     span record = record_of(s, RECORD_MTIME);
     if (record.size)
-        return parse_time(record, &m->mtime, &m->mtime_ns) ? refuse(s, "the mtime in a pax record is not a time") : 0;
-    return number_field(s->block + 136, 12, &m->mtime) ? refuse(s, "the mtime in the header is not a time") : 0;
+        return parse_time(record, &m->mtime, &m->mtime_ns)
+                   ? refuse(s, "the mtime in a pax record is not a time")
+                   : 0;
+    return number_field(s->block + 136, 12, &m->mtime)
+               ? refuse(s, "the mtime in the header is not a time")
+               : 0;
 }
 
 enum { SINCE = 1 << 30, FLOAT_DIGIT = 100, SHORT_FRACTION = 100000 };
 
-/* Since 2004, a double holds a time to 7 digits behind the point, and hardly a file's time needs less than 5. */
+/* Since 2004, a double holds a time to 7 digits behind the point, and hardly a file's time needs
+ * less than 5. */
 static void see_time(scanner *s, const member *m)
 {
     if (m->mtime < SINCE || !m->mtime_ns)
@@ -194,7 +224,9 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
             return refuse(s, "its %s has a component \"..\"", what);
         int whiteout = at + length == raw.size && length >= 4 && !memcmp(part, ".wh.", 4);
         if (length > (whiteout ? WHITEOUT_LIMIT : NAME_MAX))
-            return refuse(s, "its %s has a component of %zu bytes; no file system takes more than %d", what, length, NAME_MAX);
+            return refuse(s,
+                          "its %s has a component of %zu bytes; no file system takes more than %d",
+                          what, length, NAME_MAX);
         if (used)
             to[used++] = '/';
         memcpy(to + used, part, length);
@@ -206,13 +238,17 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
     return 0;
 }
 
-/* TEXT from the record KEY or from what GNU wrote in front of the member, where there is either. Go takes GNU's of the two, POSIX pax's. */
+/* TEXT from the record KEY or from what GNU wrote in front of the member, where there is either. Go
+ * takes GNU's of the two, POSIX pax's. */
 static int long_text(scanner *s, record_key key, extension_kind kind, const char *what, span *text)
 {
     span record = record_of(s, key), gnu = {s->extensions[kind].text, s->extensions[kind].size};
     int pending = s->extensions[kind].pending;
     if (pending && record.size && (record.size != gnu.size || memcmp(record.at, gnu.at, gnu.size)))
-        return refuse(s, "a pax record and a GNU header give it different %ss, and readers disagree about which counts", what);
+        return refuse(s,
+                      "a pax record and a GNU header give it different %ss, and readers disagree "
+                      "about which counts",
+                      what);
     if (record.size)
         *text = record;
     else if (pending)
@@ -228,7 +264,8 @@ static int member_target(scanner *s, member *m)
     if (!raw.size)
         return refuse(s, "a link without a target");
     if (raw.size > NAME_LIMIT)
-        return refuse(s, "a link target of %zu bytes; at most %d are accepted", raw.size, NAME_LIMIT);
+        return refuse(s, "a link target of %zu bytes; at most %d are accepted", raw.size,
+                      NAME_LIMIT);
     if (m->flags & MEMBER_HARD_LINK) {
         if (normalise(s, raw, "link target", &m->target, &m->target_size))
             return -1;
@@ -237,7 +274,8 @@ static int member_target(scanner *s, member *m)
     if (memchr(raw.at, 0, raw.size))
         return refuse(s, "its link target holds a NUL byte");
     if (raw.size > SYMLINK_LIMIT)
-        return refuse(s, "a link target of %zu bytes; no file system takes more than %d", raw.size, SYMLINK_LIMIT);
+        return refuse(s, "a link target of %zu bytes; no file system takes more than %d", raw.size,
+                      SYMLINK_LIMIT);
     m->target = arena_copy(&s->arena, raw.at, raw.size);
     m->target_size = (uint32_t)raw.size;
     return m->target ? 0 : exhausted(s);
@@ -247,8 +285,10 @@ static int member_target(scanner *s, member *m)
 static int raw_name(scanner *s)
 {
     s->name = (span){s->joined, block_name(s->block, s->joined)};
-    if (block_prefix_misread(s->block) && !record_of(s, RECORD_PATH).size && !s->extensions[LONG_NAME].pending)
-        return refuse(s, "a GNU header with text where ustar has a prefix, which some readers put in front of the name");
+    if (block_prefix_misread(s->block) && !record_of(s, RECORD_PATH).size &&
+        !s->extensions[LONG_NAME].pending)
+        return refuse(s, "a GNU header with text where ustar has a prefix, which some readers put "
+                         "in front of the name");
     return long_text(s, RECORD_PATH, LONG_NAME, "name", &s->name);
 }
 
@@ -260,23 +300,40 @@ static int member_type(scanner *s, member *m)
     switch (type) {
     case 0:
     case '0':
-        /* Directories had no type of their own once. Go takes such a name for a directory's only under the type NUL. */
+        /* Directories had no type of their own once. Go takes such a name for a directory's only
+         * under the type NUL. */
         if (slash && !type) {
             m->mode |= S_IFDIR;
             return m->size ? refuse(s, "a directory with content") : 0;
         }
         m->mode |= S_IFREG;
         return slash ? refuse(s, "a regular file whose name ends with a slash") : 0;
-    case '1': m->mode |= S_IFREG; m->flags |= MEMBER_HARD_LINK; break;
-    case '2': m->mode |= S_IFLNK; break;
-    case '3': m->mode |= S_IFCHR; break;
-    case '4': m->mode |= S_IFBLK; break;
-    case '5': m->mode |= S_IFDIR; break;
-    case '6': m->mode |= S_IFIFO; break;
-    case '7': return refuse(s, "a contiguous file, which no container client unpacks");
-    default: return refuse(s, "the member type \\x%02x (%s) is not understood", type, type_told(type));
+    case '1':
+        m->mode |= S_IFREG;
+        m->flags |= MEMBER_HARD_LINK;
+        break;
+    case '2':
+        m->mode |= S_IFLNK;
+        break;
+    case '3':
+        m->mode |= S_IFCHR;
+        break;
+    case '4':
+        m->mode |= S_IFBLK;
+        break;
+    case '5':
+        m->mode |= S_IFDIR;
+        break;
+    case '6':
+        m->mode |= S_IFIFO;
+        break;
+    case '7':
+        return refuse(s, "a contiguous file, which no container client unpacks");
+    default:
+        return refuse(s, "the member type \\x%02x (%s) is not understood", type, type_told(type));
     }
-    /* No content follows, whatever the size says: it tells of the linked file, or of what a directory may hold. */
+    /* No content follows, whatever the size says: it tells of the linked file, or of what a
+     * directory may hold. */
     m->size = 0;
     return 0;
 }
@@ -323,7 +380,8 @@ static int end_digest(scanner *s)
     s->hashing = 0;
     for (int i = 0; i < s->claims; i++)
         if (memcmp(m->digest, s->claimed[i], sizeof m->digest))
-            return refuse(s, "a lying record: its checksum record is not the digest of its content");
+            return refuse(s,
+                          "a lying record: its checksum record is not the digest of its content");
     return 0;
 }
 
@@ -341,7 +399,8 @@ static int begin_member(scanner *s)
         return refuse(s, "a member without a name");
     if (s->name.size > NAME_LIMIT)
         return refuse(s, "a name of %zu bytes; at most %d are accepted", s->name.size, NAME_LIMIT);
-    if (header_number(s, 100, 8, UINT32_MAX, "mode", &mode) || member_number(s, RECORD_UID, 108, 8, UINT32_MAX, "uid", &uid) ||
+    if (header_number(s, 100, 8, UINT32_MAX, "mode", &mode) ||
+        member_number(s, RECORD_UID, 108, 8, UINT32_MAX, "uid", &uid) ||
         member_number(s, RECORD_GID, 116, 8, UINT32_MAX, "gid", &gid) ||
         member_number(s, RECORD_SIZE, 124, 12, INT64_MAX, "size", &m.size) || member_time(s, &m))
         return -1;
@@ -362,13 +421,16 @@ static int begin_member(scanner *s)
             return -1;
         m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
     }
-    /* Those of a directory may be written again: a layer upon this one may need a header of its own for it. */
+    /* Those of a directory may be written again: a layer upon this one may need a header of its own
+     * for it. */
     int whole = s->whole || S_ISDIR(m.mode);
-    if (whole ? records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size)
-              : records_pack_condensed(&s->records, s->kernel, &s->arena, &m.xattrs, &m.xattrs_size))
+    if (whole
+            ? records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size)
+            : records_pack_condensed(&s->records, s->kernel, &s->arena, &m.xattrs, &m.xattrs_size))
         return exhausted(s);
     if (s->records.redirects)
-        return refuse(s, "an extended attribute that lets an overlay show other files in its place");
+        return refuse(s,
+                      "an extended attribute that lets an overlay show other files in its place");
     if (s->records.ambiguous)
         m.flags |= MEMBER_AMBIGUOUS;
     if (s->records.newline)
@@ -387,11 +449,14 @@ static int begin_member(scanner *s)
 static int begin_extension(scanner *s, extension_kind kind)
 {
     extension *e = s->extension = s->extensions + kind;
-    uint64_t size = 0, most = kind == LONG_NAME || kind == LONG_TARGET ? NAME_LIMIT + 1 : RECORDS_LIMIT;
+    uint64_t size = 0,
+             most = kind == LONG_NAME || kind == LONG_TARGET ? NAME_LIMIT + 1 : RECORDS_LIMIT;
     if (header_number(s, 124, 12, INT64_MAX, "size", &size))
         return -1;
     if (size > most)
-        return refuse(s, "an extended header of %" PRIu64 " bytes; at most %" PRIu64 " are accepted", size, most);
+        return refuse(s,
+                      "an extended header of %" PRIu64 " bytes; at most %" PRIu64 " are accepted",
+                      size, most);
     if (e->pending)
         return refuse(s, "two extended headers of one kind for one member");
     e->size = 0;
@@ -402,7 +467,8 @@ static int add_to_extension(scanner *s, const uint8_t *data, size_t size)
 {
     extension *e = s->extension;
     if (size > e->capacity - e->size) {
-        /* Doubling what is there, so that memory follows what has been read and not what a header claims. */
+        /* Doubling what is there, so that memory follows what has been read and not what a header
+         * claims. */
         size_t capacity = 2 * e->size > e->size + size ? 2 * e->size : e->size + size;
         if (capacity > e->size + s->left)
             capacity = e->size + (size_t)s->left;
@@ -419,16 +485,20 @@ static int add_to_extension(scanner *s, const uint8_t *data, size_t size)
 
 static int is_pending(const scanner *s)
 {
-    return s->extensions[LONG_NAME].pending || s->extensions[LONG_TARGET].pending || s->extensions[RECORDS].pending;
+    return s->extensions[LONG_NAME].pending || s->extensions[LONG_TARGET].pending ||
+           s->extensions[RECORDS].pending;
 }
 
-/* POSIX readers apply global records to all members that follow, Go's readers to none. Only such as nobody applies may pass: a comment. */
+/* POSIX readers apply global records to all members that follow, Go's readers to none. Only such as
+ * nobody applies may pass: a comment. */
 static int end_globals(scanner *s)
 {
     int counts = s->globals.xattrs_count || s->globals.ambiguous || s->globals.redirects;
     for (int i = 0; i < RECORD_KEYS; i++)
         counts = counts || s->globals.values[i].at;
-    return counts ? refuse(s, "a global header with records that some readers apply to all members and others to none") : 0;
+    return counts ? refuse(s, "a global header with records that some readers apply to all members "
+                              "and others to none")
+                  : 0;
 }
 
 static int begin_globals(scanner *s)
@@ -443,7 +513,8 @@ static int begin_globals(scanner *s)
     for (int i = 0; i < 2 && !block_prefix_misread(s->block); i++)
         if (bare.size == strlen(names[i]) && !memcmp(bare.at, names[i], bare.size))
             return begin_extension(s, GLOBAL_RECORDS);
-    return refuse(s, "a global header of that name, for which some clients remove the file of that name");
+    return refuse(
+        s, "a global header of that name, for which some clients remove the file of that name");
 }
 
 static int end_extension(scanner *s)
@@ -495,18 +566,25 @@ static int header(scanner *s)
     if (is_zero(s->block, BLOCK)) {
         s->state = END;
         s->zeros = BLOCK;
-        return is_pending(s) ? refuse(s, "the archive ends where an extended header wants its member") : 0;
+        return is_pending(s)
+                   ? refuse(s, "the archive ends where an extended header wants its member")
+                   : 0;
     }
     if (s->digesting_headers)
         sha256_update(s->kernel, &s->headers, s->block, BLOCK);
     if (!block_checksum_holds(s->block))
         return refuse(s, "this is no tar header: its checksum does not hold");
     switch (s->block[156]) {
-    case 'L': return begin_extension(s, LONG_NAME);
-    case 'K': return begin_extension(s, LONG_TARGET);
-    case 'x': return begin_extension(s, RECORDS);
-    case 'g': return begin_globals(s);
-    default: return begin_member(s);
+    case 'L':
+        return begin_extension(s, LONG_NAME);
+    case 'K':
+        return begin_extension(s, LONG_TARGET);
+    case 'x':
+        return begin_extension(s, RECORDS);
+    case 'g':
+        return begin_globals(s);
+    default:
+        return begin_member(s);
     }
 }
 
@@ -525,7 +603,8 @@ static int end(scanner *s, const uint8_t *data, size_t size)
     return zeros < size ? refuse(s, "data after the end of the archive") : 0;
 }
 
-/* The content's digest and the archive's, side by side where both are wanted: two cost hardly more than one. */
+/* The content's digest and the archive's, side by side where both are wanted: two cost hardly more
+ * than one. */
 static void hash_content(scanner *s, const uint8_t *data, size_t size)
 {
     if (s->hashing && s->digesting)
@@ -549,11 +628,13 @@ static size_t least(uint64_t a, size_t b)
     return a < b ? (size_t)a : b;
 }
 
-/* What stands at DATA takes part in the recipe, as far as the present state reaches. Blocks of headers follow when they are whole. */
+/* What stands at DATA takes part in the recipe, as far as the present state reaches. Blocks of
+ * headers follow when they are whole. */
 static void hash_headers(scanner *s, const uint8_t *data, size_t size)
 {
     if (s->state == EXTENSION || s->state == GAP)
-        sha256_update(s->kernel, &s->headers, data, least(s->state == GAP ? s->padding : s->left, size));
+        sha256_update(s->kernel, &s->headers, data,
+                      least(s->state == GAP ? s->padding : s->left, size));
     if (s->state == PADDING && !is_zero(data, least(s->padding, size)))
         s->unlike_ours = 1;
 }

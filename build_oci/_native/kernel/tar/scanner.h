@@ -1,8 +1,10 @@
 /*
- * Reading the archive of a parent layer, as it comes, in pieces of any size: from bytes nobody vouches for to members.
+ * Reading the archive of a parent layer, as it comes, in pieces of any size: from bytes nobody
+ * vouches for to members.
  *
- * Understood: pax, ustar, GNU and version 7 archives. What is not understood is refused, never skipped. Nothing is allocated because a
- * number in the archive asks for it: only what has really been read is kept. One thread at a time.
+ * Understood: pax, ustar, GNU and version 7 archives. What is not understood is refused, never
+ * skipped. Nothing is allocated because a number in the archive asks for it: only what has really
+ * been read is kept. One thread at a time.
  */
 #ifndef BUILD_OCI_SCANNER_H
 #define BUILD_OCI_SCANNER_H
@@ -13,46 +15,53 @@
 typedef struct scanner scanner;
 
 /*
- * At most about MEMORY_LIMIT bytes are held for members (up to 64 MiB more while one is read). Every regular file is hashed, and a checksum
- * record that says otherwise is refused; with TRUST a record counts as the digest instead. NULL without memory.
+ * At most about MEMORY_LIMIT bytes are held for members (up to 64 MiB more while one is read).
+ * Every regular file is hashed, and a checksum record that says otherwise is refused; with TRUST a
+ * record counts as the digest instead. NULL without memory.
  */
 scanner *scanner_new(const sha256_kernel *, size_t memory_limit, int trust);
 
-/* The next bytes of the archive. -1 when they are refused, and again at every later call; see scanner_error(). */
+/* The next bytes of the archive. -1 when they are refused, and again at every later call; see
+ * scanner_error(). */
 int scanner_feed(scanner *, const uint8_t *data, size_t size);
 
 /* There are no more bytes. -1 when the archive is refused or ends too early. */
 int scanner_finish(scanner *);
 
-/* What has been read, in the order of the archive; whiteouts are members like others. Complete after scanner_finish(), and valid, with all
- * it points to, until scanner_free(). */
+/* What has been read, in the order of the archive; whiteouts are members like others. Complete
+ * after scanner_finish(), and valid, with all it points to, until scanner_free(). */
 const member *scanner_members(const scanner *, size_t *count);
 
 /* Bytes held for the members so far. */
 size_t scanner_held(const scanner *);
 
-/* After a -1: "at byte OFFSET: 'NAME': WHAT" in ASCII, the name escaped and only where it is known; or NULL when memory is exhausted. */
+/* After a -1: "at byte OFFSET: 'NAME': WHAT" in ASCII, the name escaped and only where it is known;
+ * or NULL when memory is exhausted. */
 const char *scanner_error(const scanner *);
 
-/* Before the first byte: computes the SHA-256 of the whole archive as well, which costs little beside that of the contents. */
+/* Before the first byte: computes the SHA-256 of the whole archive as well, which costs little
+ * beside that of the contents. */
 void scanner_digest_archive(scanner *);
 
 /* That digest, of all bytes so far. */
 void scanner_archive_digest(const scanner *, uint8_t digest[SHA256_DIGEST]);
 
-/* Before the first byte: computes the SHA-256 of the headers as well, the archive's recipe (layer_recipe.h). */
+/* Before the first byte: computes the SHA-256 of the headers as well, the archive's recipe
+ * (layer_recipe.h). */
 void scanner_digest_headers(scanner *);
 
 /*
- * That digest, after scanner_finish(): of all header blocks and extended headers with their padding. 0 where the archive has none, because
- * it is padded with anything but zeros or does not end with two blocks of zeros: such a one is no archive of ours.
+ * That digest, after scanner_finish(): of all header blocks and extended headers with their
+ * padding. 0 where the archive has none, because it is padded with anything but zeros or does not
+ * end with two blocks of zeros: such a one is no archive of ours.
  */
 int scanner_headers_digest(const scanner *, uint8_t digest[SHA256_DIGEST]);
 
 /* Before the first byte: keeps attributes of any size, see records.h. */
 void scanner_keep_whole(scanner *);
 
-/* Before the first byte: keeps only the last members, about a MiB of them, for who wants digests alone. */
+/* Before the first byte: keeps only the last members, about a MiB of them, for who wants digests
+ * alone. */
 void scanner_forget(scanner *);
 
 void scanner_free(scanner *);

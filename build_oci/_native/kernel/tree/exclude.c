@@ -17,7 +17,8 @@ typedef struct component {
     int last; /* of its pattern */
 } component;
 
-/* The end of the character that starts at AT: a byte, or a byte and the continuations of UTF-8 behind it. */
+/* The end of the character that starts at AT: a byte, or a byte and the continuations of UTF-8
+ * behind it. */
 static size_t after_character(const uint8_t *name, size_t size, size_t at)
 {
     if (name[at++] >= 0xc0)
@@ -26,7 +27,8 @@ static size_t after_character(const uint8_t *name, size_t size, size_t at)
     return at;
 }
 
-/* The bracket that starts at TEXT[0]: its size, and in *HOLDS whether it stands for C. 0 if it is never closed. */
+/* The bracket that starts at TEXT[0]: its size, and in *HOLDS whether it stands for C. 0 if it is
+ * never closed. */
 static size_t bracket(const uint8_t *text, size_t size, uint8_t c, int *holds)
 {
     size_t at = 1;
@@ -47,7 +49,8 @@ static size_t bracket(const uint8_t *text, size_t size, uint8_t c, int *holds)
     return at < size ? at + 1 : 0;
 }
 
-/* Whether NAME is what the component stands for. One star at a time is tried anew, so the cost is at most the product of the sizes. */
+/* Whether NAME is what the component stands for. One star at a time is tried anew, so the cost is
+ * at most the product of the sizes. */
 static int matches(const component *c, const uint8_t *name, size_t size)
 {
     const uint8_t *text = c->text;
@@ -120,7 +123,8 @@ static int begin_step(const exclusion *x, exclude_stepper *s)
     return 0;
 }
 
-int exclude_step(exclusion *x, exclude_stepper *s, const exclude_places *places, const char *name, size_t size)
+int exclude_step(exclusion *x, exclude_stepper *s, const exclude_places *places, const char *name,
+                 size_t size)
 {
     int excluded = 0;
     if (begin_step(x, s))
@@ -139,16 +143,20 @@ int exclude_step(exclusion *x, exclude_stepper *s, const exclude_places *places,
     }
     /* What goes on below a directory that is left out might have matched there. */
     for (uint32_t i = 0; excluded && i < s->found_count; i++)
-        if (x->components[s->found[i]].kind != COMPONENT_ANY_DEPTH && s->found[i] && x->components[s->found[i] - 1].kind != COMPONENT_ANY_DEPTH)
-            atomic_store_explicit(&x->used[x->components[s->found[i]].pattern], 1, memory_order_relaxed);
+        if (x->components[s->found[i]].kind != COMPONENT_ANY_DEPTH && s->found[i] &&
+            x->components[s->found[i] - 1].kind != COMPONENT_ANY_DEPTH)
+            atomic_store_explicit(&x->used[x->components[s->found[i]].pattern], 1,
+                                  memory_order_relaxed);
     return excluded;
 }
 
-const exclude_places *exclude_keep(const exclude_stepper *s, arena *a, const exclude_places *places, int *failed)
+const exclude_places *exclude_keep(const exclude_stepper *s, arena *a, const exclude_places *places,
+                                   int *failed)
 {
     if (!s->found_count)
         return NULL;
-    if (places && s->found_count == places->count && !memcmp(s->found, places->at, s->found_count * sizeof *s->found))
+    if (places && s->found_count == places->count &&
+        !memcmp(s->found, places->at, s->found_count * sizeof *s->found))
         return places;
     exclude_places *kept = arena_take(a, sizeof *kept + s->found_count * sizeof *kept->at);
     if (!kept) {
@@ -174,11 +182,13 @@ static uint32_t cut(component *out, char *text, uint32_t pattern)
     for (char *at = text; at;) {
         char *slash = strchr(at, '/');
         size_t size = slash ? (size_t)(slash - at) : strlen(at);
-        component_kind kind = size == 2 && !memcmp(at, "**", 2) ? COMPONENT_ANY_DEPTH : COMPONENT_LITERAL;
+        component_kind kind =
+            size == 2 && !memcmp(at, "**", 2) ? COMPONENT_ANY_DEPTH : COMPONENT_LITERAL;
         for (size_t i = 0; !kind && i < size; i++)
             if (memchr("*?[\\", at[i], 4))
                 kind = COMPONENT_GLOB;
-        out[count++] = (component){.text = (uint8_t *)at, .size = size, .pattern = pattern, .kind = kind, .last = !slash};
+        out[count++] = (component){
+            .text = (uint8_t *)at, .size = size, .pattern = pattern, .kind = kind, .last = !slash};
         at = slash ? slash + 1 : NULL;
     }
     return count;

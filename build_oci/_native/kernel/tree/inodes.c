@@ -23,8 +23,10 @@ inode_group *inodes_group(const inode_table *t, const entry *e)
 {
     if (!t->slots || !has_names(e))
         return NULL;
-    size_t slot = (size_t)(((e->ino ^ (e->dev << 40 | e->dev >> 24)) * 0x9e3779b97f4a7c15u) >> 32) & t->mask;
-    while (t->slots[slot].first && (t->slots[slot].first->ino != e->ino || t->slots[slot].first->dev != e->dev))
+    size_t slot =
+        (size_t)(((e->ino ^ (e->dev << 40 | e->dev >> 24)) * 0x9e3779b97f4a7c15u) >> 32) & t->mask;
+    while (t->slots[slot].first &&
+           (t->slots[slot].first->ino != e->ino || t->slots[slot].first->dev != e->dev))
         slot = (slot + 1) & t->mask;
     return &t->slots[slot];
 }

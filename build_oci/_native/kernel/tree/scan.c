@@ -15,12 +15,14 @@ static const char CHECKSUM[] = "user.checksum.sha256";
 
 enum {
     FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
-    LIST_MAX = 64 * 1024,  /* XATTR_LIST_MAX of the kernel */
-    VALUE_MAX = 64 * 1024, /* XATTR_SIZE_MAX of the kernel */
-    RECORDS_MOST = 1 << 20,     /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
+    LIST_MAX = 64 * 1024,    /* XATTR_LIST_MAX of the kernel */
+    VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
+    RECORDS_MOST = 1
+        << 20, /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
     OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
-    RECORD_FRAME = 24,         /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and VALUE */
-    PROBLEMS_MAX = 100,    /* after so many the walk stops */
+    RECORD_FRAME =
+        24, /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and VALUE */
+    PROBLEMS_MAX = 100, /* after so many the walk stops */
 };
 
 struct scan_worker {
@@ -38,7 +40,8 @@ struct scan_worker {
     scan_device device; /* asked for last; a device number of 0 is looked up like any other */
     int device_known;
     int read_by_path; /* were attributes of the directory at hand read by their path? */
-    size_t prefix_size; /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
+    size_t
+        prefix_size; /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
     char path[PATH_MAX];
     char list[LIST_MAX + 1];
     char target[PATH_MAX + 1];
@@ -53,7 +56,8 @@ static int exhausted(scan *s)
     return -1;
 }
 
-static int report(scan *s, problem_kind kind, const char *call, int error, const entry *at, const char *name)
+static int report(scan *s, problem_kind kind, const char *call, int error, const entry *at,
+                  const char *name)
 {
     problem *p = calloc(1, sizeof *p);
     char *copy = name ? strdup(name) : NULL;
@@ -66,7 +70,8 @@ static int report(scan *s, problem_kind kind, const char *call, int error, const
     pthread_mutex_lock(&s->lock);
     p->next = s->problems;
     s->problems = p;
-    if (kind != PROBLEM_SOCKET && kind != PROBLEM_WHITEOUT_NAME && ++s->problems_count >= PROBLEMS_MAX) {
+    if (kind != PROBLEM_SOCKET && kind != PROBLEM_WHITEOUT_NAME &&
+        ++s->problems_count >= PROBLEMS_MAX) {
         s->stopped = 1;
         pthread_cond_broadcast(&s->wake);
     }
@@ -75,7 +80,8 @@ static int report(scan *s, problem_kind kind, const char *call, int error, const
 }
 
 /*
- * Room for one more attribute and for a value of any size behind USED bytes of values. 0 without memory.
+ * Room for one more attribute and for a value of any size behind USED bytes of values. 0 without
+ * memory.
  */
 static int reserve(scan_worker *w, size_t count, size_t used)
 {
@@ -104,7 +110,8 @@ static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
     xattr taken[2]; /* a name is listed once; a third one stays an attribute like others */
     size_t taken_count = 0, kept = 0;
     for (size_t i = 0; i < count; i++) {
-        if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 && is_instruction(&w->attributes[i]))
+        if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 &&
+            is_instruction(&w->attributes[i]))
             taken[taken_count++] = w->attributes[i];
         else
             w->attributes[kept++] = w->attributes[i];
@@ -140,19 +147,24 @@ static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
     return is_fuse;
 }
 
-/* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum among them? -1: stop; 1: reported. */
-static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed, size_t *count, const entry *directory,
-                     const char *name)
+/* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
+ * among them? -1: stop; 1: reported. */
+static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed,
+                     size_t *count, const entry *directory, const char *name)
 {
     size_t used = 0;
     ssize_t size = llistxattr(path, w->list, LIST_MAX);
     if (size < 0) {
         if (errno == ENOTSUP || errno == ENOSYS)
             return 0;
-        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr", errno, directory, name) ? -1 : 1;
+        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr", errno,
+                      directory, name)
+                   ? -1
+                   : 1;
     }
     w->list[size] = 0;
-    for (const char *attribute = w->list; attribute < w->list + size; attribute += strlen(attribute) + 1) {
+    for (const char *attribute = w->list; attribute < w->list + size;
+         attribute += strlen(attribute) + 1) {
         if (!*attribute || belongs_to_host(attribute, strlen(attribute)))
             continue;
         int checksum = !strcmp(attribute, CHECKSUM);
@@ -166,15 +178,19 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
         ssize_t got = lgetxattr(path, attribute, w->values + used, VALUE_MAX);
         if (got < 0) {
             int vanished = errno == ENODATA || errno == ENOENT;
-            return report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno, directory, name) ? -1 : 1;
+            return report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
+                          directory, name)
+                       ? -1
+                       : 1;
         }
         if (checksum) {
             if (parse_digest(w->values + used, (size_t)got, e->digest))
                 e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
             continue;
         }
-        w->attributes[(*count)++] = (xattr){
-            .name = (const uint8_t *)attribute, .name_size = (uint32_t)strlen(attribute), .value_size = (uint32_t)got};
+        w->attributes[(*count)++] = (xattr){.name = (const uint8_t *)attribute,
+                                            .name_size = (uint32_t)strlen(attribute),
+                                            .value_size = (uint32_t)got};
         used += (size_t)got;
     }
     /* Only now do the values stay where they are. */
@@ -191,12 +207,15 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
 }
 
 /*
- * The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where NAME is NULL.
+ * The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where
+ * NAME is NULL.
  *
- * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would let another file's attributes in. Where
- * something was taken, the path must therefore still lead to E; where nothing was, read_directory() looks at the directory once.
+ * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would
+ * let another file's attributes in. Where something was taken, the path must therefore still lead
+ * to E; where nothing was, read_directory() looks at the directory once.
  */
-static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory, const char *name)
+static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory,
+                       const char *name)
 {
     const unsigned trust = SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE;
     int skip = (s->options.flags & SCAN_SKIP_XATTRS) != 0;
@@ -213,7 +232,8 @@ static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, cons
             return end < 0 ? -1 : 0;
     }
     if (fuse && !listed) {
-        /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the file is hashed. */
+        /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the
+         * file is hashed. */
         uint8_t value[65];
         ssize_t got = lgetxattr(path, CHECKSUM, value, sizeof value);
         if (got > 0 && parse_digest(value, (size_t)got, e->digest))
@@ -224,7 +244,8 @@ static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, cons
     if (count || e->flags & ENTRY_BELIEVED) {
         struct stat st;
         if (lstat(path, &st))
-            return report(s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lstat", errno, directory, name);
+            return report(s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM,
+                          "lstat", errno, directory, name);
         if (!entry_is(e, &st))
             return report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
     }
@@ -258,11 +279,12 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
             return excluded < 0 ? exhausted(s) : 0;
     }
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
-        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno, directory, name);
+        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
+                      directory, name);
     if (S_ISSOCK(st.st_mode))
         return report(s, PROBLEM_SOCKET, "fstatat", 0, directory, name);
-    if (!(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode) || S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ||
-          S_ISFIFO(st.st_mode)))
+    if (!(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode) ||
+          S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) || S_ISFIFO(st.st_mode)))
         return report(s, PROBLEM_TYPE, "fstatat", 0, directory, name);
     if (!strncmp(name, ".wh.", 4)) {
         directory->flags |= ENTRY_WHITEOUT_NAMES;
@@ -294,13 +316,15 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
         ssize_t size = readlinkat(fd, name, w->target, sizeof w->target);
         if (size < 0) {
             int replaced = errno == ENOENT || errno == EINVAL;
-            return report(s, replaced ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "readlinkat", errno, directory, name);
+            return report(s, replaced ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "readlinkat", errno,
+                          directory, name);
         }
         e->target_size = (uint16_t)size;
         if (!(e->target = arena_copy(&w->arena, w->target, (size_t)size)))
             return exhausted(s);
     }
-    if (!(s->options.flags & SCAN_SKIP_XATTRS) || s->options.flags & (SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE)) {
+    if (!(s->options.flags & SCAN_SKIP_XATTRS) ||
+        s->options.flags & (SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE)) {
         /* Where the kernel refuses the path whole, the same file by way of its open directory. */
         char by_descriptor[sizeof "/proc/self/fd/" + 16 + NAME_MAX + 1];
         const char *path = w->path;
@@ -328,8 +352,8 @@ static int in_order(const void *left, const void *right)
 }
 
 /*
- * Network file systems may list a name twice: once in w->found, which is sorted, is enough. A name that stands for two things has changed
- * in between.
+ * Network file systems may list a name twice: once in w->found, which is sorted, is enough. A name
+ * that stands for two things has changed in between.
  */
 static int drop_repeated(scan *s, scan_worker *w, entry *directory)
 {
@@ -391,7 +415,8 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
         s->waiting = more;
         s->waiting_capacity = capacity;
     }
-    /* The last one goes first: taken from the end, directories come in the order in which a disk probably holds them. */
+    /* The last one goes first: taken from the end, directories come in the order in which a disk
+     * probably holds them. */
     for (size_t i = count; i-- > files;)
         s->waiting[s->waiting_count++] = &children[i];
     pthread_cond_broadcast(&s->wake);
@@ -481,7 +506,8 @@ static int read_root(scan *s)
         return -1;
     w->next = s->workers;
     s->workers = w;
-    /* Behind a slash and a dot the kernel follows a symbolic link that names the root, in lstat and in llistxattr alike. */
+    /* Behind a slash and a dot the kernel follows a symbolic link that names the root, in lstat and
+     * in llistxattr alike. */
     char *path = malloc(strlen(s->tree.root_path) + 3);
     if (!path)
         return -1;
@@ -520,7 +546,8 @@ scan *scan_new(const char *root_path, const scan_options *options)
     s->waiting_capacity = 16;
     if (options->excluded_count)
         s->exclusion = exclusion_new(options->excluded, options->excluded_count);
-    if (!s->tree.root_path || !s->waiting || (options->excluded_count && !s->exclusion) || read_root(s)) {
+    if (!s->tree.root_path || !s->waiting || (options->excluded_count && !s->exclusion) ||
+        read_root(s)) {
         scan_free(s);
         errno = ENOMEM;
         return NULL;

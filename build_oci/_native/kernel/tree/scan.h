@@ -1,8 +1,10 @@
 /*
- * The parallel walk of a root file system: several threads, started by the caller, take directories from one stack.
+ * The parallel walk of a root file system: several threads, started by the caller, take directories
+ * from one stack.
  *
- * Every look at a file goes through the C library (fstatat, lstat, readlinkat, llistxattr, lgetxattr), dynamically linked, so that the
- * LD_PRELOAD shims under which images are built (fakeroot, fakecap) see it.
+ * Every look at a file goes through the C library (fstatat, lstat, readlinkat, llistxattr,
+ * lgetxattr), dynamically linked, so that the LD_PRELOAD shims under which images are built
+ * (fakeroot, fakecap) see it.
  */
 #ifndef BUILD_OCI_SCAN_H
 #define BUILD_OCI_SCAN_H
@@ -13,10 +15,10 @@
 #include <stdatomic.h>
 
 enum {
-    SCAN_SKIP_XATTRS = 1,     /* read no extended attributes at all */
-    SCAN_TRUST_CHECKSUMS = 2, /* user.checksum.sha256 is the digest of the file */
-    SCAN_TRUST_ON_FUSE = 4,   /* it is where the file system is FUSE */
-    SCAN_OWNER = 8,           /* every entry belongs to `uid` and `gid` */
+    SCAN_SKIP_XATTRS = 1,        /* read no extended attributes at all */
+    SCAN_TRUST_CHECKSUMS = 2,    /* user.checksum.sha256 is the digest of the file */
+    SCAN_TRUST_ON_FUSE = 4,      /* it is where the file system is FUSE */
+    SCAN_OWNER = 8,              /* every entry belongs to `uid` and `gid` */
     SCAN_TAKE_INSTRUCTIONS = 16, /* user.component and user.update-interval go to `instructions` */
 };
 
@@ -43,23 +45,24 @@ typedef struct scan {
     pthread_cond_t wake;
     entry **waiting; /* directories that nobody has read yet */
     size_t waiting_count, waiting_capacity;
-    unsigned busy; /* threads that read a directory and may find more */
+    unsigned busy;      /* threads that read a directory and may find more */
     atomic_int stopped; /* written under the lock, read without as well */
-    int exhausted; /* of memory */
+    int exhausted;      /* of memory */
     problem *problems;
     size_t problems_count;
     scan_worker *workers; /* their arenas live as long as the tree */
     scan_device *devices;
     size_t devices_count;
-    uint32_t root_uid; /* of the root on disk */
-    atomic_int owners_differ; /* not all entries belong to it */
+    uint32_t root_uid;               /* of the root on disk */
+    atomic_int owners_differ;        /* not all entries belong to it */
     atomic_size_t entries, believed; /* files whose digest is the attribute's */
 } scan;
 
 /* ROOT_PATH is copied. NULL with errno set. */
 scan *scan_new(const char *root_path, const scan_options *options);
 
-/* Takes directories until none is left or the walk is stopped; called once by each thread. -1 when memory is exhausted. */
+/* Takes directories until none is left or the walk is stopped; called once by each thread. -1 when
+ * memory is exhausted. */
 int scan_run(scan *);
 
 /* Makes every scan_run return soon. */

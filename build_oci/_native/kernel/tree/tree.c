@@ -153,7 +153,11 @@ entry *tree_insert_directory(tree *t, entry *directory, const char *name, size_t
     for (size_t i = 0; i <= count; i++) {
         entry *e = &block[i];
         if (i == place) {
-            *e = (entry){.parent = directory, .name = copy, .name_size = (uint16_t)size, .mode = S_IFDIR | 0755, .nlink = 1};
+            *e = (entry){.parent = directory,
+                         .name = copy,
+                         .name_size = (uint16_t)size,
+                         .mode = S_IFDIR | 0755,
+                         .nlink = 1};
             continue;
         }
         *e = directory->children[i - (i > place)];
@@ -170,7 +174,8 @@ static entry *next_in_order(const entry *e)
 {
     if (S_ISDIR(e->mode) && e->children_count)
         return e->children;
-    /* Within a block the files come first, then the subdirectories, each followed by all that is below it. */
+    /* Within a block the files come first, then the subdirectories, each followed by all that is
+     * below it. */
     for (; e->parent; e = e->parent) {
         const entry *end = e->parent->children + e->parent->children_count;
         if (e + 1 < end)
@@ -204,7 +209,8 @@ entry **tree_order(tree *t, size_t *count)
 
 int entry_is(const entry *e, const struct stat *st)
 {
-    return (uint64_t)st->st_dev == e->dev && (uint64_t)st->st_ino == e->ino && (st->st_mode & S_IFMT) == (e->mode & S_IFMT);
+    return (uint64_t)st->st_dev == e->dev && (uint64_t)st->st_ino == e->ino &&
+           (st->st_mode & S_IFMT) == (e->mode & S_IFMT);
 }
 
 static int failed(problem *out, const entry *at, const char *call)
@@ -225,12 +231,15 @@ int tree_take_fingerprints(tree *t, entry *e)
 int tree_same_slice(const tree *t, const entry *e, uint64_t offset, uint64_t fingerprint)
 {
     uint64_t other = 0, value = fingerprint + 1; /* 0 stands for an empty slot */
-    return atomic_compare_exchange_strong(&e->fingerprints[offset / t->slice_size], &other, value) || other == value;
+    return atomic_compare_exchange_strong(&e->fingerprints[offset / t->slice_size], &other,
+                                          value) ||
+           other == value;
 }
 
 /*
- * For paths that the kernel refuses whole: from NEAR or from the root, in pieces of whole components. A symbolic link in the middle of a
- * piece would be followed; the caller compares what is reached with the entry.
+ * For paths that the kernel refuses whole: from NEAR or from the root, in pieces of whole
+ * components. A symbolic link in the middle of a piece would be followed; the caller compares what
+ * is reached with the entry.
  */
 static int open_in_pieces(const tree *t, const entry *directory, const open_directory *near)
 {
@@ -250,7 +259,9 @@ static int open_in_pieces(const tree *t, const entry *directory, const open_dire
         memcpy(at, e->name, e->name_size);
     }
     /* Every component ends with a NUL now; those of one piece are joined by slashes. */
-    int fd = start->parent ? fcntl(near->fd, F_DUPFD_CLOEXEC, 0) : open(*t->root_path ? t->root_path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = start->parent
+                 ? fcntl(near->fd, F_DUPFD_CLOEXEC, 0)
+                 : open(*t->root_path ? t->root_path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (at = path; fd >= 0 && at < path + size;) {
         char *piece = at;
         at += strlen(at) + 1;
@@ -268,7 +279,8 @@ static int open_in_pieces(const tree *t, const entry *directory, const open_dire
     return fd;
 }
 
-int tree_open_directory(const tree *t, const entry *directory, const open_directory *near, problem *out)
+int tree_open_directory(const tree *t, const entry *directory, const open_directory *near,
+                        problem *out)
 {
     int fd;
     size_t root = strlen(t->root_path);
@@ -281,7 +293,8 @@ int tree_open_directory(const tree *t, const entry *directory, const open_direct
         memcpy(path, t->root_path, root);
         path[root] = '/';
         entry_path(directory, path + root + 1);
-        /* The root may be named by a symbolic link: its closing slash lets the kernel follow that one. */
+        /* The root may be named by a symbolic link: its closing slash lets the kernel follow that
+         * one. */
         fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     } else {
         fd = open_in_pieces(t, directory, near);

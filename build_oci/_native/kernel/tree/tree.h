@@ -1,9 +1,11 @@
 /*
- * The entry table of one root file system: what the walk found, and what the diff and the plan add to it.
+ * The entry table of one root file system: what the walk found, and what the diff and the plan add
+ * to it.
  *
- * Built by scan.c from several threads, each with an arena of its own; complete once the walk has ended. From then on entries stay where
- * they are. The diff and the partition (one thread) may set `flags`, `digest`, `link` and `whiteouts`; packing (many threads) sets only the
- * `digest` of the entry that it packs.
+ * Built by scan.c from several threads, each with an arena of its own; complete once the walk has
+ * ended. From then on entries stay where they are. The diff and the partition (one thread) may set
+ * `flags`, `digest`, `link` and `whiteouts`; packing (many threads) sets only the `digest` of the
+ * entry that it packs.
  */
 #ifndef BUILD_OCI_TREE_H
 #define BUILD_OCI_TREE_H
@@ -18,14 +20,17 @@
 #include <sys/stat.h>
 
 enum {
-    ENTRY_DIGEST_KNOWN = 1, /* `digest` holds the SHA-256 of the content */
-    ENTRY_UNCHANGED = 2,    /* the parent image has it: not emitted */
-    ENTRY_WHITEOUT = 4,     /* made by the diff: an empty file that hides a name of the parent */
+    ENTRY_DIGEST_KNOWN = 1,    /* `digest` holds the SHA-256 of the content */
+    ENTRY_UNCHANGED = 2,       /* the parent image has it: not emitted */
+    ENTRY_WHITEOUT = 4,        /* made by the diff: an empty file that hides a name of the parent */
     ENTRY_WHITEOUT_NAMES = 16, /* a directory: a name in it begins with .wh. */
-    ENTRY_BELIEVED = 8,     /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is not computed again */
-    ENTRY_OWN_TIME = 64,    /* made by the diff: a directory of the image below, which keeps its time whatever the epoch */
-    ENTRY_REPLACES = 128,   /* made by the diff: what the image below has here is removed */
-    ENTRY_IN_ARCHIVE = 32,  /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
+    ENTRY_BELIEVED =
+        8, /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is not computed again */
+    ENTRY_OWN_TIME =
+        64, /* made by the diff: a directory of the image below, which keeps its time whatever the epoch */
+    ENTRY_REPLACES = 128, /* made by the diff: what the image below has here is removed */
+    ENTRY_IN_ARCHIVE =
+        32, /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
 };
 
 typedef struct entry entry;
@@ -35,28 +40,36 @@ struct entry {
     const char *name; /* base name, NUL-terminated; "" for the root */
     union {
         const char *target; /* of a symbolic link, NUL-terminated */
-        /* of a regular file: a slot for each slice of a large one, or NULL: see tree_take_fingerprints() */
+        /* of a regular file: a slot for each slice of a large one, or NULL: see
+         * tree_take_fingerprints() */
         _Atomic uint64_t *fingerprints;
     };
-    const uint8_t *xattrs; /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
-    const uint8_t *instructions; /* likewise those that say how to build, and are not written: see is_instruction() */
-    entry *children;       /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
+    const uint8_t
+        *xattrs; /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
+    const uint8_t *
+        instructions; /* likewise those that say how to build, and are not written: see is_instruction() */
+    entry *
+        children; /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
     union {
         entry *link;      /* of a regular file: the entry it is a hard link to, or NULL */
         entry *whiteouts; /* of a directory: first of its whiteouts, sorted by name */
     };
     union {
-        entry *next;       /* of a whiteout: the next one in the same directory */
-        const void *lower; /* of any other entry, while the diff works: what the parent image has of that name */
-        size_t number;     /* of any other emitted entry, from the partition on: its place in tar order among them */
-        const void *excluded; /* of a directory, while the walk works: the places in patterns that it has reached (exclude.h) */
+        entry *next; /* of a whiteout: the next one in the same directory */
+        const void *
+            lower; /* of any other entry, while the diff works: what the parent image has of that name */
+        size_t
+            number; /* of any other emitted entry, from the partition on: its place in tar order among them */
+        const void *
+            excluded; /* of a directory, while the walk works: the places in patterns that it has reached (exclude.h) */
     };
     uint64_t dev, ino, size, rdev;
     int64_t mtime; /* whole seconds, rounded down */
     uint32_t mtime_ns;
     uint32_t mode, uid, gid; /* mode with the type bits */
     uint32_t nlink;
-    uint32_t children_count, files_count; /* of a directory: all children, and how many of them are no directories */
+    uint32_t children_count,
+        files_count; /* of a directory: all children, and how many of them are no directories */
     uint32_t xattrs_size, instructions_size;
     uint16_t name_size, target_size;
     uint16_t flags;
@@ -81,21 +94,22 @@ int belongs_to_host(const void *name, size_t size);
 /* Does the attribute say which component the file belongs to, or how often that changes? */
 int is_instruction(const xattr *);
 
-/* The digest that 64 lower-case hexadecimal digits stand for, into OUT; 0 where TEXT is anything else. */
+/* The digest that 64 lower-case hexadecimal digits stand for, into OUT; 0 where TEXT is anything
+ * else. */
 int parse_digest(const uint8_t *text, size_t size, uint8_t out[32]);
 
 /* Where in a walk or a packing something went wrong. */
 typedef enum problem_kind {
     PROBLEM_NONE = 0,
-    PROBLEM_SYSTEM,     /* a call failed: `error` is the errno, `call` its name */
-    PROBLEM_CHANGED,    /* the file is no longer what the walk saw */
-    PROBLEM_LENGTH,     /* the content is longer or shorter than the size says, though nothing changed */
-    PROBLEM_XATTR_NAME, /* an attribute's name contains '=' */
-    PROBLEM_XATTRS_SIZE, /* the attributes take more room than clients read */
-    PROBLEM_TYPE,       /* a type that no tar can hold */
-    PROBLEM_SOCKET,     /* skipped: a warning */
+    PROBLEM_SYSTEM,  /* a call failed: `error` is the errno, `call` its name */
+    PROBLEM_CHANGED, /* the file is no longer what the walk saw */
+    PROBLEM_LENGTH, /* the content is longer or shorter than the size says, though nothing changed */
+    PROBLEM_XATTR_NAME,    /* an attribute's name contains '=' */
+    PROBLEM_XATTRS_SIZE,   /* the attributes take more room than clients read */
+    PROBLEM_TYPE,          /* a type that no tar can hold */
+    PROBLEM_SOCKET,        /* skipped: a warning */
     PROBLEM_WHITEOUT_NAME, /* a file of the tree called .wh.…: a warning */
-    PROBLEM_COVERS,     /* added where the image below has a directory, or a directory where it has something else */
+    PROBLEM_COVERS, /* added where the image below has a directory, or a directory where it has something else */
 } problem_kind;
 
 typedef struct problem {
@@ -111,45 +125,55 @@ typedef struct tree {
     char *root_path; /* without a closing slash, NUL-terminated; "" for / itself */
     entry root;
     arena arena; /* for what the diff and the plan add */
-    uint64_t slice_size; /* bytes of a large file that one fingerprint stands for; larger files are read twice: hashed, then packed */
+    uint64_t
+        slice_size; /* bytes of a large file that one fingerprint stands for; larger files are read twice: hashed, then packed */
     fingerprint_key key;
-    const int *sources; /* descriptors of the archives that contents are in; NULL where they are files below the root */
+    const int *
+        sources; /* descriptors of the archives that contents are in; NULL where they are files below the root */
 } tree;
 
-/* The path of ENTRY below the root, without a leading slash, into OUT if not NULL; the length without the NUL. */
+/* The path of ENTRY below the root, without a leading slash, into OUT if not NULL; the length
+ * without the NUL. */
 size_t entry_path(const entry *, char *out);
 
-/* All entries, whiteouts included, in tar order: a directory, its whiteouts, its files, its subdirectories. NULL without memory. */
+/* All entries, whiteouts included, in tar order: a directory, its whiteouts, its files, its
+ * subdirectories. NULL without memory. */
 entry **tree_order(tree *, size_t *count);
 
 /* The child NAME of DIRECTORY, whatever its type; NULL where there is none. */
 entry *tree_child(const entry *directory, const char *name, size_t size);
 
-/* The directory NAME, new and empty, in DIRECTORY, whose other children move in memory. NULL without memory. One thread at a time. */
+/* The directory NAME, new and empty, in DIRECTORY, whose other children move in memory. NULL
+ * without memory. One thread at a time. */
 entry *tree_insert_directory(tree *, entry *directory, const char *name, size_t size);
 
 /*
- * A file that is larger than a slice is read twice, hashed first and packed later. Whoever comes to a slice first leaves its fingerprint,
- * whoever comes second compares: so the digest is that of the bytes that are packed. Gives E the slots for that, all empty. -1 without
- * memory. One thread at a time.
+ * A file that is larger than a slice is read twice, hashed first and packed later. Whoever comes to
+ * a slice first leaves its fingerprint, whoever comes second compares: so the digest is that of the
+ * bytes that are packed. Gives E the slots for that, all empty. -1 without memory. One thread at a
+ * time.
  */
 int tree_take_fingerprints(tree *, entry *e);
 
-/* Leaves or compares the FINGERPRINT of the slice that starts at OFFSET or around it. 0 if it differs from what the other reading saw. */
+/* Leaves or compares the FINGERPRINT of the slice that starts at OFFSET or around it. 0 if it
+ * differs from what the other reading saw. */
 int tree_same_slice(const tree *, const entry *e, uint64_t offset, uint64_t fingerprint);
 
-/* A directory that is open, so that those below it can be opened without a walk from the root; all zero: none. */
+/* A directory that is open, so that those below it can be opened without a walk from the root; all
+ * zero: none. */
 typedef struct open_directory {
     const entry *directory; /* NULL: none */
     int fd;                 /* the owner closes it */
 } open_directory;
 
 /*
- * A descriptor of the directory, whatever the length of its path, that is the very directory the walk saw (device and inode). One call
- * where NEAR (may be NULL) is its parent or its path is shorter than PATH_MAX; else a call for each PATH_MAX bytes below NEAR, if that is
- * above it, or below the root. -1 with OUT filled on failure.
+ * A descriptor of the directory, whatever the length of its path, that is the very directory the
+ * walk saw (device and inode). One call where NEAR (may be NULL) is its parent or its path is
+ * shorter than PATH_MAX; else a call for each PATH_MAX bytes below NEAR, if that is above it, or
+ * below the root. -1 with OUT filled on failure.
  */
-int tree_open_directory(const tree *, const entry *directory, const open_directory *near, problem *out);
+int tree_open_directory(const tree *, const entry *directory, const open_directory *near,
+                        problem *out);
 
 /* Is this what the walk saw there? Compares device, inode and type. */
 int entry_is(const entry *, const struct stat *);

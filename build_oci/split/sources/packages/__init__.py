@@ -1,7 +1,9 @@
-"""The source `packages`: data bases of package managers that lie in the tree. Packages of one source package are one component.
+"""The source `packages`: data bases of package managers that lie in the tree. Packages of one
+source package are one component.
 
-A data base is a module with a function `packages`; add it to _DATABASES. Nobody vouches for what lies in a tree: a data base that is cut,
-broken or hostile ends in one TreeError that names its file, within the memory of one record (at most 64 MiB) and the tree's index.
+A data base is a module with a function `packages`; add it to _DATABASES. Nobody vouches for what
+lies in a tree: a data base that is cut, broken or hostile ends in one TreeError that names its
+file, within the memory of one record (at most 64 MiB) and the tree's index.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ _SHARED = NO_OWNER - 1
 
 
 class Package(NamedTuple):
-    """One installed package. paths: what it owns, relative to the root or absolute, directories included; read once, and lazily.
+    """One installed package. paths: what it owns, relative to the root or absolute, directories
+    included; read once, and lazily.
 
     source: the name of its source package. interval: days between two releases, if that is known.
     """
@@ -30,11 +33,15 @@ class Package(NamedTuple):
 
 
 Packages = Callable[[TreeIndex, Callable[[str], None]], Iterator[Package]]
-"""What a data base's module has: the packages that the tree holds, in an order that depends on nothing else. The second argument warns."""
+"""What a data base's module has: the packages that the tree holds, in an order that depends on
+nothing else. The second argument warns.
+"""
 
 
 def claim(context: Context) -> Owners:
-    """Each entry goes to the first package that lists it; a directory, or a link to one, only to a component that alone lists it."""
+    """Each entry goes to the first package that lists it; a directory, or a link to one, only to a
+    component that alone lists it.
+    """
     tree, registry = context.tree, context.registry
     owners = no_owners(context)
     directories = tree.view.directories
@@ -47,7 +54,9 @@ def claim(context: Context) -> Owners:
             tree.check()
             number = numbers.get(package.source, NO_OWNER)
             if number == NO_OWNER or package.interval is not None:
-                number = numbers[package.source] = registry.number(package.source, "packages", package.interval)
+                number = numbers[package.source] = registry.number(
+                    package.source, "packages", package.interval
+                )
             for path in package.paths:
                 found = index.get(path)
                 if found is None:
@@ -57,7 +66,9 @@ def claim(context: Context) -> Owners:
                 owner = owners[found]
                 if owner == NO_OWNER:
                     owners[found] = number
-                elif owner not in (number, _SHARED) and (directories[found] or tree.real_directory(tree.paths[found]) is not None):
+                elif owner not in (number, _SHARED) and (
+                    directories[found] or tree.real_directory(tree.paths[found]) is not None
+                ):
                     owners[found] = _SHARED
                     shared.append(found)
     for found in shared:
@@ -66,7 +77,9 @@ def claim(context: Context) -> Owners:
 
 
 def source_name(tree: TreeIndex, path: bytes, raw: bytes) -> str:
-    """RAW, which stands in the data base PATH, as the name of a component. TreeError if it cannot be one."""
+    """RAW, which stands in the data base PATH, as the name of a component. TreeError if it cannot
+    be one.
+    """
     try:
         name = raw.decode()
         problem = name_problem(name)

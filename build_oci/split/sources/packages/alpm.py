@@ -1,4 +1,6 @@
-"""alpm (Arch Linux): a folder for each package with `desc` and `files`, in which a line `%KEY%` begins a list that an empty line ends."""
+"""alpm (Arch Linux): a folder for each package with `desc` and `files`, in which a line `%KEY%`
+begins a list that an empty line ends.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ _MOST_BYTES = 64 << 20
 
 
 def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
-    """The packages in the order of their folders' names; what lies in its folder belongs to a package as well."""
+    """The packages in the order of their folders' names; what lies in its folder belongs to a
+    package as well.
+    """
     real = {tree.real_directory(path) for path in DATABASES} - {None}
     for database in sorted(path for path in real if path is not None):
         records: dict[bytes, list[bytes]] = {}

@@ -1,4 +1,6 @@
-"""apk (Alpine, Wolfi): one text file, a paragraph a package. `P` names it, `o` its source package, `F` a directory, `R` a file in it."""
+"""apk (Alpine, Wolfi): one text file, a paragraph a package. `P` names it, `o` its source package,
+`F` a directory, `R` a file in it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
     for number, line in enumerate(_with_end(tree.lines(path, _MOST_BYTES)), 1):
         if not line:
             if name:
-                yield Package(source_name(tree, path, origin or name), [tree.paths[entry] for entry in files])
+                yield Package(
+                    source_name(tree, path, origin or name), [tree.paths[entry] for entry in files]
+                )
             elif files:
                 raise tree.broken(path, f"the package that ends in line {number} has no name")
             name = origin = directory = b""
@@ -41,7 +45,8 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
         elif key in (b"F", b"R"):
             directory = value if key == b"F" else directory
             entry = tree.find(value if key == b"F" or not directory else directory + b"/" + value)
-            # Only what the tree has is remembered, so that no data base can name files beyond all bounds.
+            # Only what the tree has is remembered, so that no data base can name files beyond all
+            # bounds.
             if entry is not None:
                 files[entry] = None
 

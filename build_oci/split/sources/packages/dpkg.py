@@ -1,6 +1,7 @@
 """dpkg (Debian, Ubuntu): `status` names each package's source, `info/PACKAGE.list` has its paths.
 
-Distroless images keep a paragraph for each package in `status.d/PACKAGE`, and its paths in `status.d/PACKAGE.md5sums`.
+Distroless images keep a paragraph for each package in `status.d/PACKAGE`, and its paths in
+`status.d/PACKAGE.md5sums`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,20 @@ _CHANGELOG_READ = 32 << 10
 _CHANGELOG_UNPACKED = 128 << 10
 _MOST_CHANGELOG = 1 << 30
 # ` -- Name <address>  Mon, 02 Jan 2023 10:11:12 +0100`, of which the day is enough.
-_TRAILER = re.compile(rb"^ -- .{0,400}?> {1,2}[A-Z][a-z]{2}, {1,2}(\d{1,2} [A-Z][a-z]{2} \d{4}) ", re.MULTILINE)
+_TRAILER = re.compile(
+    rb"^ -- .{0,400}?> {1,2}[A-Z][a-z]{2}, {1,2}(\d{1,2} [A-Z][a-z]{2} \d{4}) ", re.MULTILINE
+)
 _MD5SUM = re.compile(rb"[0-9a-fA-F]{32} [ *](.+)")
-_MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+_MONTHS = {
+    name: number
+    for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)
+}
 
 
 def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
-    """The packages in the order of their names. Those of one source share the interval of the first that has a changelog."""
+    """The packages in the order of their names. Those of one source share the interval of the first
+    that has a changelog.
+    """
     database = tree.real_directory(DATABASE)
     if database is None:
         return
@@ -47,7 +55,9 @@ def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
 _Make = Callable[[bytes, str, Iterable[bytes]], Package]
 
 
-def _installed(tree: TreeIndex, database: bytes, below: list[bytes], package: _Make) -> Iterator[Package]:
+def _installed(
+    tree: TreeIndex, database: bytes, below: list[bytes], package: _Make
+) -> Iterator[Package]:
     info = database + b"/info/"
     records: dict[bytes, list[bytes]] = {}  # by package, or package:architecture
     for path in below:
@@ -65,7 +75,13 @@ def _installed(tree: TreeIndex, database: bytes, below: list[bytes], package: _M
         yield package(name, source, _listed(tree, path, records[full_name], name, diverted))
 
 
-def _listed(tree: TreeIndex, path: bytes, own: list[bytes], name: bytes, diverted: dict[bytes, tuple[bytes, bytes]]) -> Iterator[bytes]:
+def _listed(
+    tree: TreeIndex,
+    path: bytes,
+    own: list[bytes],
+    name: bytes,
+    diverted: dict[bytes, tuple[bytes, bytes]],
+) -> Iterator[bytes]:
     yield from own
     for line in tree.lines(path, _MOST_LIST):
         if diverted and line in diverted and diverted[line][1] != name:
@@ -100,7 +116,9 @@ def _first_word(value: bytes) -> bytes:
 
 
 def _diversions(tree: TreeIndex, path: bytes) -> dict[bytes, tuple[bytes, bytes]]:
-    """Where a package's path really lies, and the package that keeps its own file there; three lines each."""
+    """Where a package's path really lies, and the package that keeps its own file there; three
+    lines each.
+    """
     if path not in tree.index:
         return {}
     lines = list(tree.lines(path, 1 << 20))
@@ -109,9 +127,13 @@ def _diversions(tree: TreeIndex, path: bytes) -> dict[bytes, tuple[bytes, bytes]
     return {lines[at]: (lines[at + 1][1:], lines[at + 2]) for at in range(0, len(lines), 3)}
 
 
-def _distroless(tree: TreeIndex, folder: bytes, below: list[bytes], package: _Make) -> Iterator[Package]:
+def _distroless(
+    tree: TreeIndex, folder: bytes, below: list[bytes], package: _Make
+) -> Iterator[Package]:
     suffix = b".md5sums"
-    for path in sorted(path for path in below if path.startswith(folder) and not path.endswith(suffix)):
+    for path in sorted(
+        path for path in below if path.startswith(folder) and not path.endswith(suffix)
+    ):
         if tree.view.directories[tree.index[path]]:
             continue
         name = source = b""
@@ -125,7 +147,11 @@ def _distroless(tree: TreeIndex, folder: bytes, below: list[bytes], package: _Ma
             raise tree.broken(path, "names no package")
         sums = path + suffix
         listed = _summed(tree, sums) if sums in tree.index else iter(())
-        yield package(name, source_name(tree, path, source or name), [path, *([sums] if sums in tree.index else []), *listed])
+        yield package(
+            name,
+            source_name(tree, path, source or name),
+            [path, *([sums] if sums in tree.index else []), *listed],
+        )
 
 
 def _summed(tree: TreeIndex, path: bytes) -> Iterator[bytes]:
@@ -157,6 +183,8 @@ def _dates(text: bytes) -> Iterator[int]:
     for found in _TRAILER.finditer(text):
         day, month, year = found[1].split()
         try:
-            yield (datetime(int(year), _MONTHS[month], int(day)) - datetime(1970, 1, 1)).days * 86400
+            yield (
+                datetime(int(year), _MONTHS[month], int(day)) - datetime(1970, 1, 1)
+            ).days * 86400
         except (KeyError, ValueError):
             continue

@@ -1,8 +1,9 @@
 """rpm (Fedora, CentOS, openSUSE): an SQLite data base with the header of each package.
 
-A header is a number of index entries and a number of bytes of data (both 32 bits, big-endian), the entries, the data. An entry is a
-tag, a type, an offset into the data and a count of values. Strings end with a zero byte; numbers are big-endian. When a tag stands
-there twice, the later entry holds: rpm puts what it changed in a header behind the region that the package was signed with.
+A header is a number of index entries and a number of bytes of data (both 32 bits, big-endian), the
+entries, the data. An entry is a tag, a type, an offset into the data and a count of values. Strings
+end with a zero byte; numbers are big-endian. When a tag stands there twice, the later entry holds:
+rpm puts what it changed in a header behind the region that the package was signed with.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
         for folder in FOLDERS:
             for name in _OLD_NAMES:
                 if tree.find(folder + name) is not None:
-                    what = "is a data base of an older rpm, which is not read; `rpmdb --rebuilddb` makes a new one"
+                    what = (
+                        "is a data base of an older rpm, which is not read; `rpmdb --rebuilddb`"
+                        " makes a new one"
+                    )
                     warn(f"{tree.where(folder + name)}: {what}")
 
 
@@ -70,7 +74,9 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
             paths = header.paths()
         except ValueError as error:
             raise tree.broken(path, f"the package number {number} {error}") from None
-        yield Package(source_name(tree, path, source_of(source) or name), paths, interval_of_dates(dates))
+        yield Package(
+            source_name(tree, path, source_of(source) or name), paths, interval_of_dates(dates)
+        )
 
 
 def source_of(source_rpm: bytes) -> bytes:
@@ -79,18 +85,25 @@ def source_of(source_rpm: bytes) -> bytes:
 
 
 class Header:
-    """The header of one package, as the data base holds it. ValueError for anything that is not of the form above."""
+    """The header of one package, as the data base holds it. ValueError for anything that is not of
+    the form above.
+    """
 
     def __init__(self, blob: bytes) -> None:
         if len(blob) < 8:
             raise ValueError("has a header of less than 8 bytes")
         entries, size = struct.unpack_from(">II", blob)
         if len(blob) != 8 + 16 * entries + size:
-            raise ValueError(f"has a header of {len(blob)} bytes that says of itself {8 + 16 * entries + size}: it is cut or damaged")
+            raise ValueError(
+                f"has a header of {len(blob)} bytes that says of itself {8 + 16 * entries + size}:"
+                " it is cut or damaged"
+            )
         self._blob = blob
         self._data = 8 + 16 * entries
         self._entries: dict[int, tuple[int, int, int]] = {}
-        for tag, kind, offset, count in struct.iter_unpack(">IIII", memoryview(blob)[8 : self._data]):
+        for tag, kind, offset, count in struct.iter_unpack(
+            ">IIII", memoryview(blob)[8 : self._data]
+        ):
             if tag in _WANTED:
                 if kind not in _WANTED[tag]:
                     raise ValueError(f"has the tag {tag} with a wrong type")
@@ -127,7 +140,11 @@ class Header:
 
     def paths(self) -> Iterator[bytes]:
         """The paths of the package's files but those that another package has replaced."""
-        names, indexes, directories = self.strings(BASE_NAMES), self.numbers(DIR_INDEXES), self.strings(DIR_NAMES)
+        names, indexes, directories = (
+            self.strings(BASE_NAMES),
+            self.numbers(DIR_INDEXES),
+            self.strings(DIR_NAMES),
+        )
         if len(names) != len(indexes) or any(index >= len(directories) for index in indexes):
             raise ValueError("has file names without a directory")
         old = self.strings(OLD_FILE_NAMES)
@@ -135,7 +152,11 @@ class Header:
         if FILE_STATES in self._entries:
             _, start, count = self._entries[FILE_STATES]
             states = self._blob[start : start + count]
-        replaced = {number for number, state in enumerate(states) if state == _STATE_REPLACED} if _STATE_REPLACED in states else set()
+        replaced = (
+            {number for number, state in enumerate(states) if state == _STATE_REPLACED}
+            if _STATE_REPLACED in states
+            else set()
+        )
 
         def joined() -> Iterator[bytes]:
             yield from old
@@ -178,7 +199,9 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             connection.set_progress_handler(checked, _STEPS)
-            kinds = connection.execute("SELECT type FROM sqlite_master WHERE name = 'Packages'").fetchall()
+            kinds = connection.execute(
+                "SELECT type FROM sqlite_master WHERE name = 'Packages'"
+            ).fetchall()
             if kinds != [("table",)]:  # a view could compute for ever
                 raise tree.broken(path, "has no table `Packages`")
             for number, blob in connection.execute(SELECT):
@@ -189,13 +212,19 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
         except (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError) as error:
             if stopped:
                 raise stopped[0] from None
-            what = "takes too long to read" if checks > _MOST_CHECKS else f"cannot be read: {error or 'there is not enough memory'}"
+            what = (
+                "takes too long to read"
+                if checks > _MOST_CHECKS
+                else f"cannot be read: {error or 'there is not enough memory'}"
+            )
             raise tree.broken(path, what) from error
 
 
 @contextmanager
 def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
-    """A connection that can only read, and that changes nothing in the tree, not even by a journal."""
+    """A connection that can only read, and that changes nothing in the tree, not even by a
+    journal.
+    """
     import sqlite3
 
     with ExitStack() as stack:
@@ -203,7 +232,9 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         stack.callback(os.close, file)
         log = path + b"-wal"
         name = f"file:/proc/self/fd/{file}?mode=ro&immutable=1"
-        if not os.path.exists(f"/proc/self/fd/{file}") or (log in tree.index and tree.view.sizes[tree.index[log]]):
+        if not os.path.exists(f"/proc/self/fd/{file}") or (
+            log in tree.index and tree.view.sizes[tree.index[log]]
+        ):
             # What lies in a write-ahead log is read only by a connection that may write.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="build-oci-rpmdb-"))
             copy = os.path.join(folder, "rpmdb.sqlite")
