@@ -100,9 +100,8 @@ if os.environ.get("BUILD_OCI_SANITIZE"):
     LINK += ["-fsanitize=address,undefined"]
 else:
     COMPILE += ["-DNDEBUG"]  # the sanitizer and fuzz builds check the assertions
-    COMPILE += [
-        "-g0"
-    ]  # Python's own flags ask for debug information: two thirds of the size of a wheel
+    # Python's own flags ask for debug information: two thirds of the size of a wheel.
+    COMPILE += ["-g0"]
 
 
 class BuildExtensions(build_ext):

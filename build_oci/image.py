@@ -334,11 +334,8 @@ class _ImageBuild:
                 epoch=self._context.epoch,
                 preserve_hardlinks=self._context.config.preserve_hardlinks,
             )
-        return (
-            parent._replace(lower=None, scans=None),
-            tree,
-            path,
-        )  # the table may be large, and packing takes its time
+        # The table may be large, and packing takes its time.
+        return parent._replace(lower=None, scans=None), tree, path
 
     def _hash(self, tree: AnyTree, path: str) -> None:
         """Let every file of TREE, the directory PATH, have its digest."""
@@ -625,9 +622,8 @@ class _ImageBuild:
             manifests[0]._replace(platform=self._platform, annotations=image.index_annotations)
         ]
         for manifest in manifests[1:]:
-            if (
-                manifest.digest != manifests[0].digest
-            ):  # as it is without layers, or where those of the parent are carried as they are
+            # It is the same without layers, or where those of the parent are carried as they are.
+            if manifest.digest != manifests[0].digest:
                 annotations = {
                     key: value
                     for key, value in image.index_annotations.items()

@@ -126,9 +126,8 @@ class _Merging:
                 nested[name].append(entry)
             elif name:
                 nested[name] = [entry]
-                manifests.append(
-                    entry.kept
-                )  # its digest and size are put in when all of its name are known
+                # Its digest and size are put in when all of its name are known.
+                manifests.append(entry.kept)
             else:
                 self._take_index(entry, name)
                 manifests.append(entry.kept)

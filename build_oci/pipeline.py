@@ -23,9 +23,9 @@ from build_oci.work.crew import Crew
 # Images that are under way side by side: one keeps the workers busy, a second fills the gaps, each
 # costs the memory of one codec.
 IMAGES_AT_ONCE = 2
-_AMPLE = (
-    256 << 20
-)  # bytes of prefetch-limit-mb, with which the promise of memory is the default one, with room to spare
+# Bytes of prefetch-limit-mb, with which the promise of memory is the default one, with room to
+# spare.
+_AMPLE = 256 << 20
 
 
 class BuildResult(NamedTuple):

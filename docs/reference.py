@@ -19,8 +19,10 @@ from build_oci.config.keys import (
 INTRODUCTION = """\
 # Configuration
 
-One YAML 1.1 document, read from standard input or from `-f FILE`. All of its problems are reported together, with line and key. An unknown
-key is a warning that names the nearest known one; a known key with a wrong value is an error, and nothing is written. Duplicate keys are
+One YAML 1.1 document, read from standard input or from `-f FILE`. All of its problems are \
+reported together, with line and key. An unknown
+key is a warning that names the nearest known one; a known key with a wrong value is an error, and \
+nothing is written. Duplicate keys are
 errors. A date stays the string that was written.
 
 Editors check and complete it with the schema that `build-oci --schema` prints:

@@ -162,17 +162,14 @@ class Bars:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # or it starts a thread of its own
-        tqdm.set_lock(
-            threading.RLock()
-        )  # its own is one for processes, too, and is held for ever by what fails to write
+        # Its own is one for processes, too, and is held for ever by what fails to write.
+        tqdm.set_lock(threading.RLock())
         while not self._over.is_set():
             with self._lock:
                 try:
                     self._refresh(tqdm)
-                except (
-                    OSError,
-                    ValueError,
-                ):  # the terminal has gone: the build goes on without bars
+                except (OSError, ValueError):
+                    # The terminal has gone: the build goes on without bars.
                     for bar in self._bars.values():
                         bar.disable = True  # or it tries once more when it is collected
                     self._bars.clear()
@@ -183,9 +180,8 @@ class Bars:
             shown = bool(self._bars)
             self._refresh(tqdm)
             if shown and sys.stderr.isatty():
-                sys.stderr.write(
-                    "\r\x1b[J"
-                )  # the ^C that the terminal itself may have put behind a bar
+                # Clears the ^C that the terminal itself may have put behind a bar.
+                sys.stderr.write("\r\x1b[J")
                 sys.stderr.flush()
         self._bars.clear()
 

@@ -121,9 +121,8 @@ class Blocks(Generic[Packed]):
         self._header = header
         self._budget = budget
         self._context = context
-        self._in_flight: deque[tuple[Task[Packed], int]] = (
-            deque()
-        )  # and the bytes of the budget that each has taken
+        # Each block with the bytes of the budget that it has taken.
+        self._in_flight: deque[tuple[Task[Packed], int]] = deque()
         self._open = bytearray()  # the start of the next block
 
     def write(self, data: Piece) -> None:

@@ -180,9 +180,8 @@ def encoder(
 # ---- decompression
 
 _LARGEST_WINDOW = 1 << 27
-SMALL_WINDOW = (
-    8 << 20
-)  # every reader must allow for as much (RFC 8878, 3.1.1.1.2), so it is not counted
+# Every reader must allow for as much (RFC 8878, 3.1.1.1.2), so it is not counted.
+SMALL_WINDOW = 8 << 20
 _LARGEST_BLOCK = 1 << 17  # the format's limit for a block, packed or not
 _MOST_PARTS = 2000  # pieces of blocks, at most, that are gathered at once
 

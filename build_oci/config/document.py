@@ -269,9 +269,8 @@ class Document:
             where = f"{self.source}:{mark.line + 1}:{mark.column + 1}" if mark else self.source
             what = ", ".join(part for part in (error.context, error.problem) if part)
             hint = ""
-            if (
-                mark and "nesting depth" in what
-            ):  # libyaml has come to a limit of its own, far beyond ours, before the first event
+            # libyaml has come to a limit of its own, far beyond ours, before the first event.
+            if mark and "nesting depth" in what:
                 self._fail_depth(mark.line + 1)
             if mark and "cannot start any token" in what:
                 tab = text.split("\n")[mark.line][mark.column :].startswith("\t")
@@ -325,9 +324,9 @@ class Document:
             if len(node.value) > MAX_NUMBER:
                 raise ValueError("too long")
             value = convert[node.tag](SafeConstructor(), node)
-            str(
-                value
-            )  # Python reads a hexadecimal number of any length, but writes none above its limit of digits
+            # Python reads a hexadecimal number of any length, but writes none above its limit of
+            # digits.
+            str(value)
         except (ValueError, KeyError, IndexError, OverflowError) as error:
             raise BadValue(
                 f"`{shown(node.value)}` cannot be read as {node.tag.removeprefix(TAG)}",

@@ -481,9 +481,7 @@ class _Reader:
             _refuse(wanted, node)
         section = self.section(node, path, SOURCE_KEYS)
         given = [name for name, value in section.values.items() if value is not None]
-        if (
-            len(given) != 1 and not document.has_problems
-        ):  # else the problem may be the one that is missing
+        if len(given) != 1 and not document.has_problems:  # or the missing one has a problem
             what = (
                 "names two sources, `file` and `paths`"
                 if given
@@ -657,9 +655,8 @@ def _compressions(document: Document, top: _Section) -> tuple[Compression, ...]:
     """
     given: tuple[Compression, ...] = top.values["compression"]
     compressions = tuple(sorted(given, key=lambda compression: compression is not Compression.GZIP))
-    if (
-        len(given) != 1 and compressions not in CODEC_PAIRS and not document.has_problems
-    ):  # else the problem may be one of them
+    # Where there are problems, one of them may be in these.
+    if len(given) != 1 and compressions not in CODEC_PAIRS and not document.has_problems:
         document.problem(
             top.places["compression"],
             "a list names `gzip` and one of `zstd`, `zstd:chunked`, or one compression alone",
@@ -884,9 +881,8 @@ def _previous_config(
     document: Document, section: _Section, image: Mapping[str, Any]
 ) -> PreviousConfig:
     values, places = section.values, section.places
-    if (
-        values["image"] is None and values["plan"] is None and not document.has_problems
-    ):  # else the problem may be the one that is missing
+    # Where there are problems, one of them may be the one that is missing.
+    if values["image"] is None and values["plan"] is None and not document.has_problems:
         document.problem(
             section.place,
             "names nothing to build upon",

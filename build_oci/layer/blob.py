@@ -215,9 +215,8 @@ class _Output:
         self._pieces: list[Piece] = []  # of the blob, that are to be hashed
         self._plan = plan
         self._most = most
-        self._kept = (
-            bytearray()
-        )  # the start of a block, whose rest another block of the packer's holds
+        # The start of a block, whose rest another block of the packer's holds.
+        self._kept = bytearray()
         self._start = self._end = 0  # of what follows it in the packer's block
         self.encoder = new_encoder(self._sink)
 
@@ -318,9 +317,8 @@ class _Streams:
         self._most_pieces = most_pieces
         self.archive = sha256.Sha256()
         self.blob = sha256.Sha256()
-        self._pieces: deque[Piece] = (
-            deque()
-        )  # of the blob, which comes in bursts: they wait for an archive to go beside
+        # Pieces of the blob, which comes in bursts: they wait for an archive to go beside.
+        self._pieces: deque[Piece] = deque()
 
     def update(self, data: memoryview, pieces: list[Piece]) -> None:
         self._pieces.extend(pieces)

@@ -123,9 +123,8 @@ class Segment(NamedTuple):
     data: memoryview
     block: Block
     is_last: bool
-    filled: (
-        Task[Problem | None] | None
-    )  # None: it waits for a digest, and is filled when its turn comes
+    # None: the segment waits for a digest, and is filled when its turn comes.
+    filled: Task[Problem | None] | None
 
 
 class _Group(NamedTuple):

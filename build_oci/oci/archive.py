@@ -146,9 +146,9 @@ class Archive(Layout):
         check()
         os.replace(name, path, src_dir_fd=self._work)
         if self.sync:
-            with suppress(
-                OSError
-            ):  # the new archive is there; after a power loss it may be the former one, which is whole as well
+            # The new archive is there; after a power loss it may be the former one, which is whole
+            # as well.
+            with suppress(OSError):
                 flush_directory(os.path.dirname(path) or ".")
 
     def _write_members(self, archive: _Sink) -> None:
@@ -179,11 +179,8 @@ class Archive(Layout):
 
 def _header(name: str, size: int | None) -> bytes:
     """The headers of the file NAME with SIZE bytes; None: it is a directory."""
-    from tarfile import (
-        DIRTYPE,
-        PAX_FORMAT,
-        TarInfo,
-    )  # which builds into a directory have no use for
+    # Imported here, because builds into a directory have no use for it.
+    from tarfile import DIRTYPE, PAX_FORMAT, TarInfo
 
     info = TarInfo(name)
     info.mode = 0o644

@@ -83,10 +83,8 @@ class HiddenDirectory:
             try:
                 self._open()
                 has_locks = self._lock()
-            except (
-                BlockingIOError,
-                FileNotFoundError,
-            ):  # another build took it for a stale one before we had the lock
+            except (BlockingIOError, FileNotFoundError):
+                # Another build took it for a stale one before we had the lock.
                 self._remove()
                 continue
             if not has_locks:
@@ -124,9 +122,8 @@ class HiddenDirectory:
                 with suppress(OSError):
                     os.rmdir(self.name, dir_fd=self._parent)
             elif not _empty_and_remove(self.name, self.fd, self._parent):
-                _empty_and_remove(
-                    self.name, self.fd, self._parent
-                )  # a single failing call leaves nothing behind
+                # A single failing call leaves nothing behind.
+                _empty_and_remove(self.name, self.fd, self._parent)
         finally:
             fd, self.fd, self.name = self.fd, -1, ""
             if fd >= 0:

@@ -259,9 +259,8 @@ class Layout:
                 os.path.dirname(self._blob_path(digest)) for digest in self._pending.values()
             )
             for path in folders:
-                self._make(
-                    os.path.dirname(path)
-                )  # a build that made it may have failed meanwhile and taken it away
+                # A build that made it may have failed meanwhile and taken it away.
+                self._make(os.path.dirname(path))
                 self._make(path)
             path = self.path
             if self.sync:
@@ -279,9 +278,9 @@ class Layout:
         except OSError as error:
             raise output_error(error, path) from None
         self._made.clear()
-        with suppress(
-            OSError
-        ):  # the new index is there; after a power loss it may be the former one, which is whole as well
+        # The new index is there; after a power loss it may be the former one, which is whole as
+        # well.
+        with suppress(OSError):
             self._flush_directories(self.path)
 
     def prune(self, warn: Callable[[str], None], explain: Callable[[str], None]) -> None:

@@ -44,7 +44,8 @@ def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, s
     """
     size = os.fstat(source).st_size
     copied = begun = 0
-    in_kernel = True  # until it turns out that the file systems do not know the call, or are of different kinds
+    # Until it turns out that the file systems do not know the call, or are of different kinds.
+    in_kernel = True
     while copied < size:
         check()
         step = min(size - copied, _STEP)
@@ -101,11 +102,8 @@ class Stream:
             except BlockingIOError:
                 continue
             except OSError as error:
-                if error.errno not in (
-                    errno.EINVAL,
-                    errno.ENOSYS,
-                    errno.EBADF,
-                ):  # a descriptor that takes bytes from user space only
+                # These say that a descriptor takes bytes from user space only.
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBADF):
                     raise
                 data = os.pread(source, min(size - copied, 1 << 20), copied)
                 self.write(data)

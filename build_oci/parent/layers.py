@@ -175,12 +175,10 @@ class Parents:
             [_key(source, image.platform) for source in of_image]
             for of_image, image in zip(sources, config.images, strict=True)
         ]
-        self._users = Counter(
-            key for of_image in keys for key in of_image
-        )  # that still wait for it
-        trees = [
-            [object()] if image.layer_image is not None else [] for image in config.images
-        ]  # each is read by itself
+        # How many still wait for each.
+        self._users = Counter(key for of_image in keys for key in of_image)
+        # Each is read by itself.
+        trees = [[object()] if image.layer_image is not None else [] for image in config.images]
         self.in_use = most_in_use(
             [[*a, *b] for a, b in zip(keys, trees, strict=True)], workers.images_at_once
         )

@@ -145,9 +145,8 @@ def _own_unclaimed(tree: TreeIndex, registry: Registry, owners: Owners) -> Uncla
     folders: dict[bytes, int] = {}
     for index in left:
         group = links[index]
-        if (
-            group and first_names[group] != index
-        ):  # no name of the group has an owner, or they all would
+        # No name of the group has an owner, or they all would.
+        if group and first_names[group] != index:
             owners[index] = owners[first_names[group]]
             continue
         size = sizes[index]

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from build_oci.config.load import SplitConfig
 
 _BLOCK = 512  # of a tar
-_HEADERS = (
-    3 * _BLOCK
-)  # of a regular file: its extended header, the record of its digest, its own header
+# Of a regular file: its extended header, the record of its digest, its own header.
+_HEADERS = 3 * _BLOCK
 
 
 class Division(NamedTuple):
@@ -81,9 +80,8 @@ def divide(
     TreeError for what the tree holds or for files without an owner where the configuration forbids
     them.
     """
-    view = _View(
-        root, tree.listing(), getattr(tree, "open_file", None)
-    )  # that of an image is in no directory
+    # The tree of an image is in no directory.
+    view = _View(root, tree.listing(), getattr(tree, "open_file", None))
     found = find_owners(view, split, check=check)
     for warning in found.warnings:
         warn(warning)

@@ -3,7 +3,7 @@ names, no files.
 
 A layer with the components i has to be moved as a whole when any of them changes, so it costs
 
-    (Σ sᵢ) · (1 - Π qᵢ)        sᵢ: bytes    pᵢ: the chance that i changes in an update    qᵢ = 1 - pᵢ
+    (Σ sᵢ) · (1 - Π qᵢ)      sᵢ: bytes    pᵢ: the chance that i changes in an update    qᵢ = 1 - pᵢ
 
 A layer is kept as two numbers, `size` S and `calm` Q = Π qᵢ, the chance that it stays as it is.
 Then

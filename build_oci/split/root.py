@@ -68,9 +68,8 @@ class RootFiles:
                 name = waiting.pop()
                 if name in (b"", b"."):
                     continue
-                if (
-                    name == b".."
-                ):  # up by name, because the kernel's own `..` could lead out of the root
+                # Up by name, because the kernel's own `..` could lead out of the root.
+                if name == b"..":
                     waiting += [*entered[:-1]][::-1]
                     entered = []
                     here = _replace(here, base, base)

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 # have attributes and long names.
 _SCANS_SLACK = 64 << 20
 _MOST_SCAN = 1 << 30  # of one archive: 2.5 million members
-_SCANS_KEPT = (
-    128 << 20
-)  # of those that have been looked at, for other images that have the same layers
+# Of those that have been looked at, for other images that have the same layers.
+_SCANS_KEPT = 128 << 20
 
 
 class Archive:
@@ -55,10 +54,8 @@ class Archive:
         self.ended = False  # by end-of-archive blocks
         self.size = 0
         self.problems: list[str] = []
-        self.counted = (
-            0,
-            0,
-        )  # bytes of memory and members, as they are in the sums over all archives
+        # Bytes of memory and members, as they are in the sums over all archives.
+        self.counted = (0, 0)
         self._algorithm = algorithm
         self._content = hashlib.new(algorithm)
         self._tail = b""
@@ -175,9 +172,8 @@ class Layers:
             )
             self._findings.problem(path, f"{content}, but its media type is {layer.media_type}")
         for problem in archive.problems:
-            if not (
-                archive.codec == "disabled" != codec and problem.startswith("at byte 0:")
-            ):  # said in the line above
+            # A codec that differs is said above already.
+            if not (archive.codec == "disabled" != codec and problem.startswith("at byte 0:")):
                 self._findings.problem(path, problem)
         if archive.scan is not None and not archive.ended:
             self._findings.note(path, "has no end-of-archive blocks")
@@ -245,7 +241,8 @@ class Layers:
                 for piece in decode(
                     archive.codec, chain((start,), pieces) if start else (), self._crew.windows
                 ):
-                    self._crew.check()  # a piece of the blob may be a hundred times larger as an archive
+                    # A piece of the blob may be a hundred times larger as an archive.
+                    self._crew.check()
                     archive.feed(piece)
                     self._count(archive, limited=True)
                 archive.finish()

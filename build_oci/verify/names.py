@@ -23,9 +23,8 @@ _SHOWN = 300  # bytes of a name
 _TREE_SLACK = 64 << 20
 _NAME_COST = 200
 
-OTHER, LINK, _FOLDER, _HIDING = range(
-    4
-)  # OTHER: files, devices and FIFOs, which are not told apart
+# OTHER: files, devices and FIFOs, which are not told apart.
+OTHER, LINK, _FOLDER, _HIDING = range(4)
 _KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: LINK}
 
 

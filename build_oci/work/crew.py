@@ -26,7 +26,8 @@ MOST_IN_FLIGHT = 72 << 20
 # Bytes that the windows of all readers of zstd streams may take together, beside the 8 MiB that
 # each may have: one of the largest.
 LARGE_WINDOWS = 128 << 20
-LAYERS_WAITING = 2  # layers under way beside one for each worker: they are being opened or closed, or wait for memory
+# Layers under way beside one for each worker: they are being opened or closed, or wait for memory.
+LAYERS_WAITING = 2
 
 Result = TypeVar("Result")
 
@@ -55,9 +56,8 @@ class Crew:
         in_flight = (count + BLOCKS_WAITING) * (block_size + (block_size >> 4))
         self.budget = Budget(min(memory_limit, in_flight, MOST_IN_FLIGHT))
         self.windows = Budget(LARGE_WINDOWS)
-        self.spare: deque[bytearray] = (
-            deque()
-        )  # memory of blocks that nobody uses, and that no budget counts
+        # Memory of blocks that nobody uses, and that no budget counts.
+        self.spare: deque[bytearray] = deque()
         # What the compressor of one image may take of memory, in bytes, beside the data that comes
         # in: what is promised (section “Memory” of the architecture), less that data and what
         # everything else takes.
@@ -180,7 +180,8 @@ class Crew:
         """
 
         def unless_stopped(item: Any) -> Any:
-            self.check()  # what WORK does before it looks itself takes seconds where there are thousands of items
+            # WORK may take seconds before it looks itself, where there are thousands of items.
+            self.check()
             return work(item)
 
         if len(items) < 2 or at_once < 2:

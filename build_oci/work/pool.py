@@ -19,7 +19,9 @@ from build_oci.errors import Cancelled
 Result = TypeVar("Result")
 
 # How urgent a task is.
-STREAM = 0  # the next piece of a stream, which goes in order and through one thread: the time it stands still is lost
+# The next piece of a stream, which goes in order and through one thread: the time it stands still
+# is lost.
+STREAM = 0
 BLOCK = 1  # one of many pieces that end up in a stream
 SEGMENT = 2  # what such a piece is made of, or what that waits for
 _URGENCIES = 3

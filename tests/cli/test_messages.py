@@ -172,10 +172,8 @@ RUN_TIME = {
     ("cli/command.py", "{}"),  # a warning under --strict
     ("cli/command.py", "cannot read the configuration: {}"),
     ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
-    (
-        "config/load.py",
-        "must be {}, not {}",
-    ),  # _refuse: the kind of the value says it all where there is no hint
+    # _refuse: the kind of the value says it all where there is no hint.
+    ("config/load.py", "must be {}, not {}"),
     ("config/load.py", "`{}` {}"),  # _path_hint
     ("config/load.py", "must be from 1 to {} with `{}`, not {}"),
     ("config/load.py", "{}"),  # _path_hint, and BadValue's own
@@ -192,10 +190,8 @@ RUN_TIME = {
     ("split/sources/map_file.py", "{}"),  # _Claims.fail; its place is a line or an entry
     ("config/document.py", "not valid YAML: {}"),
     ("config/document.py", "{}"),
-    (
-        "split/plan_file.py",
-        "{}",
-    ),  # _Refusal: its messages are held against this rule where they are made
+    # _Refusal: its messages are held against this rule where they are made.
+    ("split/plan_file.py", "{}"),
 }
 NO_HINT = {line.strip() for lines in NO_WAY_OUT.values() for line in lines.strip().splitlines()}
 # Their whole text is the advice: warnings go without a hint, and `verify` says what is, not what to

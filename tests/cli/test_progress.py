@@ -148,9 +148,8 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
 
 
 def bars_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Bars:
-    monkeypatch.setattr(
-        sys, "stderr", screen
-    )  # not in the fixture: pytest itself puts another there in between
+    # Not in the fixture: pytest itself puts another there in between.
+    monkeypatch.setattr(sys, "stderr", screen)
     return Bars(["linux/amd64", "linux/arm64"], lambda line: print(line, file=screen))
 
 

@@ -195,9 +195,8 @@ def test_the_order_of_the_pool_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
     stream.finish()
     monkeypatch.undo()
     assert b"".join(out) == compress("gzip", data, 1)
-    assert (
-        max(most_in_flight) == 2 * 2 + 2
-    )  # 6, bounded memory: nothing piles up behind a slow block
+    # 6, bounded memory: nothing piles up behind a slow block.
+    assert max(most_in_flight) == 2 * 2 + 2
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "disabled"])

@@ -34,9 +34,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(300):
         (root / "d" / f"text-{number}").write_bytes(b"%d lines\n" % number * rng.randrange(9000))
     (root / "noise").write_bytes(rng.randbytes(9_000_001))
-    for number in range(
-        24
-    ):  # segments of odd sizes, so that a block of gzip's reaches over the end of one of zstd's
+    # Segments of odd sizes, so that a block of gzip's reaches over the end of one of zstd's.
+    for number in range(24):
         (root / "d" / f"x-{number}").write_bytes(rng.randbytes(300_000 + 37_000 * number))
     (root / "z").write_bytes(b"the same line over and over\n" * 300_000)
     return root

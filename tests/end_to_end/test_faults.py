@@ -622,7 +622,8 @@ def peak_of(config: clients.Document, workers: int, output: Path) -> int:
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", program, f"-j{workers}", "-o", output],
-        input=json.dumps(config), env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT,
+        input=json.dumps(config), env=environment(), capture_output=True, text=True, check=False,
+        timeout=TIMEOUT,
     )  # fmt: skip
     status, peak = map(int, done.stderr.splitlines()[-1].split())
     assert status == 0

@@ -29,7 +29,12 @@ http: {{addr: "127.0.0.1:{port}"}}
 """
 PROGRAM = """
 #include <stdio.h>
-int main(void) { char line[80]; FILE *f = fopen("/etc/motd", "r"); return f && fgets(line, 80, f) ? (fputs(line, stdout), 0) : 1; }
+int main(void)
+{
+    char line[80];
+    FILE *f = fopen("/etc/motd", "r");
+    return f && fgets(line, 80, f) ? (fputs(line, stdout), 0) : 1;
+}
 """
 
 

@@ -70,9 +70,8 @@ def faked(attributes: Fake) -> dict[str, str]:
         status = path.lstat()
         for name, value in values.items():
             times = len(value) if len(set(value)) == 1 else 1
-            table.append(
-                f"{status.st_dev}:{status.st_ino}:{name}={value[: len(value) // times].hex()}*{times}"
-            )
+            unit = value[: len(value) // times].hex()
+            table.append(f"{status.st_dev}:{status.st_ino}:{name}={unit}*{times}")
     return {"LD_PRELOAD": shim(), "FAKECAP": ";".join(table)}
 
 

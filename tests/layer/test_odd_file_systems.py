@@ -114,8 +114,13 @@ def test_names_listed_twice_are_packed_once(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("on_parent", [False, True], ids=["alone", "on-parent"])
-@pytest.mark.parametrize(("real", "told"), [(37, 0), (37, 4096), (37, 36), (37, 38), (3 << 20, 0), (3 << 20, 5), (3 << 20, (3 << 20) + 1),
-                                            (3 << 20, (3 << 20) - 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("real", "told"),
+    [
+        (37, 0), (37, 4096), (37, 36), (37, 38),
+        (3 << 20, 0), (3 << 20, 5), (3 << 20, (3 << 20) + 1), (3 << 20, (3 << 20) - 1),
+    ],
+)  # fmt: skip
 def test_sizes_that_lie(
     real: int, told: int, on_parent: bool, root: Path, tmp_path: Path, output: Path
 ) -> None:

@@ -144,9 +144,8 @@ def test_as_many_bits_as_can_be(longest: int) -> None:
     """
     tail = {9 + at: at for at in range(1, longest)}  # the other symbols
     literals = codes(tail | {256: longest, 284: longest})  # 284: 227 to 257 bytes, 5 extra bits
-    distances = codes(
-        {at - 1: at for at in range(1, longest)} | {28: longest, 29: longest}
-    )  # 29: from 24577 on, 13 extra bits
+    # 29: from 24577 on, 13 extra bits.
+    distances = codes({at - 1: at for at in range(1, longest)} | {28: longest, 29: longest})
     lengths = [len(literals.get(symbol, "")) for symbol in range(285)] + [
         len(distances.get(symbol, "")) for symbol in range(30)
     ]
@@ -154,9 +153,8 @@ def test_as_many_bits_as_can_be(longest: int) -> None:
     # A block that is the last and has codes of its own; sixteen codes of four bits tell their
     # lengths.
     bits = "1" + "01" + f"{285 - 257:05b}"[::-1] + f"{30 - 1:05b}"[::-1] + f"{19 - 4:04b}"[::-1]
-    bits += "".join(
-        "000" if symbol > 15 else "001" for symbol in order
-    )  # 4, from the lowest bit on
+    # 4, from the lowest bit on.
+    bits += "".join("000" if symbol > 15 else "001" for symbol in order)
     bits += "".join(f"{length:04b}" for length in lengths)
     rng = random.Random(longest)
     for turn in range(200):

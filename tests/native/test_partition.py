@@ -419,9 +419,9 @@ def test_listing(tmp_path: Path) -> None:
     listing = tree.listing()
     at = {path: number for number, path in enumerate(listing.paths)}
     assert listing.paths == tree.paths()
-    assert [path for path, flag in zip(listing.paths, listing.directories, strict=True) if flag] == [
-        b"", b"empty", b"usr", b"usr/bin", b"usr/lib",
-    ]  # fmt: skip
+    flagged = zip(listing.paths, listing.directories, strict=True)
+    folders = [path for path, flag in flagged if flag]
+    assert folders == [b"", b"empty", b"usr", b"usr/bin", b"usr/lib"]
     assert listing.sizes[at[b"usr/bin/a"]] == 1
     assert listing.links[at[b"usr/bin/b"]] == listing.links[at[b"usr/lib/c"]] != 0
     assert sum(map(bool, listing.links)) == 2

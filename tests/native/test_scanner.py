@@ -241,9 +241,8 @@ def test_gnu_tar(form: str, tmp_path: Path) -> None:
     else:
         items = trees.random_tree(random.Random(11), 150)
         for item in items:
-            item.xattrs.pop(
-                "user.checksum.sha256", None
-            )  # what it claims here is not what the file holds
+            # What it claims here is not what the file holds.
+            item.xattrs.pop("user.checksum.sha256", None)
         trees.materialise(items, root)
     attributes = ["--xattrs", "--xattrs-include=*"] if form == "posix" else []
     tar = subprocess.run(
@@ -409,9 +408,11 @@ def test_header_numbers(field: str, value: bytes, got: int) -> None:
 @pytest.mark.parametrize(
     ("text", "nanoseconds"),
     [
-        (b"5", 5 * SECOND), (b"5.5", 5 * SECOND + 500_000_000), (b"-0.25", -250_000_000), (b"-3", -3 * SECOND),
+        (b"5", 5 * SECOND), (b"5.5", 5 * SECOND + 500_000_000), (b"-0.25", -250_000_000),
+        (b"-3", -3 * SECOND),
         (b"-3.000000001", -3 * SECOND - 1),
-        (b"1.1234567899", 1_123_456_789), (b"7.", 7 * SECOND), (b"9223372036854775807.999999999", 2**63 * SECOND - 1),
+        (b"1.1234567899", 1_123_456_789), (b"7.", 7 * SECOND),
+        (b"9223372036854775807.999999999", 2**63 * SECOND - 1),
     ],
 )  # fmt: skip
 def test_pax_times(text: bytes, nanoseconds: int) -> None:

@@ -85,12 +85,8 @@ def test_every_level(level: int) -> None:
     parts = [kind(rng, size, rng.choice((3, 60, 4000))) for size in sizes for kind in KINDS]
     rng.shuffle(parts)
     frames = [frame(part, level) for part in parts]
-    for limit in (
-        BLOCK,
-        0,
-        60,
-        4000,
-    ):  # so that nothing, everything or something is stored that would be written anew
+    # So that nothing, everything or something is stored that would be written anew.
+    for limit in (BLOCK, 0, 60, 4000):
         assert plain(joined(*frames, limit=limit)) == b"".join(parts)
 
 

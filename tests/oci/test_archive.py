@@ -32,7 +32,8 @@ def config(tree: Path) -> clients.Document:
 def streamed(config: clients.Document, *args: str, **env: str) -> bytes:
     """What `-o oci-archive:-` writes to a pipe."""
     done = subprocess.run(
-        command(Path("oci-archive:-"), *args), input=json.dumps(config).encode(), env=environment(**env), capture_output=True, check=False,
+        command(Path("oci-archive:-"), *args), input=json.dumps(config).encode(),
+        env=environment(**env), capture_output=True, check=False,
         timeout=TIMEOUT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
@@ -225,7 +226,8 @@ def test_nobody_reads(config: clients.Document, tmp_path: Path) -> None:
     os.close(reader)
     env = environment(TMPDIR=str(tmp_path))
     done = subprocess.run(
-        command(Path("oci-archive:-")), input=json.dumps(config).encode(), env=env, stdout=writer, stderr=subprocess.PIPE, check=False,
+        command(Path("oci-archive:-")), input=json.dumps(config).encode(), env=env, stdout=writer,
+        stderr=subprocess.PIPE, check=False,
         timeout=TIMEOUT,
     )  # fmt: skip
     os.close(writer)

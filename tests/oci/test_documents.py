@@ -125,10 +125,12 @@ def test_original_keys_only(build: Build, tree: Path) -> None:
     diff_id = image_config(layout)["rootfs"]["diff_ids"][0]
     rootfs = {"type": "layers", "diff_ids": [diff_id]}
     assert list(image_config(layout).items()) == [
-        ("created", CREATED), ("architecture", "amd64"), ("os", "linux"), ("rootfs", rootfs), ("history", [MADE]),
+        ("created", CREATED), ("architecture", "amd64"), ("os", "linux"), ("rootfs", rootfs),
+        ("history", [MADE]),
     ]  # fmt: skip
     assert list(image_config(layout, 1).items()) == [
-        ("created", CREATED), ("author", "me"), ("architecture", "amd64"), ("os", "linux"), ("config", {}), ("rootfs", rootfs),
+        ("created", CREATED), ("author", "me"), ("architecture", "amd64"), ("os", "linux"),
+        ("config", {}), ("rootfs", rootfs),
         ("history", [{**MADE, "author": "me"}]),
     ]  # fmt: skip
 

@@ -297,7 +297,8 @@ import os, sys
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
 config = load_config(sys.argv[1])
-build(config, output=sys.argv[2], workers=2, epoch=int(sys.argv[4]))  # with it all modules are loaded, which nobody may be unable to read
+# This loads all modules, which nobody may be unable to read.
+build(config, output=sys.argv[2], workers=2, epoch=int(sys.argv[4]))
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -329,12 +330,16 @@ LIBARCHIVE = pax((b"LIBARCHIVE.xattr.user.a", b"Yg"))
 @pytest.mark.parametrize(
     ("tars", "said"),
     [
-        ([archive(("d", None), ("d/f", b"1"), ("d/.wh.f", b""))], "d/f: clients do not agree about what this name is"),
-        ([LIBARCHIVE + header(b"f") + END], "f: clients do not agree about its extended attributes"),
+        ([archive(("d", None), ("d/f", b"1"), ("d/.wh.f", b""))],
+         "d/f: clients do not agree about what this name is"),
+        ([LIBARCHIVE + header(b"f") + END],
+         "f: clients do not agree about its extended attributes"),
         ([archive(("a", "b"), ("b", "a"))], "a hard link to a file that is not in the image"),
         ([archive(("d", None), ("a", "d"))], "a hard link to a file that is not in the image"),
         ([header(b"f", size=8**11 - 1) + b"x"], "truncated"),
-        ([archive(("usr", None), ("usr/lib", None), end=False) + SYMLINK + END, archive(("lib/foo", b"B"))], "clients do not agree"),
+        ([archive(("usr", None), ("usr/lib", None), end=False) + SYMLINK + END,
+          archive(("lib/foo", b"B"))],
+         "clients do not agree"),
         ([extended(b"1 a=b\n") + header() + END], "a pax record"),
     ],
 )  # fmt: skip

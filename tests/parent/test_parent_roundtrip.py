@@ -61,9 +61,8 @@ def built(output: Path, *images: clients.Document, epoch: int | None = None, **t
 
 def model_of(layout: Path, image: int = 0) -> oracles.Model:
     """All layers of an image, applied in order."""
-    model: oracles.Model = {
-        b".": oracles.Node(tarfile.DIRTYPE, 0o755, 0, 0, 0)
-    }  # not every builder writes an entry for the root
+    # Not every builder writes an entry for the root.
+    model: oracles.Model = {b".": oracles.Node(tarfile.DIRTYPE, 0o755, 0, 0, 0)}
     for tar in clients.layer_tars(layout, image):
         oracles.apply_layer(io.BytesIO(tar), model)
     for node in model.values():

@@ -756,11 +756,13 @@ def test_documents_of_wrong_types(tmp_path: Path) -> None:
         "platform": {"os": "linux", "architecture": "amd64", "variant": "v8"},
     }
     config = {
-        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id(TAR)]},
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id(TAR)]},
         "history": [{"created": "x", "empty_layer": False}],
     }  # fmt: skip
     manifest = {
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "annotations": {}, "config": {},
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "annotations": {}, "config": {},
         "layers": [put(parent, TAR, LAYER, **rich)],
     }  # fmt: skip
 

@@ -108,14 +108,19 @@ def tarlist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def records(rng: random.Random) -> list[tuple[bytes, bytes]]:
     """Of a pax header: mostly sound, some odd, some that lie."""
     choices = [
-        (b"path", rng.choice(NAMES)), (b"linkpath", rng.choice(NAMES)), (b"uid", rng.choice([b"", b"5", b"-1", b"+3", b"4294967295"])),
-        (b"gid", rng.choice([b"", b"9", b"x"])), (b"size", rng.choice([b"", b"3", b"3"])), (b"mtime", rng.choice(TIMES)),
+        (b"path", rng.choice(NAMES)), (b"linkpath", rng.choice(NAMES)),
+        (b"uid", rng.choice([b"", b"5", b"-1", b"+3", b"4294967295"])),
+        (b"gid", rng.choice([b"", b"9", b"x"])), (b"size", rng.choice([b"", b"3", b"3"])),
+        (b"mtime", rng.choice(TIMES)),
         (b"SCHILY.xattr.user.a", rng.choice(VALUES)), (b"SCHILY.xattr.user.b", rng.choice(VALUES)),
         (b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.trusted.overlay.opaque", b"y"),
         (b"SCHILY.xattr.user.overlay.redirect", b"/x"),
-        (b"freedesktopsdk.checksum.sha256", hashlib.sha256(rng.choice([b"", b"abc", b"lie"])).hexdigest().encode()),
-        (b"SCHILY.xattr.user.checksum.sha256", hashlib.sha256(rng.choice([b"", b"abc"])).hexdigest().encode()),
-        (b"comment", b"c"), (b"hdrcharset", b"BINARY"), (b"GNU.sparse.major", b"1"), (b"uname", b"u"),
+        (b"freedesktopsdk.checksum.sha256",
+         hashlib.sha256(rng.choice([b"", b"abc", b"lie"])).hexdigest().encode()),
+        (b"SCHILY.xattr.user.checksum.sha256",
+         hashlib.sha256(rng.choice([b"", b"abc"])).hexdigest().encode()),
+        (b"comment", b"c"), (b"hdrcharset", b"BINARY"), (b"GNU.sparse.major", b"1"),
+        (b"uname", b"u"),
     ]  # fmt: skip
     return rng.sample(choices, rng.choice([1, 1, 2, 3]))
 

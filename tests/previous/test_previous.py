@@ -362,8 +362,8 @@ def _nothing(root: Path, rng: random.Random) -> None:
 
 
 CHANGES = [
-    _rewritten, _resized, _chmod, _chown, _touched, _relinked, _retyped, _xattr, _added, _removed, _renamed, _hard_linked, _unlinked,
-    _nothing,
+    _rewritten, _resized, _chmod, _chown, _touched, _relinked, _retyped, _xattr, _added, _removed,
+    _renamed, _hard_linked, _unlinked, _nothing,
 ]  # fmt: skip
 
 

@@ -30,7 +30,8 @@ def header(
     trailer: bytes as they are, or a number.
     """
     places = {
-        "mode": (100, 8), "uid": (108, 8), "gid": (116, 8), "size": (124, 12), "mtime": (136, 12), "link": (157, 100),
+        "mode": (100, 8), "uid": (108, 8), "gid": (116, 8), "size": (124, 12), "mtime": (136, 12),
+        "link": (157, 100),
         "major": (329, 8), "minor": (337, 8), "prefix": (345, 155), "trailer": (508, 4),
     }  # fmt: skip
     block = bytearray(BLOCK)

@@ -92,7 +92,8 @@ def run(
     own; one that hangs fails the test.
     """
     done = subprocess.run(
-        command(output, *args), input=json.dumps(config), env=environment(**env), capture_output=True, text=True, check=False,
+        command(output, *args), input=json.dumps(config), env=environment(**env),
+        capture_output=True, text=True, check=False,
         timeout=TIMEOUT, preexec_fn=preexec,
     )  # fmt: skip
     assert "Traceback" not in done.stderr

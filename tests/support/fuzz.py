@@ -41,11 +41,12 @@ from build_oci.oci.documents import to_json
 MOST_SECONDS = 10.0
 """Of processor time that one small input may take."""
 TOKENS = [
-    b"x: !!int z\n", b"x: !!float z\n",
-    b"&a ", b"*a", b"<<: *a", b"!!python/object:os.system ", b"!!binary ", b"!!set ", b"!!float ", b"!!int ", b"!!null ", b"!x ",
-    b"? ", b"- ", b": ", b"|\n", b">-\n", b'"\\ud800"', b"0x", b"1:2:3", b"1:60", b".inf", b".nan", b"~", b"\t", b"\0", b"\xff",
-    b"\xef\xbb\xbf", b"\xff\xfe", "\u2028".encode(), b"%YAML 1.2\n", b"---\n", b"...\n", b"[" * 60, b"{a: " * 60, b"2024-02-30",
-    b"0o8", b"0b2", b"_", b"+", b"1e999", b"9" * 5000, b"0x" + b"f" * 5000, b"=", b"'", b'"', b"#", b"\r", b"yes", b"images:\n",
+    b"x: !!int z\n", b"x: !!float z\n", b"&a ", b"*a", b"<<: *a", b"!!python/object:os.system ",
+    b"!!binary ", b"!!set ", b"!!float ", b"!!int ", b"!!null ", b"!x ", b"? ", b"- ", b": ",
+    b"|\n", b">-\n", b'"\\ud800"', b"0x", b"1:2:3", b"1:60", b".inf", b".nan", b"~", b"\t", b"\0",
+    b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", "\u2028".encode(), b"%YAML 1.2\n", b"---\n", b"...\n",
+    b"[" * 60, b"{a: " * 60, b"2024-02-30", b"0o8", b"0b2", b"_", b"+", b"1e999", b"9" * 5000,
+    b"0x" + b"f" * 5000, b"=", b"'", b'"', b"#", b"\r", b"yes", b"images:\n",
     b"compression: zstd\n", b"gzip: 1\n", b"parent: {image: a}\n",
 ]  # fmt: skip
 ODD: list[Any] = [
@@ -240,8 +241,10 @@ def spoil(rng: random.Random, layout: Path) -> None:
         data = path.read_bytes()
         path.unlink()
         makers: list[Callable[[], object]] = [
-            lambda: None, path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/etc/hostname"), lambda: path.symlink_to(path.name),
-            lambda: path.write_bytes(mutated(rng, data, [data])), lambda: path.write_bytes(data[:-1]),
+            lambda: None, path.mkdir, lambda: os.mkfifo(path),
+            lambda: path.symlink_to("/etc/hostname"), lambda: path.symlink_to(path.name),
+            lambda: path.write_bytes(mutated(rng, data, [data])),
+            lambda: path.write_bytes(data[:-1]),
         ]  # fmt: skip
         rng.choice(makers)()
         return

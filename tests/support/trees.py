@@ -57,10 +57,8 @@ PROBES = {
     "user": ("user.probe", b"1"),
     "trusted": ("trusted.probe", b"1"),
     "security": ("security.probe", b"1"),
-    "capability": (
-        "security.capability",
-        capability(0xFF),
-    ),  # a container's root may set these, and no others of security
+    # A container's root may set these, and no others of security.
+    "capability": ("security.capability", capability(0xFF)),
     "acl": ("system.posix_acl_access", acl(1)),
 }
 
@@ -160,11 +158,13 @@ def materialise(items: list[Item], root: str | Path) -> None:
 # Random trees
 
 NAMES = [
-    b"a", b"a-b", b"a.b", b"a0", b"A", b"aa", b"z", b" ", b"a b", b" lead", b"-rf", b"--", b"...", b"..a", b".hidden",
+    b"a", b"a-b", b"a.b", b"a0", b"A", b"aa", b"z", b" ", b"a b", b" lead", b"-rf", b"--", b"...",
+    b"..a", b".hidden",
     b"a\nb", b"a\tb", b"a=b", b"12 path=x", b"back\\slash", b"*", b"'\"", b"\x01\x7f",
     "größe".encode(), "日本語".encode(), "😀".encode(), "e\u0301".encode(), "\u00e9".encode(),
     b"caf\xe9", b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\xaf", b"ok\xe6\x97",
-    b"n" * 98, b"n" * 99, b"n" * 100, b"n" * 101, b"n" * 155, b"n" * 156, b"n" * 255, "ü".encode() * 50, "ü".encode() * 127, b"\xff" * 101,
+    b"n" * 98, b"n" * 99, b"n" * 100, b"n" * 101, b"n" * 155, b"n" * 156, b"n" * 255,
+    "ü".encode() * 50, "ü".encode() * 127, b"\xff" * 101,
 ]  # fmt: skip
 WHITEOUT_NAMES = [b".wh.x", b".wh.", b".wh..wh.plnk"]
 SIZES = [0, 0, 1, 10, 511, 512, 513, 1023, 1024, 1025, 4096, 5000, 20000]
@@ -200,7 +200,8 @@ FRACTIONS = [
 ]
 IDS = [0, 0, 0, 1000, 65534, 2097151, 2097152, 2**32 - 2]
 TARGETS = [
-    b"a", b"../a", b"/usr/lib", b".", b"dangling/\xff\xfe", "größe".encode(), b"t" * 99, b"t" * 100, b"t" * 101, b"t/" * 130,
+    b"a", b"../a", b"/usr/lib", b".", b"dangling/\xff\xfe", "größe".encode(), b"t" * 99, b"t" * 100,
+    b"t" * 101, b"t/" * 130,
     b"new\nline", b"with space", b"/" + b"u" * 200 + b"\xe9",
 ]  # fmt: skip
 VALUES = [

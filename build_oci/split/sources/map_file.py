@@ -286,9 +286,8 @@ class _Claims:
             self.place = partial(_in_component, place, False)
             if not isinstance(files, _Files) or not isinstance(files.files, list):
                 self.fail(place, "must be an object with a list `files`", _FORMS)
-            owner = self.owner(
-                0, name, files.interval
-            )  # before its files, because it may have none
+            # Before its files, because it may have none.
+            owner = self.owner(0, name, files.interval)
             self.place = partial(_in_component, place, True)
             for number, path in enumerate(files.files):
                 yield number, self.raw(number, path), owner
