@@ -73,11 +73,12 @@ class BuiltImage(NamedTuple):
     descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the
     layers that this build made, as stored and as archives. files: regular files written. unchanged,
     whiteouts: entries left to the parent, and names of it hidden. digests_believed: files of the
-    tree that were not hashed, because their attribute was believed. stages: seconds by stage:
-    `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those that there were; `parent`
-    runs beside the first two. layers: those that this build made, the lowest first. plan,
-    unclaimed_size, unclaimed_files: of `split`, and what no source claims. others: the image in the
-    codecs after the first, which all the rest is about.
+    tree that were not hashed, because their attribute was believed.
+    stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those
+    that there were; `parent` runs beside the first two.
+    layers: those that this build made, the lowest first. plan, unclaimed_size, unclaimed_files: of
+    `split`, and what no source claims. others: the image in the codecs after the first, which all
+    the rest is about.
     """
 
     descriptor: oci.Descriptor

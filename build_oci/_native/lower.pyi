@@ -40,12 +40,14 @@ class Scan:
     """Reads the uncompressed archive of one layer, in pieces of any size. For one thread at a time.
 
     kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it; by
-    default the fastest. memory_limit: bytes that the members may take. trust: take a checksum
-    record for the digest of a file, instead of computing it and refusing a record that says
-    otherwise. digest: compute that of the whole archive as well, at little cost. recipe: and that
-    of its headers (kernel/pack/layer_recipe.h). keep: if not, members are forgotten once they are
-    read, so that memory is bounded whatever the archive holds. whole: keep attributes of files that
-    take more than 1 KiB, and not their digest alone.
+    default the fastest.
+    memory_limit: bytes that the members may take.
+    trust: take a checksum record for the digest of a file, instead of computing it and refusing a
+    record that says otherwise.
+    digest: compute that of the whole archive as well, at little cost. recipe: and that of its
+    headers (kernel/pack/layer_recipe.h). keep: if not, members are forgotten once they are read, so
+    that memory is bounded whatever the archive holds.
+    whole: keep attributes of files that take more than 1 KiB, and not their digest alone.
     """
 
     def __new__(

@@ -37,10 +37,11 @@ class Partition:
     """The entries of a walked tree, dealt out to layers.
 
     tree: a walked tree without errors; it must not be walked again. Of two partitions of one tree
-    only the later may be used. owners: for each entry, in the order of `Tree.paths`, the number of
-    its layer, below `layers`, or OWNER_NOBODY, as 32-bit unsigned integers of this machine. None:
-    everything lies in layer 0. directories_last: one more layer follows, which holds every emitted
-    directory as it is; in the others the time of directories is 0, unless there is an epoch.
+    only the later may be used.
+    owners: for each entry, in the order of `Tree.paths`, the number of its layer, below `layers`,
+    or OWNER_NOBODY, as 32-bit unsigned integers of this machine. None: everything lies in layer 0.
+    directories_last: one more layer follows, which holds every emitted directory as it is; in the
+    others the time of directories is 0, unless there is an epoch.
     preserve_hardlinks: later names of one inode become links to the first that is emitted, and lie
     in its layer; else each is a file.
 
@@ -74,10 +75,10 @@ class Plan:
     """What one layer of a partition holds, in tar order, cut into segments that can be filled
     independently of each other.
 
-    epoch: the mtime of every entry in seconds, or None for the files' own. kernel: number of the
-    SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it. segment_size: bytes, a
-    multiple of 512; a file larger than that is cut into slices. It has no effect on the archive's
-    bytes.
+    epoch: the mtime of every entry in seconds, or None for the files' own.
+    kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it.
+    segment_size: bytes, a multiple of 512; a file larger than that is cut into slices. It has no
+    effect on the archive's bytes.
     """
 
     def __new__(

@@ -18,8 +18,9 @@ class ImageTree:
 
     lower_table: the merged layers; it may go once this object is made. sources: for each layer, the
     bottom one first, its scan, the uncompressed archive, and whether nobody else can write to that;
-    they are kept as long as this object. owner: user and group of every entry, in place of their
-    own. check: called again and again; may raise to stop this.
+    they are kept as long as this object.
+    owner: user and group of every entry, in place of their own. check: called again and again; may
+    raise to stop this.
 
     Raises ValueError for what clients do not agree about, and for more than MEMORY_LIMIT bytes;
     MemoryError.

@@ -50,12 +50,14 @@ class Tree:
     sorted, at most 400 bytes an entry.
 
     root: path of the directory; a symbolic link to one is followed, none inside it ever is.
-    skip_xattrs: read no extended attributes at all. trust_checksums: believe `user.checksum.sha256`
-    (64 lower-case hexadecimal digits): everywhere (True), nowhere (False), on FUSE (None). On FUSE
-    it is asked for by name where it is not listed, also with skip_xattrs. owner: user and group of
-    every entry, in place of their own. exclude: patterns as kernel/tree/exclude.h describes them,
-    no slash at either end; what one matches is left out with all below it. take_instructions:
-    `user.component` and `user.update-interval` are for `listing`, and not for the layer.
+    skip_xattrs: read no extended attributes at all.
+    trust_checksums: believe `user.checksum.sha256` (64 lower-case hexadecimal digits): everywhere
+    (True), nowhere (False), on FUSE (None). On FUSE it is asked for by name where it is not listed,
+    also with skip_xattrs.
+    owner: user and group of every entry, in place of their own.
+    exclude: patterns as kernel/tree/exclude.h describes them, no slash at either end; what one
+    matches is left out with all below it. take_instructions: `user.component` and
+    `user.update-interval` are for `listing`, and not for the layer.
     """
 
     def __new__(

@@ -133,9 +133,11 @@ class Why(NamedTuple):
     kind: "recompressed" (an old layer holds the same archive), "order" (the same entries, in
     another order), "headers" (the same entries, written otherwise), "entries", "added" (the old
     image has nothing like it), "unread" (it is none that build-oci can read). counterpart: number
-    of the old layer that it is held against. counts: how many entries, by what became of them and
-    in what they differ. entries: those that cost most, first. metadata_only: nothing but metadata
-    differs. paths: all that differ, where they are few, else empty.
+    of the old layer that it is held against.
+    counts: how many entries, by what became of them and in what they differ. entries: those that
+    cost most, first.
+    metadata_only: nothing but metadata differs. paths: all that differ, where they are few, else
+    empty.
     """
 
     kind: str

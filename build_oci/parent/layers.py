@@ -65,8 +65,9 @@ class ParentImage(NamedTuple):
     layer.
 
     config: the part of its image config that says how a container runs, as untrusted as it was;
-    None where there is none. wheres, scans: the blobs of its layers, and what they hold, for a
-    stack; `scans` is there where `lower` is.
+    None where there is none.
+    wheres, scans: the blobs of its layers, and what they hold, for a stack; `scans` is there where
+    `lower` is.
     """
 
     layers: tuple[ParentLayer, ...]
@@ -190,7 +191,8 @@ class Parents:
         how many bytes of how many are done.
 
         To be called as often as the configuration names the parent: the last one gets what is held
-        of it. Raises ParentError, OutputError, Cancelled.
+        of it.
+        Raises ParentError, OutputError, Cancelled.
         """
         key = _key(parent, platform)
         with self._lock:

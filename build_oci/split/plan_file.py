@@ -133,10 +133,10 @@ def _parse(data: bytes, refuse: Callable[[str], NoReturn]) -> Any:
         whole = dict(found)
         if len(whole) < len(found):
             seen: set[str] = set()
-            refuse(
-                "has the key"
-                f" {_shown(next(key for key, _ in found if key in seen or seen.add(key)))} twice"
-            )  # type: ignore[func-returns-value]
+            for key, _ in found:
+                if key in seen:
+                    refuse(f"has the key {_shown(key)} twice")
+                seen.add(key)
         return whole
 
     try:

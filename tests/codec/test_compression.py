@@ -1,5 +1,6 @@
-"""contract: codec-zstd, codec-gzip, codec-bytes, codec-levels. One frame, one member, bytes that
-depend on nothing but the data, levels that mean what they say; the decoder for parents."""
+"""contract: codec-zstd, codec-gzip, codec-bytes, codec-levels.
+One frame, one member, bytes that depend on nothing but the data, levels that mean what they say;
+the decoder for parents."""
 
 from __future__ import annotations
 

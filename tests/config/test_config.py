@@ -338,8 +338,9 @@ WRONG = {
 @pytest.mark.usefixtures("_both_loaders")
 @pytest.mark.parametrize("text", WRONG, ids=lambda text: text.removeprefix(IMAGE)[:40])
 def test_wrong(text: str) -> None:
-    """contract: config-values. A known key with a wrong value is an error; contract: cli-errors:
-    with the file, the line and the key's path."""
+    """contract: config-values.
+    A known key with a wrong value is an error; contract: cli-errors: with the file, the line and
+    the key's path."""
     (problem,) = problems(text)
     # The two loaders word broken YAML alike up to here and there a column.
     expected = WRONG[text]
@@ -471,8 +472,9 @@ def test_warning(text: str, warning: str) -> None:
 
 @pytest.mark.usefixtures("_both_loaders")
 def test_config_untouched() -> None:
-    """contract: config-passthrough. `config` is passed through untouched, as JSON would write it; a
-    date stays the string that was written."""
+    """contract: config-passthrough.
+    `config` is passed through untouched, as JSON would write it; a date stays the string that was
+    written."""
     text = (
         "{null: 1, true: 2, 3: 4, 1.5: ~, d: 2024-01-01 10:00:00, o: 010, s: 1:30, y: yes, b: !!str"
         " 1, =: '=', e: {}, z: [[]], n: \"\\0\"}"
@@ -646,8 +648,9 @@ def test_source_date_epoch_wrong(text: str) -> None:
 
 
 def test_check_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """contract: cli-check. `--check` looks at every path; contract: config-layer-path: a symlink to
-    a directory is followed, relative to the current directory."""
+    """contract: cli-check.
+    `--check` looks at every path; contract: config-layer-path: a symlink to a directory is
+    followed, relative to the current directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tree").mkdir()
     (tmp_path / "link").symlink_to("tree")

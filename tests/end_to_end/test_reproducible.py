@@ -89,8 +89,9 @@ def reference(
 def test_surroundings(
     build: Build, tree: Path, compression: str, reference: dict[str, str], change: dict[str, Any]
 ) -> None:
-    """contract: promise-reproducible. "the same bytes, whatever the `-j`, CPU count, ..., locale,
-    time zone, umask, user, working directory"; or the CPU."""
+    """contract: promise-reproducible.
+    "the same bytes, whatever the `-j`, CPU count, ..., locale, time zone, umask, user, working
+    directory"; or the CPU."""
     again = build(
         config_of(tree, compression),
         **{**change, "env": {"SOURCE_DATE_EPOCH": EPOCH, **change.get("env", {})}},

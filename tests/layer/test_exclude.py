@@ -72,9 +72,8 @@ def left(root: Path, patterns: list[str]) -> list[str]:
 
 
 def walked(root: Path, patterns: list[str], **options: object) -> Tree:
-    tree = Tree(
-        os.fsencode(root), exclude=[compile_pattern(pattern) for pattern in patterns], **options
-    )  # type: ignore[arg-type]
+    exclude = [compile_pattern(pattern) for pattern in patterns]
+    tree = Tree(os.fsencode(root), exclude=exclude, **options)  # type: ignore[arg-type]
     tree.run()
     assert tree.problems() == []
     return tree
@@ -138,8 +137,9 @@ def test_against_the_twin(root: Path) -> None:
 
 
 def test_sysroot_and_its_content(tmp_path: Path) -> None:
-    """contract: config-exclude. `/sysroot` leaves out the directory with all in it, `/sysroot/`
-    only what is in it; a pattern without effect is told."""
+    """contract: config-exclude.
+    `/sysroot` leaves out the directory with all in it, `/sysroot/` only what is in it; a pattern
+    without effect is told."""
     (tmp_path / "sysroot" / "ostree").mkdir(parents=True)
     (tmp_path / "usr" / "sysroot").mkdir(parents=True)
     assert paths(walked(tmp_path, ["/sysroot"])) == ["usr", "usr/sysroot"]

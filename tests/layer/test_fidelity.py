@@ -108,8 +108,9 @@ def attributed(size: int) -> list[trees.Item]:
 @pytest.mark.clients
 @pytest.mark.parametrize(("where", "size"), [("disk", 1000), ("tmpfs", 65536)])
 def test_attributes_there_and_back(build: Build, tmp_path: Path, where: str, size: int) -> None:
-    """contract: xattr-bytes. "Values are bytes, kept exactly", by tarfile and by a client that
-    unpacks them; the empty ones no Go client brings back."""
+    """contract: xattr-bytes.
+    "Values are bytes, kept exactly", by tarfile and by a client that unpacks them; the empty ones
+    no Go client brings back."""
     clients.need_root()
     if where == "disk" and trees.abilities().xattrs != set(trees.PROBES):
         pytest.skip("the file system of temporary files lacks extended attributes")

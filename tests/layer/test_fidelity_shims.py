@@ -210,8 +210,9 @@ def test_shim_on_a_parent(build: Build, tree: Path) -> None:
 def test_more_than_the_kernel_allows(
     build: Build, tree: Path, values: dict[str, bytes], what: str
 ) -> None:
-    """contract: xattr-unwritable, promise-nothing-lost. "a file that cannot be read ... fails the
-    build and is named"; 64 KiB a value and for all names is what Linux has."""
+    """contract: xattr-unwritable, promise-nothing-lost.
+    "a file that cannot be read ... fails the build and is named"; 64 KiB a value and for all names
+    is what Linux has."""
     done = build(
         clients.layer_config(tree), env=faked({tree / "folder/below": values}), check=False
     )

@@ -132,8 +132,9 @@ def test_large_odd_trees(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_sizes_around_blocks_and_segments(tmp_path: Path, workers: int) -> None:
-    """contract: layer-tar. Where a file's size meets the borders of tar blocks and of 1 to 4 MiB
-    segments, small files between large ones."""
+    """contract: layer-tar.
+    Where a file's size meets the borders of tar blocks and of 1 to 4 MiB segments, small files
+    between large ones."""
     sizes = sorted(
         {
             *trees.SIZES,
@@ -285,8 +286,9 @@ def test_attribute_name_with_equals_sign(tmp_path: Path) -> None:
 
 
 def test_hard_links_stay_inside_the_layer(tmp_path: Path) -> None:
-    """contract: hardlink-first-name. "the first emitted name in tar order is the file, the later
-    ones link to it", never to a name outside."""
+    """contract: hardlink-first-name.
+    "the first emitted name in tar order is the file, the later ones link to it", never to a name
+    outside."""
     layer = tmp_path / "layer"
     (layer / "a").mkdir(parents=True)
     (layer / "a" / "first-by-name").write_bytes(b"content")
@@ -309,8 +311,9 @@ def test_hard_links_stay_inside_the_layer(tmp_path: Path) -> None:
 
 
 def test_sockets_and_whiteout_names_are_warned_about(tmp_path: Path) -> None:
-    """contract: layer-types. "A socket is skipped with a warning"; contract: diff-own-whiteouts: a
-    file called `.wh.…` "is passed through, with a warning"."""
+    """contract: layer-types.
+    "A socket is skipped with a warning"; contract: diff-own-whiteouts: a file called `.wh.…` "is
+    passed through, with a warning"."""
     os.mknod(tmp_path / "listening", stat.S_IFSOCK | 0o600)
     (tmp_path / ".wh.gone").touch()
     warnings: list[str] = []

@@ -170,8 +170,9 @@ REWRITE = (
 def test_what_is_packed_is_what_was_hashed(
     size: int, opened: int, on_parent: bool, root: Path, tmp_path: Path, output: Path
 ) -> None:
-    """contract: layer-checksum-record. A write through a mapping moves neither size nor time, so
-    the contents are compared; the last byte too."""
+    """contract: layer-checksum-record.
+    A write through a mapping moves neither size nor time, so the contents are compared; the last
+    byte too."""
     path = root / "d" / "b"
     path.write_bytes(os.urandom(size))
     config = clients.layer_config(root, compression="disabled")
@@ -202,8 +203,9 @@ def told(root: Path, *names: str) -> tuple[dict[str, str], str]:
 def test_fuse_is_asked_by_name(
     trust: str | bool, believed: bool, skip: bool, root: Path, tmp_path: Path
 ) -> None:
-    """contract: xattr-checksum. BuildStream's file system answers by name and lists nothing,
-    whatever `skip-xattrs` says; statfs once a device."""
+    """contract: xattr-checksum.
+    BuildStream's file system answers by name and lists nothing, whatever `skip-xattrs` says; statfs
+    once a device."""
     table, digest = told(root, "a", "d/b")
     config = clients.layer_config(root, **{"trust-checksum-xattrs": trust, "skip-xattrs": skip})
     metrics = tmp_path / "metrics"
@@ -244,8 +246,9 @@ def test_elsewhere_a_listed_checksum_may_be_stale(
 
 
 def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) -> None:
-    """contract: config-layer-path. "the tree inside never is followed": a directory that is
-    exchanged for a link lets no attribute of another file in."""
+    """contract: config-layer-path.
+    "the tree inside never is followed": a directory that is exchanged for a link lets no attribute
+    of another file in."""
     outside, away = tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
     # A link, which is never opened: no later look at it tells.

@@ -144,8 +144,9 @@ def applied(tars: Sequence[bytes], below: oracles.Model | None = None) -> oracle
 def test_layers_of_odd_trees(
     items: list[trees.Item], rng: random.Random, layers: int, epoch: bool
 ) -> None:
-    """contract: split-layers. "Every layer carries, before what lies in them, all directories that
-    lead to its entries", and the whole is the tree."""
+    """contract: split-layers.
+    "Every layer carries, before what lies in them, all directories that lead to its entries", and
+    the whole is the tree."""
     with tempfile.TemporaryDirectory() as root:
         trees.materialise(items, root)
         tree = walked(root)
@@ -250,8 +251,9 @@ def test_one_layer_is_the_layer(tmp_path: Path) -> None:
 
 
 def test_directories_with_an_epoch(tmp_path: Path) -> None:
-    """contract: split-directories. "a directory has the same header in every layer. With
-    SOURCE_DATE_EPOCH that is all"; empty ones in the first layer."""
+    """contract: split-directories.
+    "a directory has the same header in every layer. With SOURCE_DATE_EPOCH that is all"; empty ones
+    in the first layer."""
     tree = walked(small_tree(tmp_path / "tree"))
     tars = archives(
         tree, owners_by(tree, {"usr/bin/a": 2, "usr/bin/b": 1, "usr/lib/c": 2}), 3, epoch=9
@@ -277,8 +279,9 @@ def test_empty_directory_with_an_owner(tmp_path: Path) -> None:
 
 
 def test_directories_without_an_epoch(tmp_path: Path) -> None:
-    """contract: split-directories. "the layers carry directories with time 0, and a last small
-    layer holds every directory once as it is"."""
+    """contract: split-directories.
+    "the layers carry directories with time 0, and a last small layer holds every directory once as
+    it is"."""
     root = small_tree(tmp_path / "tree")
 
     def build() -> list[bytes]:
@@ -408,8 +411,9 @@ def test_component_digests(tmp_path: Path) -> None:
     "user" not in trees.abilities().xattrs, reason="no user.* extended attributes here"
 )
 def test_listing(tmp_path: Path) -> None:
-    """contract: split-instructions. What the sources of components see; both attributes "are
-    instructions and are not written into the layer"."""
+    """contract: split-instructions.
+    What the sources of components see; both attributes "are instructions and are not written into
+    the layer"."""
     root = small_tree(tmp_path / "tree")
     (root / "lib").symlink_to("usr/lib")
     os.setxattr(root / "usr/bin", "user.component", b"shell")

@@ -150,8 +150,9 @@ def tarfile_members() -> st.SearchStrategy[tuple[tarfile.TarInfo, bytes]]:
 def test_tarfile_archives(
     members: list[tuple[tarfile.TarInfo, bytes]], form: int, xattrs: dict[str, bytes]
 ) -> None:
-    """contract: parent-any-archive. Any OCI layout, whoever wrote it. Names, numbers and attributes
-    come back from each of the three formats."""
+    """contract: parent-any-archive.
+    Any OCI layout, whoever wrote it. Names, numbers and attributes come back from each of the three
+    formats."""
     out = io.BytesIO()
     with tarfile.open(
         fileobj=out, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
@@ -299,8 +300,9 @@ def test_cuts_do_not_matter(tar: bytes) -> None:
 
 
 def test_truncation() -> None:
-    """contract: promise-hostile-input. "Truncated or corrupt archives: ... one clear error"; only
-    between two members, or in the padding, may an archive stop."""
+    """contract: promise-hostile-input.
+    "Truncated or corrupt archives: ... one clear error"; only between two members, or in the
+    padding, may an archive stop."""
     tar = mixed_archive()
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
         ends = [member.offset_data + member.size for member in archive if member.isreg()]
@@ -328,8 +330,9 @@ def test_truncation() -> None:
 
 
 def test_prefix_belongs_to_ustar() -> None:
-    """contract: parent-any-archive. The same name, whoever wrote it. GNU and v7 headers have other
-    things, or nothing, in the place of the prefix."""
+    """contract: parent-any-archive.
+    The same name, whoever wrote it. GNU and v7 headers have other things, or nothing, in the place
+    of the prefix."""
     assert one(header(b"f", prefix=b"a/b"))["name"] == b"a/b/f"
     assert one(header(b"f", prefix=b"0123", magic=GNU))["name"] == b"f"
     assert one(header(b"f", prefix=b"a/b", magic=V7))["name"] == b"f"
@@ -380,8 +383,9 @@ def test_types() -> None:
 
 @pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"5", b"6"])
 def test_only_files_have_content(kind: bytes) -> None:
-    """contract: parent-any-archive. The members that follow are seen; the size of anything but a
-    regular file says nothing about content."""
+    """contract: parent-any-archive.
+    The members that follow are seen; the size of anything but a regular file says nothing about
+    content."""
     found = scan(header(b"a", kind, link=b"t", size=4096) + header(b"b") + END)
     assert [(member["name"], member["size"]) for member in found] == [(b"a", 0), (b"b", 0)]
 
@@ -823,8 +827,9 @@ RELUCTANT = [
 
 @pytest.mark.parametrize(("tar", "message"), RELUCTANT, ids=range(len(RELUCTANT)))
 def test_refusals(tar: bytes, message: str) -> None:
-    """contract: promise-hostile-input. Hostile input: "one clear error", with its place; and an
-    archive that was refused once stays refused."""
+    """contract: promise-hostile-input.
+    Hostile input: "one clear error", with its place; and an archive that was refused once stays
+    refused."""
     told = outcome(tar)
     assert isinstance(told, str)
     assert told.startswith("at byte ")
@@ -852,8 +857,9 @@ def test_refusals(tar: bytes, message: str) -> None:
     ids=["members", "names", "xattrs"],
 )
 def test_memory_limit(piece: bytes) -> None:
-    """contract: promise-hostile-input. "decompression bombs against the walk's memory": it ends at
-    the limit, by the number of members and by what they carry."""
+    """contract: promise-hostile-input.
+    "decompression bombs against the walk's memory": it ends at the limit, by the number of members
+    and by what they carry."""
     scanner = Scan(memory_limit=4 << 20)
 
     def feed_much() -> None:

@@ -165,8 +165,9 @@ def test_created_is_now_without_epoch(build: Build) -> None:
     ("compression", "suffix"), [("zstd", "+zstd"), ("gzip", "+gzip"), ("disabled", "")]
 )
 def test_descriptors(build: Build, tree: Path, compression: str, suffix: str) -> None:
-    """contract: layout-documents. Media types; "Descriptors: mediaType, digest, size, then
-    platform, annotations"; every size and digest is right."""
+    """contract: layout-documents.
+    Media types; "Descriptors: mediaType, digest, size, then platform, annotations"; every size and
+    digest is right."""
     images = [
         {**FULL, "layer": str(tree)},
         {"os": "linux", "architecture": "amd64", "layer": str(tree)},

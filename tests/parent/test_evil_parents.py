@@ -206,8 +206,9 @@ def test_honest_parent_is_unchanged(tmp_path: Path) -> None:
 
 
 def test_trust(tmp_path: Path) -> None:
-    """contract: diff-content-digest. A lying record is an error that names the member;
-    `parent.trust` believes it, and without a layer nobody looks."""
+    """contract: diff-content-digest.
+    A lying record is an error that names the member; `parent.trust` believes it, and without a
+    layer nobody looks."""
     tree = make_tree(tmp_path / "tree", {"f": GOOD})
     lying = (
         ROOT

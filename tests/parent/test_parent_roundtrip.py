@@ -410,8 +410,9 @@ def parts(path: str) -> list[str]:
 def test_minimal(
     wide: tuple[Path, Path], tmp_path: Path, touch: Callable[[Path], None], expected: list[str]
 ) -> None:
-    """contract: diff-unchanged, diff-directories, diff-whiteouts. What equals the parent is left
-    out, "The root is always emitted", "one for a removed directory, none inside it"."""
+    """contract: diff-unchanged, diff-directories, diff-whiteouts.
+    What equals the parent is left out, "The root is always emitted", "one for a removed directory,
+    none inside it"."""
     tree = tmp_path / "tree"
     subprocess.run(["cp", "-a", wide[0], tree], check=True)
     touch(tree)
@@ -498,8 +499,9 @@ def test_parent_without_layer(small: tuple[Path, Path], tmp_path: Path) -> None:
 def test_recompress(
     small: tuple[Path, Path], tmp_path: Path, compression: str, recompress: bool
 ) -> None:
-    """contract: parent-carried. "`false`: carry them as they are"; contract: parent-carried: what
-    has the target compression is carried byte for byte."""
+    """contract: parent-carried.
+    "`false`: carry them as they are"; contract: parent-carried: what has the target compression is
+    carried byte for byte."""
     layout = built(
         tmp_path / "layout",
         image_of(small[0], small[1], recompress=recompress),
@@ -523,8 +525,9 @@ def test_index_of_parent(small: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_output_into_the_layout_of_the_parent(small: tuple[Path, Path]) -> None:
-    """contract: layout-others-files. The layout that is replaced may be the one that is read;
-    "Blobs of others in the layout are left alone"."""
+    """contract: layout-others-files.
+    The layout that is replaced may be the one that is read; "Blobs of others in the layout are left
+    alone"."""
     tree, layout = small
     (tree / "new").write_text("new")
     before = clients.manifest_of(layout)

@@ -118,8 +118,9 @@ BASE: Entries = [("d/", DIR, ""), ("d/a", REG, ""), ("d/b", REG, ""), ("./c", RE
     ],
 )
 def test_layers_of_the_parent(tmp_path: Path, layers: list[Entries], hidden: str) -> None:
-    """contract: diff-merge. "names normalised ...; whiteouts of a layer touch only the layers below
-    it, `.wh..wh..opq` first, wherever they stand".
+    """contract: diff-merge.
+    "names normalised ...; whiteouts of a layer touch only the layers below it, `.wh..wh..opq`
+    first, wherever they stand".
 
     The tree is a directory `d` alone, so that the whiteouts are what the parent was taken to hold.
     """
@@ -140,8 +141,9 @@ def test_layers_of_the_parent(tmp_path: Path, layers: list[Entries], hidden: str
 
 @pytest.mark.parametrize("end", [b"", bytes(512), bytes(20 * 512)])
 def test_parent_without_checksums(tmp_path: Path, end: bytes) -> None:
-    """contract: diff-precision. The digest is "else computed from the parent's tar", times agree
-    "to the second if either side has only seconds".
+    """contract: diff-precision.
+    The digest is "else computed from the parent's tar", times agree "to the second if either side
+    has only seconds".
 
     contract: parent-any-archive: "Any OCI layout", so also archives without an end, or with a long
     one.
@@ -441,8 +443,9 @@ def test_real_documents_build_as_a_chain(tree: Path, tmp_path: Path) -> None:
 
 
 def test_archive_without_its_last_padding(tmp_path: Path) -> None:
-    """contract: parent-any-archive. What `umoci insert` (0.4.7) writes ends with the last byte of
-    its last file, and Go's reader takes it."""
+    """contract: parent-any-archive.
+    What `umoci insert` (0.4.7) writes ends with the last byte of its last file, and Go's reader
+    takes it."""
     (tmp_path / "empty").mkdir()
     tar = tar_of(("file", REG, "")).getvalue()[: 512 + len("file")]
     assert top_layer(
@@ -590,8 +593,9 @@ def tamper(path: Path) -> None:
 def test_spoilt_blob(
     refused: Callable[..., str], tmp_path: Path, which: str, spoil: Callable[[Path], None]
 ) -> None:
-    """contract: parent-verified. "Every blob that is read is verified (size and sha256/sha512)",
-    and one that is no file is never waited for."""
+    """contract: parent-verified.
+    "Every blob that is read is verified (size and sha256/sha512)", and one that is no file is never
+    waited for."""
     parent = hand_made(tmp_path / "parent", TAR)
     manifest = clients.manifest_of(parent)
     digest = {
@@ -652,8 +656,9 @@ def test_broken_stream(tmp_path: Path, stream: bytes, kind: str) -> None:
     ],
 )
 def test_broken_archive(tmp_path: Path, says: str, tar: bytes) -> None:
-    """contract: promise-hostile-input. "absurd pax records, link loops: one clear error, nothing
-    written outside the output"; links through links are harmless."""
+    """contract: promise-hostile-input.
+    "absurd pax records, link loops: one clear error, nothing written outside the output"; links
+    through links are harmless."""
     (tmp_path / "empty").mkdir()
     parent = hand_made(tmp_path / "parent", TAR, tar)
     with pytest.raises(ParentError, match=says) as caught:
@@ -696,8 +701,9 @@ def test_symlink_loop_is_an_entry_like_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(1, 1), (10**9, 1), (-1, 2)])
 def test_index_out_of_range(tmp_path: Path, number: int, status: int) -> None:
-    """contract: cli-exit-status. Exit status 1 for a parent that has no such image, 2 for a number
-    that none can have; an error is one line and a hint."""
+    """contract: cli-exit-status.
+    Exit status 1 for a parent that has no such image, 2 for a number that none can have; an error
+    is one line and a hint."""
     parent = hand_made(tmp_path / "parent", TAR)
     document = {"images": [image_of(None, parent, index=number)]}
     result = clients.run_build(document, tmp_path / "output", cwd=tmp_path, check=False)
@@ -747,8 +753,9 @@ def mutations(document: Any) -> Iterator[Any]:
 
 
 def test_documents_of_wrong_types(tmp_path: Path) -> None:
-    """contract: promise-hostile-input. A parent is untrusted: whatever its documents hold is
-    accepted or refused in words, and what is accepted gives an image."""
+    """contract: promise-hostile-input.
+    A parent is untrusted: whatever its documents hold is accepted or refused in words, and what is
+    accepted gives an image."""
     parent, layer = tmp_path / "parent", tmp_path / "empty"
     layer.mkdir()
     rich: clients.Document = {

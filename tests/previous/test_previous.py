@@ -120,8 +120,9 @@ def test_an_unchanged_tree_is_carried(
     split: bool,
     epoch: int | None,
 ) -> None:
-    """contract: previous-same. "A layer whose entries all equal a layer of `previous` is that
-    layer", for layers of a split and single ones."""
+    """contract: previous-same.
+    "A layer whose entries all equal a layer of `previous` is that layer", for layers of a split and
+    single ones."""
     first, second, third = tmp_path / "1", tmp_path / "2", tmp_path / "3"
     built(
         config_of(root, {"image": first, "optional": True}, split=split, compression=compression),
@@ -481,8 +482,9 @@ def test_summary_and_metrics(root: Path, tmp_path: Path, build: Build) -> None:
 
 
 def test_the_plan_learns_what_changed(root: Path, tmp_path: Path) -> None:
-    """contract: split-plan. "it keeps for each component how many builds it has seen and in how
-    many it changed", by a plan file or an image."""
+    """contract: split-plan.
+    "it keeps for each component how many builds it has seen and in how many it changed", by a plan
+    file or an image."""
 
     def learnt(build: BuiltImage) -> dict[str, tuple[int, int]]:
         assert build.plan is not None

@@ -195,8 +195,9 @@ def test_layers_upon_a_parent(
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_many_layers_of_an_odd_tree(odd_tree: Path, tmp_path: Path, compression: str) -> None:
-    """contract: split-layers. "one tar, one frame or member, made in parallel with the others";
-    some of several blocks, most of a few bytes."""
+    """contract: split-layers.
+    "one tar, one frame or member, made in parallel with the others"; some of several blocks, most
+    of a few bytes."""
     for number in range(3):
         (odd_tree / f"large-{number}").write_bytes(random.Random(number).randbytes(9 << 20))
     components = [{"file": os.fspath(random_map(random.Random(1), odd_tree, tmp_path / "map", 60))}]
@@ -345,8 +346,9 @@ def test_one_layer_without_an_epoch(root: Path, tmp_path: Path) -> None:
 
 
 def test_history_and_annotations(root: Path, tmp_path: Path) -> None:
-    """contract: split-told. "`config.history` has an entry for each layer; its comment names the
-    components"; the layout remembers the plan."""
+    """contract: split-told.
+    "`config.history` has an entry for each layer; its comment names the components"; the layout
+    remembers the plan."""
     built(split_config(root, letters()), tmp_path / "layout", epoch=None)
     config, layers = (
         config_of(tmp_path / "layout"),
@@ -395,8 +397,9 @@ def test_history_of_many_components(tmp_path: Path) -> None:
 
 
 def test_plan_file_and_metrics(root: Path, tmp_path: Path, build: Build) -> None:
-    """contract: split-told. `plan` is written, relative to the current directory; `--metrics` and
-    `-v` say layers, components, unclaimed bytes."""
+    """contract: split-told.
+    `plan` is written, relative to the current directory; `--metrics` and `-v` say layers,
+    components, unclaimed bytes."""
     config = split_config(root, letters("ab"), plan="layers.json")
     done = build(
         config,

@@ -133,8 +133,9 @@ def test_packing(root: Path) -> None:
 
 
 def test_builds_in_one_process(root: Path, tmp_path: Path) -> None:
-    """contract: promise-reproducible, layout-many-builds. The same bytes, whatever else goes on in
-    the process; builds into one output do not disturb each other either."""
+    """contract: promise-reproducible, layout-many-builds.
+    The same bytes, whatever else goes on in the process; builds into one output do not disturb each
+    other either."""
     parent = built(tmp_path / "parent", image_of(root), epoch=1, trust_checksum_xattrs=False)
     (root / "added").write_text("new")
 

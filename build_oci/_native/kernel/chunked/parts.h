@@ -2,9 +2,9 @@
  * A block of an archive as zstd:chunked sees it: headers, contents, and the chunks that each
  * content is cut into.
  *
- *     block     | pad | headers | content | pad + headers | content ...          | pad + headers | content, the start of
- *     frames    |       0       |    1    |       2       | 3: chunk | 4: chunk  |       5       |   6
- *     items     |         item 0          |             item 1                   |           item 2
+ *     block  | pad | headers | content | pad + headers | content ...         | pad + headers | content:
+ *     frames |       0       |    1    |       2       | 3: chunk | 4: chunk |       5       |  6
+ *     items  |         item 0          |             item 1                  |      item 2, begun
  *
  * A frame holds headers (with the padding of the content before) or one chunk, so every chunk can
  * be decompressed alone. A large file stands in several blocks: only its pieces in the first and
@@ -26,8 +26,8 @@ typedef struct frame {
 
 typedef struct chunk {
     size_t frame;
-    int is_hole,
-        is_digested; /* not where it may go on beyond the block, and not where it is a whole file */
+    /* not where it may go on beyond the block, and not where it is a whole file */
+    int is_hole, is_digested;
     uint8_t digest[32];
 } chunk;
 

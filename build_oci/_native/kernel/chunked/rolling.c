@@ -9,14 +9,16 @@
 
 enum {
     SPLIT_MASK = 0xffff,
-    OFFSET =
-        31, /* added to each byte by the rule; it cancels out of the first sum and leaves a constant in the second */
+    /* added to each byte by the rule; it cancels out of the first sum and leaves a constant in
+     * the second */
+    OFFSET = 31,
     HOLE_PROBES = 512, /* any hole holds a multiple of this with 8 zero bytes from there on */
 };
 
 /*
- * first = the bytes of the window added up. second = 64 * 63 * 31 + each byte times its age, from 1
- * for the newest to 64 for the oldest. Only 16 bits of it are ever asked for.
+ * first = the bytes of the window added up.
+ * second = 64 * 63 * 31 + each byte times its age, from 1 for the newest to 64 for the oldest. Only
+ * 16 bits of it are ever asked for.
  */
 typedef struct sums {
     uint32_t first, second;
@@ -54,7 +56,7 @@ static __m128i last_lane(__m128i lanes)
 /*
  * Eight steps at once, in 16 bits, FIRST and SECOND in every lane. With f the prefix sums of what
  * enters less what leaves, step i finds
- *     first  + f[i]    and    second + (i + 1) * first + the prefix sums of (f - 64 * what leaves)[i],
+ *     first + f[i]   and   second + (i + 1) * first + the prefix sums of (f - 64 * what leaves)[i],
  * so that only two additions wait for the eight steps before. Returns the second sums of the steps.
  */
 static __m128i roll_eight(__m128i *first, __m128i *second, __m128i in, __m128i out)

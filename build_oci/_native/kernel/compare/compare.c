@@ -10,8 +10,8 @@ static const char OPAQUE[] = ".wh..wh..opq";
 enum {
     WHITEOUT_SIZE = sizeof WHITEOUT - 1,
     LOOKS = 1 << 14, /* names that one call of a walk looks at */
-    MOST_CHAIN =
-        4096, /* occurrences of one name that are looked through; images have at most some hundred layers */
+    /* occurrences of one name that are looked through; images have at most some hundred layers */
+    MOST_CHAIN = 4096,
     MOST_LINKS = 8, /* hard links that lead to hard links */
 };
 
@@ -25,8 +25,8 @@ typedef struct layer_list {
 struct compare {
     compare_node root;
     arena arena;
-    compare_node *
-        *slots; /* open addressing by (parent, name); NULL is free; nothing is ever removed */
+    /* open addressing by (parent, name); NULL is free; nothing is ever removed */
+    compare_node **slots;
     size_t mask, used, memory_limit;
     layer_list *layers[COMPARE_SIDES];
     size_t layers_count[COMPARE_SIDES], layers_capacity[COMPARE_SIDES];
@@ -34,8 +34,8 @@ struct compare {
     int complete[COMPARE_SIDES];
     int side; /* of the layer that is being added */
     uint32_t layer;
-    const char *
-        directory_name; /* the directory of the member before: members of one directory follow each other */
+    /* the directory of the member before: members of one directory follow each other */
+    const char *directory_name;
     size_t directory_size;
     compare_node *directory;
     /* the walk over all names */

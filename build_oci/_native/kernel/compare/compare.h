@@ -45,8 +45,8 @@ enum {
     DIFFERS_OWNER = 32,
     DIFFERS_TIME = 64,
     DIFFERS_XATTRS = 128,
-    DIFFERS_LINK =
-        256, /* hard links: one is a link and the other is not, or they lead to different names */
+    /* hard links: one is a link and the other is not, or they lead to different names */
+    DIFFERS_LINK = 256,
 };
 
 /* What became of a name. The last two are said of layers alone. */

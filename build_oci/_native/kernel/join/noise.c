@@ -26,8 +26,8 @@ static uint32_t load(const uint8_t *from)
 static uint32_t logarithm(uint32_t value)
 {
     unsigned whole = 31 - (unsigned)__builtin_clz(value);
-    uint64_t x =
-        (uint64_t)value << (31 - whole); /* the mantissa, from 1 to 2, in units of 2 ^ -31 */
+    /* the mantissa, from 1 to 2, in units of 2 ^ -31 */
+    uint64_t x = (uint64_t)value << (31 - whole);
     uint32_t log = whole;
     for (int i = 0; i < LOG_BITS; i++) {
         x = x * x >> 31;
@@ -40,8 +40,8 @@ static uint32_t logarithm(uint32_t value)
 /* Bytes that an ideal order-0 code saves of DATA. */
 static size_t saved_by_code(const uint8_t *data, size_t size)
 {
-    uint32_t counts[4][256] = {
-        {0}}; /* four counters, so that equal bytes in a row do not wait for each other */
+    /* four counters, so that equal bytes in a row do not wait for each other */
+    uint32_t counts[4][256] = {{0}};
     size_t i = 0;
     for (; i + 4 <= size; i += 4) {
         counts[0][data[i]]++;

@@ -190,9 +190,9 @@ static int offsets_agree(const offsets *o)
 
 typedef struct joiner {
     fse_table tables[SEQUENCE_CODES];
-    uint8_t stale_table
-        [SEQUENCE_CODES]; /* the decoder holds another table than the compressor assumed */
-    int stale_tree;       /* the decoder lacks the compressor's Huffman tree */
+    /* the decoder holds another table than the compressor assumed */
+    uint8_t stale_table[SEQUENCE_CODES];
+    int stale_tree; /* the decoder lacks the compressor's Huffman tree */
     offsets offsets;
     sequence *sequences; /* of the current block */
     sequence *reread;    /* those of a rewritten block, decoded again */

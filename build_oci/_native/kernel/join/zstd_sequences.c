@@ -268,8 +268,8 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
         return 0;
     if (in.data == in.end || !in.end[-1])
         return -1;
-    in.left = 8 * (size_t)(in.end - in.data - 1) +
-              highest_bit(in.end[-1]); /* the highest bit is a mark */
+    /* the highest bit is a mark */
+    in.left = 8 * (size_t)(in.end - in.data - 1) + highest_bit(in.end[-1]);
     uint32_t states[SEQUENCE_CODES];
     for (int i = 0; i < SEQUENCE_CODES; i++)
         states[FIRST_ORDER[i]] = take(&in, tables[FIRST_ORDER[i]].log);
@@ -295,8 +295,8 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
 size_t match_length(const sequence *q)
 {
     size_t length = 3 + q->extra[MATCH_LENGTHS];
-    for (unsigned code = 0; code < q->codes[MATCH_LENGTHS];
-         code++) /* each covers as many lengths as its extra bits have values */
+    /* each covers as many lengths as its extra bits have values */
+    for (unsigned code = 0; code < q->codes[MATCH_LENGTHS]; code++)
         length += (size_t)1 << MATCH_LENGTH_BITS[code];
     return length;
 }

@@ -33,8 +33,8 @@ typedef struct fse_table {
 } fse_table;
 
 typedef struct sequence {
-    uint8_t codes[SEQUENCE_CODES +
-                  1]; /* the last is 0: without padding, sequences can be compared by memcmp() */
+    /* the last is 0: without padding, sequences can be compared by memcmp() */
+    uint8_t codes[SEQUENCE_CODES + 1];
     uint32_t extra[SEQUENCE_CODES]; /* the value of the extra bits of each code */
 } sequence;
 
@@ -44,8 +44,8 @@ typedef struct section {
     size_t head; /* bytes of the number of sequences */
     size_t count;
     size_t stream; /* bytes from `data` to the bit stream */
-    uint8_t
-        repeated[SEQUENCE_CODES]; /* true where the section uses the table of an earlier block */
+    /* true where the section uses the table of an earlier block */
+    uint8_t repeated[SEQUENCE_CODES];
 } section;
 
 /*

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 enum {
-    PIECES = 256 *
-        1024, /* of the large files that are hashed side by side; they stay in a core's own cache */
+    /* of the large files that are hashed side by side; they stay in a core's own cache */
+    PIECES = 256 * 1024,
     SMALL = 64 * 1024, /* up to this size files are read whole */
     BATCH_BYTES = 1024 * 1024,
     BATCH_FILES = 256,

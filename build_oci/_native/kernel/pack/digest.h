@@ -23,8 +23,8 @@ typedef struct digests {
     const sha256_kernel *kernel;
     entry **files;
     size_t files_count;
-    size_t *
-        batches; /* where in `files` each begins; one more than there are, for the end of the last */
+    /* where in `files` each begins; one more than there are, for the end of the last */
+    size_t *batches;
     size_t batches_count;
     entry **others; /* further names of an inode, each with the first in its `link` */
     size_t others_count;

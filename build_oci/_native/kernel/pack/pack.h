@@ -32,8 +32,9 @@ typedef enum segment_kind {
 
 typedef struct segment {
     uint64_t size; /* bytes in the archive */
-    uint64_t
-        offset; /* of a slice: where in the file it starts; of a large file's headers: how many bytes are to be hashed before */
+    /* of a slice: where in the file it starts; of a large file's headers: how many bytes are to
+     * be hashed before */
+    uint64_t offset;
     size_t first;   /* member */
     uint32_t count; /* of members */
     segment_kind kind;

@@ -8,12 +8,12 @@
 typedef struct builder {
     partition *out;
     entry **emitted; /* in tar order */
-    uint32_t *
-        layers; /* of each emitted entry; counts only where it is no directory, or one that leads to nothing */
+    /* of each emitted entry; counts only where it is no directory, or one that leads to nothing */
+    uint32_t *layers;
     size_t count;
     size_t *next; /* of each layer: see partition.h */
-    size_t *
-        ends; /* of each layer: where in `members` its next member goes; a mere count in the first pass */
+    /* of each layer: where in `members` its next member goes; a mere count in the first pass */
+    size_t *ends;
     entry **members; /* NULL in the first pass */
 } builder;
 

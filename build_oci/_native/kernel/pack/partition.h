@@ -35,8 +35,9 @@
 typedef struct partition {
     tree *tree;
     entry **members; /* of all layers, one layer behind the other, each in tar order */
-    size_t *
-        starts; /* where in `members` each layer begins; one more than there are layers, for the end of the last */
+    /* where in `members` each layer begins; one more than there are layers, for the end of the
+     * last */
+    size_t *starts;
     size_t layers_count;
     int directories_last;
 } partition;

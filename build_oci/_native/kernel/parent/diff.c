@@ -45,8 +45,8 @@ static int same_time(int64_t mtime, uint32_t ns, const member *m)
         return 0;
     int exponent;
     frexp((double)mtime, &exponent);
-    double step =
-        ldexp(1e9, exponent - DBL_MANT_DIG); /* from one double to the next, in nanoseconds */
+    /* from one double to the next, in nanoseconds */
+    double step = ldexp(1e9, exponent - DBL_MANT_DIG);
     int64_t apart = (mtime - m->mtime) * 1000000000 + ns - m->mtime_ns;
     return (double)(apart < 0 ? -apart : apart) <= step;
 }
@@ -55,8 +55,8 @@ static int same_metadata(const diff *d, const entry *e, const member *m)
 {
     int64_t mtime = d->options->has_epoch ? d->options->epoch : e->mtime;
     uint32_t mtime_ns = d->options->has_epoch ? 0 : e->mtime_ns;
-    uint32_t mode_bits =
-        S_ISLNK(e->mode) ? S_IFMT : S_IFMT | 07777; /* a symbolic link has no mode on Linux */
+    /* a symbolic link has no mode on Linux */
+    uint32_t mode_bits = S_ISLNK(e->mode) ? S_IFMT : S_IFMT | 07777;
     if ((e->mode ^ m->mode) & mode_bits || e->uid != m->uid || e->gid != m->gid ||
         !same_time(mtime, mtime_ns, m))
         return 0;

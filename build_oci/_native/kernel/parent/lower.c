@@ -342,7 +342,8 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
             doubt(l, below);
         } else if (!below || !is_directory(below)) {
             if (!create || (below && links))
-                return 0; /* nothing there to hide; or a file, in which no client can place anything */
+                /* nothing there to hide; or a file, in which no client can place anything */
+                return 0;
             int stood = below != NULL;
             if (!(below = implied(l, node, below, name, size)))
                 return fail_memory(l, m);

@@ -32,8 +32,8 @@
 
 /* A file, whatever its names. */
 typedef struct lower_inode {
-    const member
-        *member;    /* NULL for a directory that no layer describes, but that something stands in */
+    /* NULL for a directory that no layer describes, but that something stands in */
+    const member *member;
     uint32_t names; /* how many names of it are left */
     uint32_t vague; /* clients do not agree about its metadata */
 } lower_inode;
@@ -46,8 +46,8 @@ typedef struct lower_shadow {
 
 enum {
     NODE_NAMED = 1, /* a member has this very name; else something below it has */
-    NODE_VAGUE =
-        2, /* a directory with metadata that clients do not agree about, whatever is below */
+    /* a directory with metadata that clients do not agree about, whatever is below */
+    NODE_VAGUE = 2,
     NODE_SHADOW = 4, /* `inode` is that of a lower_shadow */
 };
 
@@ -60,8 +60,8 @@ struct lower_node {
     lower_node *child;           /* of a directory: any of its children, the others by `next` */
     lower_node *next, *previous; /* among the children of `parent` */
     uint32_t hash;               /* of parent and name */
-    uint32_t placed,
-        doubted; /* see above; `doubted` is 0 for never, and counts for all below once a layer is complete */
+    /* see above; `doubted` is 0 for never, and counts for all below once a layer is complete */
+    uint32_t placed, doubted;
     uint16_t name_size; /* at most NAME_MAX */
     uint16_t flags;
 };

@@ -7,22 +7,27 @@
 
 enum {
     MEMBER_DIGEST_KNOWN = 1, /* of a regular file: `digest` holds the SHA-256 of its content */
-    MEMBER_HARD_LINK =
-        2, /* a further name of `target`; its metadata is what the link's own header says */
-    MEMBER_FLOAT_TIME =
-        8, /* its mtime was rounded to a double before it was written, as far as the layer's other times tell */
+    /* a further name of `target`; its metadata is what the link's own header says */
+    MEMBER_HARD_LINK = 2,
+    /* its mtime was rounded to a double before it was written, as far as the layer's other times
+     * tell */
+    MEMBER_FLOAT_TIME = 8,
     MEMBER_XATTR_NEWLINE = 16, /* the value of one of its attributes holds a newline */
-    MEMBER_AMBIGUOUS =
-        4, /* clients may read it otherwise: it never counts as equal to an entry of the tree (see scanner.c) */
+    /* clients may read it otherwise: it never counts as equal to an entry of the tree (see
+     * scanner.c) */
+    MEMBER_AMBIGUOUS = 4,
 };
 
 typedef struct member {
-    const char *
-        name; /* normalised: no leading slash, no "." or empty component, no closing slash; "" is the root. NUL-terminated */
-    const char *
-        target; /* of a symbolic link, as it stands; of a hard link, a normalised name; else NULL. NUL-terminated */
-    const uint8_t *
-        xattrs; /* packed and sorted as in tree.h, and, where they are large, condensed: see records.h; NULL where there are none */
+    /* normalised: no leading slash, no "." or empty component, no closing slash; "" is the root.
+     * NUL-terminated */
+    const char *name;
+    /* of a symbolic link, as it stands; of a hard link, a normalised name; else NULL.
+     * NUL-terminated */
+    const char *target;
+    /* packed and sorted as in tree.h, and, where they are large, condensed: see records.h; NULL
+     * where there are none */
+    const uint8_t *xattrs;
     uint64_t size;   /* of a regular file */
     uint64_t offset; /* in the archive, of the content, or of where it would begin */
     uint64_t rdev;   /* of a device, as makedev() has it */

@@ -39,7 +39,8 @@ typedef struct records {
     span values[RECORD_KEYS]; /* an empty one takes back what stood before */
     record_xattr *xattrs;     /* without those of the host */
     size_t xattrs_count, xattrs_capacity;
-    int ambiguous; /* clients may see another set of attributes, or what an attribute makes an overlay hide */
+    /* clients may see another set of attributes, or what an attribute makes an overlay hide */
+    int ambiguous;
     int newline;   /* a value holds one; known once they are packed */
     int redirects; /* an attribute makes an overlay show other files in this one's place */
 } records;

@@ -37,8 +37,8 @@ enum {
     WHITEOUT_LIMIT = NAME_MAX + 4, /* `.wh.` in front of the longest name: never a file on a disk */
     RECORDS_LIMIT = 1024 * 1024,   /* Go reads no more */
     KEPT = 1024 * 1024,            /* bytes of members, where they are not wanted */
-    ZEROS_LIMIT = 2 * BLOCK +
-        1024 * 1024, /* the end of the archive and what a writer may pad it with */
+    /* the end of the archive and what a writer may pad it with */
+    ZEROS_LIMIT = 2 * BLOCK + 1024 * 1024,
 };
 
 /* What may stand in front of a member. */
@@ -56,14 +56,8 @@ typedef struct extension {
     int pending; /* waits for its member */
 } extension;
 
-typedef enum state {
-    HEADER,
-    EXTENSION,
-    GAP,
-    CONTENT,
-    PADDING,
-    END
-} state; /* a gap pads an extension, padding content */
+/* a gap pads an extension, padding content */
+typedef enum state { HEADER, EXTENSION, GAP, CONTENT, PADDING, END } state;
 
 struct scanner {
     const sha256_kernel *kernel;
@@ -79,9 +73,9 @@ struct scanner {
     size_t padding, filled;
     uint8_t block[BLOCK];
     extension extensions[EXTENSION_KINDS], *extension;
-    records records,
-        globals; /* of the member; of a global header, which may hold none that count */
-    span name;   /* of the member at hand, as it stands in the archive */
+    /* of the member; of a global header, which may hold none that count */
+    records records, globals;
+    span name; /* of the member at hand, as it stands in the archive */
     uint8_t joined[BLOCK_NAME];
     size_t fine_times, float_times; /* with more digits than a double holds; with as many */
     int trust;                      /* believe checksum records */

@@ -22,8 +22,8 @@ typedef struct exclusion {
     uint32_t components_count;
     char *text;
     size_t patterns_count;
-    atomic_uchar *
-        used; /* by pattern: it left something out, or might have below a directory that was left out */
+    /* by pattern: it left something out, or might have below a directory that was left out */
+    atomic_uchar *used;
     const struct exclude_places *start; /* those of the root */
     arena arena;
 } exclusion;

@@ -17,11 +17,12 @@ enum {
     FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
     LIST_MAX = 64 * 1024,    /* XATTR_LIST_MAX of the kernel */
     VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
-    RECORDS_MOST = 1
-        << 20, /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
+    /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
+    RECORDS_MOST = 1 << 20,
     OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
-    RECORD_FRAME =
-        24, /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and VALUE */
+    /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and
+     * VALUE */
+    RECORD_FRAME = 24,
     PROBLEMS_MAX = 100, /* after so many the walk stops */
 };
 
@@ -40,8 +41,8 @@ struct scan_worker {
     scan_device device; /* asked for last; a device number of 0 is looked up like any other */
     int device_known;
     int read_by_path; /* were attributes of the directory at hand read by their path? */
-    size_t
-        prefix_size; /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
+    /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
+    size_t prefix_size;
     char path[PATH_MAX];
     char list[LIST_MAX + 1];
     char target[PATH_MAX + 1];

@@ -24,13 +24,14 @@ enum {
     ENTRY_UNCHANGED = 2,       /* the parent image has it: not emitted */
     ENTRY_WHITEOUT = 4,        /* made by the diff: an empty file that hides a name of the parent */
     ENTRY_WHITEOUT_NAMES = 16, /* a directory: a name in it begins with .wh. */
-    ENTRY_BELIEVED =
-        8, /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is not computed again */
-    ENTRY_OWN_TIME =
-        64, /* made by the diff: a directory of the image below, which keeps its time whatever the epoch */
+    /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is
+     * not computed again */
+    ENTRY_BELIEVED = 8,
+    /* made by the diff: a directory of the image below, which keeps its time whatever the epoch */
+    ENTRY_OWN_TIME = 64,
     ENTRY_REPLACES = 128, /* made by the diff: what the image below has here is removed */
-    ENTRY_IN_ARCHIVE =
-        32, /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
+    /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
+    ENTRY_IN_ARCHIVE = 32,
 };
 
 typedef struct entry entry;
@@ -44,32 +45,33 @@ struct entry {
          * tree_take_fingerprints() */
         _Atomic uint64_t *fingerprints;
     };
-    const uint8_t
-        *xattrs; /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
-    const uint8_t *
-        instructions; /* likewise those that say how to build, and are not written: see is_instruction() */
-    entry *
-        children; /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
+    /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
+    const uint8_t *xattrs;
+    /* likewise those that say how to build, and are not written: see is_instruction() */
+    const uint8_t *instructions;
+    /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
+    entry *children;
     union {
         entry *link;      /* of a regular file: the entry it is a hard link to, or NULL */
         entry *whiteouts; /* of a directory: first of its whiteouts, sorted by name */
     };
     union {
         entry *next; /* of a whiteout: the next one in the same directory */
-        const void *
-            lower; /* of any other entry, while the diff works: what the parent image has of that name */
-        size_t
-            number; /* of any other emitted entry, from the partition on: its place in tar order among them */
-        const void *
-            excluded; /* of a directory, while the walk works: the places in patterns that it has reached (exclude.h) */
+        /* of any other entry, while the diff works: what the parent image has of that name */
+        const void *lower;
+        /* of any other emitted entry, from the partition on: its place in tar order among them */
+        size_t number;
+        /* of a directory, while the walk works: the places in patterns that it has reached
+         * (exclude.h) */
+        const void *excluded;
     };
     uint64_t dev, ino, size, rdev;
     int64_t mtime; /* whole seconds, rounded down */
     uint32_t mtime_ns;
     uint32_t mode, uid, gid; /* mode with the type bits */
     uint32_t nlink;
-    uint32_t children_count,
-        files_count; /* of a directory: all children, and how many of them are no directories */
+    /* of a directory: all children, and how many of them are no directories */
+    uint32_t children_count, files_count;
     uint32_t xattrs_size, instructions_size;
     uint16_t name_size, target_size;
     uint16_t flags;
@@ -103,13 +105,15 @@ typedef enum problem_kind {
     PROBLEM_NONE = 0,
     PROBLEM_SYSTEM,  /* a call failed: `error` is the errno, `call` its name */
     PROBLEM_CHANGED, /* the file is no longer what the walk saw */
-    PROBLEM_LENGTH, /* the content is longer or shorter than the size says, though nothing changed */
+    /* the content is longer or shorter than the size says, though nothing changed */
+    PROBLEM_LENGTH,
     PROBLEM_XATTR_NAME,    /* an attribute's name contains '=' */
     PROBLEM_XATTRS_SIZE,   /* the attributes take more room than clients read */
     PROBLEM_TYPE,          /* a type that no tar can hold */
     PROBLEM_SOCKET,        /* skipped: a warning */
     PROBLEM_WHITEOUT_NAME, /* a file of the tree called .wh.…: a warning */
-    PROBLEM_COVERS, /* added where the image below has a directory, or a directory where it has something else */
+    /* added where the image below has a directory, or a directory where it has something else */
+    PROBLEM_COVERS,
 } problem_kind;
 
 typedef struct problem {
@@ -125,11 +129,12 @@ typedef struct tree {
     char *root_path; /* without a closing slash, NUL-terminated; "" for / itself */
     entry root;
     arena arena; /* for what the diff and the plan add */
-    uint64_t
-        slice_size; /* bytes of a large file that one fingerprint stands for; larger files are read twice: hashed, then packed */
+    /* bytes of a large file that one fingerprint stands for; larger files are read twice:
+     * hashed, then packed */
+    uint64_t slice_size;
     fingerprint_key key;
-    const int *
-        sources; /* descriptors of the archives that contents are in; NULL where they are files below the root */
+    /* descriptors of the archives that contents are in; NULL where they are files below the root */
+    const int *sources;
 } tree;
 
 /* The path of ENTRY below the root, without a leading slash, into OUT if not NULL; the length
