@@ -30,3 +30,14 @@ def check_output(config: BuildConfig, output: str | os.PathLike[str]) -> None:
             if os.path.commonpath((path, root := os.path.realpath(directory))) == root:
                 what = f"the output {os.fspath(output)} lies inside this directory"
                 raise UsageError(what, where=where, hint="write elsewhere with --output")
+
+
+def check_plans(config: BuildConfig) -> None:
+    """A plan that cannot be written is better known before an hour's work than after it. Raises
+    OutputError.
+    """
+    for image in config.images:
+        if image.split and image.split.plan:
+            from build_oci.oci.output_files import check_writable
+
+            check_writable(image.split.plan, "`split.plan`")

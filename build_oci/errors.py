@@ -35,6 +35,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}"
 
 
+def size_text(size: float) -> str:
+    """`3,075.2 MB`, `250.0 kB`, `12 B`: bytes, in powers of 1000."""
+    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:,.1f} {unit}"
+    return f"{size:.0f} B"
+
+
 class BuildOciError(Exception):
     """Base of every error this package raises on purpose. `where` and `hint` may be empty."""
 

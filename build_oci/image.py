@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from build_oci.errors import PlanError, counted
+from build_oci.errors import PlanError, counted, size_text
 from build_oci.oci import documents as oci
 from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, REF_NAME_KEY, ZSTD_KEY
 from build_oci.oci.runtime_config import inherit
@@ -702,7 +702,7 @@ class _ImageBuild:
     def _explain_layer(self, number: int, layer: BuiltLayer) -> None:
         if self._division is None and self._previous is None:
             return
-        text = f"layer {number}: {layer.digest} {layer.size / 1e6:.1f} MB"
+        text = f"layer {number}: {layer.digest} {size_text(layer.size)}"
         if self._division:
             text += f": {listed(layer.components, 500) or 'directories'}"
         if self._previous:

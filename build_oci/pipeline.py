@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from build_oci.check import check_output
+from build_oci.check import check_output, check_plans
 from build_oci.codec.table import block_size, least_memory
 from build_oci.config.load import BuildConfig, check_paths
 from build_oci.errors import UsageError
@@ -49,6 +49,7 @@ def build(
     started: Callable[[Callable[[], None]], None] = lambda _: None,
     on_progress: Listener = ignore,
     explain: Callable[[str], None] = lambda _: None,
+    on_image: Callable[[BuiltImage], None] = lambda _: None,
     sync: bool = True,
     prune: bool = False,
 ) -> BuildResult:
@@ -60,13 +61,14 @@ def build(
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
     warn: called, from any thread, with each warning. explain: the same with a line on each
     decision: codec, kernel, what becomes of layers. on_progress: called, from any thread and some
-    hundred times a second, with how far each image is; what it raises ends the build. sync: wait
-    until the disk has all blobs before the index names them. prune: then remove the blobs that the
-    new index does not reach. started: called before the output is touched, with a function that
-    makes the build end with Cancelled; any thread may call it, and so may a signal handler: an
-    exception out of one, in the midst of making or removing something, would leave it behind. Once
-    the first file is being renamed to its place it has no effect any more: the build ends, and
-    successfully.
+    hundred times a second, with how far each image is; what it raises ends the build. on_image:
+    called, from any thread, with each image when its blobs are written; the index follows the last
+    of them. sync: wait until the disk has all blobs before the index names them. prune: then remove
+    the blobs that the new index does not reach. started: called before the output is touched, with
+    a function that makes the build end with Cancelled; any thread may call it, and so may a signal
+    handler: an exception out of one, in the midst of making or removing something, would leave it
+    behind. Once the first file is being renamed to its place it has no effect any more: the build
+    ends, and successfully.
 
     Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and
     OutputError; then, and when any other exception passes through, the output is as it was before.
@@ -74,7 +76,7 @@ def build(
     _check_arguments(config, workers, epoch)
     workers = usable_cpus() if workers is None else workers
     check_paths(config)
-    _check_plans(config)
+    check_plans(config)
     made = open_output(output, sync=sync)
     check_output(config, made.folder)
     created = int(time.time()) if epoch is None else epoch
@@ -104,11 +106,14 @@ def build(
         context = Context(
             config, layout, threads, parents, epoch, created, warn, on_progress, explain
         )
-        numbered = list(enumerate(config.images))
+
+        def build_one(number: int) -> BuiltImage:
+            image = build_image(context, config.images[number], number)
+            on_image(image)
+            return image
+
         images = threads.each(
-            lambda item: build_image(context, item[1], item[0]),
-            numbered,
-            at_once=threads.images_at_once,
+            build_one, list(range(len(config.images))), at_once=threads.images_at_once
         )
         plans = _plan_files(config, images)
         listed, annotations = _listed(layout, config, _descriptors(images))
@@ -143,15 +148,6 @@ def _plan_files(config: BuildConfig, images: Sequence[BuiltImage]) -> list[tuple
                 (configured.split.plan, dump_plan(image.plan, configured.split.plan_where))
             )
     return files
-
-
-def _check_plans(config: BuildConfig) -> None:
-    """A plan that cannot be written is better known before an hour's work than after it."""
-    for image in config.images:
-        if image.split and image.split.plan:
-            from build_oci.oci.output_files import check_writable
-
-            check_writable(image.split.plan, "`split.plan`")
 
 
 def _digest(document: bytes) -> str:

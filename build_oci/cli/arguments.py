@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from build_oci.errors import UsageError
 from build_oci.version import __version__
@@ -21,8 +21,8 @@ SUBCOMMANDS = {
 }
 
 _SCHEMA = (
-    "print the JSON Schema of the configuration, for editors; with `compare`, that of what compare"
-    " prints with --json"
+    "print the JSON Schema of the configuration, for editors; with `plan`, that of the file of"
+    " `split.plan`, with `compare`, that of what compare prints with --json"
 )
 _LAYOUT = (
     "a layout or an oci-archive, of any builder; LAYOUT@N or LAYOUT:REFNAME is one image of it"
@@ -68,17 +68,31 @@ class _Parser(argparse.ArgumentParser):
 
 
 def subcommand(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The sub-command that ARGV names and its arguments: `verify` and its like come first, or
-    behind -j, -q and -v. Else "" and all.
+    """The sub-command that ARGV names and its arguments, to which belong the options that stand
+    before it. Else "" and all.
     """
-    at = 0
-    while at < len(argv) and (
-        argv[at] in ("-q", "-v", "--quiet", "--verbose") or argv[at].startswith(("-j", "--workers"))
-    ):
-        at += 2 if argv[at] in ("-j", "--workers") else 1
-    if at < len(argv) and argv[at] in SUBCOMMANDS:
-        return argv[at], [*argv[:at], *argv[at + 1 :]]
+    if not SUBCOMMANDS.keys().isdisjoint(argv):  # else there is no need to know all options
+        options = {name: action for action in parser()._actions for name in action.option_strings}
+        at = 0
+        while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-", "--"):
+            at += 1 + _takes_next(argv[at], argv[at + 1 : at + 2], options)
+        if at < len(argv) and argv[at] in SUBCOMMANDS:
+            return argv[at], [*argv[:at], *argv[at + 1 :]]
     return "", list(argv)
+
+
+def _takes_next(
+    argument: str, following: Sequence[str], options: Mapping[str, argparse.Action]
+) -> bool:
+    """Is what FOLLOWS the option ARGUMENT its value?"""
+    if not argument.startswith("--"):  # -j, -qj; behind a value's letter stands the value: -j4
+        letters = [options.get(f"-{letter}") for letter in argument[1:]]
+        with_value = [action is not None and action.nargs != 0 for action in letters]
+        return True in with_value and with_value.index(True) == len(letters) - 1
+    action = options.get(argument)
+    if action is None or action.nargs == 0:
+        return False
+    return action.nargs is None or not "".join(following).startswith("-")
 
 
 def _count(text: str) -> int:
@@ -107,26 +121,40 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=width - 2)
 
 
-def parser() -> argparse.ArgumentParser:
-    """What the command line may say; UsageError for anything else."""
-    made = _Parser(
-        formatter_class=_formatter,
-        prog="build-oci",
-        usage=_USAGE,
-        description=(
-            "Builds the OCI images that a YAML document on standard input describes, as an OCI"
-            " image layout."
-        ),
-        allow_abbrev=False,
+def _new(prog: str, description: str, **more: Any) -> argparse.ArgumentParser:
+    return _Parser(
+        formatter_class=_formatter, prog=prog, description=description, allow_abbrev=False, **more
     )
-    add = made.add_argument
-    add(
+
+
+def _add_workers(made: argparse.ArgumentParser, what: str) -> None:
+    """-j, which says how many WHAT."""
+    made.add_argument(
         "-j",
         "--workers",
         metavar="N",
         type=_count,
-        help="worker threads (default: the CPUs this process may use)",
+        help=f"{what} (default: the CPUs this process may use)",
     )
+
+
+def _add_volume(made: argparse.ArgumentParser, quiet: str, verbose: str) -> None:
+    """-q and -v, which do QUIET and VERBOSE."""
+    volume = made.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help=quiet)
+    volume.add_argument("-v", "--verbose", action="store_true", help=verbose)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say; UsageError for anything else."""
+    made = _new(
+        "build-oci",
+        "Builds the OCI images that a YAML document on standard input describes, as an OCI image"
+        " layout.",
+        usage=_USAGE,
+    )
+    add = made.add_argument
+    _add_workers(made, "worker threads")
     add(
         "-f",
         "--file",
@@ -148,13 +176,10 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: bars on a terminal, nothing otherwise",
     )
-    volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
-    volume.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="say what is decided and why, and a summary line for each image",
+    _add_volume(
+        made,
+        "no warnings, no summary",
+        "say what is decided and why, and a summary line for each image",
     )
     add(
         "--metrics", metavar="FILE", type=_path, help="write sizes, counts and times there, as JSON"
@@ -176,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="OF",
         nargs="?",
         const="config",
-        choices=("config", "compare"),
+        choices=("config", "plan", "compare"),
         help=_SCHEMA,
     )
     add("--version", action="version", version=f"build-oci {__version__}")
@@ -191,14 +216,10 @@ def parser() -> argparse.ArgumentParser:
 
 def verify_parser() -> argparse.ArgumentParser:
     """What may stand behind `verify`."""
-    made = _Parser(
-        formatter_class=_formatter,
-        prog="build-oci verify",
-        description=(
-            "Recomputes everything that an OCI image layout, written by any builder, says of"
-            " itself, and lists every mismatch."
-        ),
-        allow_abbrev=False,
+    made = _new(
+        "build-oci verify",
+        "Recomputes everything that an OCI image layout, written by any builder, says of itself,"
+        " and lists every mismatch.",
     )
     made.add_argument(
         "layout",
@@ -208,50 +229,27 @@ def verify_parser() -> argparse.ArgumentParser:
         default=".",
         help="the layout (default: the current directory)",
     )
-    made.add_argument(
-        "-j",
-        "--workers",
-        metavar="N",
-        type=_count,
-        help="layers to read at once (default: the CPUs this process may use)",
-    )
+    _add_workers(made, "layers to read at once")
     made.add_argument(
         "--bootc",
         action="store_true",
         help="look for what keeps an image from booting with bootc and composefs, too",
     )
-    volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-q", "--quiet", action="store_true", help="mismatches only")
-    volume.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="what is odd but allowed, too, and what was looked at",
-    )
+    _add_volume(made, "mismatches only", "what is odd but allowed, too, and what was looked at")
     return made
 
 
 def merge_parser() -> argparse.ArgumentParser:
     """What may stand behind `merge`."""
-    made = _Parser(
-        formatter_class=_formatter,
-        prog="build-oci merge",
-        description=(
-            "Writes one layout with the images of several, for example one for each architecture."
-        ),
-        allow_abbrev=False,
+    made = _new(
+        "build-oci merge",
+        "Writes one layout with the images of several, for example one for each architecture.",
     )
     made.add_argument(
         "layouts", metavar="LAYOUT", nargs="+", type=_path, help="a layout, written by any builder"
     )
     made.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help=_OUTPUT)
-    made.add_argument(
-        "-j",
-        "--workers",
-        metavar="N",
-        type=_count,
-        help="blobs to read at once (default: the CPUs this process may use)",
-    )
+    _add_workers(made, "blobs to read at once")
     made.add_argument(
         "--digestfile",
         metavar="FILE",
@@ -259,13 +257,10 @@ def merge_parser() -> argparse.ArgumentParser:
         help="write the digest of the index there and nothing else",
     )
     made.add_argument("--no-sync", action="store_true", help=_NO_SYNC)
-    volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-q", "--quiet", action="store_true", help="no warnings, no summary")
-    volume.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="a summary line, even where standard error is no terminal",
+    _add_volume(
+        made,
+        "no warnings, no summary",
+        "a summary line, even where standard error is no terminal",
     )
     return made
 
@@ -283,18 +278,14 @@ def _bytes(text: str) -> int:
 
 def compare_parser() -> argparse.ArgumentParser:
     """What may stand behind `compare`."""
-    made = _Parser(
-        formatter_class=_formatter,
-        prog="build-oci compare",
-        description=(
-            "Tells what differs between two images, what an update costs, and why each new layer is"
-            " new."
-        ),
+    made = _new(
+        "build-oci compare",
+        "Tells what differs between two images, what an update costs, and why each new layer is"
+        " new.",
         epilog=(
             "Exit status: 0 equal, 1 different, 2 trouble. With --max-download: 0 within the limit,"
             " 1 above it, 2 trouble."
         ),
-        allow_abbrev=False,
     )
     add = made.add_argument
     add("old", metavar="OLD", type=_path, help=_LAYOUT)
@@ -322,12 +313,10 @@ def compare_parser() -> argparse.ArgumentParser:
 
 def show_parser() -> argparse.ArgumentParser:
     """What may stand behind `show`."""
-    made = _Parser(
-        formatter_class=_formatter,
-        prog="build-oci show",
-        description="Tells which images a layout holds, and what their layers are.",
+    made = _new(
+        "build-oci show",
+        "Tells which images a layout holds, and what their layers are.",
         epilog="Exit status: 0, or 2 for trouble.",
-        allow_abbrev=False,
     )
     add = made.add_argument
     add(
@@ -356,18 +345,22 @@ def _add_common(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--json", action="store_true", help="print one JSON document")
     add("--all", action="store_true", help="lists at full length")
-    add(
-        "-j",
-        "--workers",
-        metavar="N",
-        type=_count,
-        help="layers to read at once (default: the CPUs this process may use)",
-    )
+    _add_workers(made, "layers to read at once")
+
+
+# Those of the sub-commands, by name.
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "verify": verify_parser,
+    "merge": merge_parser,
+    "compare": compare_parser,
+    "show": show_parser,
+}
+_FILES = ("FILE", "OUT", "LAYOUT", "OLD", "NEW")
 
 
 def completion(shell: str) -> str:
-    """The script that lets SHELL complete the options. UsageError without shtab, which writes
-    it.
+    """The script that lets SHELL complete sub-commands and options. UsageError without shtab, which
+    writes it.
     """
     try:
         import shtab
@@ -377,7 +370,18 @@ def completion(shell: str) -> str:
             "shtab, which writes it, is not installed", where="--print-completion", hint=hint
         ) from None
     described = parser()
-    for action in described._actions:
-        if action.metavar in ("FILE", "DIR"):
-            action.complete = shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY  # type: ignore[attr-defined]
+    subparsers = described.add_subparsers()
+    parsers = [described]
+    for name, make in PARSERS.items():
+        made = make()
+        parsers.append(
+            subparsers.add_parser(
+                name, parents=[made], add_help=False, help=made.description, prog=made.prog
+            )
+        )
+    for action in [action for each in parsers for action in each._actions]:
+        if action.metavar in _FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif action.metavar == "DIR":
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     return str(shtab.complete(described, shell))

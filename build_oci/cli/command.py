@@ -11,23 +11,24 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from build_oci.cli.arguments import (
-    compare_parser,
-    completion,
-    merge_parser,
-    parser,
-    show_parser,
-    subcommand,
-    verify_parser,
-)
+from build_oci.cli.arguments import PARSERS, completion, parser, subcommand
 from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
-from build_oci.errors import BuildOciError, Cancelled, ConfigError, UsageError, counted, printable
+from build_oci.errors import (
+    BuildOciError,
+    Cancelled,
+    ConfigError,
+    UsageError,
+    counted,
+    printable,
+    size_text,
+)
 
 if TYPE_CHECKING:
     import argparse
 
     from build_oci.config.load import BuildConfig
+    from build_oci.image import BuiltImage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str], signals: Signals) -> int:
     command, arguments = subcommand(argv)
     if command:
-        return _SUBCOMMANDS[command](arguments, signals)
+        return _SUBCOMMANDS[command](PARSERS[command]().parse_args(arguments), signals)
     options = parser().parse_args(arguments)
     if options.schema:
         import json
@@ -92,10 +93,11 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
     talks = options.verbose or (is_terminal(sys.stderr) and not options.quiet)
     _check_files(options)
     if options.check:
-        from build_oci.check import check_output, check_parents
+        from build_oci.check import check_output, check_parents, check_plans
         from build_oci.oci.archive import open_output
 
         check_paths(config)
+        check_plans(config)
         check_parents(config)
         check_output(config, open_output(options.output).folder)
         if talks:
@@ -151,7 +153,7 @@ def _verify(options: argparse.Namespace) -> int:
         counts = ", ".join(
             map(counted, (found.images, found.layers, found.entries), ("image", "layer", "entry"))
         )
-        say(f"build-oci: {printable(options.layout)}: {what}: {counts}, {found.size / 1e6:,.1f} MB")
+        say(f"build-oci: {printable(options.layout)}: {what}: {counts}, {size_text(found.size)}")
     return 1 if found.mismatches else 0
 
 
@@ -181,21 +183,21 @@ def _merge(options: argparse.Namespace, signals: Signals) -> int:
     if options.verbose or (is_terminal(sys.stderr) and not options.quiet):
         say(
             f"build-oci: {merged.digest}: {counted(merged.images, 'image')},"
-            f" {counted(merged.blobs, 'blob')}, {merged.size / 1e6:,.1f} MB"
+            f" {counted(merged.blobs, 'blob')}, {size_text(merged.size)}"
         )
     return 0
 
 
-def _compare(argv: Sequence[str], signals: Signals) -> int:
+def _compare(options: argparse.Namespace, signals: Signals) -> int:
     from build_oci.cli.compare import compare
 
-    return _or_trouble(lambda: compare(compare_parser().parse_args(argv), signals.check))
+    return _or_trouble(lambda: compare(options, signals.check))
 
 
-def _show(argv: Sequence[str]) -> int:
+def _show(options: argparse.Namespace) -> int:
     from build_oci.cli.compare import show
 
-    return _or_trouble(lambda: show(show_parser().parse_args(argv)))
+    return _or_trouble(lambda: show(options))
 
 
 def _or_trouble(run: Callable[[], int]) -> int:
@@ -210,11 +212,11 @@ def _or_trouble(run: Callable[[], int]) -> int:
         raise failure from error
 
 
-_SUBCOMMANDS: dict[str, Callable[[Sequence[str], Signals], int]] = {
-    "verify": lambda argv, signals: _verify(verify_parser().parse_args(argv)),
-    "merge": lambda argv, signals: _merge(merge_parser().parse_args(argv), signals),
+_SUBCOMMANDS: dict[str, Callable[[argparse.Namespace, Signals], int]] = {
+    "verify": lambda options, signals: _verify(options),
+    "merge": _merge,
     "compare": _compare,
-    "show": lambda argv, signals: _show(argv),
+    "show": lambda options, signals: _show(options),
 }
 
 
@@ -234,10 +236,7 @@ def _build(
 
     workers = options.workers or usable_cpus()
     started = time.monotonic()
-    names = [
-        printable("/".join(filter(None, (image.os, image.architecture, image.variant))))
-        for image in config.images
-    ]
+    names = [printable(str(image.platform)) for image in config.images]
     bars = is_terminal(sys.stderr) and not options.quiet
     reports = reporter(options.progress, names, say, terminal=bars)
     speak = reports.say if reports else say
@@ -245,6 +244,10 @@ def _build(
     def explain(text: str) -> None:
         if options.verbose:
             speak(f"build-oci: {printable(text)}")
+
+    def on_image(image: BuiltImage) -> None:
+        if talks:
+            speak(summary(image, options.output))
 
     try:
         result = build(
@@ -256,6 +259,7 @@ def _build(
             started=signals.cancel_by,
             on_progress=reports or ignore,
             explain=explain,
+            on_image=on_image,
             sync=not options.no_sync,
             prune=options.prune,
         )
@@ -267,9 +271,6 @@ def _build(
         write_file(options.metrics, as_json(document), "--metrics", signals.check)
     if options.digestfile:
         write_file(options.digestfile, result.digest.encode(), "--digestfile", signals.check)
-    if talks:
-        for image in result.images:
-            say(summary(image))
 
 
 # ---- input

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from build_oci.cli.streams import say
-from build_oci.errors import UsageError
+from build_oci.errors import size_text
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +38,7 @@ def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
     BuildOciError, OSError, what CHECK raises.
     """
     from build_oci.compare.report import compare_layouts
-    from build_oci.compare.text import report_lines, size_text, style_for, write_lines
+    from build_oci.compare.text import report_lines, style_for, write_lines
     from build_oci.work.cpus import usable_cpus
 
     limit = options.max_download
@@ -98,15 +98,16 @@ def show(options: argparse.Namespace) -> int:
 
 
 def schema(name: str) -> dict[str, object]:
-    """The JSON Schema that `--schema NAME` prints. UsageError for an unknown name."""
-    if name == "compare":
-        from build_oci.compare.document import report_schema
+    """The JSON Schema that `--schema NAME` prints: NAME is `config`, `plan` or `compare`."""
+    match name:
+        case "compare":
+            from build_oci.compare.document import report_schema
 
-        return report_schema()
-    if name == "config":
-        from build_oci.config.schema import schema as config_schema
+            return report_schema()
+        case "plan":
+            from build_oci.split.plan_file import plan_schema
 
-        return config_schema()
-    raise UsageError(
-        f"there is no schema `{name}`", where="--schema", hint="there are `config` and `compare`"
-    )
+            return plan_schema()
+    from build_oci.config.schema import schema as config_schema
+
+    return config_schema()

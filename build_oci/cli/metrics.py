@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from build_oci.errors import counted, printable
+from build_oci.errors import counted, printable, size_text
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
@@ -16,36 +16,35 @@ if TYPE_CHECKING:
     from build_oci.pipeline import BuildResult
 
 
-def summary(image: BuiltImage) -> str:
-    """One line on an image: digest, size of its layers before and after, ratio, files written,
-    unchanged, whited out, seconds.
+def summary(image: BuiltImage, output: str) -> str:
+    """One line on an image in the layout OUTPUT: platform, digest, size of its layers before and
+    after, ratio, files written, unchanged, whited out, seconds.
     """
     before, after = image.uncompressed_size, image.layers_size
-    ratio = f" ({after / before:.1%})" if before else ""
-    files = counted(image.files, "file") + (
-        f", {image.unchanged:,} unchanged" if image.unchanged else ""
-    )
-    files += f", {counted(image.whiteouts, 'whiteout')}" if image.whiteouts else ""
+    sizes = "no layer of its own"
+    if before:
+        sizes = f"{size_text(before)} -> {size_text(after)} ({after / before:.1%})"
+    for other in image.others:
+        sizes += f"; {other.descriptor.digest} with {other.compression}"
+        if before:
+            sizes += f" {size_text(other.layers_size)} ({other.layers_size / before:.1%})"
+    files = counted(image.files, "file")
     if image.plan:
         files = f"{counted(len(image.layers), 'layer')}, {files}"
-        files += (
-            f", {image.unclaimed_size / 1e6:.1f} MB without an owner"
-            if image.unclaimed_files
-            else ""
-        )
+    if image.unchanged:
+        files += f", {image.unchanged:,} unchanged"
+    if image.whiteouts:
+        files += f", {counted(image.whiteouts, 'whiteout')}"
+    if image.plan and image.unclaimed_files:
+        files += f", {size_text(image.unclaimed_size)} without an owner"
     if reused := [layer.size for layer in image.layers if layer.reused]:
         files += (
             f", {counted(len(reused), 'layer')} of {len(image.layers)} reused"
-            f" ({sum(reused) / 1e6:.1f} MB)"
+            f" ({size_text(sum(reused))})"
         )
-    others = "".join(
-        f"; {other.descriptor.digest} with {other.compression} {other.layers_size / 1e6:.1f} MB"
-        + (f" ({other.layers_size / before:.1%})" if before else "")
-        for other in image.others
-    )
-    return (
-        f"{image.digest}  {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{ratio}{others}  {files} "
-        f" {image.seconds:.1f} s"
+    platform = f"{image.descriptor.platform}: " if image.descriptor.platform else ""
+    return printable(
+        f"build-oci: {output}: {platform}{image.digest}  {sizes}  {files}  {image.seconds:.1f} s"
     )
 
 

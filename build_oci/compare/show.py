@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from build_oci.compare.documents import components_of
 from build_oci.compare.model import Entry, components_label
 from build_oci.compare.read import SCANS_LIMIT, Image, Layer, Layers, images_of, parse_reference
-from build_oci.compare.text import Style, fitted, padded, size_text
-from build_oci.errors import ParentError, counted, printable
+from build_oci.compare.text import Style, fitted, padded
+from build_oci.errors import ParentError, counted, printable, size_text
 from build_oci.oci.media_types import CODECS
 from build_oci.version import __version__
 

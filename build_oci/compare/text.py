@@ -23,7 +23,7 @@ from build_oci.compare.model import (
     What,
 )
 from build_oci.compare.why import grouped, phrase, words_of
-from build_oci.errors import counted, printable
+from build_oci.errors import counted, printable, size_text
 
 _NARROWEST, _WIDEST = 60, 200
 _SIGNS = {
@@ -68,14 +68,6 @@ def style_for(
     colour = terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
     width = get_terminal_size((80, 24)).columns if terminal or environment.get("COLUMNS") else 80
     return Style(width, colour=colour, most=most)
-
-
-def size_text(size: float) -> str:
-    """`3,075.2 MB`: powers of 1000, as the summary of a build has them."""
-    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:,.1f} {unit}"
-    return f"{size:.0f} B"
 
 
 def cells(text: str) -> int:

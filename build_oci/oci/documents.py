@@ -22,6 +22,10 @@ class Platform(NamedTuple):
     os_features: Sequence[str] | None = None
     variant: str | None = None
 
+    def __str__(self) -> str:
+        """`linux/arm64/v8`, as clients write it."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
     def document(self) -> dict[str, Any]:
         return _without_absent(
             {

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from build_oci._native.sha256 import Sha256
-from build_oci.errors import OutputError, ParentError, counted
+from build_oci.errors import OutputError, ParentError, counted, size_text
 from build_oci.oci.documents import LAYOUT, Descriptor
 from build_oci.oci.durable import WRITE_OUT, flush_directory, flush_files, start_write_out
 from build_oci.oci.hidden import HiddenDirectory
@@ -298,8 +298,7 @@ class Layout:
             warn(f"{error.filename or self.path}: cannot be pruned: {error.strerror}")
         else:
             explain(
-                f"{self.path}: {counted(removed.blobs, 'blob')} pruned,"
-                f" {removed.size / 1e6:,.1f} MB"
+                f"{self.path}: {counted(removed.blobs, 'blob')} pruned, {size_text(removed.size)}"
             )
 
     @property

@@ -19,10 +19,11 @@ import pytest
 from places import REPOSITORY
 
 import build_oci.cli.command
-from build_oci.cli.arguments import SHELLS, parser
+from build_oci.cli.arguments import PARSERS, SHELLS, SUBCOMMANDS, parser
 from build_oci.cli.command import main
 from build_oci.cli.metrics import summary
-from build_oci.errors import TreeError
+from build_oci.errors import TreeError, size_text
+from build_oci.oci.documents import Platform
 from build_oci.work.cpus import usable_cpus
 
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
@@ -38,6 +39,7 @@ class StandIn:
         self.images = [
             types.SimpleNamespace(
                 digest="sha256:ab",
+                descriptor=types.SimpleNamespace(platform=Platform("arm64", "linux", variant="v8")),
                 layers_size=250_000,
                 uncompressed_size=1_000_000,
                 files=7,
@@ -52,6 +54,8 @@ class StandIn:
 
     def build(self, config: Any, **options: Any) -> Any:
         self.calls.append({"config": config, **options})
+        for image in self.images:
+            options["on_image"](image)
         self.action(options)
         return types.SimpleNamespace(images=self.images)
 
@@ -115,12 +119,17 @@ def test_terminal_input(
 def test_summary(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With -v, or on a terminal, one line an image: digest, sizes before and after, ratio, files,
-    seconds.
+    """With -v, or on a terminal, one line an image: layout, platform, digest, sizes before and
+    after, ratio, files, seconds. It comes when the image is done, so also where a later one fails.
     """
-    line = "sha256:ab  1.0 MB -> 0.2 MB (25.0%)  7 files, 1,234 unchanged, 5 whiteouts  1.2 s\n"
+    line = (
+        "build-oci: .: linux/arm64/v8: sha256:ab  1.0 MB -> 250.0 kB (25.0%)  7 files, 1,234"
+        " unchanged, 5 whiteouts  1.2 s\n"
+    )
     assert main(["-f", "config.yaml", "-v"]) == 0
     assert capsys.readouterr() == ("", line)
+    assert main(["-f", "config.yaml", "-v", "-o", "a\nb"]) == 0
+    assert capsys.readouterr() == ("", line.replace(".:", "a\\x0ab:", 1))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["-f", "config.yaml"]) == 0
     assert capsys.readouterr() == ("", line)
@@ -131,6 +140,7 @@ def test_summary(
 def test_summary_without_layers() -> None:
     image: Any = types.SimpleNamespace(
         digest="sha256:ab",
+        descriptor=types.SimpleNamespace(platform=Platform("amd64", "linux")),
         layers_size=0,
         uncompressed_size=0,
         files=0,
@@ -141,7 +151,23 @@ def test_summary_without_layers() -> None:
         layers=(),
         others=(),
     )
-    assert summary(image) == "sha256:ab  0.0 MB -> 0.0 MB  0 files  0.0 s"
+    told = summary(image, "out")
+    assert told == ("build-oci: out: linux/amd64: sha256:ab  no layer of its own  0 files  0.0 s")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (49_999, "50.0 kB"),
+        (3_075_200_000, "3,075.2 MB"),
+    ],
+)
+def test_small_sizes(size: int, text: str) -> None:
+    """No size that is not 0 reads as 0.0."""
+    assert size_text(size) == text
 
 
 def test_warnings(stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -509,7 +535,9 @@ def options_of(action: Any) -> list[str]:
 
 
 def test_every_option_is_documented() -> None:
-    """In the manual page, and in the table of docs/command-line.md."""
+    """Those of a build in the manual page and in the table of docs/command-line.md; those of each
+    sub-command in its part of the manual page.
+    """
     manual, page = (
         (REPOSITORY / path).read_text() for path in ("docs/build-oci.1", "docs/command-line.md")
     )
@@ -517,6 +545,13 @@ def test_every_option_is_documented() -> None:
         for option in options_of(action):
             assert option.replace("-", "\\-") in manual, option
             assert option in page or option in ("--help", "--quiet", "--verbose"), option
+    parts = manual.split(".SS build\\-oci ")[1:]
+    assert [part.split()[0] for part in parts] == list(PARSERS) == list(SUBCOMMANDS)
+    for (name, make), part in zip(PARSERS.items(), parts, strict=True):
+        for action in make()._actions:
+            if action.option_strings and "--help" not in action.option_strings:
+                told = [option.replace("-", "\\-") in part for option in action.option_strings]
+                assert any(told), (name, action.option_strings)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -529,6 +564,46 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
             assert option in script or option[2:] in script, option
     if (program := shutil.which(shell)) and shell == "bash":
         subprocess.run([program, "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["build-oci", "ver"], ["verify"]),
+        (["build-oci", "-v", "c"], ["compare"]),
+        (["build-oci", "verify", "--boo"], ["--bootc"]),
+        (["build-oci", "merge", "--dig"], ["--digestfile"]),
+        (["build-oci", "compare", "--max"], ["--max-download"]),
+        (["build-oci", "show", "--fil"], ["--files"]),
+        (["build-oci", "verify", "--prune"], []),
+        (["build-oci", "--dig"], ["--digestfile"]),
+        (["build-oci", "--schema", "pl"], ["plan"]),
+        (["build-oci", "verify", "lay"], ["layout"]),
+        (["build-oci", "compare", "fi"], ["file"]),
+    ],
+)
+def test_completion_in_bash(
+    words: list[str], expected: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sub-commands, the options of each, and files."""
+    pytest.importorskip("shtab")
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is missing")
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["--print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    asked = """
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        $(complete -p build-oci | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        [bash, "--norc", "-c", f"compopt() {{ :; }}\n{script}\n{asked}", "bash", *words],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == expected, done.stderr
 
 
 def test_completion_without_shtab(

@@ -23,6 +23,7 @@ from places import REPOSITORY
 from build_oci.cli.bars import Bars, Lines, reporter
 from build_oci.cli.command import main
 from build_oci.config.load import load_config
+from build_oci.image import BuiltImage
 from build_oci.pipeline import build
 from build_oci.progress import Progress
 
@@ -75,6 +76,25 @@ def test_what_a_listener_raises_ends_the_build(tree: Path, tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match="enough"):
         build(load_config(document(tree)), output=tmp_path / "out", workers=2, on_progress=listen)
     assert not (tmp_path / "out").exists()
+
+
+def test_summary_comes_when_an_image_is_done(tree: Path, tmp_path: Path) -> None:
+    """Each image is told of once, before the index is there."""
+    config = json.loads(document(tree))
+    config["images"].append({"architecture": "arm64", "os": "linux"})
+    out = tmp_path / "out"
+    done: list[str] = []
+
+    def on_image(image: BuiltImage) -> None:
+        assert not (out / "index.json").exists()
+        done.append(f"{image.descriptor.platform} {image.digest}")
+
+    result = build(load_config(json.dumps(config)), output=out, workers=2, on_image=on_image)
+    assert sorted(done) == [
+        f"linux/{architecture} {image.digest}"
+        for architecture, image in zip(("amd64", "arm64"), result.images, strict=True)
+    ]
+    assert (out / "index.json").exists()
 
 
 def test_lines_are_seconds_apart() -> None:

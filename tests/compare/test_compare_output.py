@@ -30,6 +30,7 @@ from build_oci.compare.report import compare_layouts
 from build_oci.compare.text import Style, cells, cut, fitted, report_lines, style_for
 from build_oci.compare.treemap import Maps
 from build_oci.errors import BuildOciError
+from build_oci.split.plan_file import plan_schema
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -308,6 +309,7 @@ def test_json_and_its_schema(pair: tuple[Path, Path]) -> None:
         == 1
     )
     assert json.loads(run("--schema", "compare").stdout)["title"] == "build-oci compare"
+    assert json.loads(run("--schema", "plan").stdout) == plan_schema()
     assert "compare" not in json.loads(run("--schema").stdout)["title"]
 
 

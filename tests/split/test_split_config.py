@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from build_oci.cli.command import main
 from build_oci.config.load import ComponentSource, SplitConfig, check_paths, load_config
 from build_oci.errors import ConfigError
 
@@ -177,3 +178,23 @@ def test_a_map_that_is_not_there(tmp_path: Path) -> None:
             caught.value.lines()[0]
             == f"build-oci: error: c.yaml:1: images[0].split.components[0]: `{path}` {what}"
         )
+
+
+def test_check_looks_at_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the build would say of a plan that cannot be written, --check says, too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root").mkdir()
+    config = {"images": [IMAGE | {"split": {"plan": "nowhere/plan.json"}}]}
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    said = []
+    for arguments in (["--check"], []):
+        assert main([*arguments, "-f", "c.yaml", "-o", "out"]) == 1
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert said[0].startswith("build-oci: error: nowhere/plan.json: no file can be written here\n")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "nowhere").mkdir()
+    assert main(["--check", "-f", "c.yaml", "-o", "out"]) == 0
+    assert not list((tmp_path / "nowhere").iterdir())
