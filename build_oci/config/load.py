@@ -42,8 +42,9 @@ from build_oci.config.keys import (
 from build_oci.config.patterns import compile_pattern
 from build_oci.errors import BuildOciError, ConfigError, UsageError
 from build_oci.oci.documents import Platform
+from build_oci.oci.fields import config_findings
 from build_oci.oci.media_types import LAST_EPOCH, REF_NAME_KEY
-from build_oci.oci.runtime_config import changes_of, config_findings
+from build_oci.oci.runtime_config import changes_of
 
 __all__ = [
     "BuildConfig",

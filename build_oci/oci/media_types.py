@@ -7,6 +7,8 @@ from __future__ import annotations
 MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
+# Of the config of an artifact that has none.
+MEDIA_TYPE_EMPTY = "application/vnd.oci.empty.v1+json"
 LAYER_MEDIA_TYPES = {
     "disabled": "application/vnd.oci.image.layer.v1.tar",
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",

@@ -32,10 +32,7 @@ class Blobs:
 
     def is_missing(self, digest: str) -> bool:
         """Is there no such blob? What may be missing is not told."""
-        if os.path.lexists(self._source.blob_path(digest)):
-            return False
-        self._sizes.setdefault(digest, None)
-        return True
+        return not os.path.lexists(self._source.blob_path(digest))
 
     def fitted(self, descriptor: ReadDescriptor) -> ReadDescriptor | None:
         """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another;

@@ -12,8 +12,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError, counted
-from build_oci.oci.media_types import CODECS, CONFIGS, INDEXES, MANIFESTS, MEDIA_TYPE_INDEX
-from build_oci.oci.runtime_config import config_findings
+from build_oci.oci.fields import descriptor_findings, image_findings
+from build_oci.oci.media_types import (
+    CODECS,
+    CONFIGS,
+    INDEXES,
+    MANIFESTS,
+    MEDIA_TYPE_EMPTY,
+    MEDIA_TYPE_INDEX,
+)
 from build_oci.oci.untrusted import ReadDescriptor, Source, opened, parse_descriptor, parse_document
 from build_oci.parent.manifest import NESTING
 from build_oci.verify.blobs import Blobs
@@ -23,6 +30,11 @@ from build_oci.verify.findings import Findings, shown
 # RFC 3339, as clients parse a time.
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+# RFC 6838, section 4.2.
+_MEDIA_TYPE = re.compile(
+    r"[A-Za-z0-9-][\w!#$&^.+-]{0,126}/[A-Za-z0-9-][\w!#$&^.+-]{0,126}", re.ASCII
 )
 
 
@@ -83,9 +95,16 @@ class Documents:
             )
         descriptors = self._descriptors(document, "manifests", where)
         document.clear()  # of an index within an index within … only the descriptors are held
-        for descriptor in descriptors:
-            if descriptor is not None:
-                yield from self._manifest_or_index(descriptor, depth)
+        listed = [descriptor for descriptor in descriptors if descriptor is not None]
+        # `docker save` keeps the index of an image for many platforms and saves only what it has.
+        here = [item for item in listed if not (depth and self._blobs.is_missing(item.digest))]
+        if listed and not here:
+            self._findings.problem(where, "is an index, and nothing that it lists is here")
+        elif len(here) < len(listed):
+            missing = counted(len(listed) - len(here), "manifest")
+            self._findings.note(where, f"lists {missing} that the layout does not hold")
+        for descriptor in here:
+            yield from self._manifest_or_index(descriptor, depth)
 
     def _manifest_or_index(self, descriptor: ReadDescriptor, depth: int) -> Iterator[CheckedImage]:
         where = str(self._source.blob_path(descriptor.digest))
@@ -109,7 +128,7 @@ class Documents:
         if media_type in INDEXES:
             yield from self._index(document, where, depth + 1)
         elif media_type in MANIFESTS:
-            yield from self._manifest(descriptor, document, where)
+            yield from self._manifest(descriptor, document, where, depth)
         elif known or media_type != descriptor.media_type:
             self._findings.problem(
                 where, f"{shown(media_type)} is neither an image manifest nor an index"
@@ -118,7 +137,7 @@ class Documents:
             self._findings.note(where, f"is no image but of the type {shown(media_type)}")
 
     def _manifest(
-        self, descriptor: ReadDescriptor, document: dict[str, Any], where: str
+        self, descriptor: ReadDescriptor, document: dict[str, Any], where: str, depth: int
     ) -> Iterator[CheckedImage]:
         self._schema_version(document, where)
         self._annotations(document, where)
@@ -133,6 +152,10 @@ class Documents:
                 self._blobs.is_right(subject)
         config = self._descriptor(document.get("config"), f"{where}: config")
         layers = self._descriptors(document, "layers", where)
+        parts = [part for part in (config, *layers) if part is not None]
+        if depth and parts and all(self._blobs.is_missing(part.digest) for part in parts):
+            self._findings.note(where, "is here without its config and its layers")
+            return
         if config is None or config.media_type in CONFIGS:
             content = self._blobs.document(config) if config else None
             if not _is_attestation(descriptor, content, layers):
@@ -141,6 +164,8 @@ class Documents:
                 return
         else:
             self._blobs.is_right(config)
+        if config and config.media_type == MEDIA_TYPE_EMPTY and not document.get("artifactType"):
+            self._findings.problem(where, "has an empty config and no artifactType")
         artifact = document.get("artifactType") or (config.media_type if config else "")
         self._findings.note(where, f"is no image but an artifact of the type {shown(artifact)}")
         for layer in filter(None, layers):
@@ -167,8 +192,8 @@ class Documents:
         self._platforms[descriptor.digest] = platform
         self._platform(descriptor, platform)
         self._created(content, where)
-        for name, what in config_findings(content.get("config")):
-            self._findings.problem(where, f"config{'.' * bool(name)}{name} {what}")
+        for name, what in image_findings(content):
+            self._findings.problem(where, f"{name} {what}")
         rootfs = content.get("rootfs")
         if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
             self._findings.problem(where, "rootfs.type is not “layers”")
@@ -205,7 +230,8 @@ class Documents:
         for number, item in enumerate(items if isinstance(items, list) else ()):
             # A diff_id is a digest with nothing around it.
             digest = self._descriptor(
-                {"mediaType": "-", "digest": item, "size": 0}, f"{where}: rootfs.diff_ids[{number}]"
+                {"mediaType": "-/-", "digest": item, "size": 0},
+                f"{where}: rootfs.diff_ids[{number}]",
             )
             found.append(digest.digest if digest else None)
         if len(found) == layers:
@@ -293,6 +319,10 @@ class Documents:
                 raise ParentError("is no descriptor", where=where) from None
             if not found.media_type:
                 self._findings.problem(where, "its descriptor has no mediaType")
+            elif not _MEDIA_TYPE.fullmatch(found.media_type):
+                self._findings.problem(where, f"{shown(found.media_type)} is no media type")
+            for name, what in descriptor_findings(item):
+                self._findings.problem(where, f"{name} {what}")
             if (data := item.get("data")) is not None:
                 self._embedded(data, found, where)
             return found

@@ -44,6 +44,8 @@ from build_oci.pipeline import build
 from build_oci.verify import layers, names
 from build_oci.verify.verifier import verify
 
+ONLY = archive(("only", b"only"))
+
 
 def found(layout: Path) -> tuple[list[str], list[str]]:
     """The mismatches and the notes, without the path of LAYOUT."""
@@ -253,12 +255,61 @@ def test_what_stands_behind_its_whiteout(layout: Layout) -> None:
             "config.labels is no name that clients know; did you mean `Labels`?",
         ),
         ("config", "config", [], "config is not a mapping: clients cannot read the image"),
+        ("config", "author", 5, "author must be a string: clients cannot read the image"),
+        (
+            "config",
+            "os.features",
+            ["win32k", 1],
+            "os.features must be a list of strings: clients cannot read the image",
+        ),
+        (
+            "config",
+            "history.0.empty_layer",
+            0,
+            "history[0].empty_layer must be true or false: clients cannot read the image",
+        ),
+        (
+            "config",
+            "history.0.created_by",
+            ["make"],
+            "history[0].created_by must be a string: clients cannot read the image",
+        ),
+        ("descriptor", "platform.os", "", "manifests[0]: platform.os is missing"),
+        (
+            "descriptor",
+            "platform.variant",
+            8,
+            "platform.variant must be a string: clients cannot read the image",
+        ),
+        (
+            "descriptor",
+            "urls",
+            "x",
+            "urls must be a list of strings: clients cannot read the image",
+        ),
+        ("manifest", "config.mediaType", "text", "“text” is no media type"),
+        (
+            "manifest",
+            "config.mediaType",
+            "application/vnd.oci.empty.v1+json",
+            "has an empty config and no artifactType",
+        ),
     ],
 )
 def test_documents_that_clients_cannot_load(
     layout: Layout, where: str, key: str, value: Any, what: str
 ) -> None:
-    (problem,) = found(layout.index(image(layout, [FIRST], **{where: set_to(key, value)})))[0]
+    def change(document: Document) -> None:
+        if key in ("os.features", "author"):
+            document[key] = value
+        else:
+            set_to(key, value)(document)
+
+    (problem,) = [
+        problem
+        for problem in found(layout.index(image(layout, [FIRST], **{where: change})))[0]
+        if "says" not in problem
+    ]
     assert problem.endswith(f": {what}")
 
 
@@ -354,6 +405,47 @@ def test_nested_indexes_artifacts_and_docker_types(layout: Layout) -> None:
     for _ in range(10):
         deep = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [deep]}, INDEX)
     assert "is an index within an index" in found(layout.index(deep))[0][0]
+
+
+def test_an_image_for_many_platforms_that_is_here_in_part(layout: Layout) -> None:
+    """`docker save` keeps the index of such an image and what it has of it. What the layout itself
+    lists, and what an image has in part, must be there.
+    """
+
+    def listing(*manifests: Document) -> Document:
+        content = {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(manifests)}
+        return layout.document(content, INDEX)
+
+    def remove(*descriptors: Document) -> None:
+        for descriptor in descriptors:
+            (layout.path / "blobs" / descriptor["digest"].replace(":", "/")).unlink()
+
+    def parts(descriptor: Document) -> list[Document]:
+        path = layout.path / "blobs" / descriptor["digest"].replace(":", "/")
+        manifest = json.loads(path.read_text())
+        return [manifest["config"], *manifest["layers"]]
+
+    arm = set_to("architecture", "arm64"), set_to("platform.architecture", "arm64")
+    here = image(layout, [FIRST])
+    gone = image(layout, [SECOND], config=arm[0], descriptor=arm[1])
+    hollow = image(layout, [ONLY], config=set_to("variant", "v7"))
+    index = listing(here, gone, hollow)
+    remove(gone, *parts(gone), *parts(hollow))
+    problems, notes = found(layout.index(index))
+    assert problems == []
+    assert [note.split(": ", 1)[1] for note in notes] == [
+        "lists 1 manifest that the layout does not hold",
+        "is here without its config and its layers",
+    ]
+    assert ["is missing" in problem for problem in found(layout.index(index, gone))[0]] == [True]
+    assert len(found(layout.index(hollow))[0]) == 2
+    nothing = listing(gone)
+    (problem,) = found(layout.index(nothing))[0]
+    assert problem.endswith("is an index, and nothing that it lists is here")
+    remove(parts(here)[1])
+    (problem,) = found(layout.index(index))[0]
+    assert FIRST_DIGEST in problem
+    assert problem.endswith("is missing")
 
 
 def test_hostile_files(layout: Layout) -> None:
@@ -713,7 +805,7 @@ def test_usage(
     assert main(["verify", "-v", "-j", "1"]) == 0
     assert (
         capsys.readouterr().err
-        == "build-oci: .: nothing is wrong: 1 image, 1 layer, 4 entries, 0.0 MB\n"
+        == "build-oci: .: nothing is wrong: 1 image, 1 layer, 4 entries, 10.2 kB\n"
     )
     for wrong in (
         ["verify", "a", "b"],
