@@ -30,8 +30,8 @@ cdef extern from "rolling.h" nogil:
         cut *items
         size_t count, capacity
 
-    int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before, size_t before_size, const uint8_t *after,
-                    size_t after_size, int *starts_chunk)
+    int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before,
+                    size_t before_size, const uint8_t *after, size_t after_size, int *starts_chunk)
 
 
 cdef extern from "text.h" nogil:
@@ -138,11 +138,16 @@ def cut_content(const uint8_t[::1] data, bytes before=b"", bytes after=b""):
     if not size:
         return [], True
     with nogil:
-        status = rolling_cut(&found, &data[0], size, at_before, before_size, at_after, after_size, &starts)
+        status = rolling_cut(&found, &data[0], size, at_before, before_size, at_after, after_size,
+                             &starts)
     try:
         if status:
             raise MemoryError
-        return [(found.items[i].start, found.items[i].size, bool(found.items[i].is_hole)) for i in range(found.count)], bool(starts)
+        cuts_found = [
+            (found.items[i].start, found.items[i].size, bool(found.items[i].is_hole))
+            for i in range(found.count)
+        ]
+        return cuts_found, bool(starts)
     finally:
         free(found.items)
 
@@ -200,7 +205,8 @@ cdef class Parts:
         parts_free(&self.parts)
 
     def frames(self):
-        return PyBytes_FromStringAndSize(<const char *>self.parts.frames, self.parts.frames_count * sizeof(frame))
+        cdef size_t size = self.parts.frames_count * sizeof(frame)
+        return PyBytes_FromStringAndSize(<const char *>self.parts.frames, size)
 
     def toc(self, const uint64_t[::1] packed, uint64_t offset):
         cdef text t = empty()
@@ -224,8 +230,14 @@ cdef class Parts:
             for j in range(c.count):
                 one = &self.parts.chunks[c.first + j]
                 digest = (<const char *>one.digest)[:32] if one.is_digested else None
-                chunks.append((one.frame, self.parts.frames[one.frame].start, self.parts.frames[one.frame].size, bool(one.is_hole), digest))
-            found.append(Piece(c.member, c.offset, c.size, c.checksum, bool(c.starts_chunk), bool(c.is_last), chunks))
+                chunks.append((
+                    one.frame, self.parts.frames[one.frame].start,
+                    self.parts.frames[one.frame].size, bool(one.is_hole), digest,
+                ))
+            found.append(Piece(
+                c.member, c.offset, c.size, c.checksum, bool(c.starts_chunk), bool(c.is_last),
+                chunks,
+            ))
         return found
 
 

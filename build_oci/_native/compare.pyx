@@ -72,7 +72,8 @@ cdef object _entry(const occurrence *o):
     cdef const member *m = o.m
     target = None if m.target == NULL else m.target[:m.target_size]
     return (
-        o.layer, m.mode, m.size, m.uid, m.gid, int(m.mtime) * 1000000000 + m.mtime_ns, target, m.rdev, bool(m.flags & MEMBER_HARD_LINK)
+        o.layer, m.mode, m.size, m.uid, m.gid, int(m.mtime) * 1000000000 + m.mtime_ns, target,
+        m.rdev, bool(m.flags & MEMBER_HARD_LINK),
     )
 
 
@@ -114,7 +115,10 @@ cdef class Comparison:
         cdef size_t i
         told = []
         for i in range(count):
-            told.append((_path(found[i].node), found[i].what, found[i].bits, _entry(found[i].old), _entry(found[i].new)))
+            told.append((
+                _path(found[i].node), found[i].what, found[i].bits, _entry(found[i].old),
+                _entry(found[i].new),
+            ))
         return told
 
     def differences(self, *, bint everything=False, check=None):
@@ -128,7 +132,9 @@ cdef class Comparison:
             yield from batch[0]
 
     def layer_differences(self, uint32_t layer, counterpart, *, check=None):
-        compare_start_layer(self.compare, layer, COMPARE_NO_LAYER if counterpart is None else counterpart)
+        compare_start_layer(
+            self.compare, layer, COMPARE_NO_LAYER if counterpart is None else counterpart
+        )
         cdef int ended = 0
         while not ended:
             if check is not None:

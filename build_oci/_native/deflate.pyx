@@ -18,7 +18,7 @@ cdef extern from "deflate.h" nogil:
         const uint8_t *first, size_t first_size, deflate_shape *first_shape,
         const uint8_t *second, size_t second_size, deflate_shape *second_shape
     )
-    size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *shape, uint8_t *flush)
+    size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *, uint8_t *flush)
 
 cdef extern from "noise.h" nogil:
     bint data_is_incompressible "is_incompressible"(const uint8_t *data, size_t size)
@@ -49,7 +49,9 @@ def make_joinable(bytearray first not None, bytearray second=None):
     try:
         PyObject_GetBuffer(second, &b, PyBUF_WRITABLE)
         with nogil:
-            failed = deflate_walk_two(<const uint8_t *>a.buf, a.len, &a_shape, <const uint8_t *>b.buf, b.len, &b_shape) != 0
+            failed = 0 != deflate_walk_two(
+                <const uint8_t *>a.buf, a.len, &a_shape, <const uint8_t *>b.buf, b.len, &b_shape
+            )
             if not failed:
                 a_more = deflate_make_joinable(<uint8_t *>a.buf, a.len, &a_shape, a_flush)
                 b_more = deflate_make_joinable(<uint8_t *>b.buf, b.len, &b_shape, b_flush)

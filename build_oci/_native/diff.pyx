@@ -37,10 +37,14 @@ cdef extern from "diff.h" nogil:
         pass
 
     int diff_add(
-        _tree *, const lower *, const header_options *, int preserve_links, const char *const *removed, size_t removed_count,
-        size_t *unchanged, size_t *whiteouts, size_t *missing, problem *out,
+        _tree *, const lower *, const header_options *, int preserve_links,
+        const char *const *removed, size_t removed_count, size_t *unchanged, size_t *whiteouts,
+        size_t *missing, problem *out,
     )
-    int diff_mark(_tree *, const lower *, const header_options *, int preserve_links, size_t *unchanged, size_t *whiteouts)
+    int diff_mark(
+        _tree *, const lower *, const header_options *, int preserve_links, size_t *unchanged,
+        size_t *whiteouts,
+    )
 
 
 cdef class Digests:
@@ -94,7 +98,10 @@ def mark_unchanged(tree, lower_table, *, epoch, bint preserve_hardlinks=True):
     cdef size_t unchanged = 0, whiteouts = 0
     cdef int end
     with nogil:
-        end = diff_mark(<_tree *>upper, <const lower *>below, &options, preserve_hardlinks, &unchanged, &whiteouts)
+        end = diff_mark(
+            <_tree *>upper, <const lower *>below, &options, preserve_hardlinks, &unchanged,
+            &whiteouts,
+        )
     if end:
         raise MemoryError
     return unchanged, whiteouts
@@ -119,8 +126,8 @@ def mark_added(tree, lower_table, removed=(), *, epoch, bint preserve_hardlinks=
             texts[i] = <const char *><bytes?>paths[i]
         with nogil:
             status = diff_add(
-                <_tree *>upper, <const lower *>below, &options, preserve_hardlinks, <const char *const *>texts, count,
-                &unchanged, &whiteouts, &missing, &trouble,
+                <_tree *>upper, <const lower *>below, &options, preserve_hardlinks,
+                <const char *const *>texts, count, &unchanged, &whiteouts, &missing, &trouble,
             )
     finally:
         free(texts)

@@ -63,10 +63,12 @@ cdef class Scan:
     cdef member_view view
     cdef bint finished, digesting
 
-    def __cinit__(self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False,
-                  bint recipe=False, bint keep=True,
-                  bint whole=False):
-        cdef const sha256_kernel *chosen = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
+    def __cinit__(
+        self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False,
+        bint recipe=False, bint keep=True, bint whole=False,
+    ):
+        cdef int number = sha256_kernel_best() if kernel is None else kernel
+        cdef const sha256_kernel *chosen = sha256_kernel_at(number)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
         self.scanner = scanner_new(chosen, memory_limit, trust)
@@ -144,15 +146,19 @@ cdef class Scan:
                 if not item.name_size:
                     xattrs = None  # condensed
                     break
-                xattrs.append(((<const char *>item.name)[:item.name_size], (<const char *>item.value)[:item.value_size]))
+                name = (<const char *>item.name)[:item.name_size]
+                xattrs.append((name, (<const char *>item.value)[:item.value_size]))
             found.append({
                 "name": m[i].name[:m[i].name_size],
                 "target": None if m[i].target == NULL else m[i].target[:m[i].target_size],
                 "hard_link": bool(m[i].flags & MEMBER_HARD_LINK),
                 "ambiguous": bool(m[i].flags & MEMBER_AMBIGUOUS),
-                "mode": m[i].mode, "uid": m[i].uid, "gid": m[i].gid, "size": m[i].size, "rdev": m[i].rdev,
+                "mode": m[i].mode, "uid": m[i].uid, "gid": m[i].gid, "size": m[i].size,
+                "rdev": m[i].rdev,
                 "mtime_ns": int(m[i].mtime) * 1000000000 + m[i].mtime_ns,
-                "digest": (<const char *>m[i].digest)[:32] if m[i].flags & MEMBER_DIGEST_KNOWN else None,
+                "digest": (
+                    (<const char *>m[i].digest)[:32] if m[i].flags & MEMBER_DIGEST_KNOWN else None
+                ),
                 "xattrs": xattrs, "xattr_newline": bool(m[i].flags & MEMBER_XATTR_NEWLINE),
             })
         return found
@@ -187,7 +193,8 @@ cdef extern from "lower.h" nogil:
     void lower_free(lower *)
 
 cdef extern from "claims.h" nogil:
-    int claims_in_both(const lower *left, const lower *right, const lower_node **named, size_t most, size_t *count)
+    int claims_in_both(const lower *left, const lower *right, const lower_node **named, size_t most,
+                       size_t *count)
 
 
 # Between two looks for cancellation.
@@ -225,7 +232,10 @@ cdef class Lower:
                     check()
                 size = min(<size_t>MEMBERS_AT_ONCE, count - at)
                 with nogil:
-                    status = lower_place(self.lower, members + at, size) if placing else lower_hide(self.lower, members + at, size)
+                    if placing:
+                        status = lower_place(self.lower, members + at, size)
+                    else:
+                        status = lower_hide(self.lower, members + at, size)
                 if status:
                     raise ValueError(self.lower.error.decode("utf-8", "backslashreplace"))
                 at += size

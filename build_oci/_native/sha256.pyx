@@ -27,9 +27,11 @@ cdef extern from "sha256.h" nogil:
     const sha256_kernel *sha256_kernel_at(int id)
     int sha256_kernel_best()
     void sha256_init(sha256_context *context)
-    void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data, size_t size)
-    void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uint8_t *data_a, size_t size_a, sha256_context *b,
-                           const uint8_t *data_b, size_t size_b)
+    void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data,
+                       size_t size)
+    void sha256_update_two(const sha256_kernel *kernel,
+                           sha256_context *a, const uint8_t *data_a, size_t size_a,
+                           sha256_context *b, const uint8_t *data_b, size_t size_b)
     void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t *digest)
     void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count)
 
@@ -44,7 +46,10 @@ cdef int BEST = sha256_kernel_best()
 
 cdef const sha256_kernel *kernel_at(int kernel) except NULL:
     if not 0 <= kernel < SHA256_KERNELS or KERNELS[kernel] == NULL:
-        raise ValueError(f"{kernel} is not the number of a SHA-256 kernel of this CPU; kernel_id() knows: auto, {', '.join(kernels())}")
+        raise ValueError(
+            f"{kernel} is not the number of a SHA-256 kernel of this CPU; kernel_id() knows: auto,"
+            f" {', '.join(kernels())}"
+        )
     return KERNELS[kernel]
 
 
@@ -59,7 +64,9 @@ def kernel_id(str name):
     for i in range(SHA256_KERNELS):
         if KERNELS[i] != NULL and KERNELS[i].name.decode() == name:
             return i
-    raise ValueError(f"{name!r} is not a SHA-256 kernel of this CPU; there are: auto, {', '.join(kernels())}")
+    raise ValueError(
+        f"{name!r} is not a SHA-256 kernel of this CPU; there are: auto, {', '.join(kernels())}"
+    )
 
 
 def in_pairs(int kernel=BEST):
@@ -121,8 +128,11 @@ cdef class Sha256:
         try:
             PyObject_GetBuffer(other_data, &other_view, PyBUF_SIMPLE)
             with nogil:
-                sha256_update_two(self.kernel, &self.context, <const uint8_t *>view.buf, <size_t>view.len, &other.context,
-                                  <const uint8_t *>other_view.buf, <size_t>other_view.len)
+                sha256_update_two(
+                    self.kernel,
+                    &self.context, <const uint8_t *>view.buf, <size_t>view.len,
+                    &other.context, <const uint8_t *>other_view.buf, <size_t>other_view.len,
+                )
             PyBuffer_Release(&other_view)
         finally:
             PyBuffer_Release(&view)

@@ -23,7 +23,8 @@ cdef extern from "partition.h" nogil:
         size_t layers_count
 
     partition *partition_new(
-        _tree *, const uint32_t *owners, size_t count, size_t layers, int directories_last, int preserve_links, const char **problem
+        _tree *, const uint32_t *owners, size_t count, size_t layers, int directories_last,
+        int preserve_links, const char **problem,
     )
     void partition_free(partition *)
 
@@ -50,7 +51,8 @@ cdef extern from "pack.h" nogil:
         uint64_t archive_size, files, bytes
         int cancelled
 
-    plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *, uint64_t segment_size)
+    plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *,
+                   uint64_t segment_size)
     int plan_digest(plan *, const size_t *indexes, size_t count, problem *out)
     int plan_fill(plan *, size_t index, uint8_t *into, problem *out)
     void plan_free(plan *)
@@ -62,7 +64,8 @@ cdef extern from "recipe.h" nogil:
 
     int recipe_of_plan(const plan *, uint8_t *out)
     int recipe_of_components(
-        _tree *, const sha256_kernel *, const uint32_t *owners, size_t entries, size_t count, uint8_t (*out)[32], uint8_t *known
+        _tree *, const sha256_kernel *, const uint32_t *owners, size_t entries, size_t count,
+        uint8_t (*out)[32], uint8_t *known,
     )
 
 
@@ -112,12 +115,17 @@ def component_digests(tree, const uint32_t[::1] owners not None, size_t count, *
     try:
         if digests != NULL and known != NULL:
             with nogil:
-                status = recipe_of_components(native, chosen, first, entries, count, <uint8_t (*)[32]>digests, known)
+                status = recipe_of_components(
+                    native, chosen, first, entries, count, <uint8_t (*)[32]>digests, known
+                )
         if status < 0:
             raise MemoryError
         if status:
             raise ValueError("there are not as many owners as entries")
-        return [(<char *>digests + SHA256_DIGEST * i)[:SHA256_DIGEST] if known[i] else None for i in range(count)]
+        return [
+            (<char *>digests + SHA256_DIGEST * i)[:SHA256_DIGEST] if known[i] else None
+            for i in range(count)
+        ]
     finally:
         free(digests)
         free(known)
@@ -130,7 +138,8 @@ cdef class Partition:
     cdef object tree
 
     def __cinit__(
-        self, tree, owners=None, size_t layers=1, *, bint directories_last=False, bint preserve_hardlinks=True
+        self, tree, owners=None, size_t layers=1, *, bint directories_last=False,
+        bint preserve_hardlinks=True,
     ):
         self.tree = tree
         if not layers or layers > 1 << 16:
@@ -146,7 +155,9 @@ cdef class Partition:
         cdef const char *trouble = NULL
         cdef _tree *native = <_tree *>PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
         with nogil:
-            self.partition = partition_new(native, first, count, layers, directories_last, preserve_hardlinks, &trouble)
+            self.partition = partition_new(
+                native, first, count, layers, directories_last, preserve_hardlinks, &trouble
+            )
         if self.partition == NULL:
             if trouble == NULL:
                 raise MemoryError
@@ -171,7 +182,9 @@ cdef class Plan:
     cdef plan *plan
     cdef Partition partition
 
-    def __cinit__(self, Partition partition, size_t layer=0, *, epoch, int kernel, uint64_t segment_size):
+    def __cinit__(
+        self, Partition partition, size_t layer=0, *, epoch, int kernel, uint64_t segment_size
+    ):
         self.partition = partition
         cdef header_options options
         options.has_epoch = epoch is not None
@@ -231,7 +244,9 @@ cdef class Plan:
 
     def to_digest(self, size_t index):
         self._checked(index)
-        return self.plan.segments[index].offset if self.plan.segments[index].kind == SEGMENT_HEADER else 0
+        if self.plan.segments[index].kind != SEGMENT_HEADER:
+            return 0
+        return self.plan.segments[index].offset
 
     def digest(self, *indexes):
         cdef size_t count = len(indexes), i
@@ -266,7 +281,8 @@ cdef class Plan:
         return told(&trouble) if end else None
 
     def difference(self, scan, size_t start=0):
-        cdef member_view *view = <member_view *>PyCapsule_GetPointer(scan.seen(), "build_oci.member_view")
+        cdef void *seen = PyCapsule_GetPointer(scan.seen(), "build_oci.member_view")
+        cdef member_view *view = <member_view *>seen
         cdef size_t at = start
         cdef difference found
         with nogil:
@@ -274,9 +290,10 @@ cdef class Plan:
         if found == DIFFERENCE_NONE:
             return at
         kind = {
-            DIFFERENCE_NEW: "new", DIFFERENCE_GONE: "gone", DIFFERENCE_TYPE: "type", DIFFERENCE_CONTENT: "content",
-            DIFFERENCE_TARGET: "target", DIFFERENCE_MODE: "mode", DIFFERENCE_OWNER: "owner", DIFFERENCE_MTIME: "mtime",
-            DIFFERENCE_XATTR: "xattr", DIFFERENCE_DEVICE: "device",
+            DIFFERENCE_NEW: "new", DIFFERENCE_GONE: "gone", DIFFERENCE_TYPE: "type",
+            DIFFERENCE_CONTENT: "content", DIFFERENCE_TARGET: "target", DIFFERENCE_MODE: "mode",
+            DIFFERENCE_OWNER: "owner", DIFFERENCE_MTIME: "mtime", DIFFERENCE_XATTR: "xattr",
+            DIFFERENCE_DEVICE: "device",
         }[found]
         if found == DIFFERENCE_GONE:
             return kind, view.members[at].name[:view.members[at].name_size]

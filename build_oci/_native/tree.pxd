@@ -59,7 +59,7 @@ cdef extern from "tree.h" nogil:
 
 
 cdef inline bytes path_of(const entry *at):
-    """The path of an entry below the root of its tree, without a leading slash; empty for the root."""
+    """The path of an entry below the root of its tree, without a leading slash; empty: the root."""
     # One byte more: the C function closes the path with a NUL.
     cdef size_t size = entry_path(at, NULL)
     cdef bytes path = PyBytes_FromStringAndSize(NULL, size + 1)
@@ -73,8 +73,9 @@ cdef inline tuple told(const problem *p):
     if p.name != NULL:
         path = path + b"/" + p.name if path else <bytes>p.name
     kind = {
-        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed", PROBLEM_LENGTH: "length",
-        PROBLEM_XATTR_NAME: "xattr-name", PROBLEM_XATTRS_SIZE: "xattrs-size",
+        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed",
+        PROBLEM_LENGTH: "length", PROBLEM_XATTR_NAME: "xattr-name",
+        PROBLEM_XATTRS_SIZE: "xattrs-size",
         PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",
         PROBLEM_COVERS: "covers",
     }[p.kind]

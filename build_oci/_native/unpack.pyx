@@ -46,7 +46,7 @@ cdef extern from "unpack.h" nogil:
         uint32_t uid, gid
         const char *error
 
-    unpack *unpack_new(const lower *, const unpack_source *sources, size_t count, size_t memory_limit)
+    unpack *unpack_new(const lower *, const unpack_source *, size_t count, size_t memory_limit)
     int unpack_more(unpack *, size_t limit)
     const archived *unpack_find(const unpack *, const char *path, size_t size)
     void unpack_free(unpack *)
@@ -77,7 +77,9 @@ cdef class ImageTree:
     cdef unpack *unpack
     cdef list sources  # with the scans that the tree points into
 
-    def __cinit__(self, lower_table, sources, *, owner=None, size_t memory_limit=1 << 30, check=None):
+    def __cinit__(
+        self, lower_table, sources, *, owner=None, size_t memory_limit=1 << 30, check=None
+    ):
         cdef size_t count = len(sources), i
         cdef unpack_source *given = <unpack_source *>calloc(count + 1, sizeof(unpack_source))
         cdef void *below = PyCapsule_GetPointer(lower_table.capsule(), "build_oci.lower")

@@ -7,7 +7,18 @@ from libc.stdlib cimport calloc, free
 
 from typing import NamedTuple
 
-from build_oci._native.tree cimport ENTRY_UNCHANGED, ENTRY_WHITEOUT, entry, path_of, problem, told, tree, tree_order, xattr, xattr_next
+from build_oci._native.tree cimport (
+    ENTRY_UNCHANGED,
+    ENTRY_WHITEOUT,
+    entry,
+    path_of,
+    problem,
+    told,
+    tree,
+    tree_order,
+    xattr,
+    xattr_next,
+)
 
 
 cdef extern from "sys/stat.h" nogil:
@@ -123,13 +134,16 @@ def entries_listing(capsule):
             first = inodes_first(&inodes, order[i])
             if first == NULL and inodes_group(&inodes, order[i]) != NULL:
                 first = order[i]
-            (<uint32_t *>PyBytes_AsString(links))[i] = 0 if first == NULL else <uint32_t>(first.number + 1)
+            (<uint32_t *>PyBytes_AsString(links))[i] = (
+                0 if first == NULL else <uint32_t>(first.number + 1)
+            )
             if S_ISLNK(order[i].mode):
                 symlinks[path] = order[i].target[:order[i].target_size]
             if order[i].instructions_size:
                 _take_instructions(order[i], i, components, intervals)
         return Listing(
-            paths, directories, memoryview(sizes).cast("Q"), memoryview(links).cast("I"), symlinks, components, intervals
+            paths, directories, memoryview(sizes).cast("Q"), memoryview(links).cast("I"),
+            symlinks, components, intervals,
         )
     finally:
         if begun:
@@ -156,7 +170,10 @@ cdef class Tree:
     cdef scan *scan
     cdef size_t patterns
 
-    def __cinit__(self, bytes root, *, bint skip_xattrs=False, trust_checksums=None, owner=None, exclude=(), bint take_instructions=False):
+    def __cinit__(
+        self, bytes root, *, bint skip_xattrs=False, trust_checksums=None, owner=None, exclude=(),
+        bint take_instructions=False,
+    ):
         cdef scan_options options
         cdef size_t i
         options.flags = SCAN_SKIP_XATTRS if skip_xattrs else 0

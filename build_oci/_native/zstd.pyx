@@ -27,8 +27,8 @@ cdef extern from "zstd_frame.h" nogil:
         FRAME_MALFORMED
         FRAME_NO_MEMORY
 
-    frame_outcome frame_make_joinable(const uint8_t *frame, size_t size, const uint8_t *plain, size_t plain_size, size_t limit,
-                                      joinable_frame *out)
+    frame_outcome frame_make_joinable(const uint8_t *frame, size_t size, const uint8_t *plain,
+                                      size_t plain_size, size_t limit, joinable_frame *out)
 
 
 def make_joinable(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
@@ -40,8 +40,9 @@ def make_joinable(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
         PyObject_GetBuffer(plain, &data, PyBUF_SIMPLE)
         with nogil:
             outcome = frame_make_joinable(
-                <const uint8_t *>view.buf, <size_t>view.len, <const uint8_t *>data.buf, <size_t>data.len,
-                min(limit, <size_t>ZSTD_BLOCK_MAX), &found
+                <const uint8_t *>view.buf, <size_t>view.len,
+                <const uint8_t *>data.buf, <size_t>data.len,
+                min(limit, <size_t>ZSTD_BLOCK_MAX), &found,
             )
         PyBuffer_Release(&data)
     finally:
@@ -49,7 +50,9 @@ def make_joinable(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
     if outcome == FRAME_NO_MEMORY:
         raise MemoryError
     if outcome == FRAME_MALFORMED:
-        raise ValueError("this is not a zstd frame of that data without checksum, content size and dictionary")
+        raise ValueError(
+            "this is not a zstd frame of that data without checksum, content size and dictionary"
+        )
     pieces = []
     try:
         if found.head_size:
@@ -58,5 +61,8 @@ def make_joinable(frame, plain, size_t limit=ZSTD_BLOCK_MAX):
         free(found.head)
     whole = memoryview(frame)
     if found.start < <size_t>len(whole):
-        pieces += [whole[found.start:found.last], (<const char *>found.end)[:FRAME_BLOCK_HEADER], whole[found.last + FRAME_BLOCK_HEADER:]]
+        pieces += [
+            whole[found.start:found.last], (<const char *>found.end)[:FRAME_BLOCK_HEADER],
+            whole[found.last + FRAME_BLOCK_HEADER:],
+        ]
     return pieces

@@ -142,18 +142,12 @@ static void put_time(text *t, int64_t seconds, uint32_t nanoseconds)
 static const char *type_of(const entry *e)
 {
     switch (e->mode & S_IFMT) {
-    case S_IFDIR:
-        return "dir";
-    case S_IFLNK:
-        return "symlink";
-    case S_IFCHR:
-        return "char";
-    case S_IFBLK:
-        return "block";
-    case S_IFIFO:
-        return "fifo";
-    default:
-        return e->link ? "hardlink" : "reg";
+    case S_IFDIR: return "dir";
+    case S_IFLNK: return "symlink";
+    case S_IFCHR: return "char";
+    case S_IFBLK: return "block";
+    case S_IFIFO: return "fifo";
+    default: return e->link ? "hardlink" : "reg";
     }
 }
 

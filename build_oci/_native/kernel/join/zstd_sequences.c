@@ -186,8 +186,7 @@ static int take_table(fse_table *table, unsigned mode, const uint8_t **data, con
                       const kind *of)
 {
     switch (mode) {
-    case PREDEFINED:
-        return make_table(table, of->defaults, of->default_symbols, of->default_log);
+    case PREDEFINED: return make_table(table, of->defaults, of->default_symbols, of->default_log);
     case RLE:
         if (*data == end || **data >= of->symbols)
             return -1;
@@ -196,10 +195,8 @@ static int take_table(fse_table *table, unsigned mode, const uint8_t **data, con
         table->states[0].bits = 0;
         table->states[0].base = 0;
         return 0;
-    case COMPRESSED:
-        return read_table(table, data, end, of);
-    default:
-        return 0;
+    case COMPRESSED: return read_table(table, data, end, of);
+    default: return 0;
     }
 }
 

@@ -246,16 +246,12 @@ int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
         return -1;
     }
     switch (s->kind) {
-    case SEGMENT_BATCH:
-        return fill_batch(p, s, into, out);
-    case SEGMENT_SLICE:
-        return fill_slice(p, s, into, out);
+    case SEGMENT_BATCH: return fill_batch(p, s, into, out);
+    case SEGMENT_SLICE: return fill_slice(p, s, into, out);
     case SEGMENT_HEADER:
         return header_write(p->members[s->first], &p->options, into)
                    ? no_memory(out, p->members[s->first])
                    : 0;
-    default:
-        memset(into, 0, (size_t)s->size);
-        return 0;
+    default: memset(into, 0, (size_t)s->size); return 0;
     }
 }

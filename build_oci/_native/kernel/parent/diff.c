@@ -63,15 +63,12 @@ static int same_metadata(const diff *d, const entry *e, const member *m)
     if (!has_xattrs(d->kernel, m, e->xattrs, e->xattrs_size))
         return 0;
     switch (e->mode & S_IFMT) {
-    case S_IFREG:
-        return e->size == m->size;
+    case S_IFREG: return e->size == m->size;
     case S_IFLNK:
         return e->target_size == m->target_size && !memcmp(e->target, m->target, e->target_size);
     case S_IFCHR:
-    case S_IFBLK:
-        return e->rdev == m->rdev;
-    default:
-        return 1;
+    case S_IFBLK: return e->rdev == m->rdev;
+    default: return 1;
     }
 }
 

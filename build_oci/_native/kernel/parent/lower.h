@@ -7,13 +7,14 @@
  * an entry of the tree, and where the tree lacks it, a whiteout makes it sure. In doubt are
  *
  *   a name whose path leads through a symbolic link: lib/foo on top of lib -> usr/lib. One client
- *       follows the link (vfs, umoci), another puts a directory in its place (overlay). So lib
- *       becomes a directory that remembers the link, and both lib/foo and usr/lib/foo stand in the
- *       table. A whiteout through a link may have removed what the link leads to what stands before
- *       its own whiteout in one layer: containers/storage removes it, umoci does not a name that
- *       one layer has twice, a member with MEMBER_AMBIGUOUS, a file one of whose hard links claims
- *       other metadata the metadata of a directory in which a layer has something without an entry
- *       for the directory itself: vfs keeps its mode and owner, overlay does not
+ *     follows the link (vfs, umoci), another puts a directory in its place (overlay). So lib becomes
+ *     a directory that remembers the link, and both lib/foo and usr/lib/foo stand in the table. A
+ *     whiteout through a link may have removed what the link leads to
+ *   what stands before its own whiteout in one layer: containers/storage removes it, umoci does not
+ *   a name that one layer has twice, a member with MEMBER_AMBIGUOUS, a file one of whose hard links
+ *     claims other metadata
+ *   the metadata of a directory in which a layer has something without an entry for the directory
+ *     itself: vfs keeps its mode and owner, overlay does not
  *
  * Doubt in a name with all below it is kept as a number: `sequence` counts members over all layers,
  * `placed` is its value when the name was put there last, `doubted` its value when the name or a

@@ -131,11 +131,8 @@ static int describe(unpack *u, entry *e, const lower_node *node)
         e->target_size = (uint16_t)m->target_size;
         break;
     case S_IFCHR:
-    case S_IFBLK:
-        e->rdev = m->rdev;
-        break;
-    default:
-        break;
+    case S_IFBLK: e->rdev = m->rdev; break;
+    default: break;
     }
     return 0;
 }

@@ -69,22 +69,16 @@ static const sha256_kernel SCALAR = {"scalar", sha256_scalar_one, NULL, NULL};
 const sha256_kernel *sha256_kernel_at(int id)
 {
     switch (id) {
-    case SHA256_SCALAR:
-        return &SCALAR;
+    case SHA256_SCALAR: return &SCALAR;
 #ifdef SHA256_HAVE_X86
-    case SHA256_AVX2:
-        return sha256_kernel_avx2();
-    case SHA256_AVX512:
-        return sha256_kernel_avx512();
-    case SHA256_SHA_NI:
-        return sha256_kernel_x86();
+    case SHA256_AVX2: return sha256_kernel_avx2();
+    case SHA256_AVX512: return sha256_kernel_avx512();
+    case SHA256_SHA_NI: return sha256_kernel_x86();
 #endif
 #ifdef SHA256_HAVE_ARM
-    case SHA256_ARMV8:
-        return sha256_kernel_arm();
+    case SHA256_ARMV8: return sha256_kernel_arm();
 #endif
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 

@@ -100,17 +100,11 @@ size_t block_name(const uint8_t *block, uint8_t *out)
 const char *type_told(uint8_t type)
 {
     switch (type) {
-    case 'S':
-        return "a sparse file";
-    case 'D':
-        return "a directory of an incremental dump";
-    case 'M':
-        return "a file continued from another volume";
-    case 'N':
-        return "an old list of long names";
-    case 'V':
-        return "a volume label";
-    default:
-        return "unknown";
+    case 'S': return "a sparse file";
+    case 'D': return "a directory of an incremental dump";
+    case 'M': return "a file continued from another volume";
+    case 'N': return "an old list of long names";
+    case 'V': return "a volume label";
+    default: return "unknown";
     }
 }

@@ -225,18 +225,12 @@ size_t archive_name(const entry *e, uint8_t *out)
 static char type_flag(const entry *e)
 {
     switch (e->mode & S_IFMT) {
-    case S_IFDIR:
-        return '5';
-    case S_IFLNK:
-        return '2';
-    case S_IFCHR:
-        return '3';
-    case S_IFBLK:
-        return '4';
-    case S_IFIFO:
-        return '6';
-    default:
-        return e->link ? '1' : '0';
+    case S_IFDIR: return '5';
+    case S_IFLNK: return '2';
+    case S_IFCHR: return '3';
+    case S_IFBLK: return '4';
+    case S_IFIFO: return '6';
+    default: return e->link ? '1' : '0';
     }
 }
 

@@ -6,15 +6,17 @@
  * containers/storage or moby (buildah, podman, docker). All of them read it with Go's archive/tar.
  * A member that one of them may read otherwise than we do is
  *
- *   refused, where no client agrees with us, or the name itself is in question: global pax records
- *       that count, or under a name of their own (containers/storage removes what has that name); a
- *       global header between an extended header and its member; GNU long names that differ from a
- *       pax path or linkpath; a GNU header with text in the place of ustar's prefix that Go reads
- *       as one; devices under a magic for which Go reads no device numbers; regular files whose
- *       name ends with a slash; contiguous files; xattrs that redirect an overlay; checksum records
- *       that are not the content's MEMBER_AMBIGUOUS, where the name is certain and the rest is not,
- *       so that it never counts as equal: LIBARCHIVE.xattr records without the same name under
- *       SCHILY.xattr; xattrs by which an overlay hides what is below
+ *   refused, where no client agrees with us, or the name itself is in question:
+ *     global pax records that count, or under a name of their own (containers/storage removes what
+ *     has that name); a global header between an extended header and its member; GNU long names
+ *     that differ from a pax path or linkpath; a GNU header with text in the place of ustar's prefix
+ *     that Go reads as one; devices under a magic for which Go reads no device numbers; regular
+ *     files whose name ends with a slash; contiguous files; xattrs that redirect an overlay;
+ *     checksum records that are not the content's
+ *   MEMBER_AMBIGUOUS, where the name is certain and the rest is not, so that it never counts as
+ *   equal:
+ *     LIBARCHIVE.xattr records without the same name under SCHILY.xattr; xattrs by which an overlay
+ *     hides what is below
  *
  * lower.c holds the other half: names and directories that depend on how a client applies a layer.
  */
@@ -306,23 +308,12 @@ static int member_type(scanner *s, member *m)
         m->mode |= S_IFREG;
         m->flags |= MEMBER_HARD_LINK;
         break;
-    case '2':
-        m->mode |= S_IFLNK;
-        break;
-    case '3':
-        m->mode |= S_IFCHR;
-        break;
-    case '4':
-        m->mode |= S_IFBLK;
-        break;
-    case '5':
-        m->mode |= S_IFDIR;
-        break;
-    case '6':
-        m->mode |= S_IFIFO;
-        break;
-    case '7':
-        return refuse(s, "a contiguous file, which no container client unpacks");
+    case '2': m->mode |= S_IFLNK; break;
+    case '3': m->mode |= S_IFCHR; break;
+    case '4': m->mode |= S_IFBLK; break;
+    case '5': m->mode |= S_IFDIR; break;
+    case '6': m->mode |= S_IFIFO; break;
+    case '7': return refuse(s, "a contiguous file, which no container client unpacks");
     default:
         return refuse(s, "the member type \\x%02x (%s) is not understood", type, type_told(type));
     }
@@ -569,16 +560,11 @@ static int header(scanner *s)
     if (!block_checksum_holds(s->block))
         return refuse(s, "this is no tar header: its checksum does not hold");
     switch (s->block[156]) {
-    case 'L':
-        return begin_extension(s, LONG_NAME);
-    case 'K':
-        return begin_extension(s, LONG_TARGET);
-    case 'x':
-        return begin_extension(s, RECORDS);
-    case 'g':
-        return begin_globals(s);
-    default:
-        return begin_member(s);
+    case 'L': return begin_extension(s, LONG_NAME);
+    case 'K': return begin_extension(s, LONG_TARGET);
+    case 'x': return begin_extension(s, RECORDS);
+    case 'g': return begin_globals(s);
+    default: return begin_member(s);
     }
 }
 
