@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
-    from build_oci.config.load import BuildConfig, load_config
+    from build_oci.config.load import load_config
+    from build_oci.config.model import BuildConfig
     from build_oci.errors import (
         BuildOciError,
         Cancelled,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from build_oci.image import BuiltImage
+    from build_oci.image.result import BuiltImage
     from build_oci.pipeline import BuildResult, build
     from build_oci.progress import Progress
 
@@ -57,9 +58,9 @@ _ERRORS = (
     "UsageError",
 )
 _HOMES = {
-    "BuildConfig": "config.load",
+    "BuildConfig": "config.model",
     "BuildResult": "pipeline",
-    "BuiltImage": "image",
+    "BuiltImage": "image.result",
     "Progress": "progress",
     "build": "pipeline",
     "load_config": "config.load",

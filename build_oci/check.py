@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from build_oci.errors import UsageError
 
 if TYPE_CHECKING:
-    from build_oci.config.load import BuildConfig
+    from build_oci.config.model import BuildConfig
 
 
 def check_parents(config: BuildConfig) -> None:

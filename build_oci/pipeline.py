@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 from build_oci.check import check_output, check_plans
 from build_oci.codec.table import block_size, least_memory
-from build_oci.config.load import BuildConfig, check_paths
+from build_oci.config.model import BuildConfig
+from build_oci.config.paths import check_paths
 from build_oci.errors import UsageError
-from build_oci.image import BuiltImage, Context, build_image
+from build_oci.image.build import build_image
+from build_oci.image.result import BuiltImage
+from build_oci.image.run import Context
 from build_oci.oci import documents as oci
 from build_oci.oci.archive import open_output
 from build_oci.oci.layout import Layout

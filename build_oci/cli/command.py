@@ -27,8 +27,8 @@ from build_oci.errors import (
 if TYPE_CHECKING:
     import argparse
 
-    from build_oci.config.load import BuildConfig
-    from build_oci.image import BuiltImage
+    from build_oci.config.model import BuildConfig
+    from build_oci.image.result import BuiltImage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,8 @@ def _run(argv: Sequence[str], signals: Signals) -> int:
     if options.print_completion:
         print(completion(options.print_completion))
         return 0
-    from build_oci.config.load import check_paths, load_config, source_date_epoch
+    from build_oci.config.load import load_config, source_date_epoch
+    from build_oci.config.paths import check_paths
 
     warn = _warner(options, say)
     epoch = source_date_epoch(os.environ)

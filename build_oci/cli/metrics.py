@@ -11,8 +11,8 @@ from build_oci.errors import counted, printable, size_text
 from build_oci.version import __version__
 
 if TYPE_CHECKING:
-    from build_oci.config.load import BuildConfig
-    from build_oci.image import BuiltImage, BuiltLayer
+    from build_oci.config.model import BuildConfig
+    from build_oci.image.result import BuiltImage, BuiltLayer
     from build_oci.pipeline import BuildResult
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, TypeAlias
 
-from build_oci.split.component import UNCLAIMED
+from build_oci.config.components import UNCLAIMED
 
 MOST_ENTRIES = 100_000  # named one by one; all of them are counted
 MOST_DIRECTORIES = 1000

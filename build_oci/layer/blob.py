@@ -21,7 +21,7 @@ from build_oci.work.pool import Strand
 
 if TYPE_CHECKING:
     from build_oci._native.tar import Plan
-    from build_oci.config.load import Codec
+    from build_oci.config.keys import Codec
     from build_oci.layer.pack import Packer, Segment
     from build_oci.oci.layout import Blob, Layout
     from build_oci.work.crew import Crew

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from build_oci._native.diff import Digests
-from build_oci.layer.walk import problem_error, sha256_kernel
+from build_oci.layer.walk import problem_error
+from build_oci.work.cpus import sha256_kernel
 
 if TYPE_CHECKING:
     from build_oci._native.unpack import AnyTree

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.memory import room
 from build_oci._native.tar import Partition, Plan
-from build_oci.layer.walk import problem_error, sha256_kernel
+from build_oci.layer.walk import problem_error
+from build_oci.work.cpus import sha256_kernel
 from build_oci.work.pool import SEGMENT
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from build_oci._native.walk import Tree
 from build_oci.config.patterns import compile_pattern
-from build_oci.errors import BuildOciError, Cancelled, TreeError, UsageError
+from build_oci.errors import BuildOciError, Cancelled, TreeError
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem
@@ -93,20 +93,6 @@ def read_tree(
             " image"
         )
     return tree
-
-
-def sha256_kernel() -> int:
-    """The SHA-256 kernel for the files of a tree: what BUILD_OCI_SHA256 demands, else the fastest.
-    UsageError if this CPU lacks it.
-    """
-    from build_oci._native.sha256 import kernel_id
-
-    try:
-        return kernel_id(os.environ.get("BUILD_OCI_SHA256") or "auto")
-    except ValueError as error:
-        raise UsageError(
-            str(error), where="BUILD_OCI_SHA256", hint="unset it to have the fastest"
-        ) from None
 
 
 def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ()) -> BuildOciError:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import TreeError
-from build_oci.oci.layout import output_error
 from build_oci.oci.untrusted import Source
 from build_oci.parent.lower import Scans
 from build_oci.parent.manifest import read_manifest
@@ -15,44 +13,10 @@ from build_oci.parent.manifest import read_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from typing_extensions import Buffer
-
     from build_oci._native.unpack import ImageTree
-    from build_oci.config.load import ParentConfig
+    from build_oci.config.model import ParentConfig
     from build_oci.oci.documents import Platform
     from build_oci.parent.layers import Parents
-
-
-class Archive:
-    """The uncompressed archive of one layer, open for reading: a spool of ours, or somebody's blob.
-    Closed with its last user.
-    """
-
-    def __init__(self, file: BinaryIO, path: str = "") -> None:
-        """FILE becomes this object's. PATH is for errors in writing."""
-        self._file = file
-        self._path = path
-
-    def __del__(self) -> None:
-        with suppress(OSError):
-            self._file.close()
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def write(self, data: Buffer) -> None:
-        """Append DATA. Raises OutputError."""
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise output_error(error, self._path) from None
-
-    def flush(self) -> None:
-        """Let readers of the descriptor see all that was written. Raises OutputError."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise output_error(error, self._path) from None
 
 
 def read_image_tree(

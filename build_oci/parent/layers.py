@@ -4,12 +4,10 @@ read for the diff on the way.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
@@ -20,7 +18,6 @@ from build_oci.codec.chunked.container import chunked_annotations, without_annot
 from build_oci.codec.table import (
     CHUNKED,
     SNIFFED,
-    decode,
     encoder,
     is_archive,
     least_memory,
@@ -33,15 +30,15 @@ from build_oci.errors import ParentError
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source
-from build_oci.parent.image_tree import Archive
-from build_oci.parent.lower import ArchiveReader, Scans, named
+from build_oci.parent.archive import Archive, ReadGauge, read_archive
+from build_oci.parent.lower import Scans, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
 from build_oci.work.budget import RelievedBudget
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
     from build_oci.codec.blocks import Encoder, Piece
-    from build_oci.config.load import BuildConfig, ImageConfig, ParentConfig
+    from build_oci.config.model import BuildConfig, ImageConfig, ParentConfig
     from build_oci.oci.layout import Layout
     from build_oci.work.crew import Crew
 
@@ -117,28 +114,6 @@ def most_in_use(keys: Sequence[Sequence[object]], at_once: int) -> int:
     changes = Counter(first.values())
     changes.subtract(Counter(number + at_once for number in last.values()))
     return max((1, *accumulate(changes[number] for number in range(len(keys)))))
-
-
-class ReadGauge:
-    """How much of an image's blobs has been read; several threads may read."""
-
-    def __init__(
-        self, total: int, read: Callable[[int, int], None], check: Callable[[], None]
-    ) -> None:
-        """CHECK raises once the build is being stopped."""
-        self._check = check
-        self._total = total
-        self._read = read
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def watch(self, blob: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in blob:
-            self._check()
-            yield piece
-            with self._lock:
-                self._done += len(piece)
-                self._read(self._done, self._total)
 
 
 class Parents:
@@ -456,57 +431,3 @@ class Parents:
             )
             return without_annotations(layer.annotations)
         return layer.annotations
-
-
-def read_archive(
-    codec: str,
-    blob: Iterable[bytes],
-    path: Path,
-    diff_id: str,
-    workers: Crew,
-    reader: ArchiveReader | None,
-    write: Callable[[bytes | memoryview], None] | None = None,
-) -> None:
-    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER and WRITE get every
-    piece of the archive. Raises ParentError.
-    """
-    algorithm, _, expected = diff_id.partition(":")
-    digest = hashlib.new(algorithm)
-    hashed = reader is not None and reader.digest() is not None
-    # A scan hashes contents and archive in one pass, for little more than the archive's digest
-    # alone takes.
-    concurrently = reader.feed if reader is not None and hashed else digest.update
-    others: list[Callable[[bytes | memoryview], None]] = (
-        [reader.feed] if reader is not None and not hashed else []
-    )
-    if write is not None:
-        others.append(write)
-    hashing: Future[None] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
-        for piece in decode(codec, _read_ahead(blob, beside), workers.windows):
-            workers.check()
-            # One piece behind, which is as long as a piece is valid: the two threads meet once a
-            # piece.
-            if hashing is not None:
-                hashing.result()
-            hashing = beside.submit(concurrently, piece)
-            for read in others:
-                read(piece)
-        if hashing is not None:
-            hashing.result()
-    found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
-    if found != expected:
-        raise ParentError(
-            f"its archive has the digest {algorithm}:{found}, but the image's config says"
-            f" {diff_id}",
-            where=str(path),
-        )
-
-
-def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
-    """PIECES, each of them fetched by a thread of EXECUTOR while the one before is in use."""
-    iterator = iter(pieces)
-    fetched = executor.submit(next, iterator, None)
-    while (piece := fetched.result()) is not None:
-        fetched = executor.submit(next, iterator, None)
-        yield piece

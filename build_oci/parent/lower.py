@@ -49,7 +49,7 @@ class Scans:
         WHOLE: large attributes are wanted, not only their digests.
         """
         from build_oci._native.lower import Scan
-        from build_oci.layer.walk import sha256_kernel
+        from build_oci.work.cpus import sha256_kernel
 
         kernel = sha256_kernel()
         self._scans = [
@@ -140,7 +140,7 @@ def empty_table() -> Lower:
 def own_scan() -> Scan:
     """What reads an archive that this build makes, and whose records are true."""
     from build_oci._native.lower import Scan
-    from build_oci.layer.walk import sha256_kernel
+    from build_oci.work.cpus import sha256_kernel
 
     return Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True)
 

@@ -19,19 +19,19 @@ from build_oci.codec.table import decode, encoder, least_memory, stream_codec
 from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, printable
 from build_oci.layer.blob import Layer
 from build_oci.layer.pack import block_sizes
-from build_oci.layer.walk import sha256_kernel
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source, VerifiedBlob
-from build_oci.parent.layers import ReadGauge, read_archive
+from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveReader, named
 from build_oci.parent.manifest import read_manifest
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
+from build_oci.work.cpus import sha256_kernel
 
 if TYPE_CHECKING:
     from build_oci._native.tar import Plan as TarPlan
     from build_oci.codec.blocks import Encoder
-    from build_oci.config.load import BuildConfig, PreviousConfig
+    from build_oci.config.model import BuildConfig, PreviousConfig
     from build_oci.oci.layout import Layout
     from build_oci.split.plan import Plan
     from build_oci.work.crew import Crew

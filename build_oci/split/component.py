@@ -9,10 +9,6 @@ from build_oci.errors import printable
 
 NO_OWNER = 0xFFFFFFFF
 """Stands in an array of owners where no component owns the entry."""
-UNCLAIMED = "unclaimed:"
-"""Begins the names of the components that are made for files without an owner; no other name may
-begin so.
-"""
 DEFAULT_INTERVAL = 7.0
 
 INTERVALS = {
@@ -24,7 +20,6 @@ INTERVALS = {
     "yearly": 365.0,
 }
 _LONGEST_INTERVAL = 36500.0  # days
-_LONGEST_NAME = 255  # bytes
 _DAY = 86400
 _DATES_USED = 20
 
@@ -37,19 +32,6 @@ class Component(NamedTuple):
     name: str
     interval_days: float
     source: str
-
-
-def name_problem(name: str) -> str:
-    """Why NAME cannot be the name of a component, or nothing."""
-    if not name:
-        return "is empty"
-    if not name.isprintable():
-        return "holds a character that cannot be printed"
-    if len(name.encode()) > _LONGEST_NAME:
-        return f"is longer than {_LONGEST_NAME} bytes"
-    if name.startswith(UNCLAIMED):
-        return f"begins with `{UNCLAIMED}`, which marks files that have no owner"
-    return ""
 
 
 def parse_interval(value: object) -> float:

@@ -8,13 +8,14 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from build_oci.config.components import UNCLAIMED
 from build_oci.errors import TreeError, counted, printable
-from build_oci.split.component import NO_OWNER, UNCLAIMED, Component
+from build_oci.split.component import NO_OWNER, Component
 from build_oci.split.sources import Context, Owners, Registry, map_file, packages, paths, xattr
 from build_oci.split.tree import TreeIndex, TreeView
 
 if TYPE_CHECKING:
-    from build_oci.config.load import SplitConfig
+    from build_oci.config.model import SplitConfig
     from build_oci.split.sources import Claim
 
 __all__ = ["NO_OWNER", "Component", "Ownership", "TreeView", "Unclaimed", "find_owners"]

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.tar import component_digests
-from build_oci.layer.walk import sha256_kernel
 from build_oci.split.components import NO_OWNER, Ownership, Unclaimed, find_owners
 from build_oci.split.plan import Plan, make_plan
 from build_oci.split.rates import DIGEST_KEPT, Component
 from build_oci.split.root import RootFiles
+from build_oci.work.cpus import sha256_kernel
 
 if TYPE_CHECKING:
     from build_oci._native.unpack import AnyTree
     from build_oci._native.walk import Listing
-    from build_oci.config.load import SplitConfig
+    from build_oci.config.model import SplitConfig
 
 _BLOCK = 512  # of a tar
 # Of a regular file: its extended header, the record of its digest, its own header.

@@ -1,9 +1,11 @@
-"""The CPUs that this process may really use."""
+"""The CPUs that this process may really use, and the SHA-256 kernel for them."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+
+from build_oci.errors import UsageError
 
 
 def usable_cpus(root: str = "/", affinity: int | None = None) -> int:
@@ -52,3 +54,17 @@ def _quota(mount: str, group: str, cpus: int) -> int:
             if quota != "max" and int(quota) > 0 and int(period) > 0:
                 cpus = min(cpus, -(-int(quota) // int(period)))
     return cpus
+
+
+def sha256_kernel() -> int:
+    """The SHA-256 kernel for the files of a tree: what BUILD_OCI_SHA256 demands, else the fastest.
+    UsageError if this CPU lacks it.
+    """
+    from build_oci._native.sha256 import kernel_id
+
+    try:
+        return kernel_id(os.environ.get("BUILD_OCI_SHA256") or "auto")
+    except ValueError as error:
+        raise UsageError(
+            str(error), where="BUILD_OCI_SHA256", hint="unset it to have the fastest"
+        ) from None

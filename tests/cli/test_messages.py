@@ -171,12 +171,14 @@ RUN_TIME = {
     ("cli/arguments.py", "shtab, which writes it, is not installed"),
     ("cli/command.py", "{}"),  # a warning under --strict
     ("cli/command.py", "cannot read the configuration: {}"),
-    ("config/load.py", "`{}` is no OCI layout: it has no `index.json`"),
-    # _refuse: the kind of the value says it all where there is no hint.
-    ("config/load.py", "must be {}, not {}"),
-    ("config/load.py", "`{}` {}"),  # _path_hint
     ("config/load.py", "must be from 1 to {} with `{}`, not {}"),
-    ("config/load.py", "{}"),  # _path_hint, and BadValue's own
+    ("config/load.py", "{}"),  # BadValue's own
+    ("config/paths.py", "`{}` is no OCI layout: it has no `index.json`"),
+    ("config/paths.py", "`{}` {}"),  # _path_hint
+    ("config/paths.py", "{}"),  # _path_hint
+    # must_be: the kind of the value says it all where there is no hint.
+    ("config/reader.py", "must be {}, not {}"),
+    ("config/reader.py", "{}"),  # BadValue's own
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/archive_source.py", "at byte {}: {}"),  # _AGAIN
     ("oci/archive_source.py", "is missing"),  # _AGAIN

@@ -23,7 +23,7 @@ from places import REPOSITORY
 from build_oci.cli.bars import Bars, Lines, reporter
 from build_oci.cli.command import main
 from build_oci.config.load import load_config
-from build_oci.image import BuiltImage
+from build_oci.image.result import BuiltImage
 from build_oci.pipeline import build
 from build_oci.progress import Progress
 

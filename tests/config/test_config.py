@@ -14,13 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import REAL_CONFIGS
 
-from build_oci.config.load import (
-    BuildConfig,
-    Compression,
-    check_paths,
-    load_config,
-    source_date_epoch,
-)
+from build_oci.config.keys import Compression
+from build_oci.config.load import load_config, source_date_epoch
+from build_oci.config.model import BuildConfig
+from build_oci.config.paths import check_paths
 from build_oci.errors import ConfigError, UsageError
 
 IMAGE = "images:\n- os: linux\n  architecture: amd64\n"

@@ -10,7 +10,7 @@ import pytest
 
 from build_oci._native.deflate import make_joinable
 from build_oci._native.lower import Scan
-from build_oci.config.load import BuildConfig
+from build_oci.config.model import BuildConfig
 
 pytestmark = pytest.mark.slow
 CORPUS = {kind: sorted((places.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}

@@ -14,7 +14,8 @@ import clients
 import pytest
 from test_previous import assert_holds, built, config_of, layers_of, root, trust
 
-from build_oci.config.load import check_paths, load_config
+from build_oci.config.load import load_config
+from build_oci.config.paths import check_paths
 from build_oci.errors import BuildOciError, ConfigError, ParentError, PlanError
 
 __all__ = ["root", "trust"]

@@ -20,7 +20,7 @@ import trees
 from conftest import Build
 
 from build_oci.config.load import load_config
-from build_oci.image import BuiltImage
+from build_oci.image.result import BuiltImage
 from build_oci.pipeline import build
 
 EPOCH = 1_700_000_000

@@ -17,12 +17,12 @@ from hypothesis import strategies
 from split_trees import DictTree, DirectoryTree, error_of, intervals_of, owners_of, split_config
 from trees import abilities
 
+from build_oci.config.components import name_problem, translate
 from build_oci.errors import TreeError, UsageError
-from build_oci.split.component import interval_of_dates, name_problem, parse_interval
+from build_oci.split.component import interval_of_dates, parse_interval
 from build_oci.split.components import find_owners
 from build_oci.split.root import RootFiles
 from build_oci.split.sources import map_file
-from build_oci.split.sources.paths import translate
 from build_oci.split.tree import TreeIndex
 
 DAY = 86400

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from build_oci.cli.command import main
-from build_oci.config.load import ComponentSource, SplitConfig, check_paths, load_config
+from build_oci.config.load import load_config
+from build_oci.config.model import ComponentSource, SplitConfig
+from build_oci.config.paths import check_paths
 from build_oci.errors import ConfigError
 
 IMAGE = {"architecture": "amd64", "os": "linux", "layer": "root"}

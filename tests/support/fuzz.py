@@ -34,7 +34,8 @@ from places import CORPUS
 from test_layer_tar import assert_same_tar, built_tar
 from test_parent_roundtrip import COMPRESSIONS, EPOCH, built, image_of, put, put_index, round_trip
 
-from build_oci.config.load import BuildConfig, load_config
+from build_oci.config.load import load_config
+from build_oci.config.model import BuildConfig
 from build_oci.errors import ConfigError, ParentError
 from build_oci.oci.documents import to_json
 

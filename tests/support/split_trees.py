@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from build_oci.config.load import ComponentSource, SplitConfig
+from build_oci.config.model import ComponentSource, SplitConfig
 from build_oci.errors import BuildOciError
 from build_oci.split.component import NO_OWNER
 from build_oci.split.components import Ownership, find_owners

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from build_oci.split.component import DEFAULT_INTERVAL, Component
 
 if TYPE_CHECKING:
-    from build_oci.config.load import ComponentSource
+    from build_oci.config.model import ComponentSource
     from build_oci.split.tree import TreeIndex
 
 

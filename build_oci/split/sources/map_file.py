@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+from build_oci.config.components import name_problem
 from build_oci.errors import UsageError, counted
-from build_oci.split.component import NO_OWNER, name_problem, parse_interval, shown_name
+from build_oci.split.component import NO_OWNER, parse_interval, shown_name
 from build_oci.split.sources import Context, Owners, no_owners
 from build_oci.split.tree import MOST_LINE
 

@@ -4,8 +4,9 @@ hold for all below a directory too.
 
 from __future__ import annotations
 
+from build_oci.config.components import name_problem
 from build_oci.errors import TreeError
-from build_oci.split.component import NO_OWNER, name_problem, parse_interval, shown_name
+from build_oci.split.component import NO_OWNER, parse_interval, shown_name
 from build_oci.split.sources import Context, Owners, no_owners
 
 NAME = "user.component"

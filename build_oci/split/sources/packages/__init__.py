@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import NamedTuple
 
-from build_oci.split.component import NO_OWNER, name_problem, shown_name
+from build_oci.config.components import name_problem
+from build_oci.split.component import NO_OWNER, shown_name
 from build_oci.split.sources import Context, Owners, no_owners
 from build_oci.split.tree import TreeIndex
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from build_oci._native.lower import Scan
     from build_oci._native.unpack import AnyTree
-    from build_oci.config.load import StackItem
+    from build_oci.config.model import StackItem
     from build_oci.parent.layers import ParentImage
 
 _NAMED = 3  # of the names that two parts claim

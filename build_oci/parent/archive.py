@@ -1,0 +1,131 @@
+"""A layer's blob read to its end: decoded, verified and scanned; and its archive, where that is
+kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from build_oci.codec.table import decode
+from build_oci.errors import ParentError
+from build_oci.oci.layout import output_error
+from build_oci.parent.lower import ArchiveReader, named
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from build_oci.work.crew import Crew
+
+
+class Archive:
+    """The uncompressed archive of one layer, open for reading: a spool of ours, or somebody's blob.
+    Closed with its last user.
+    """
+
+    def __init__(self, file: BinaryIO, path: str = "") -> None:
+        """FILE becomes this object's. PATH is for errors in writing."""
+        self._file = file
+        self._path = path
+
+    def __del__(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def write(self, data: Buffer) -> None:
+        """Append DATA. Raises OutputError."""
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise output_error(error, self._path) from None
+
+    def flush(self) -> None:
+        """Let readers of the descriptor see all that was written. Raises OutputError."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise output_error(error, self._path) from None
+
+
+class ReadGauge:
+    """How much of an image's blobs has been read; several threads may read."""
+
+    def __init__(
+        self, total: int, read: Callable[[int, int], None], check: Callable[[], None]
+    ) -> None:
+        """CHECK raises once the build is being stopped."""
+        self._check = check
+        self._total = total
+        self._read = read
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def watch(self, blob: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in blob:
+            self._check()
+            yield piece
+            with self._lock:
+                self._done += len(piece)
+                self._read(self._done, self._total)
+
+
+def read_archive(
+    codec: str,
+    blob: Iterable[bytes],
+    path: Path,
+    diff_id: str,
+    workers: Crew,
+    reader: ArchiveReader | None,
+    write: Callable[[bytes | memoryview], None] | None = None,
+) -> None:
+    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER and WRITE get every
+    piece of the archive. Raises ParentError.
+    """
+    algorithm, _, expected = diff_id.partition(":")
+    digest = hashlib.new(algorithm)
+    hashed = reader is not None and reader.digest() is not None
+    # A scan hashes contents and archive in one pass, for little more than the archive's digest
+    # alone takes.
+    concurrently = reader.feed if reader is not None and hashed else digest.update
+    others: list[Callable[[bytes | memoryview], None]] = (
+        [reader.feed] if reader is not None and not hashed else []
+    )
+    if write is not None:
+        others.append(write)
+    hashing: Future[None] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
+        for piece in decode(codec, _read_ahead(blob, beside), workers.windows):
+            workers.check()
+            # One piece behind, which is as long as a piece is valid: the two threads meet once a
+            # piece.
+            if hashing is not None:
+                hashing.result()
+            hashing = beside.submit(concurrently, piece)
+            for read in others:
+                read(piece)
+        if hashing is not None:
+            hashing.result()
+    found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
+    if found != expected:
+        raise ParentError(
+            f"its archive has the digest {algorithm}:{found}, but the image's config says"
+            f" {diff_id}",
+            where=str(path),
+        )
+
+
+def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
+    """PIECES, each of them fetched by a thread of EXECUTOR while the one before is in use."""
+    iterator = iter(pieces)
+    fetched = executor.submit(next, iterator, None)
+    while (piece := fetched.result()) is not None:
+        fetched = executor.submit(next, iterator, None)
+        yield piece
