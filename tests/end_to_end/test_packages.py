@@ -1,24 +1,91 @@
-"""What the wheel holds."""
+"""The package as a whole: what the wheel holds, and the order of its rooms."""
 
 from __future__ import annotations
 
+import ast
 import tomllib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from places import REPOSITORY
 
+PACKAGE = REPOSITORY / "build_oci"
+sources = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
 
+
+@sources
 def test_every_package_is_in_the_wheel() -> None:
     """A folder that the list of packages lacks is missing from the wheel, though an import from the
     checkout finds it.
     """
-    package = REPOSITORY / "build_oci"
-    if not package.is_dir():
-        pytest.skip("the sources are not here")
     found = sorted(
-        ".".join(path.parent.relative_to(REPOSITORY).parts) for path in package.rglob("__init__.py")
+        ".".join(path.parent.relative_to(REPOSITORY).parts) for path in PACKAGE.rglob("__init__.py")
     )
     listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
         "setuptools"
     ]["packages"]
     assert sorted(listed) == found
+
+
+# Each line may import from the lines above it.
+ROOMS = (
+    "_native errors progress version",
+    "work",
+    "codec oci",
+    "config",
+    "layer parent",
+    "split",
+    "previous",
+    "image check",
+    "pipeline merge verify compare",
+    "cli",
+    "__init__ __main__",
+)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of the package that PATH imports at any time, for types too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "build_oci":
+            assert node.module
+            for name in node.names:
+                inner = PACKAGE.parent.joinpath(*node.module.split("."), name.name)
+                is_module = inner.with_suffix(".py").exists() or inner.with_suffix(".pyx").exists()
+                yield f"{node.module}.{name.name}" if is_module or inner.is_dir() else node.module
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def room(module: str) -> str:
+    return (module.split(".")[1:] or ["__init__"])[0]
+
+
+@sources
+def test_no_import_runs_upward() -> None:
+    floors = {name: floor for floor, names in enumerate(ROOMS) for name in names.split()}
+    found = modules()
+    assert {room(module) for module in found} == floors.keys()
+    assert [
+        f"{module} imports {other}"
+        for module, path in found.items()
+        for other in imports(path)
+        if room(module) != room(other) and floors[room(other)] >= floors[room(module)]
+    ] == []
+
+
+@sources
+def test_no_import_goes_in_a_circle() -> None:
+    found = modules()
+    left = {module: {*imports(path)} & found.keys() - {module} for module, path in found.items()}
+    while free := [module for module, others in left.items() if not others & left.keys()]:
+        for module in free:
+            del left[module]
+    assert left == {}
