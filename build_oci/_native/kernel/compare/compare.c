@@ -367,7 +367,7 @@ static int judge(compare *c, compare_node *node, difference *out)
         out->bits = differences_between(c, out->old, out->new);
         out->what = out->bits ? NAME_CHANGED : NAME_SAME;
     } else if (old == PRESENT) {
-        if (new == IMPLIED &&is_directory(out->old))
+        if (new == IMPLIED && is_directory(out->old))
             return 0;
         out->bits = new == IMPLIED ? DIFFERS_TYPE : 0;
         out->what = new == IMPLIED ? NAME_CHANGED : NAME_REMOVED;
@@ -515,7 +515,7 @@ int compare_same_order(const compare *c)
 {
     const occurrence *new = layer_of(c, COMPARE_NEW, c->new_layer)->first,
                      *old = layer_of(c, COMPARE_OLD, c->old_layer)->first;
-    while (new && old &&new->node == old->node) {
+    while (new && old && new->node == old->node) {
         new = new->next;
         old = old->next;
     }
