@@ -21,42 +21,21 @@ LIMITED_API = "0x030B0000"
 SHA256 = ["sha256/sha256.c", "sha256/sha256_avx.c", "sha256/sha256_x86.c", "sha256/sha256_arm.c"]
 TREE = ["arena.c", "tree/fingerprint.c", "tree/tree.c"]
 CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
+TAR_READER = ["tar/block.c", "tar/records.c", "tar/scanner.c", "tar/scanner_member.c"]
+LOWER = ["parent/lower.c", "parent/lower_table.c"]
 CHUNKED = ["crc64", "rolling", "text", "metadata", "parts"]
 
 # The kernels each extension is made of, besides its own .pyx.
 KERNELS: dict[str, list[str]] = {
     "memory": [],
-    "deflate": ["join/deflate.c", "join/noise.c"],
+    "deflate": ["join/deflate.c", "join/huffman.c", "join/noise.c"],
     "zstd": ["join/zstd_sequences.c", "join/zstd_frame.c"],
     "sha256": SHA256,
-    "lower": [
-        *TREE,
-        "tar/block.c",
-        "tar/records.c",
-        "tar/scanner.c",
-        "parent/lower.c",
-        "parent/claims.c",
-        *SHA256,
-    ],
-    "compare": [
-        *TREE,
-        "tar/block.c",
-        "tar/records.c",
-        "tar/scanner.c",
-        "compare/compare.c",
-        *SHA256,
-    ],
-    "unpack": [
-        *TREE,
-        "tar/block.c",
-        "tar/records.c",
-        "tar/scanner.c",
-        "parent/lower.c",
-        "parent/unpack.c",
-        *SHA256,
-    ],
-    "diff": [*TREE, *CONTENT, "tar/records.c", "parent/lower.c", "parent/diff.c"],
-    "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c"],
+    "lower": [*TREE, *TAR_READER, *LOWER, "parent/claims.c", *SHA256],
+    "compare": [*TREE, *TAR_READER, "compare/compare.c", "compare/compare_layer.c", *SHA256],
+    "unpack": [*TREE, *TAR_READER, *LOWER, "parent/unpack.c", *SHA256],
+    "diff": [*TREE, *CONTENT, "tar/records.c", *LOWER, "parent/diff.c"],
+    "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c", "tree/scan_xattrs.c"],
     "tar": [
         *TREE,
         *CONTENT,

@@ -1,4 +1,4 @@
-#include "compare.h"
+#include "compare_state.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,43 +9,7 @@ static const char OPAQUE[] = ".wh..wh..opq";
 
 enum {
     WHITEOUT_SIZE = sizeof WHITEOUT - 1,
-    LOOKS = 1 << 14, /* names that one call of a walk looks at */
-    /* occurrences of one name that are looked through; images have at most some hundred layers */
-    MOST_CHAIN = 4096,
     MOST_LINKS = 8, /* hard links that lead to hard links */
-};
-
-/* The layers of one side that have been added: the first and the last occurrence of each, and how
- * many there are. */
-typedef struct layer_list {
-    occurrence *first, *last;
-    size_t count;
-} layer_list;
-
-struct compare {
-    compare_node root;
-    arena arena;
-    /* open addressing by (parent, name); NULL is free; nothing is ever removed */
-    compare_node **slots;
-    size_t mask, used, memory_limit;
-    layer_list *layers[COMPARE_SIDES];
-    size_t layers_count[COMPARE_SIDES], layers_capacity[COMPARE_SIDES];
-    uint64_t *weights; /* for compare_counterpart(): one for each old layer */
-    int complete[COMPARE_SIDES];
-    int side; /* of the layer that is being added */
-    uint32_t layer;
-    /* the directory of the member before: members of one directory follow each other */
-    const char *directory_name;
-    size_t directory_size;
-    compare_node *directory;
-    /* the walk over all names */
-    compare_node *at;
-    int everything;
-    /* the walk over a layer: it marks what the counterpart has, then tells what the layer has, then
-     * what the counterpart has besides */
-    occurrence *to_mark, *at_new;
-    const occurrence *at_old;
-    uint32_t new_layer, old_layer;
 };
 
 compare *compare_new(size_t memory_limit, int old_complete, int new_complete)
@@ -279,7 +243,7 @@ static const member *file_of(compare *c, int side, const occurrence *o)
     return o && !(o->m->flags & MEMBER_HARD_LINK) ? o->m : NULL;
 }
 
-static uint16_t differences_between(compare *c, const occurrence *old, const occurrence *new)
+uint16_t compare_members(compare *c, const occurrence *old, const occurrence *new)
 {
     const member *a = old->m, *b = new->m;
     uint32_t link = (a->flags ^ b->flags) & MEMBER_HARD_LINK;
@@ -349,11 +313,6 @@ static state state_of(compare_node *node, int side)
     return found;
 }
 
-static int is_directory(const occurrence *o)
-{
-    return S_ISDIR(o->m->mode);
-}
-
 /* Fills OUT with what became of NODE; 0 where there is nothing to say. */
 static int judge(compare *c, compare_node *node, difference *out)
 {
@@ -364,15 +323,15 @@ static int judge(compare *c, compare_node *node, difference *out)
     if (node->is_whiteout)
         return 0;
     if (old == PRESENT && new == PRESENT) {
-        out->bits = differences_between(c, out->old, out->new);
+        out->bits = compare_members(c, out->old, out->new);
         out->what = out->bits ? NAME_CHANGED : NAME_SAME;
     } else if (old == PRESENT) {
-        if (new == IMPLIED && is_directory(out->old))
+        if (new == IMPLIED && compare_is_directory(out->old))
             return 0;
         out->bits = new == IMPLIED ? DIFFERS_TYPE : 0;
         out->what = new == IMPLIED ? NAME_CHANGED : NAME_REMOVED;
     } else if (new == PRESENT) {
-        if (old == IMPLIED && is_directory(out->new))
+        if (old == IMPLIED && compare_is_directory(out->new))
             out->what = NAME_SAME;
         else {
             out->bits = old == IMPLIED ? DIFFERS_TYPE : 0;
@@ -413,111 +372,4 @@ size_t compare_walk(compare *c, difference *out, size_t capacity, int *ended)
     }
     *ended = !c->at;
     return count;
-}
-
-/* ---- the walk over a layer */
-
-/* What NODE has in the LAYER that the walk has marked last on this side, or NULL. */
-static const occurrence *marked(const compare_node *node, int side, uint32_t layer)
-{
-    const occurrence *o = node->mark[side];
-    return o && o->layer == layer ? o : NULL;
-}
-
-static const layer_list *layer_of(const compare *c, int side, uint32_t layer)
-{
-    static const layer_list none;
-    return layer < c->layers_count[side] ? &c->layers[side][layer] : &none;
-}
-
-uint32_t compare_counterpart(compare *c, uint32_t layer)
-{
-    /* Every layer may have the directories that lead to its files, so one file weighs more than any
-     * number of them. */
-    enum { FILE_WEIGHT = 1 << 10 };
-    size_t count = c->layers_count[COMPARE_OLD];
-    uint64_t *weights = realloc(c->weights, (count ? count : 1) * sizeof *weights);
-    if (!weights)
-        return COMPARE_NO_LAYER;
-    c->weights = weights;
-    memset(weights, 0, count * sizeof *weights);
-    const occurrence *first = layer_of(c, COMPARE_NEW, layer)->first;
-    int only_directories = 1;
-    for (const occurrence *o = first; o && only_directories; o = o->next)
-        only_directories = is_directory(o);
-    for (const occurrence *o = first; o; o = o->next) {
-        if (is_directory(o) && !only_directories)
-            continue; /* every layer may have the directories that lead to its files */
-        uint64_t weight =
-            is_directory(o) ? 1 : FILE_WEIGHT + (o->m->size < 1ull << 40 ? o->m->size : 1ull << 40);
-        const occurrence *old = o->node->top[COMPARE_OLD];
-        for (int i = 0; old && i < MOST_CHAIN; i++, old = old->below)
-            weights[old->layer] += weight;
-    }
-    uint32_t best = COMPARE_NO_LAYER;
-    for (size_t i = 0; i < count; i++)
-        if (weights[i] && (best == COMPARE_NO_LAYER || weights[i] > weights[best]))
-            best = (uint32_t)i;
-    return best;
-}
-
-void compare_start_layer(compare *c, uint32_t layer, uint32_t counterpart)
-{
-    c->new_layer = layer;
-    c->old_layer = counterpart;
-    c->at_new = layer_of(c, COMPARE_NEW, layer)->first;
-    c->at_old = c->to_mark = layer_of(c, COMPARE_OLD, counterpart)->first;
-}
-
-static int judge_new(compare *c, const occurrence *new, difference *out)
-{
-    const occurrence *any = new->node->top[COMPARE_OLD],
-                     *old = marked(new->node, COMPARE_OLD, c->old_layer);
-    *out = (difference){.node = new->node, .old = old ? old : any, .new = new};
-    if (!any) {
-        out->what = NAME_ADDED;
-        return 1;
-    }
-    out->bits = differences_between(c, out->old, new);
-    out->what = !old ? NAME_MOVED_IN : out->bits ? NAME_CHANGED : NAME_SAME;
-    return out->what != NAME_SAME;
-}
-
-static int judge_old(compare *c, const occurrence *old, difference *out)
-{
-    const occurrence *any = old->node->top[COMPARE_NEW];
-    if (marked(old->node, COMPARE_NEW, c->new_layer))
-        return 0;
-    *out = (difference){
-        .node = old->node, .old = old, .new = any, .what = any ? NAME_MOVED_OUT : NAME_REMOVED};
-    return 1;
-}
-
-size_t compare_walk_layer(compare *c, difference *out, size_t capacity, int *ended)
-{
-    size_t count = 0;
-    int looks = 0;
-    for (; c->to_mark && looks < LOOKS; looks++, c->to_mark = c->to_mark->next)
-        c->to_mark->node->mark[COMPARE_OLD] = c->to_mark;
-    for (; !c->to_mark && c->at_new && count < capacity && looks < LOOKS;
-         looks++, c->at_new = c->at_new->next) {
-        c->at_new->node->mark[COMPARE_NEW] = c->at_new;
-        count += (size_t)judge_new(c, c->at_new, &out[count]);
-    }
-    for (; !c->at_new && c->at_old && count < capacity && looks < LOOKS;
-         looks++, c->at_old = c->at_old->next)
-        count += (size_t)judge_old(c, c->at_old, &out[count]);
-    *ended = !c->to_mark && !c->at_new && !c->at_old;
-    return count;
-}
-
-int compare_same_order(const compare *c)
-{
-    const occurrence *new = layer_of(c, COMPARE_NEW, c->new_layer)->first,
-                     *old = layer_of(c, COMPARE_OLD, c->old_layer)->first;
-    while (new && old && new->node == old->node) {
-        new = new->next;
-        old = old->next;
-    }
-    return !new && !old;
 }

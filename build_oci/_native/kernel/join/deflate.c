@@ -18,19 +18,8 @@
  * follows no distance. That takes a fifth of the time of zlib's inflate: 1.5 ms for 1 MiB of shared
  * libraries that libdeflate compresses in 20 ms (level 4 of it, one core of an EPYC).
  *
- * Each table look-up needs the bits that the look-up before it consumed. So a core waits most of
+ * Each table look-up (huffman.h) needs the bits that the look-up before it consumed. So a core waits most of
  * the time, and two streams are walked in turns: 1.5 ms a MiB instead of 2.3.
- *
- * A table entry has 16 bits. With 2 x 2,048 entries a stream, the tables of two streams take 16 KiB
- * and stay in the first-level cache:
- *
- *     bit 15       SPECIAL   the fast loop stops here; one of NONE, FAR, END, LONGER
- *     bit 11       DISTANCE  a length was read: the next code is a distance; the bit, added to the
- *                            index, leads to the table of distances, 1 << 11 entries further on
- *     bit 10       LONGER    with SPECIAL: the code has more than 11 bits
- *     bit  9       END       with SPECIAL: the end of the block
- *     bit  8       FAR       with SPECIAL: a distance of more than FAST_DISTANCE_BITS
- *     bits 7 to 0  bits that the code takes, with the extra bits behind it
  *
  * Invariants.
  * - Reader: `bits` holds `held` bits, and above them zeros or bits that the next refill reads
@@ -46,42 +35,18 @@
  */
 #include "deflate.h"
 
+#include "huffman.h"
+
 #include <assert.h>
 #include <string.h>
-
-enum {
-    LONGEST_CODE = 15,
-    LITERALS = 288, /* symbols for literals and match lengths */
-    DISTANCES = 32,
-    TABLE_BITS = 11, /* of a code that one look-up finds */
-    LENGTH_BITS = 7, /* of the longest code of a code length */
-};
-
-/* What a code means; the bits are laid out above. */
-typedef uint16_t table_entry;
-#define BITS(e) ((e) & 0xff)
-enum {
-    DISTANCE = 1 << TABLE_BITS,
-    SPECIAL = 1 << 15,
-    FAR = SPECIAL | 1 << 8,
-    END = SPECIAL | 1 << 9,
-    LONGER = SPECIAL | 1 << 10,
-    NONE = SPECIAL, /* no such code */
-};
 
 /* After one refill (at least 56 bits) the fast loop decodes 3 symbols without a check. A literal or
    length takes at most 11 bits and 5 extra ones, a distance FAST_DISTANCE_BITS. Worst cases:
    distance, length, distance = 20 + 16 + 20; length, distance, length = 16 + 20 + 16. */
-enum { FAST_SYMBOLS = 3, FAST_DISTANCE_BITS = 20 };
+enum { FAST_SYMBOLS = 3 };
 _Static_assert(2 * FAST_DISTANCE_BITS + TABLE_BITS + 5 <= 56 &&
                    FAST_DISTANCE_BITS + 2 * (TABLE_BITS + 5) <= 56,
                "whichever comes first");
-
-/* A Huffman code in the form that long_code() reads bit by bit. */
-typedef struct {
-    uint16_t count[LONGEST_CODE + 1];
-    uint16_t symbols[LITERALS]; /* in the order of their codes */
-} code;
 
 typedef struct {
     const uint8_t *next, *end;
@@ -131,102 +96,6 @@ static uint64_t position(const reader *in, const uint8_t *data)
     return (uint64_t)(in->next - data) * 8 + in->beyond - in->held;
 }
 
-/* Returns the table entry of SYMBOL, whose code has LENGTH bits. */
-typedef table_entry (*meaning)(unsigned symbol, unsigned length);
-
-static table_entry literal_meaning(unsigned symbol, unsigned length)
-{
-    static const uint8_t extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
-                                      2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-
-    if (symbol < 256)
-        return (table_entry)length;
-    if (symbol == 256)
-        return (table_entry)(END | length);
-    if (symbol > 285)
-        return NONE;
-    return (table_entry)(DISTANCE | (length + extra[symbol - 257]));
-}
-
-static table_entry distance_meaning(unsigned symbol, unsigned length)
-{
-    unsigned bits = length + (symbol < 4 ? 0 : symbol / 2 - 1);
-
-    if (symbol > 29)
-        return NONE;
-    return (table_entry)(bits > FAST_DISTANCE_BITS ? FAR | bits : bits);
-}
-
-/* Code lengths are read by read_codes() alone: bits 15 to 8 hold the symbol. */
-static table_entry length_meaning(unsigned symbol, unsigned length)
-{
-    return (table_entry)(symbol << 8 | length);
-}
-
-/* Makes the code whose SYMBOLS symbols have codes of LENGTHS bits (3.2.2), and its table. Returns
-   -1 if the lengths are oversubscribed: they ask for more codes than exist. A code of n bits stands
-   at every index whose lowest n bits it is; its first bit is the lowest. So the table doubles with
-   each length: for n bits it is the table of n - 1 bits twice, with the new codes put in. */
-static int make_code(code *made, table_entry *table, const uint8_t *lengths, unsigned symbols,
-                     unsigned table_bits, meaning mean)
-{
-    uint16_t offsets[LONGEST_CODE + 2] = {0};
-    unsigned symbol, length, at = 0, size = 1, next = 0;
-    int left = 1;
-
-    memset(made->count, 0, sizeof made->count);
-    for (symbol = 0; symbol < symbols; symbol++)
-        made->count[lengths[symbol]]++;
-    made->count[0] = 0;
-    for (length = 1; length <= LONGEST_CODE; length++) {
-        left = 2 * left - made->count[length];
-        if (left < 0)
-            return -1;
-        offsets[length + 1] = (uint16_t)(offsets[length] + made->count[length]);
-    }
-    for (symbol = 0; symbol < symbols; symbol++)
-        if (lengths[symbol])
-            made->symbols[offsets[lengths[symbol]]++] = (uint16_t)symbol;
-
-    table[0] = NONE;
-    for (length = 1; length <= LONGEST_CODE; length++) {
-        if (length <= table_bits) {
-            memcpy(table + size, table, size * sizeof *table);
-            size *= 2;
-        }
-        for (unsigned count = made->count[length]; count; count--) {
-            unsigned highest = 1u << (length - 1);
-
-            table[next & (size - 1)] =
-                length <= table_bits ? mean(made->symbols[at], length) : LONGER;
-            at++;
-            while (next & highest) /* adds one to a number whose bits are reversed */
-                highest >>= 1;
-            next = (next & (highest - 1)) | highest;
-            if (!highest)
-                next = 0; /* that was the last possible code */
-        }
-    }
-    return 0;
-}
-
-/* Returns the entry of a code that is too long for the table, read bit by bit; NONE if there is no
-   such code. */
-static table_entry long_code(const code *from, uint64_t bits, meaning mean)
-{
-    int value = 0, first = 0, index = 0;
-
-    for (unsigned length = 1; length <= LONGEST_CODE; length++, bits >>= 1) {
-        value |= (int)(bits & 1);
-        if (value - first < from->count[length])
-            return mean(from->symbols[index + value - first], length);
-        index += from->count[length];
-        first = (first + from->count[length]) << 1;
-        value <<= 1;
-    }
-    return NONE;
-}
-
 /* The walk over one stream. */
 typedef struct {
     reader in;
@@ -235,7 +104,7 @@ typedef struct {
     int last;             /* this block is the last */
     table_entry previous; /* its bit DISTANCE says which table decodes the next code */
     table_entry table[2 << TABLE_BITS]; /* of literals and lengths, then of distances */
-    code literals, distances;
+    huffman_code literals, distances;
     deflate_shape *shape;
 } walker;
 
@@ -243,11 +112,10 @@ static int make_codes(walker *walk, const uint8_t *lengths, unsigned literals, u
 {
     if (literals > 286 && literals != LITERALS)
         return -1;
-    if (make_code(&walk->literals, walk->table, lengths, literals, TABLE_BITS, literal_meaning) !=
-        0)
+    if (huffman_make_literals(&walk->literals, walk->table, lengths, literals) != 0)
         return -1;
-    return make_code(&walk->distances, walk->table + DISTANCE, lengths + literals, distances,
-                     TABLE_BITS, distance_meaning);
+    return huffman_make_distances(&walk->distances, walk->table + DISTANCE, lengths + literals,
+                                  distances);
 }
 
 static int fixed_codes(walker *walk)
@@ -279,8 +147,7 @@ static int read_codes(walker *walk)
         refill(in);
         lengths[order[i]] = (uint8_t)take(in, 3);
     }
-    if (literals > 286 ||
-        make_code(&walk->literals, walk->table, lengths, 19, LENGTH_BITS, length_meaning) != 0)
+    if (literals > 286 || huffman_make_lengths(&walk->literals, walk->table, lengths, 19) != 0)
         return -1;
     memset(lengths, 0, sizeof lengths);
     while (at < literals + distances) {
@@ -379,8 +246,8 @@ static int slow_step(walker *walk)
         return -1;
     found = walk->table[(in->bits & (DISTANCE - 1)) + (unsigned)distance];
     if (found == LONGER)
-        found = distance ? long_code(&walk->distances, in->bits, distance_meaning)
-                         : long_code(&walk->literals, in->bits, literal_meaning);
+        found = distance ? huffman_long_distance(&walk->distances, in->bits)
+                         : huffman_long_literal(&walk->literals, in->bits);
     if (found == NONE)
         return -1;
     take(in, BITS(found));

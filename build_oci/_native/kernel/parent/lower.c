@@ -1,4 +1,4 @@
-#include "lower.h"
+#include "lower_table.h"
 
 #include "tree.h"
 
@@ -11,146 +11,6 @@
 static const char WHITEOUT[] = ".wh.";
 static const char OPAQUE[] = ".wh..wh..opq";
 enum { WHITEOUT_SIZE = sizeof WHITEOUT - 1 };
-
-/* Stands where a node was removed from the table: look-ups go on behind it. */
-static lower_node GONE;
-
-static uint32_t hash_of(const lower_node *parent, const char *name, size_t size)
-{
-    uint64_t hash = 0xcbf29ce484222325u ^ ((uint64_t)(uintptr_t)parent >> 4) * 0x9e3779b97f4a7c15u;
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
-    return (uint32_t)(hash ^ hash >> 32);
-}
-
-lower *lower_new(size_t memory_limit)
-{
-    lower *l = calloc(1, sizeof *l);
-    if (!l)
-        return NULL;
-    l->memory_limit = memory_limit;
-    l->mask = 1023;
-    l->slots = calloc(l->mask + 1, sizeof *l->slots);
-    if (!l->slots) {
-        free(l);
-        return NULL;
-    }
-    l->root.name = "";
-    l->root.inode = &l->root_inode;
-    l->root_inode.names = 1;
-    return l;
-}
-
-void lower_free(lower *l)
-{
-    arena_release(&l->arena);
-    free(l->slots);
-    free(l);
-}
-
-lower_node *lower_find(const lower *l, const lower_node *parent, const char *name, size_t size)
-{
-    uint32_t hash = hash_of(parent, name, size);
-    for (size_t slot = hash & l->mask; l->slots[slot]; slot = (slot + 1) & l->mask) {
-        lower_node *node = l->slots[slot];
-        if (node != &GONE && node->hash == hash && node->parent == parent &&
-            node->name_size == size && !memcmp(node->name, name, size))
-            return node;
-    }
-    return NULL;
-}
-
-size_t lower_held(const lower *l)
-{
-    return l->arena.held + (l->mask + 1) * sizeof *l->slots;
-}
-
-static int grow(lower *l)
-{
-    if (lower_held(l) > l->memory_limit)
-        return -1;
-    if (2 * (l->used + l->removed + 1) <= l->mask)
-        return 0;
-    size_t mask = l->mask;
-    while (4 * (l->used + 1) > mask)
-        mask = 2 * mask + 1;
-    lower_node **slots = calloc(mask + 1, sizeof *slots);
-    if (!slots)
-        return -1;
-    for (size_t i = 0; i <= l->mask; i++) {
-        lower_node *node = l->slots[i];
-        if (!node || node == &GONE)
-            continue;
-        size_t slot = node->hash & mask;
-        while (slots[slot])
-            slot = (slot + 1) & mask;
-        slots[slot] = node;
-    }
-    free(l->slots);
-    l->slots = slots;
-    l->mask = mask;
-    l->removed = 0;
-    return 0;
-}
-
-/* SIZE is at most NAME_MAX: the scanner and spread() see to it. NULL without memory. */
-static lower_node *add(lower *l, lower_node *parent, const char *name, size_t size)
-{
-    if (grow(l))
-        return NULL;
-    lower_node *node = arena_take(&l->arena, sizeof *node);
-    if (!node)
-        return NULL;
-    *node = (lower_node){.parent = parent,
-                         .name = name,
-                         .name_size = (uint16_t)size,
-                         .hash = hash_of(parent, name, size),
-                         .placed = l->sequence};
-    node->next = parent->child;
-    if (parent->child)
-        parent->child->previous = node;
-    parent->child = node;
-    size_t slot = node->hash & l->mask;
-    while (l->slots[slot] && l->slots[slot] != &GONE)
-        slot = (slot + 1) & l->mask;
-    l->removed -= l->slots[slot] == &GONE;
-    l->slots[slot] = node;
-    l->used++;
-    return node;
-}
-
-/* Takes one node, without children, out of the table. */
-static void drop(lower *l, lower_node *node)
-{
-    size_t slot = node->hash & l->mask;
-    while (l->slots[slot] != node)
-        slot = (slot + 1) & l->mask;
-    l->slots[slot] = &GONE;
-    l->removed++;
-    l->used--;
-    if (node->previous)
-        node->previous->next = node->next;
-    else
-        node->parent->child = node->next;
-    if (node->next)
-        node->next->previous = node->previous;
-    node->inode->names--;
-}
-
-/* Everything below TOP, deepest first, without recursion: a hostile image chooses the depth. */
-static void drop_below(lower *l, lower_node *top)
-{
-    lower_node *node = top;
-    for (;;) {
-        while (node->child)
-            node = node->child;
-        if (node == top)
-            return;
-        lower_node *above = node->parent;
-        drop(l, node);
-        node = above;
-    }
-}
 
 static int is_directory(const lower_node *node)
 {
@@ -216,19 +76,6 @@ static const char *base_name(const char *name, size_t size, size_t *directory_si
     return slash ? slash + 1 : name;
 }
 
-static lower_node *look_up(lower *l, const char *path, size_t size)
-{
-    lower_node *node = &l->root;
-    const char *end = path + size;
-    while (node && path < end) {
-        const char *slash = memchr(path, '/', (size_t)(end - path));
-        size_t length = slash ? (size_t)(slash - path) : (size_t)(end - path);
-        node = lower_find(l, node, path, length);
-        path += length + 1;
-    }
-    return node;
-}
-
 static int fail(lower *l, const char *what, const member *m)
 {
     snprintf(l->error, sizeof l->error, "%s: %.200s", what, m ? m->name : "");
@@ -287,7 +134,7 @@ static int add_place(lower *l, lower_node *directory, int in_doubt, int followed
 static lower_node *implied(lower *l, lower_node *node, lower_node *below, const char *name,
                            size_t size)
 {
-    if (!below && !(below = add(l, node, name, size)))
+    if (!below && !(below = lower_add(l, node, name, size)))
         return NULL;
     lower_inode *inode = new_inode(l, NULL);
     if (!inode)
@@ -410,9 +257,9 @@ static int hide(lower *l, const member *m, const char *name, size_t directory_si
         if (l->places[i].in_doubt || (again && !opaque)) {
             doubt(l, hidden);
         } else if (!again) {
-            drop_below(l, hidden);
+            lower_drop_below(l, hidden);
             if (!opaque)
-                drop(l, hidden);
+                lower_drop(l, hidden);
         }
     }
     return 0;
@@ -470,8 +317,8 @@ static int place_certainly(lower *l, lower_node *directory, const char *name, si
     if (twice && is_directory(node) != S_ISDIR(m->mode))
         return fail(l, "a name that one layer has twice, once as a directory", m);
     if (node && !S_ISDIR(m->mode))
-        drop_below(l, node);
-    if (!node && !(node = add(l, directory, name, size)))
+        lower_drop_below(l, node);
+    if (!node && !(node = lower_add(l, directory, name, size)))
         return fail_memory(l, m);
     give(node, inode);
     node->flags = NODE_NAMED;
@@ -488,7 +335,7 @@ static int place_in_doubt(lower *l, lower_node *directory, const char *name, siz
 {
     lower_node *node = lower_find(l, directory, name, size);
     const member *link = node ? link_of(node) : NULL, *new = inode->member;
-    if (!node && !(node = add(l, directory, name, size)))
+    if (!node && !(node = lower_add(l, directory, name, size)))
         return fail_memory(l, m);
     int there = node->inode != NULL, same = link && new && S_ISLNK(new->mode) &&
                                             link->target_size == new->target_size &&
@@ -532,7 +379,7 @@ static int place(lower *l, const member *m)
     int vague = (m->flags & MEMBER_AMBIGUOUS) ||
                 (!directory_size && is_named_like_a_global_header(name, size));
     if (m->flags & MEMBER_HARD_LINK) {
-        lower_node *target = look_up(l, m->target, m->target_size);
+        lower_node *target = lower_look_up(l, m->target, m->target_size);
         if (!target || is_directory(target))
             return fail(l, "a hard link to a file that is not in the image", m);
         inode = target->inode;

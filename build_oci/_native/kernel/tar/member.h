@@ -14,7 +14,7 @@ enum {
     MEMBER_FLOAT_TIME = 8,
     MEMBER_XATTR_NEWLINE = 16, /* the value of one of its attributes holds a newline */
     /* clients may read it otherwise: it never counts as equal to an entry of the tree (see
-     * scanner.c) */
+     * scanner_member.c) */
     MEMBER_AMBIGUOUS = 4,
 };
 

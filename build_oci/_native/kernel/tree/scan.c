@@ -1,4 +1,4 @@
-#include "scan.h"
+#include "scan_worker.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -7,48 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/vfs.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
-static const char CHECKSUM[] = "user.checksum.sha256";
+enum { PROBLEMS_MAX = 100 /* after so many the walk stops */ };
 
-enum {
-    FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
-    LIST_MAX = 64 * 1024,    /* XATTR_LIST_MAX of the kernel */
-    VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
-    /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
-    RECORDS_MOST = 1 << 20,
-    OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
-    /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and
-     * VALUE */
-    RECORD_FRAME = 24,
-    PROBLEMS_MAX = 100, /* after so many the walk stops */
-};
-
-struct scan_worker {
-    scan_worker *next;
-    arena arena;
-    entry *found; /* the children of the directory at hand */
-    size_t found_count, found_capacity;
-    xattr *attributes; /* of the file at hand */
-    size_t attributes_capacity;
-    uint8_t *values; /* of these attributes, one after the other */
-    size_t values_capacity;
-    exclude_stepper stepper;
-    DIR *stream; /* of the directory that was read last; it may be the parent of the next */
-    open_directory last;
-    scan_device device; /* asked for last; a device number of 0 is looked up like any other */
-    int device_known;
-    int read_by_path; /* were attributes of the directory at hand read by their path? */
-    /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
-    size_t prefix_size;
-    char path[PATH_MAX];
-    char list[LIST_MAX + 1];
-    char target[PATH_MAX + 1];
-};
-
-static int exhausted(scan *s)
+int scan_exhausted(scan *s)
 {
     pthread_mutex_lock(&s->lock);
     s->exhausted = s->stopped = 1;
@@ -57,15 +20,15 @@ static int exhausted(scan *s)
     return -1;
 }
 
-static int report(scan *s, problem_kind kind, const char *call, int error, const entry *at,
-                  const char *name)
+int scan_report(scan *s, problem_kind kind, const char *call, int error, const entry *at,
+                const char *name)
 {
     problem *p = calloc(1, sizeof *p);
     char *copy = name ? strdup(name) : NULL;
     if (!p || (name && !copy)) {
         free(p);
         free(copy);
-        return exhausted(s);
+        return scan_exhausted(s);
     }
     *p = (problem){.kind = kind, .call = call, .error = error, .at = at, .name = copy};
     pthread_mutex_lock(&s->lock);
@@ -78,179 +41,6 @@ static int report(scan *s, problem_kind kind, const char *call, int error, const
     }
     pthread_mutex_unlock(&s->lock);
     return 0;
-}
-
-/*
- * Room for one more attribute and for a value of any size behind USED bytes of values. 0 without
- * memory.
- */
-static int reserve(scan_worker *w, size_t count, size_t used)
-{
-    if (count == w->attributes_capacity) {
-        size_t capacity = count ? 2 * count : 16;
-        xattr *more = realloc(w->attributes, capacity * sizeof *more);
-        if (!more)
-            return 0;
-        w->attributes = more;
-        w->attributes_capacity = capacity;
-    }
-    if (w->values_capacity - used < VALUE_MAX) {
-        size_t capacity = 2 * used + 2 * VALUE_MAX;
-        uint8_t *more = realloc(w->values, capacity);
-        if (!more)
-            return 0;
-        w->values = more;
-        w->values_capacity = capacity;
-    }
-    return 1;
-}
-
-/* Gives the first COUNT of w->attributes to E. */
-static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
-{
-    xattr taken[2]; /* a name is listed once; a third one stays an attribute like others */
-    size_t taken_count = 0, kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 &&
-            is_instruction(&w->attributes[i]))
-            taken[taken_count++] = w->attributes[i];
-        else
-            w->attributes[kept++] = w->attributes[i];
-    }
-    if (xattr_pack(&w->arena, w->attributes, kept, &e->xattrs, &e->xattrs_size) ||
-        xattr_pack(&w->arena, taken, taken_count, &e->instructions, &e->instructions_size))
-        return exhausted(s);
-    return 0;
-}
-
-/* Is the file PATH on a FUSE file system? Asked once for each device. */
-static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
-{
-    if (w->device_known && w->device.dev == e->dev)
-        return w->device.is_fuse;
-    int is_fuse = -1;
-    pthread_mutex_lock(&s->lock);
-    for (size_t i = 0; is_fuse < 0 && i < s->devices_count; i++)
-        if (s->devices[i].dev == e->dev)
-            is_fuse = s->devices[i].is_fuse;
-    if (is_fuse < 0) {
-        struct statfs fs;
-        is_fuse = !statfs(path, &fs) && (uint32_t)fs.f_type == FUSE_MAGIC;
-        scan_device *more = realloc(s->devices, (s->devices_count + 1) * sizeof *more);
-        if (more) {
-            s->devices = more;
-            s->devices[s->devices_count++] = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
-        }
-    }
-    pthread_mutex_unlock(&s->lock);
-    w->device = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
-    w->device_known = 1;
-    return is_fuse;
-}
-
-/* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
- * among them? -1: stop; 1: reported. */
-static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed,
-                     size_t *count, const entry *directory, const char *name)
-{
-    size_t used = 0;
-    ssize_t size = llistxattr(path, w->list, LIST_MAX);
-    if (size < 0) {
-        if (errno == ENOTSUP || errno == ENOSYS)
-            return 0;
-        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr", errno,
-                      directory, name)
-                   ? -1
-                   : 1;
-    }
-    w->list[size] = 0;
-    for (const char *attribute = w->list; attribute < w->list + size;
-         attribute += strlen(attribute) + 1) {
-        if (!*attribute || belongs_to_host(attribute, strlen(attribute)))
-            continue;
-        int checksum = !strcmp(attribute, CHECKSUM);
-        *listed |= checksum;
-        if (checksum && !believe)
-            continue;
-        if (strchr(attribute, '='))
-            return report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
-        if (!reserve(w, *count, used))
-            return exhausted(s);
-        ssize_t got = lgetxattr(path, attribute, w->values + used, VALUE_MAX);
-        if (got < 0) {
-            int vanished = errno == ENODATA || errno == ENOENT;
-            return report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
-                          directory, name)
-                       ? -1
-                       : 1;
-        }
-        if (checksum) {
-            if (parse_digest(w->values + used, (size_t)got, e->digest))
-                e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
-            continue;
-        }
-        w->attributes[(*count)++] = (xattr){.name = (const uint8_t *)attribute,
-                                            .name_size = (uint32_t)strlen(attribute),
-                                            .value_size = (uint32_t)got};
-        used += (size_t)got;
-    }
-    /* Only now do the values stay where they are. */
-    used = 0;
-    size_t records = 0;
-    for (size_t i = 0; i < *count; i++) {
-        w->attributes[i].value = w->values + used;
-        used += w->attributes[i].value_size;
-        records += RECORD_FRAME + (size_t)w->attributes[i].name_size + w->attributes[i].value_size;
-    }
-    if (records > RECORDS_MOST - OTHER_RECORDS)
-        return report(s, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
-    return 0;
-}
-
-/*
- * The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where
- * NAME is NULL.
- *
- * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would
- * let another file's attributes in. Where something was taken, the path must therefore still lead
- * to E; where nothing was, read_directory() looks at the directory once.
- */
-static int read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory,
-                       const char *name)
-{
-    const unsigned trust = SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE;
-    int skip = (s->options.flags & SCAN_SKIP_XATTRS) != 0;
-    int fuse = S_ISREG(e->mode) && s->options.flags & trust && is_on_fuse(s, w, e, path);
-    int believe = fuse || (S_ISREG(e->mode) && s->options.flags & SCAN_TRUST_CHECKSUMS);
-    int listed = 0;
-    size_t count = 0;
-    if (skip && !fuse)
-        return 0;
-    w->read_by_path = 1;
-    if (!skip) {
-        int end = read_list(s, w, e, path, believe, &listed, &count, directory, name);
-        if (end)
-            return end < 0 ? -1 : 0;
-    }
-    if (fuse && !listed) {
-        /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the
-         * file is hashed. */
-        uint8_t value[65];
-        ssize_t got = lgetxattr(path, CHECKSUM, value, sizeof value);
-        if (got > 0 && parse_digest(value, (size_t)got, e->digest))
-            e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
-    }
-    if (e->flags & ENTRY_BELIEVED)
-        atomic_fetch_add_explicit(&s->believed, 1, memory_order_relaxed);
-    if (count || e->flags & ENTRY_BELIEVED) {
-        struct stat st;
-        if (lstat(path, &st))
-            return report(s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM,
-                          "lstat", errno, directory, name);
-        if (!entry_is(e, &st))
-            return report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
-    }
-    return pack_xattrs(s, w, e, count);
 }
 
 static void take_stat(scan *s, entry *e, const struct stat *st)
@@ -277,26 +67,26 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
     if (places) {
         int excluded = exclude_step(s->exclusion, &w->stepper, places, name, strlen(name));
         if (excluded)
-            return excluded < 0 ? exhausted(s) : 0;
+            return excluded < 0 ? scan_exhausted(s) : 0;
     }
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
-        return report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
-                      directory, name);
+        return scan_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
+                           directory, name);
     if (S_ISSOCK(st.st_mode))
-        return report(s, PROBLEM_SOCKET, "fstatat", 0, directory, name);
+        return scan_report(s, PROBLEM_SOCKET, "fstatat", 0, directory, name);
     if (!(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode) ||
           S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) || S_ISFIFO(st.st_mode)))
-        return report(s, PROBLEM_TYPE, "fstatat", 0, directory, name);
+        return scan_report(s, PROBLEM_TYPE, "fstatat", 0, directory, name);
     if (!strncmp(name, ".wh.", 4)) {
         directory->flags |= ENTRY_WHITEOUT_NAMES;
-        if (report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
+        if (scan_report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
             return -1;
     }
     if (w->found_count == w->found_capacity) {
         size_t capacity = w->found_capacity ? 2 * w->found_capacity : 256;
         entry *more = realloc(w->found, capacity * sizeof *more);
         if (!more)
-            return exhausted(s);
+            return scan_exhausted(s);
         w->found = more;
         w->found_capacity = capacity;
     }
@@ -307,22 +97,22 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
         int failed = 0;
         below = exclude_keep(&w->stepper, &w->arena, places, &failed);
         if (failed)
-            return exhausted(s);
+            return scan_exhausted(s);
     }
     e->excluded = below;
     e->name_size = (uint16_t)strlen(name);
     if (!(e->name = arena_copy(&w->arena, name, e->name_size)))
-        return exhausted(s);
+        return scan_exhausted(s);
     if (S_ISLNK(e->mode)) {
         ssize_t size = readlinkat(fd, name, w->target, sizeof w->target);
         if (size < 0) {
             int replaced = errno == ENOENT || errno == EINVAL;
-            return report(s, replaced ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "readlinkat", errno,
-                          directory, name);
+            return scan_report(s, replaced ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "readlinkat", errno,
+                               directory, name);
         }
         e->target_size = (uint16_t)size;
         if (!(e->target = arena_copy(&w->arena, w->target, (size_t)size)))
-            return exhausted(s);
+            return scan_exhausted(s);
     }
     if (!(s->options.flags & SCAN_SKIP_XATTRS) ||
         s->options.flags & (SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE)) {
@@ -335,7 +125,7 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
             snprintf(by_descriptor, sizeof by_descriptor, "/proc/self/fd/%d/%s", fd, name);
             path = by_descriptor;
         }
-        if (read_xattrs(s, w, e, path, directory, name))
+        if (scan_read_xattrs(s, w, e, path, directory, name))
             return -1;
     }
     w->found_count++;
@@ -364,7 +154,7 @@ static int drop_repeated(scan *s, scan_worker *w, entry *directory)
         if (!former || S_ISDIR(former->mode) != S_ISDIR(e->mode) || strcmp(former->name, e->name))
             w->found[kept++] = *e;
         else if ((former->ino != e->ino || former->dev != e->dev || former->mode != e->mode) &&
-                 report(s, PROBLEM_CHANGED, "readdir", 0, directory, e->name))
+                 scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, e->name))
             return -1;
     }
     w->found_count = kept;
@@ -372,7 +162,7 @@ static int drop_repeated(scan *s, scan_worker *w, entry *directory)
         files++;
     for (size_t i = 0, j = files; i < files && j < kept;) {
         int order = strcmp(w->found[i].name, w->found[j].name);
-        if (!order && report(s, PROBLEM_CHANGED, "readdir", 0, directory, w->found[i].name))
+        if (!order && scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, w->found[i].name))
             return -1;
         i += order <= 0;
         j += order >= 0;
@@ -386,14 +176,14 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
     if (!w->found_count)
         return 0;
     if (w->found_count > UINT32_MAX)
-        return exhausted(s);
+        return scan_exhausted(s);
     qsort(w->found, w->found_count, sizeof *w->found, in_order);
     if (drop_repeated(s, w, directory))
         return -1;
     size_t count = w->found_count;
     entry *children = arena_take(&w->arena, count * sizeof *children);
     if (!children)
-        return exhausted(s);
+        return scan_exhausted(s);
     memcpy(children, w->found, count * sizeof *children);
     size_t files = 0;
     while (files < count && !S_ISDIR(children[files].mode))
@@ -411,7 +201,7 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
         entry **more = realloc(s->waiting, capacity * sizeof *more);
         if (!more) {
             pthread_mutex_unlock(&s->lock);
-            return exhausted(s);
+            return scan_exhausted(s);
         }
         s->waiting = more;
         s->waiting_capacity = capacity;
@@ -456,7 +246,7 @@ static int look_at_prefix(scan *s, scan_worker *w, entry *directory)
     w->path[w->prefix_size] = 0;
     if (!lstat(w->path, &st) && entry_is(directory, &st))
         return 0;
-    return report(s, PROBLEM_CHANGED, "lstat", 0, directory, NULL);
+    return scan_report(s, PROBLEM_CHANGED, "lstat", 0, directory, NULL);
 }
 
 static int read_directory(scan *s, scan_worker *w, entry *directory)
@@ -465,12 +255,12 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
     int fd = tree_open_directory(&s->tree, directory, &w->last, &trouble);
     close_last(w);
     if (fd < 0)
-        return report(s, trouble.kind, trouble.call, trouble.error, directory, NULL);
+        return scan_report(s, trouble.kind, trouble.call, trouble.error, directory, NULL);
     DIR *stream = fdopendir(fd);
     if (!stream) {
         int error = errno;
         close(fd);
-        return report(s, PROBLEM_SYSTEM, "fdopendir", error, directory, NULL);
+        return scan_report(s, PROBLEM_SYSTEM, "fdopendir", error, directory, NULL);
     }
     w->stream = stream;
     w->last = (open_directory){.directory = directory, .fd = fd};
@@ -483,7 +273,7 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
         struct dirent *item = readdir(stream);
         if (!item) {
             if (errno)
-                end = report(s, PROBLEM_SYSTEM, "readdir", errno, directory, NULL);
+                end = scan_report(s, PROBLEM_SYSTEM, "readdir", errno, directory, NULL);
             break;
         }
         if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, ".."))
@@ -494,7 +284,7 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
     /* One that was removed before we came to read it looks empty. */
     struct stat st;
     if (!end && !fstat(fd, &st) && !st.st_nlink && directory->nlink)
-        end = report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
+        end = scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
     if (!end)
         end = look_at_prefix(s, w, directory);
     return end ? end : adopt(s, w, directory);
@@ -516,15 +306,15 @@ static int read_root(scan *s)
     struct stat st;
     int end = 0;
     if (lstat(path, &st))
-        end = report(s, PROBLEM_SYSTEM, "lstat", errno, &s->tree.root, NULL);
+        end = scan_report(s, PROBLEM_SYSTEM, "lstat", errno, &s->tree.root, NULL);
     else if (!S_ISDIR(st.st_mode))
-        end = report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
+        end = scan_report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
     else {
         s->root_uid = (uint32_t)st.st_uid;
         take_stat(s, &s->tree.root, &st);
         s->tree.root.excluded = s->exclusion ? s->exclusion->start : NULL;
         if (!(s->options.flags & SCAN_SKIP_XATTRS))
-            end = read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
+            end = scan_read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
     }
     free(path);
     return end;
@@ -566,7 +356,7 @@ int scan_run(scan *s)
 {
     scan_worker *w = calloc(1, sizeof *w);
     if (!w)
-        return exhausted(s);
+        return scan_exhausted(s);
     pthread_mutex_lock(&s->lock);
     w->next = s->workers;
     s->workers = w;

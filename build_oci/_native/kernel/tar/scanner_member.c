@@ -1,0 +1,333 @@
+/*
+ * The rule for archives that readers disagree about
+ *
+ * A file that equals the parent's is left out of the new layer, so the parent's archive must mean
+ * to us what it means to the clients that unpack it: umoci, and what is built upon
+ * containers/storage or moby (buildah, podman, docker). All of them read it with Go's archive/tar.
+ * A member that one of them may read otherwise than we do is
+ *
+ *   refused, where no client agrees with us, or the name itself is in question:
+ *     global pax records that count, or under a name of their own (containers/storage removes what
+ *     has that name); a global header between an extended header and its member; GNU long names
+ *     that differ from a pax path or linkpath; a GNU header with text in the place of ustar's prefix
+ *     that Go reads as one; devices under a magic for which Go reads no device numbers; regular
+ *     files whose name ends with a slash; contiguous files; xattrs that redirect an overlay;
+ *     checksum records that are not the content's
+ *   MEMBER_AMBIGUOUS, where the name is certain and the rest is not, so that it never counts as
+ *   equal:
+ *     LIBARCHIVE.xattr records without the same name under SCHILY.xattr; xattrs by which an overlay
+ *     hides what is below
+ *
+ * lower.c holds the other half: names and directories that depend on how a client applies a layer.
+ */
+#include "scanner_state.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+enum {
+    SYMLINK_LIMIT = PATH_MAX - 1,  /* no file system holds a longer target */
+    WHITEOUT_LIMIT = NAME_MAX + 4, /* `.wh.` in front of the longest name: never a file on a disk */
+    KEPT = 1024 * 1024,            /* bytes of members, where they are not wanted */
+};
+
+int scanner_number(scanner *s, size_t at, size_t size, uint64_t most, const char *what,
+                   uint64_t *out)
+{
+    int64_t value;
+    if (number_field(s->block + at, size, &value) || value < 0 || (uint64_t)value > most)
+        return scanner_refuse(s, "the %s in the header is not a number that it can be", what);
+    *out = (uint64_t)value;
+    return 0;
+}
+
+/* The record of the member at hand; empty where there is none or it was taken back. */
+static span record_of(const scanner *s, record_key key)
+{
+    return s->records.values[key];
+}
+
+/* The number WHAT of the member at hand: from its record, else from its header. */
+static int member_number(scanner *s, record_key key, size_t at, size_t size, uint64_t most,
+                         const char *what, uint64_t *out)
+{
+    span record = record_of(s, key);
+    if (!record.size)
+        return scanner_number(s, at, size, most, what, out);
+    return parse_decimal(record, most, out)
+               ? scanner_refuse(s, "the %s in a pax record is not a number that it can be", what)
+               : 0;
+}
+
+static int member_time(scanner *s, member *m)
+{
+    span record = record_of(s, RECORD_MTIME);
+    if (record.size)
+        return parse_time(record, &m->mtime, &m->mtime_ns)
+                   ? scanner_refuse(s, "the mtime in a pax record is not a time")
+                   : 0;
+    return number_field(s->block + 136, 12, &m->mtime)
+               ? scanner_refuse(s, "the mtime in the header is not a time")
+               : 0;
+}
+
+enum { SINCE = 1 << 30, FLOAT_DIGIT = 100, SHORT_FRACTION = 100000 };
+
+/* Since 2004, a double holds a time to 7 digits behind the point, and hardly a file's time needs
+ * less than 5. */
+static void see_time(scanner *s, const member *m)
+{
+    if (m->mtime < SINCE || !m->mtime_ns)
+        return;
+    s->fine_times += m->mtime_ns % FLOAT_DIGIT != 0;
+    s->float_times += m->mtime_ns % FLOAT_DIGIT == 0 && m->mtime_ns % SHORT_FRACTION != 0;
+}
+
+void scanner_mark_float_times(scanner *s)
+{
+    if (s->fine_times || !s->float_times)
+        return;
+    for (size_t i = 0; i < s->count; i++)
+        if (s->members[i].mtime >= SINCE)
+            s->members[i].flags |= MEMBER_FLOAT_TIME;
+}
+
+/* RAW without leading and closing slashes, empty and "." components. */
+static int normalise(scanner *s, span raw, const char *what, const char **out, uint32_t *out_size)
+{
+    if (memchr(raw.at, 0, raw.size))
+        return scanner_refuse(s, "its %s holds a NUL byte", what);
+    char *to = arena_take_bytes(&s->arena, raw.size + 1);
+    if (!to)
+        return scanner_exhausted(s);
+    size_t used = 0;
+    for (size_t at = 0, length; at < raw.size; at += length + 1) {
+        const uint8_t *part = raw.at + at, *slash = memchr(part, '/', raw.size - at);
+        length = slash ? (size_t)(slash - part) : raw.size - at;
+        if (!length || (length == 1 && *part == '.'))
+            continue;
+        if (length == 2 && part[0] == '.' && part[1] == '.')
+            return scanner_refuse(s, "its %s has a component \"..\"", what);
+        int whiteout = at + length == raw.size && length >= 4 && !memcmp(part, ".wh.", 4);
+        if (length > (whiteout ? WHITEOUT_LIMIT : NAME_MAX))
+            return scanner_refuse(
+                s, "its %s has a component of %zu bytes; no file system takes more than %d", what,
+                length, NAME_MAX);
+        if (used)
+            to[used++] = '/';
+        memcpy(to + used, part, length);
+        used += length;
+    }
+    to[used] = 0;
+    *out = to;
+    *out_size = (uint32_t)used;
+    return 0;
+}
+
+/* TEXT from the record KEY or from what GNU wrote in front of the member, where there is either. Go
+ * takes GNU's of the two, POSIX pax's. */
+static int long_text(scanner *s, record_key key, extension_kind kind, const char *what, span *text)
+{
+    span record = record_of(s, key), gnu = {s->extensions[kind].text, s->extensions[kind].size};
+    int pending = s->extensions[kind].pending;
+    if (pending && record.size && (record.size != gnu.size || memcmp(record.at, gnu.at, gnu.size)))
+        return scanner_refuse(
+            s,
+            "a pax record and a GNU header give it different %ss, and readers disagree "
+            "about which counts",
+            what);
+    if (record.size)
+        *text = record;
+    else if (pending)
+        *text = gnu;
+    return 0;
+}
+
+static int member_target(scanner *s, member *m)
+{
+    span raw = {s->block + 157, text_field(s->block + 157, 100)};
+    if (long_text(s, RECORD_LINKPATH, LONG_TARGET, "target", &raw))
+        return -1;
+    if (!raw.size)
+        return scanner_refuse(s, "a link without a target");
+    if (raw.size > NAME_LIMIT)
+        return scanner_refuse(s, "a link target of %zu bytes; at most %d are accepted", raw.size,
+                              NAME_LIMIT);
+    if (m->flags & MEMBER_HARD_LINK) {
+        if (normalise(s, raw, "link target", &m->target, &m->target_size))
+            return -1;
+        return m->target_size ? 0 : scanner_refuse(s, "a hard link to the root");
+    }
+    if (memchr(raw.at, 0, raw.size))
+        return scanner_refuse(s, "its link target holds a NUL byte");
+    if (raw.size > SYMLINK_LIMIT)
+        return scanner_refuse(s, "a link target of %zu bytes; no file system takes more than %d",
+                              raw.size, SYMLINK_LIMIT);
+    m->target = arena_copy(&s->arena, raw.at, raw.size);
+    m->target_size = (uint32_t)raw.size;
+    return m->target ? 0 : scanner_exhausted(s);
+}
+
+/* The name as it stands in the archive. */
+static int raw_name(scanner *s)
+{
+    s->name = (span){s->joined, block_name(s->block, s->joined)};
+    if (block_prefix_misread(s->block) && !record_of(s, RECORD_PATH).size &&
+        !s->extensions[LONG_NAME].pending)
+        return scanner_refuse(
+            s, "a GNU header with text where ustar has a prefix, which some readers put "
+               "in front of the name");
+    return long_text(s, RECORD_PATH, LONG_NAME, "name", &s->name);
+}
+
+/* The type of the member at hand into its mode. */
+static int member_type(scanner *s, member *m)
+{
+    int slash = s->name.at[s->name.size - 1] == '/';
+    uint8_t type = s->block[156];
+    switch (type) {
+    case 0:
+    case '0':
+        /* Directories had no type of their own once. Go takes such a name for a directory's only
+         * under the type NUL. */
+        if (slash && !type) {
+            m->mode |= S_IFDIR;
+            return m->size ? scanner_refuse(s, "a directory with content") : 0;
+        }
+        m->mode |= S_IFREG;
+        return slash ? scanner_refuse(s, "a regular file whose name ends with a slash") : 0;
+    case '1':
+        m->mode |= S_IFREG;
+        m->flags |= MEMBER_HARD_LINK;
+        break;
+    case '2': m->mode |= S_IFLNK; break;
+    case '3': m->mode |= S_IFCHR; break;
+    case '4': m->mode |= S_IFBLK; break;
+    case '5': m->mode |= S_IFDIR; break;
+    case '6': m->mode |= S_IFIFO; break;
+    case '7': return scanner_refuse(s, "a contiguous file, which no container client unpacks");
+    default:
+        return scanner_refuse(s, "the member type \\x%02x (%s) is not understood", type,
+                              type_told(type));
+    }
+    /* No content follows, whatever the size says: it tells of the linked file, or of what a
+     * directory may hold. */
+    m->size = 0;
+    return 0;
+}
+
+static int refuse_memory(scanner *s)
+{
+    return scanner_refuse(s, "the archive's members need more than %zu MiB of memory",
+                          s->memory_limit >> 20);
+}
+
+static int append(scanner *s, const member *m)
+{
+    if (s->count == s->capacity) {
+        size_t capacity = s->capacity + s->capacity / 2 + 8;
+        member *moved = realloc(s->members, capacity * sizeof *m);
+        if (!moved)
+            return scanner_exhausted(s);
+        s->members = moved;
+        s->capacity = capacity;
+    }
+    s->members[s->count++] = *m;
+    return scanner_held(s) > s->memory_limit ? refuse_memory(s) : 0;
+}
+
+/* What the records say of the content's digest, and whether it must be computed. */
+static void begin_digest(scanner *s, member *m)
+{
+    static const record_key keys[] = {RECORD_DIGEST, RECORD_OLDER_DIGEST};
+    s->claims = 0;
+    for (int i = 0; i < 2; i++) {
+        span record = record_of(s, keys[i]);
+        s->claims += parse_digest(record.at, record.size, s->claimed[s->claims]);
+    }
+    s->hashing = !s->trust || !s->claims;
+    if (s->hashing) {
+        sha256_init(&s->context);
+    } else {
+        memcpy(m->digest, s->claimed[0], sizeof m->digest);
+        m->flags |= MEMBER_DIGEST_KNOWN;
+    }
+}
+
+int scanner_end_digest(scanner *s)
+{
+    member *m = s->members + s->count - 1;
+    sha256_final(s->kernel, &s->context, m->digest);
+    m->flags |= MEMBER_DIGEST_KNOWN;
+    s->hashing = 0;
+    for (int i = 0; i < s->claims; i++)
+        if (memcmp(m->digest, s->claimed[i], sizeof m->digest))
+            return scanner_refuse(
+                s, "a lying record: its checksum record is not the digest of its content");
+    return 0;
+}
+
+int scanner_begin_member(scanner *s, uint64_t *content_size)
+{
+    member m = {.name = NULL, .offset = s->offset};
+    uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
+    if (s->forgetting && s->arena.held + s->count * sizeof *s->members > KEPT) {
+        arena_release(&s->arena);
+        s->count = 0;
+    }
+    if (raw_name(s))
+        return -1;
+    if (!s->name.size)
+        return scanner_refuse(s, "a member without a name");
+    if (s->name.size > NAME_LIMIT)
+        return scanner_refuse(s, "a name of %zu bytes; at most %d are accepted", s->name.size,
+                              NAME_LIMIT);
+    if (scanner_number(s, 100, 8, UINT32_MAX, "mode", &mode) ||
+        member_number(s, RECORD_UID, 108, 8, UINT32_MAX, "uid", &uid) ||
+        member_number(s, RECORD_GID, 116, 8, UINT32_MAX, "gid", &gid) ||
+        member_number(s, RECORD_SIZE, 124, 12, INT64_MAX, "size", &m.size) || member_time(s, &m))
+        return -1;
+    m.mode = mode & 07777;
+    m.uid = (uint32_t)uid;
+    m.gid = (uint32_t)gid;
+    if (member_type(s, &m) || normalise(s, s->name, "name", &m.name, &m.name_size))
+        return -1;
+    if (!m.name_size && !S_ISDIR(m.mode))
+        return scanner_refuse(s, "the root is no directory");
+    if ((m.flags & MEMBER_HARD_LINK || S_ISLNK(m.mode)) && member_target(s, &m))
+        return -1;
+    if (S_ISCHR(m.mode) || S_ISBLK(m.mode)) {
+        if (!block_has_devices(s->block))
+            return scanner_refuse(s, "a device in a header of a format without device numbers");
+        if (scanner_number(s, 329, 8, UINT32_MAX, "device number", &rdev_major) ||
+            scanner_number(s, 337, 8, UINT32_MAX, "device number", &rdev_minor))
+            return -1;
+        m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
+    }
+    /* Those of a directory may be written again: a layer upon this one may need a header of its own
+     * for it. */
+    int whole = s->whole || S_ISDIR(m.mode);
+    if (whole
+            ? records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size)
+            : records_pack_condensed(&s->records, s->kernel, &s->arena, &m.xattrs, &m.xattrs_size))
+        return scanner_exhausted(s);
+    if (s->records.redirects)
+        return scanner_refuse(
+            s, "an extended attribute that lets an overlay show other files in its place");
+    if (s->records.ambiguous)
+        m.flags |= MEMBER_AMBIGUOUS;
+    if (s->records.newline)
+        m.flags |= MEMBER_XATTR_NEWLINE;
+    if (S_ISREG(m.mode) && !(m.flags & MEMBER_HARD_LINK))
+        begin_digest(s, &m);
+    see_time(s, &m);
+    if (append(s, &m))
+        return -1;
+    for (int i = 0; i < EXTENSION_KINDS; i++)
+        s->extensions[i].pending = 0;
+    records_clear(&s->records);
+    *content_size = m.size;
+    return 0;
+}

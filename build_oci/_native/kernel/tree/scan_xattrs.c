@@ -1,0 +1,191 @@
+#include "scan_worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
+
+static const char CHECKSUM[] = "user.checksum.sha256";
+
+enum {
+    FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
+    VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
+    /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
+    RECORDS_MOST = 1 << 20,
+    OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
+    /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and
+     * VALUE */
+    RECORD_FRAME = 24,
+};
+
+/*
+ * Room for one more attribute and for a value of any size behind USED bytes of values. 0 without
+ * memory.
+ */
+static int reserve(scan_worker *w, size_t count, size_t used)
+{
+    if (count == w->attributes_capacity) {
+        size_t capacity = count ? 2 * count : 16;
+        xattr *more = realloc(w->attributes, capacity * sizeof *more);
+        if (!more)
+            return 0;
+        w->attributes = more;
+        w->attributes_capacity = capacity;
+    }
+    if (w->values_capacity - used < VALUE_MAX) {
+        size_t capacity = 2 * used + 2 * VALUE_MAX;
+        uint8_t *more = realloc(w->values, capacity);
+        if (!more)
+            return 0;
+        w->values = more;
+        w->values_capacity = capacity;
+    }
+    return 1;
+}
+
+/* Gives the first COUNT of w->attributes to E. */
+static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
+{
+    xattr taken[2]; /* a name is listed once; a third one stays an attribute like others */
+    size_t taken_count = 0, kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 &&
+            is_instruction(&w->attributes[i]))
+            taken[taken_count++] = w->attributes[i];
+        else
+            w->attributes[kept++] = w->attributes[i];
+    }
+    if (xattr_pack(&w->arena, w->attributes, kept, &e->xattrs, &e->xattrs_size) ||
+        xattr_pack(&w->arena, taken, taken_count, &e->instructions, &e->instructions_size))
+        return scan_exhausted(s);
+    return 0;
+}
+
+/* Is the file PATH on a FUSE file system? Asked once for each device. */
+static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
+{
+    if (w->device_known && w->device.dev == e->dev)
+        return w->device.is_fuse;
+    int is_fuse = -1;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; is_fuse < 0 && i < s->devices_count; i++)
+        if (s->devices[i].dev == e->dev)
+            is_fuse = s->devices[i].is_fuse;
+    if (is_fuse < 0) {
+        struct statfs fs;
+        is_fuse = !statfs(path, &fs) && (uint32_t)fs.f_type == FUSE_MAGIC;
+        scan_device *more = realloc(s->devices, (s->devices_count + 1) * sizeof *more);
+        if (more) {
+            s->devices = more;
+            s->devices[s->devices_count++] = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    w->device = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
+    w->device_known = 1;
+    return is_fuse;
+}
+
+/* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
+ * among them? -1: stop; 1: reported. */
+static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed,
+                     size_t *count, const entry *directory, const char *name)
+{
+    size_t used = 0;
+    ssize_t size = llistxattr(path, w->list, LIST_MAX);
+    if (size < 0) {
+        if (errno == ENOTSUP || errno == ENOSYS)
+            return 0;
+        return scan_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
+                           errno, directory, name)
+                   ? -1
+                   : 1;
+    }
+    w->list[size] = 0;
+    for (const char *attribute = w->list; attribute < w->list + size;
+         attribute += strlen(attribute) + 1) {
+        if (!*attribute || belongs_to_host(attribute, strlen(attribute)))
+            continue;
+        int checksum = !strcmp(attribute, CHECKSUM);
+        *listed |= checksum;
+        if (checksum && !believe)
+            continue;
+        if (strchr(attribute, '='))
+            return scan_report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
+        if (!reserve(w, *count, used))
+            return scan_exhausted(s);
+        ssize_t got = lgetxattr(path, attribute, w->values + used, VALUE_MAX);
+        if (got < 0) {
+            int vanished = errno == ENODATA || errno == ENOENT;
+            return scan_report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
+                               directory, name)
+                       ? -1
+                       : 1;
+        }
+        if (checksum) {
+            if (parse_digest(w->values + used, (size_t)got, e->digest))
+                e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
+            continue;
+        }
+        w->attributes[(*count)++] = (xattr){.name = (const uint8_t *)attribute,
+                                            .name_size = (uint32_t)strlen(attribute),
+                                            .value_size = (uint32_t)got};
+        used += (size_t)got;
+    }
+    /* Only now do the values stay where they are. */
+    used = 0;
+    size_t records = 0;
+    for (size_t i = 0; i < *count; i++) {
+        w->attributes[i].value = w->values + used;
+        used += w->attributes[i].value_size;
+        records += RECORD_FRAME + (size_t)w->attributes[i].name_size + w->attributes[i].value_size;
+    }
+    if (records > RECORDS_MOST - OTHER_RECORDS)
+        return scan_report(s, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
+    return 0;
+}
+
+/*
+ * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would
+ * let another file's attributes in. Where something was taken, the path must therefore still lead
+ * to E; where nothing was, read_directory() looks at the directory once.
+ */
+int scan_read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory,
+                     const char *name)
+{
+    const unsigned trust = SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE;
+    int skip = (s->options.flags & SCAN_SKIP_XATTRS) != 0;
+    int fuse = S_ISREG(e->mode) && s->options.flags & trust && is_on_fuse(s, w, e, path);
+    int believe = fuse || (S_ISREG(e->mode) && s->options.flags & SCAN_TRUST_CHECKSUMS);
+    int listed = 0;
+    size_t count = 0;
+    if (skip && !fuse)
+        return 0;
+    w->read_by_path = 1;
+    if (!skip) {
+        int end = read_list(s, w, e, path, believe, &listed, &count, directory, name);
+        if (end)
+            return end < 0 ? -1 : 0;
+    }
+    if (fuse && !listed) {
+        /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the
+         * file is hashed. */
+        uint8_t value[65];
+        ssize_t got = lgetxattr(path, CHECKSUM, value, sizeof value);
+        if (got > 0 && parse_digest(value, (size_t)got, e->digest))
+            e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
+    }
+    if (e->flags & ENTRY_BELIEVED)
+        atomic_fetch_add_explicit(&s->believed, 1, memory_order_relaxed);
+    if (count || e->flags & ENTRY_BELIEVED) {
+        struct stat st;
+        if (lstat(path, &st))
+            return scan_report(
+                s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lstat",
+                errno, directory, name);
+        if (!entry_is(e, &st))
+            return scan_report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
+    }
+    return pack_xattrs(s, w, e, count);
+}
