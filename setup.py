@@ -23,7 +23,16 @@ TREE = ["arena.c", "tree/fingerprint.c", "tree/tree.c"]
 CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
 TAR_READER = ["tar/block.c", "tar/records.c", "tar/scanner.c", "tar/scanner_member.c"]
 LOWER = ["parent/lower.c", "parent/lower_table.c"]
-CHUNKED = ["crc64", "rolling", "text", "metadata", "parts"]
+CHUNKED = [
+    "crc64",
+    "rolling",
+    "text",
+    "metadata",
+    "parts",
+    "plan_parts",
+    "member_header",
+    "splitter",
+]
 
 # The kernels each extension is made of, besides its own .pyx.
 KERNELS: dict[str, list[str]] = {
@@ -46,7 +55,14 @@ KERNELS: dict[str, list[str]] = {
         "pack/recipe.c",
         "pack/layer_recipe.c",
     ],
-    "chunked": [*TREE, *CONTENT, "tar/header.c", *(f"chunked/{name}.c" for name in CHUNKED)],
+    "chunked": [
+        *TREE,
+        *CONTENT,
+        "tar/block.c",
+        "tar/header.c",
+        "tar/records.c",
+        *(f"chunked/{name}.c" for name in CHUNKED),
+    ],
 }
 # Headers are included by their base names, which are unique.
 FOLDERS = [str(KERNEL), *sorted(str(path) for path in KERNEL.iterdir() if path.is_dir())]

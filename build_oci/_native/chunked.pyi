@@ -23,7 +23,6 @@ class Piece(NamedTuple):
     begin with it, or does one of the piece before go on? is_last: the file ends with it.
     """
 
-    member: int
     offset: int
     size: int
     checksum: int
@@ -31,18 +30,32 @@ class Piece(NamedTuple):
     is_last: bool
     chunks: list[Chunk]
 
+class OpenFile(NamedTuple):
+    """A file whose headers are in a block and whose content ends in another.
+
+    entry: a comma and the start of its entry in the TOC. name: its name, a JSON string. position:
+    of its headers in the tar-split. size: of the content. digest: SHA-256 of the content, None
+    where it is not known yet.
+    """
+
+    entry: bytes
+    name: bytes
+    position: int
+    size: int
+    digest: bytes | None
+
 @disjoint_base
 class Parts:
-    """The parts of a block that holds COUNT filled segments of PLAN from FIRST on, one behind the
-    other in DATA. Releases the GIL.
+    """The parts of a block.
 
     problem: what went wrong, if anything; nothing else may be asked then. tar_split: the lines for
-    the headers in the block, and for the contents that are wholly in it.
+    the headers in the block, and for the contents that are wholly in it. opened: the last file, if
+    it ends in another block; at most one.
     """
 
     problem: Problem | None
+    opened: OpenFile | None
     tar_split: bytes
-    def __new__(cls, plan: Plan, first: int, count: int, data: Buffer) -> Parts: ...
     def frames(self) -> bytes:
         """What is to be one frame each: pairs of native 64-bit numbers, start and size, that cover
         the block in order.
@@ -59,6 +72,45 @@ class Parts:
     def pieces(self) -> list[Piece]:
         """The files that are not wholly in the block: one that comes from the block before, one
         that goes on in the next, at most.
+        """
+
+def plan_block(plan: Plan, first: int, count: int, data: Buffer) -> Parts:
+    """The parts of a block that holds COUNT filled segments of PLAN from FIRST on, one behind the
+    other in DATA. Releases the GIL.
+    """
+
+@disjoint_base
+class Cut:
+    """A block that a Splitter cut off: its first `size` bytes. pieces: (start, size, is it the
+    last) of each content in it that stands in other blocks too.
+    """
+
+    size: int
+    pieces: list[tuple[int, int, bool]]
+    def parts_of(self, data: Buffer) -> Parts:
+        """The parts of the block, whose bytes are DATA; to be called once. Releases the GIL."""
+
+@disjoint_base
+class Splitter:
+    """Cuts an archive of any builder into blocks of about LIMIT bytes, which do not depend on the
+    pieces that it comes in. KERNEL: of SHA-256, see build_oci._native.sha256. One thread at a time.
+
+    full: the bytes of the block that is complete; 0 while none is.
+    """
+
+    full: int
+    def __new__(cls, limit: int, kernel: int | None = None) -> Splitter: ...
+    def feed(self, data: Buffer) -> int:
+        """Take in bytes of the archive: all of DATA, or up to where a block is full. Returns how
+        many. Releases the GIL. ValueError says why the archive cannot be told.
+        """
+
+    def finish(self) -> None:
+        """There are no more bytes; what is left is the last block. ValueError as above."""
+
+    def take(self, data: Buffer) -> Cut:
+        """The block that is full. DATA: the bytes taken in since the block before; what stands in
+        them behind the block is to be kept for the next one. ValueError as above.
         """
 
 def crc64(data: Buffer, crc: int = 0) -> int:
@@ -83,16 +135,18 @@ def survey(owner: Plan) -> tuple[int, str, bytes]:
     Releases the GIL.
     """
 
-def file_entry(owner: Plan, member: int, offset: int, end: int) -> bytes:
-    """A comma and the TOC's entry of a file without its closing brace; its content lies in the
-    blob's bytes [offset, end).
+def content_keys(digest: Buffer, offset: int, end: int) -> bytes:
+    """The keys of a content in the TOC, which lies in the blob's bytes [offset, end), with a comma
+    in front. DIGEST: its SHA-256.
     """
 
-def chunk_entry(owner: Plan, member: int, offset: int, place: int) -> bytes:
-    """The same for a further chunk at OFFSET of the blob and PLACE of the content."""
+def chunk_entry(name: bytes, offset: int, place: int) -> bytes:
+    """A comma and the TOC's entry of a further chunk of the file NAME, a JSON string, at OFFSET of
+    the blob and PLACE of the content; without its closing brace.
+    """
 
 def chunk_keys(size: int, digest: Buffer, is_hole: bool) -> bytes:
     """The keys of a chunk, with a comma in front."""
 
-def content_line(owner: Plan, member: int, checksum: int) -> bytes:
-    """The line of the tar-split for the content of a file."""
+def content_line(name: bytes, size: int, checksum: int, position: int) -> bytes:
+    """The line of the tar-split for the content of the file NAME, a JSON string."""

@@ -9,11 +9,13 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memset
 
 from build_oci._native.tree cimport entry, path_of, problem, told
 
 
-Piece = namedtuple("Piece", "member offset size checksum starts_chunk is_last chunks")
+Piece = namedtuple("Piece", "offset size checksum starts_chunk is_last chunks")
+OpenFile = namedtuple("OpenFile", "entry name position size digest")
 
 
 cdef extern from "crc64.h" nogil:
@@ -30,8 +32,8 @@ cdef extern from "rolling.h" nogil:
         cut *items
         size_t count, capacity
 
-    int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before,
-                    size_t before_size, const uint8_t *after, size_t after_size, int *starts_chunk)
+    int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before, size_t before_size, const uint8_t *after,
+                    size_t after_size, int *starts_chunk)
 
 
 cdef extern from "text.h" nogil:
@@ -41,15 +43,15 @@ cdef extern from "text.h" nogil:
         int failed
 
 
-cdef extern from "parts.h" nogil:
-    ctypedef struct header_options:
+cdef extern from "sha256.h" nogil:
+    ctypedef struct sha256_kernel:
         pass
 
-    ctypedef struct plan:
-        header_options options
-        entry **members
-        size_t members_count, segments_count
+    const sha256_kernel *sha256_kernel_at(int id)
+    int sha256_kernel_best()
 
+
+cdef extern from "parts.h" nogil:
     ctypedef struct frame:
         uint64_t start, size
 
@@ -59,25 +61,43 @@ cdef extern from "parts.h" nogil:
         uint8_t digest[32]
 
     ctypedef struct piece:
-        size_t member
         uint64_t start, size, offset, checksum
         size_t first, count
         int starts_chunk, is_last
+
+    ctypedef struct text_span:
+        size_t at, size
+
+    ctypedef struct item:
+        uint64_t position, size
+        text_span entry, name
 
     ctypedef struct parts:
         frame *frames
         chunk *chunks
         piece *pieces
         size_t frames_count, chunks_count, pieces_count
+        text texts
 
-    int parts_find(parts *, plan *, size_t first, size_t count, const uint8_t *data, problem *out)
+    ctypedef int read_around(void *of, const piece *, uint8_t *before, size_t *before_size, uint8_t *after, size_t *after_size)
+
+    int parts_cut(parts *, const sha256_kernel *, const uint8_t *data, uint64_t size, read_around *, void *of)
     void parts_free(parts *)
     int is_whole(const piece *)
-    void parts_toc(const parts *, const plan *, const uint64_t *packed, uint64_t offset, text *out)
-    void parts_tar_split(const parts *, const plan *, const uint8_t *data, text *out)
+    void parts_toc(const parts *, const uint64_t *packed, uint64_t offset, text *out)
+    void parts_tar_split(const parts *, const uint8_t *data, text *out)
+    const item *parts_opened(const parts *)
 
 
-cdef extern from "metadata.h" nogil:
+cdef extern from "plan_parts.h" nogil:
+    ctypedef struct header_options:
+        pass
+
+    ctypedef struct plan:
+        header_options options
+        entry **members
+        size_t members_count, segments_count
+
     ctypedef enum inexpressible:
         EXPRESSIBLE
         NAME_NOT_UTF8
@@ -85,11 +105,32 @@ cdef extern from "metadata.h" nogil:
         WITHOUT_MEMORY
 
     inexpressible toc_can_say(const entry *, const header_options *)
-    void toc_entry(text *, const entry *, const header_options *)
-    void toc_file(text *, const entry *, const header_options *, uint64_t offset, uint64_t end)
-    void toc_chunk(text *, const entry *, uint64_t offset, uint64_t place)
+    void put_entry(text *, const entry *, const header_options *, text_span *name)
+    int plan_parts(parts *, plan *, size_t first, size_t count, const uint8_t *data, problem *out)
+
+
+cdef extern from "splitter.h" nogil:
+    ctypedef struct splitter:
+        uint64_t size, full
+        const char *why "problem"
+        int without_memory
+
+    ctypedef struct surroundings:
+        pass
+
+    void splitter_begin(splitter *, uint64_t limit)
+    size_t splitter_feed(splitter *, const uint8_t *data, size_t size)
+    void splitter_finish(splitter *)
+    void splitter_take(splitter *, const uint8_t *data, parts *out, surroundings *)
+    int read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size, uint8_t *after, size_t *after_size)
+    void splitter_free(splitter *)
+
+
+cdef extern from "metadata.h" nogil:
+    void toc_content(text *, const uint8_t *digest, uint64_t offset, uint64_t end)
+    void toc_chunk(text *, const char *name, size_t name_size, uint64_t offset, uint64_t place)
     void toc_chunk_keys(text *, uint64_t size, const uint8_t *digest, int is_hole)
-    void tar_split_content(text *, const entry *, uint64_t checksum, uint64_t position)
+    void tar_split_content(text *, const char *name, size_t name_size, uint64_t size, uint64_t checksum, uint64_t position)
 
 
 cdef inline text empty() noexcept:
@@ -138,16 +179,11 @@ def cut_content(const uint8_t[::1] data, bytes before=b"", bytes after=b""):
     if not size:
         return [], True
     with nogil:
-        status = rolling_cut(&found, &data[0], size, at_before, before_size, at_after, after_size,
-                             &starts)
+        status = rolling_cut(&found, &data[0], size, at_before, before_size, at_after, after_size, &starts)
     try:
         if status:
             raise MemoryError
-        cuts_found = [
-            (found.items[i].start, found.items[i].size, bool(found.items[i].is_hole))
-            for i in range(found.count)
-        ]
-        return cuts_found, bool(starts)
+        return [(found.items[i].start, found.items[i].size, bool(found.items[i].is_hole)) for i in range(found.count)], bool(starts)
     finally:
         free(found.items)
 
@@ -155,6 +191,7 @@ def cut_content(const uint8_t[::1] data, bytes before=b"", bytes after=b""):
 def survey(owner):
     cdef plan *of = plan_of(owner)
     cdef text t = empty()
+    cdef text_span name
     cdef uint64_t total = 0
     cdef inexpressible why = EXPRESSIBLE
     cdef size_t i, failed_at = 0
@@ -164,7 +201,7 @@ def survey(owner):
             if why != EXPRESSIBLE:
                 failed_at = i
                 break
-            toc_entry(&t, of.members[i], &of.options)
+            put_entry(&t, of.members[i], &of.options, &name)
             total += t.size + 1
             t.size = 0
     free(t.at)
@@ -175,38 +212,39 @@ def survey(owner):
     return total, "", b""
 
 
+cdef bytes slice_of(const text *t, text_span span):
+    return PyBytes_FromStringAndSize(t.at + span.at, span.size)
+
+
 cdef class Parts:
     """See chunked.pyi."""
 
     cdef parts parts
-    cdef plan *plan
-    cdef object owner
     cdef readonly object problem
+    cdef readonly object opened
     cdef readonly bytes tar_split
-
-    def __cinit__(self, owner, size_t first, size_t count, const uint8_t[::1] data):
-        self.owner = owner
-        self.plan = plan_of(owner)
-        if first + count > self.plan.segments_count or not count:
-            raise IndexError(first + count)
-        cdef problem trouble
-        trouble.name = NULL
-        cdef text t = empty()
-        cdef const uint8_t *start = &data[0]
-        cdef int status
-        with nogil:
-            status = parts_find(&self.parts, self.plan, first, count, start, &trouble)
-            if not status:
-                parts_tar_split(&self.parts, self.plan, start, &t)
-        self.tar_split = taken(&t)
-        self.problem = told(&trouble) if status else None
 
     def __dealloc__(self):
         parts_free(&self.parts)
 
+    cdef int _begin(self, const uint8_t *data, const uint8_t *digest) except -1:
+        """What follows from the cut: the lines of the tar-split, the file that is open at the end."""
+        cdef text t = empty()
+        cdef const item *opened
+        with nogil:
+            parts_tar_split(&self.parts, data, &t)
+        self.tar_split = taken(&t)
+        opened = parts_opened(&self.parts)
+        if opened != NULL:
+            known = (<const char *>digest)[:32] if digest != NULL else None
+            self.opened = OpenFile(
+                slice_of(&self.parts.texts, opened.entry), slice_of(&self.parts.texts, opened.name),
+                opened.position, opened.size, known,
+            )
+        return 0
+
     def frames(self):
-        cdef size_t size = self.parts.frames_count * sizeof(frame)
-        return PyBytes_FromStringAndSize(<const char *>self.parts.frames, size)
+        return PyBytes_FromStringAndSize(<const char *>self.parts.frames, self.parts.frames_count * sizeof(frame))
 
     def toc(self, const uint64_t[::1] packed, uint64_t offset):
         cdef text t = empty()
@@ -214,7 +252,7 @@ cdef class Parts:
             raise ValueError("not one size for each frame")
         if self.parts.frames_count:
             with nogil:
-                parts_toc(&self.parts, self.plan, &packed[0], offset, &t)
+                parts_toc(&self.parts, &packed[0], offset, &t)
         return taken(&t)
 
     def pieces(self):
@@ -230,45 +268,144 @@ cdef class Parts:
             for j in range(c.count):
                 one = &self.parts.chunks[c.first + j]
                 digest = (<const char *>one.digest)[:32] if one.is_digested else None
-                chunks.append((
-                    one.frame, self.parts.frames[one.frame].start,
-                    self.parts.frames[one.frame].size, bool(one.is_hole), digest,
-                ))
-            found.append(Piece(
-                c.member, c.offset, c.size, c.checksum, bool(c.starts_chunk), bool(c.is_last),
-                chunks,
-            ))
+                chunks.append((one.frame, self.parts.frames[one.frame].start, self.parts.frames[one.frame].size,
+                               bool(one.is_hole), digest))
+            found.append(Piece(c.offset, c.size, c.checksum, bool(c.starts_chunk), bool(c.is_last), chunks))
         return found
 
 
-cdef entry *member_of(plan *of, size_t member) except NULL:
-    if member >= of.members_count:
-        raise IndexError(member)
-    return of.members[member]
-
-
-def file_entry(owner, size_t member, uint64_t offset, uint64_t end):
+def plan_block(owner, size_t first, size_t count, const uint8_t[::1] data):
     cdef plan *of = plan_of(owner)
+    cdef Parts found = Parts.__new__(Parts)
+    cdef problem trouble
+    cdef const uint8_t *start = &data[0]
+    cdef const uint8_t *digest = NULL
+    cdef const item *opened
+    cdef int status
+    if first + count > of.segments_count or not count:
+        raise IndexError(first + count)
+    trouble.name = NULL
+    with nogil:
+        status = plan_parts(&found.parts, of, first, count, start, &trouble)
+    if status:
+        found.problem = told(&trouble)
+        return found
+    opened = parts_opened(&found.parts)
+    if opened != NULL:
+        digest = of.members[opened.position // 2].digest
+    found._begin(start, digest)
+    return found
+
+
+cdef class Cut:
+    """See chunked.pyi."""
+
+    cdef parts parts
+    cdef surroundings around
+    cdef const sha256_kernel *kernel
+    cdef readonly uint64_t size
+    cdef readonly list pieces
+
+    def __dealloc__(self):
+        parts_free(&self.parts)
+
+    def parts_of(self, const uint8_t[::1] data):
+        cdef Parts found = Parts.__new__(Parts)
+        cdef int status
+        cdef const uint8_t *start = &data[0]
+        if <uint64_t>data.shape[0] != self.size:
+            raise ValueError("not the block that was cut")
+        found.parts = self.parts
+        memset(&self.parts, 0, sizeof(parts))
+        with nogil:
+            status = parts_cut(&found.parts, self.kernel, start, self.size, read_surroundings, &self.around)
+        if status:
+            raise MemoryError
+        found._begin(start, NULL)
+        return found
+
+
+cdef class Splitter:
+    """See chunked.pyi."""
+
+    cdef splitter splitter
+    cdef const sha256_kernel *kernel
+
+    def __cinit__(self, uint64_t limit, kernel=None):
+        splitter_begin(&self.splitter, limit)
+        self.kernel = sha256_kernel_at(sha256_kernel_best() if kernel is None else kernel)
+        if self.kernel == NULL:
+            raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
+
+    def __dealloc__(self):
+        splitter_free(&self.splitter)
+
+    cdef int _check(self) except -1:
+        if self.splitter.without_memory:
+            raise MemoryError
+        if self.splitter.why != NULL:
+            raise ValueError((<bytes>self.splitter.why).decode("ascii"))
+        return 0
+
+    def feed(self, const uint8_t[::1] data):
+        cdef size_t size = data.shape[0], taken_in = 0
+        if size:
+            with nogil:
+                taken_in = splitter_feed(&self.splitter, &data[0], size)
+        self._check()
+        return taken_in
+
+    def finish(self):
+        splitter_finish(&self.splitter)
+        self._check()
+
+    @property
+    def full(self):
+        return self.splitter.full
+
+    def take(self, const uint8_t[::1] data):
+        cdef Cut cut = Cut.__new__(Cut)
+        cdef piece *one
+        cdef size_t i
+        if not self.splitter.full or <uint64_t>data.shape[0] != self.splitter.size:
+            raise ValueError("no block is full, or these are not its bytes")
+        cut.size = self.splitter.full
+        cut.kernel = self.kernel
+        splitter_take(&self.splitter, &data[0], &cut.parts, &cut.around)
+        self._check()
+        cut.pieces = []
+        for i in range(cut.parts.pieces_count):
+            one = &cut.parts.pieces[i]
+            if not is_whole(one):
+                cut.pieces.append((one.start, one.size, bool(one.is_last)))
+        return cut
+
+
+def content_keys(const uint8_t[::1] digest, uint64_t offset, uint64_t end):
     cdef text t = empty()
-    toc_file(&t, member_of(of, member), &of.options, offset, end)
+    toc_content(&t, digest_of(digest), offset, end)
     return taken(&t)
 
 
-def chunk_entry(owner, size_t member, uint64_t offset, uint64_t place):
+def chunk_entry(bytes name, uint64_t offset, uint64_t place):
     cdef text t = empty()
-    toc_chunk(&t, member_of(plan_of(owner), member), offset, place)
+    toc_chunk(&t, name, len(name), offset, place)
     return taken(&t)
+
+
+cdef const uint8_t *digest_of(const uint8_t[::1] digest) except NULL:
+    if digest.shape[0] != 32:
+        raise ValueError("no SHA-256")
+    return &digest[0]
 
 
 def chunk_keys(uint64_t size, const uint8_t[::1] digest, bint is_hole):
-    if digest.shape[0] != 32:
-        raise ValueError("no SHA-256")
     cdef text t = empty()
-    toc_chunk_keys(&t, size, &digest[0], is_hole)
+    toc_chunk_keys(&t, size, digest_of(digest), is_hole)
     return taken(&t)
 
 
-def content_line(owner, size_t member, uint64_t checksum):
+def content_line(bytes name, uint64_t size, uint64_t checksum, uint64_t position):
     cdef text t = empty()
-    tar_split_content(&t, member_of(plan_of(owner), member), checksum, 2 * <uint64_t>member + 1)
+    tar_split_content(&t, name, len(name), size, checksum, position)
     return taken(&t)

@@ -29,6 +29,7 @@ cdef extern from "tree.h" nogil:
         uint16_t target_size
         uint16_t name_size
         uint16_t flags
+        uint8_t digest[32]
 
     ctypedef enum problem_kind:
         PROBLEM_NONE

@@ -153,7 +153,7 @@ class Packing:
         if not planned:
             return []
         from build_oci.layer.blob import write_layer
-        from build_oci.layer.pack import Packer
+        from build_oci.layer.pack import Packer, layer_name
 
         config, workers = self._context.config, self._context.workers
         at_once = min(workers.layers_at_once, len(planned))
@@ -173,6 +173,7 @@ class Packing:
                 written=partial(gauge.reach, number),
                 warn=self._context.warn,
                 reader=reader,
+                name=layer_name(planned, number, path),
             )
 
         with self._run.stage("pack"):

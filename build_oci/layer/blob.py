@@ -54,15 +54,16 @@ def write_layer(
     written: Callable[[int], None] = lambda size: None,
     warn: Callable[[str], None] = lambda text: None,
     reader: Callable[[], Callable[[memoryview], None]] | None = None,
+    name: str = "",
 ) -> Layer:
     """Compress the archive of PACKER into a blob of LAYOUT for each of CODECS while it is being
     made; WRITTEN is told how many bytes of it are. A blob has the same bytes whether there are
     others or not.
 
     AT_ONCE: how many layers share the memory of an image at the most. A layer that zstd:chunked
-    cannot express becomes plain zstd, and WARN is told why. What READER returns is given every
-    piece of the archive, valid during the call; where it is written anew, READER is called again.
-    Raises OutputError, and what PACKER raises.
+    cannot express becomes plain zstd, and WARN is told why, and its NAME (its directory if it has
+    none). What READER returns is given every piece of the archive, valid during the call; where it
+    is written anew, READER is called again. Raises OutputError, and what PACKER raises.
     """
     write = partial(
         _write,
@@ -81,7 +82,7 @@ def write_layer(
             check_plan(packer.plan)
             return write(codecs)
         except CannotBeChunkedError as reason:
-            warn(f"{packer.layer}: its layer is written as plain zstd, because {reason}")
+            warn(f"{name or packer.layer}: its layer is written as plain zstd, because {reason}")
     return write([(stream_codec(compression), level) for compression, level in codecs])
 
 
@@ -162,9 +163,9 @@ def _encoder(
     sink: Sink,
 ) -> Encoder:
     if compression == CHUNKED:
-        from build_oci.codec.chunked.encoder import ChunkedEncoder
+        from build_oci.codec.chunked.encoder import PlanEncoder
 
-        return ChunkedEncoder(
+        return PlanEncoder(
             packer.plan,
             level,
             sink,

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.memory import room
 from build_oci._native.tar import Partition, Plan
+from build_oci.errors import printable
 from build_oci.layer.walk import problem_error
 from build_oci.work.cpus import sha256_kernel
 from build_oci.work.pool import SEGMENT
@@ -39,6 +40,17 @@ class PlannedLayer(NamedTuple):
     plan: Plan
     number: int
     components: tuple[str, ...] = ()
+
+
+def layer_name(planned: Sequence[PlannedLayer], number: int, path: str) -> str:
+    """What users may call layer NUMBER of those PLANNED for the directory PATH."""
+    if len(planned) == 1:
+        return path
+    name, components = f"{path}, layer {number + 1} of {len(planned)}", planned[number].components
+    if not components:
+        return name
+    more = f" and {len(components) - 3} more" if len(components) > 3 else ""
+    return f"{name} ({', '.join(printable(one) for one in components[:3])}{more})"
 
 
 def plan_layers(

@@ -8,7 +8,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -18,10 +17,8 @@ from build_oci.codec.chunked.container import chunked_annotations, without_annot
 from build_oci.codec.table import (
     CHUNKED,
     SNIFFED,
-    encoder,
     is_archive,
     least_memory,
-    shares,
     sniff_codec,
     stream_codec,
 )
@@ -33,11 +30,10 @@ from build_oci.oci.untrusted import ReadDescriptor, Source
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
 from build_oci.parent.lower import Scans, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
-from build_oci.work.budget import RelievedBudget
+from build_oci.parent.recompress import recompressed
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
-    from build_oci.codec.blocks import Encoder, Piece
     from build_oci.config.model import BuildConfig, ImageConfig, ParentConfig
     from build_oci.oci.layout import Layout
     from build_oci.work.crew import Crew
@@ -137,6 +133,7 @@ class Parents:
         self._warn = warn
         self._explain = explain
         self._config = config
+        self._codecs = [compression for compression, _ in config.codecs]
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
@@ -314,34 +311,46 @@ class Parents:
         path = source.blob_path(descriptor.digest)
         with source.blob(descriptor) as blob:
             codec = self._codec(blob.fd, descriptor, str(path))
-            targets = [
-                stream_codec(compression) if recompress else codec
-                for compression, _ in self._config.codecs
-            ]
-            made: dict[str, Descriptor] = {}
-            reader = scans.reader(number) if scans else None
-            read = partial(
-                read_archive, codec, gauge.watch(blob), blob.path, diff_id, self._workers, reader
-            )
+            may_stay = not recompress or codec in map(stream_codec, self._codecs)
+            annotations = self._annotations(descriptor, blob.fd, path, diff_id) if may_stay else {}
+            kind = CHUNKED if codec == "zstd" and chunked_annotations(annotations) else codec
+            targets = [compression if recompress else kind for compression in self._codecs]
+            # A layer that is zstd:chunked is one that is zstd.
             new = [
                 (target, level)
                 for target, (_, level) in zip(targets, self._config.codecs, strict=True)
-                if target != codec
+                if target not in (kind, codec)
             ]
+            reader = scans.reader(number) if scans else None
+            read = partial(read_archive, codec, path=path, diff_id=diff_id, workers=self._workers)
+            made: dict[str, Descriptor] = {}
             if new:
-                made = self._recompress(path, codec, new, memory, read)
+                made = recompressed(
+                    path,
+                    codec,
+                    new,
+                    lambda write: read(gauge.watch(blob), reader=reader, write=write),
+                    lambda write: read(blob, reader=None, write=write),
+                    self._layout,
+                    self._workers,
+                    memory=memory,
+                    epoch=self._epoch,
+                    explain=self._explain,
+                    warn=self._warn,
+                )
             elif scans:
-                read()
+                read(gauge.watch(blob), reader=reader)
             else:
                 for _ in gauge.watch(blob):
                     pass
+            # What zstd:chunked cannot express is plain zstd.
+            targets = [stream_codec(target) if target not in made else target for target in targets]
             if codec in targets:
                 self._explain(
                     f"{path}: carried as it is:"
-                    f" {codec}{'' if recompress else ', and parent.recompress is false'}"
+                    f" {kind}{'' if recompress else ', and parent.recompress is false'}"
                 )
                 self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
-                annotations = self._annotations(descriptor, blob.fd, path, diff_id)
                 made[codec] = Descriptor(
                     LAYER_MEDIA_TYPES[codec],
                     descriptor.digest,
@@ -352,64 +361,6 @@ class Parents:
             with named(path):
                 scans.finish(number)
         return ParentLayer(tuple(made[target] for target in targets), diff_id)
-
-    def _recompress(
-        self,
-        path: Path,
-        codec: str,
-        targets: list[tuple[str, int | None]],
-        memory: int,
-        read: Callable[[Callable[[Piece], None]], None],
-    ) -> dict[str, Descriptor]:
-        """The layer PATH, whose archive READ gives to a function, in each of TARGETS (codec,
-        level); its descriptors by codec.
-        """
-        encoders: list[Encoder] = []
-        budget = RelievedBudget(
-            self._workers.codec_budget, lambda: any(one.relieve() for one in encoders)
-        )
-        made: dict[str, Descriptor] = {}
-        with ExitStack() as stack:
-            outputs = [stack.enter_context(self._layout.blob()) for _ in targets]
-            for (target, level), output, share in zip(
-                targets, outputs, shares(targets, memory, budget), strict=True
-            ):
-                self._explain(f"{path}: recompressed from {codec} to {target}")
-                if all(target != compression for compression, _ in self._config.codecs):
-                    self._warn(
-                        f"{path}: becomes plain {target}: only layers that are packed here can be"
-                        f" {CHUNKED}"
-                    )
-                encoders.append(
-                    encoder(
-                        target,
-                        level,
-                        output.write,
-                        pool=self._workers.pool,
-                        workers=self._workers.count,
-                        epoch=self._epoch,
-                        memory=share.memory,
-                        budget=share.budget,
-                    )
-                )
-
-            def write(piece: Piece) -> None:
-                for one in encoders:
-                    one.write(piece)
-
-            try:
-                read(write)
-                for (target, _), output, one in zip(targets, outputs, encoders, strict=True):
-                    one.finish()
-                    output.finish()
-                    made[target] = Descriptor(LAYER_MEDIA_TYPES[target], output.digest, output.size)
-            except BaseException:
-                for one in encoders:
-                    one.drop()
-                raise
-            finally:
-                encoders.clear()  # which hold each other by way of the budget
-        return made
 
     def _annotations(
         self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str

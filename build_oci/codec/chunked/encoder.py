@@ -4,7 +4,8 @@ the archive's skeleton (tar-split) behind.
 A block of the archive is one task of the pool: it finds headers, contents and chunks, compresses
 them, and makes the block's lines of the tar-split. What depends on the blocks before, the offsets
 in the TOC and files that reach over several blocks, is put together in order. The bytes depend on
-the plan, the level and the codec library's version; never on the workers or on time.
+the archive and its blocks, the level and the codec library's version; never on the workers or on
+time.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from build_oci._native.chunked import (
-    Parts,
     chunk_entry,
     chunk_keys,
+    content_keys,
     content_line,
     crc64_joined,
-    file_entry,
+    plan_block,
     survey,
 )
 from build_oci._native.sha256 import Sha256
@@ -43,7 +44,7 @@ from build_oci.codec.zstd import DEFAULT_LEVEL
 from build_oci.errors import OutputError
 
 if TYPE_CHECKING:
-    from build_oci._native.chunked import Piece
+    from build_oci._native.chunked import OpenFile, Parts, Piece
     from build_oci._native.tar import Plan
     from build_oci._native.walk import Problem
     from build_oci.work.budget import Budget
@@ -93,14 +94,13 @@ class _Packed(NamedTuple):
     lines_size: int
 
 
-class ChunkedEncoder(Blocks[_Packed]):
-    """Encodes the archive of one plan. It takes blocks only: the plan's segments, in order, none
-    left out.
+class BlocksOfMembers(Blocks[_Packed]):
+    """Encodes an archive whose blocks are known as members: what PlanEncoder and ArchiveEncoder
+    share.
     """
 
     def __init__(
         self,
-        plan: Plan,
         level: int | None,
         sink: Sink,
         *,
@@ -108,17 +108,11 @@ class ChunkedEncoder(Blocks[_Packed]):
         workers: int,
         budget: Budget,
         new_file: Callable[[], BinaryIO],
-        problem_error: Callable[[Problem], Exception],
     ) -> None:
-        """NEW_FILE: a temporary file without a name. PROBLEM_ERROR makes an exception of what went
-        wrong with a file of the tree.
-        """
+        """NEW_FILE: a temporary file without a name."""
         import zstandard
 
         super().__init__(sink, pool, BLOCK, workers + 3, b"", budget, (BLOCKS_HELD - 2) * BLOCK)
-        self._plan = plan
-        self._problem_error = problem_error
-        self._segment = 0  # the first that no block had yet
         # Without a checksum, as a plain layer's frame: digests hold everything.
         self._new_compressor: Callable[[], Any] = partial(
             zstandard.ZstdCompressor, level=DEFAULT_LEVEL if level is None else level
@@ -134,18 +128,6 @@ class ChunkedEncoder(Blocks[_Packed]):
         self._tar_split_size = 0
         self._large: _LargeFile | None = None
         self._add_text(b'{"version":1,"entries":[')
-
-    def write(self, data: object) -> None:
-        raise NotImplementedError("zstd:chunked must know the members of what it encodes")
-
-    def add(self, block: memoryview, release: Callable[[], None]) -> None:
-        first, size = self._segment, 0
-        while size < len(block):
-            size += self._plan.size(self._segment)
-            self._segment += 1
-        self._begin(
-            partial(self._pack_segments, first, self._segment - first, block, release), len(block)
-        )
 
     def finish(self) -> None:
         self._drain(0)
@@ -167,20 +149,20 @@ class ChunkedEncoder(Blocks[_Packed]):
 
     # ---- in the pool
 
-    def _pack_segments(
-        self, first: int, count: int, block: memoryview, release: Callable[[], None]
+    def _pack_block(
+        self,
+        find: Callable[[memoryview], Parts],
+        block: memoryview,
+        release: Callable[[], None],
     ) -> _Packed:
         try:
-            return self._pack_parts(first, count, block)
+            return self._pack_parts(find(block), block)
         finally:
             release()
 
-    def _pack_parts(self, first: int, count: int, block: memoryview) -> _Packed:
+    def _pack_parts(self, parts: Parts, block: memoryview) -> _Packed:
         import zstandard
 
-        parts = Parts(self._plan, first, count, block)
-        if parts.problem:
-            raise self._problem_error(parts.problem)
         try:
             compressor = self._compressors.pop()
         except IndexError:
@@ -219,6 +201,8 @@ class ChunkedEncoder(Blocks[_Packed]):
         if pieces and pieces[0][0].offset:
             self._take_piece(*pieces.pop(0), offsets)
         self._add_entries(packed.parts.toc(packed.sizes, self._written))
+        if packed.parts.opened:
+            self._large = _LargeFile(packed.parts.opened, self._new_file)
         for piece, loose in pieces:
             self._take_piece(piece, loose, offsets)
         if packed.lines:
@@ -227,15 +211,19 @@ class ChunkedEncoder(Blocks[_Packed]):
         return (packed.data,)
 
     def _take_piece(self, piece: Piece, loose: list[bytes], offsets: list[int]) -> None:
-        if self._large is None:
-            self._large = _LargeFile(self._plan, piece.member, self._new_file)
+        assert self._large is not None
         self._large.add(piece, loose, offsets)
         if piece.is_last:
-            for text in self._large.entries():
+            digest = self._large.file.digest or self._next_digest()
+            for text in self._large.entries(digest):
                 self._add_entries(text)
             line = self._large.line()
             self._add_lines(self._new_compressor().compress(line), len(line))
             self._large = None
+
+    def _next_digest(self) -> bytes:
+        """The SHA-256 of the file that ends now, where its digest was not known when it began."""
+        raise NotImplementedError
 
     def _add_entries(self, text: bytes) -> None:
         """TEXT has a comma in front of every entry."""
@@ -253,6 +241,49 @@ class ChunkedEncoder(Blocks[_Packed]):
         self._tar_split_size += size
 
 
+class PlanEncoder(BlocksOfMembers):
+    """Encodes the archive of one plan. It takes blocks only: the plan's segments, in order, none
+    left out.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        level: int | None,
+        sink: Sink,
+        *,
+        pool: Pool,
+        workers: int,
+        budget: Budget,
+        new_file: Callable[[], BinaryIO],
+        problem_error: Callable[[Problem], Exception],
+    ) -> None:
+        """NEW_FILE: a temporary file without a name. PROBLEM_ERROR makes an exception of what went
+        wrong with a file of the tree.
+        """
+        super().__init__(level, sink, pool=pool, workers=workers, budget=budget, new_file=new_file)
+        self._plan = plan
+        self._problem_error = problem_error
+        self._segment = 0  # the first that no block had yet
+
+    def write(self, data: object) -> None:
+        raise NotImplementedError("a plan is encoded block by block")
+
+    def add(self, block: memoryview, release: Callable[[], None]) -> None:
+        first, size = self._segment, 0
+        while size < len(block):
+            size += self._plan.size(self._segment)
+            self._segment += 1
+        find = partial(self._parts, first, self._segment - first)
+        self._begin(partial(self._pack_block, find, block, release), len(block))
+
+    def _parts(self, first: int, count: int, block: memoryview) -> Parts:
+        parts = plan_block(self._plan, first, count, block)
+        if parts.problem:
+            raise self._problem_error(parts.problem)
+        return parts
+
+
 class _OpenChunk(NamedTuple):
     """A chunk that may go on in the next block."""
 
@@ -265,9 +296,8 @@ class _OpenChunk(NamedTuple):
 class _LargeFile:
     """A file that several blocks hold, as far as they have come."""
 
-    def __init__(self, plan: Plan, member: int, new_file: Callable[[], BinaryIO]) -> None:
-        self._plan = plan
-        self._member = member
+    def __init__(self, file: OpenFile, new_file: Callable[[], BinaryIO]) -> None:
+        self.file = file
         self._offset = self._end = 0  # of the content in the blob
         self._checksum = 0
         self._size = 0  # of the content so far
@@ -303,15 +333,15 @@ class _LargeFile:
         if piece.is_last:
             self._close()
 
-    def entries(self) -> Iterator[bytes]:
-        """Those of the TOC, once all of it has been added."""
-        keys = self._first_keys if self._count > 1 else b""
-        yield file_entry(self._plan, self._member, self._offset, self._end) + keys + b"}"
+    def entries(self, digest: bytes) -> Iterator[bytes]:
+        """Those of the TOC, once all of it has been added; DIGEST: its SHA-256."""
+        keys = content_keys(digest, self._offset, self._end)
+        yield self.file.entry + keys + (self._first_keys if self._count > 1 else b"") + b"}"
         yield from self._spool.pieces()
 
     def line(self) -> bytes:
         """That of the tar-split."""
-        return content_line(self._plan, self._member, self._checksum)
+        return content_line(self.file.name, self.file.size, self._checksum, self.file.position + 1)
 
     def _close(self) -> None:
         if self._open is not None:
@@ -322,7 +352,7 @@ class _LargeFile:
     def _add_chunk(self, offset: int, place: int, size: int, digest: bytes, is_hole: bool) -> None:
         keys = chunk_keys(size, digest, is_hole)
         if self._count:
-            self._spool.write(chunk_entry(self._plan, self._member, offset, place) + keys + b"}")
+            self._spool.write(chunk_entry(self.file.name, offset, place) + keys + b"}")
         else:
             self._first_keys = keys
         self._count += 1

@@ -128,22 +128,30 @@ def _member(block: bytes, records: dict[bytes, bytes], long: dict[bytes, bytes])
         raise ValueError("its archive has a member of a type that no writer of zstd:chunked takes")
     if block[156:157] == b"\0" and name.endswith(b"/"):
         kind = "dir"
-    is_device = kind in ("char", "block")
+    is_ustar, is_gnu = block[257:263] == b"ustar\0", block[257:265] == b"ustar  \0"
+    if is_ustar and block[508:512] == b"tar\0":
+        raise ValueError("its archive has a header in the format of star")
+    has_devices = is_ustar or is_gnu
+    # GNU tar keeps access and change times where ustar has a prefix.
+    accessed, changed = (
+        _number(field) * 10**9 if is_gnu and field[0] else 0
+        for field in (block[345:357], block[357:369])
+    )
     return {
         "type": kind,
         "name": name,
-        "linkName": target if kind in ("hardlink", "symlink") else b"",
+        "linkName": target,
         "mode": _number(block[100:108]),
-        "size": _decimal(records[b"size"]) if b"size" in records else _number(block[124:136]),
-        "uid": _decimal(records[b"uid"]) if b"uid" in records else _number(block[108:116]),
-        "gid": _decimal(records[b"gid"]) if b"gid" in records else _number(block[116:124]),
+        "size": _decimal(records[b"size"]) if records.get(b"size") else _number(block[124:136]),
+        "uid": _decimal(records[b"uid"]) if records.get(b"uid") else _number(block[108:116]),
+        "gid": _decimal(records[b"gid"]) if records.get(b"gid") else _number(block[116:124]),
         "modtime": _time(records[b"mtime"])
-        if b"mtime" in records
+        if records.get(b"mtime")
         else _number(block[136:148]) * 10**9,
-        "accesstime": _time(records.get(b"atime", b"0")),
-        "changetime": _time(records.get(b"ctime", b"0")),
-        "devMajor": _number(block[329:337]) if is_device else 0,
-        "devMinor": _number(block[337:345]) if is_device else 0,
+        "accesstime": _time(records[b"atime"]) if records.get(b"atime") else accessed,
+        "changetime": _time(records[b"ctime"]) if records.get(b"ctime") else changed,
+        "devMajor": _number(block[329:337]) if has_devices else 0,
+        "devMinor": _number(block[337:345]) if has_devices else 0,
         "xattrs": {
             key[len(_XATTR) :]: value for key, value in records.items() if key.startswith(_XATTR)
         },
@@ -168,11 +176,12 @@ def _number(field: bytes) -> int:
 
 
 def _time(text: bytes) -> int:
+    """Nanoseconds; digits behind the ninth are cut off."""
     try:
         value = Decimal(text.decode("ascii"))
         if not abs(value) < 1 << 63:
             raise ValueError
-        return int((value * 10**9).to_integral_value(rounding="ROUND_FLOOR"))
+        return int((value * 10**9).to_integral_value(rounding="ROUND_DOWN"))
     except (InvalidOperation, UnicodeDecodeError, ValueError):
         raise ValueError("its tar-split has a header with a time that is none") from None
 

@@ -13,6 +13,11 @@ typedef struct text {
     int failed;
 } text;
 
+/* SIZE bytes of a text, from AT on. */
+typedef struct text_span {
+    size_t at, size;
+} text_span;
+
 void text_put(text *, const char *data, size_t size);
 void text_put_string(text *, const char *terminated);
 void text_put_number(text *, uint64_t);

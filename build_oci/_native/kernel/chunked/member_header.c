@@ -1,0 +1,352 @@
+#include "member_header.h"
+
+#include "block.h"
+#include "header.h"
+#include "records.h"
+
+#include <string.h>
+
+/* Fields of a ustar header, and of GNU's where it differs: place and size. */
+enum {
+    NAME_AT = 0,
+    NAME_SIZE = 100,
+    MODE_AT = 100,
+    UID_AT = 108,
+    GID_AT = 116,
+    ID_SIZE = 8,
+    SIZE_AT = 124,
+    TIME_AT = 136,
+    LONG_NUMBER = 12,
+    TYPE_AT = 156,
+    LINK_AT = 157,
+    MAGIC_AT = 257,
+    DEV_MAJOR_AT = 329,
+    DEV_MINOR_AT = 337,
+    PREFIX_AT = 345,
+    PREFIX_SIZE = 155,
+    GNU_ACCESSED_AT = 345,
+    GNU_CHANGED_AT = 357,
+    STAR_AT = 508,
+};
+
+static const char NOT_UTF8[] = "a name is not UTF-8";
+static const char BAD_NUMBER[] = "a number in a header is none that every reader takes";
+static const char BAD_TIME[] = "a time is outside of the years 0 to 9999";
+static const char BAD_RECORD[] = "a pax record is malformed";
+static const char BAD_HEADER[] = "a header is malformed";
+
+static int is(span text, const char *other)
+{
+    return text.size == strlen(other) && !memcmp(text.at, other, text.size);
+}
+
+static int starts(span text, const char *other)
+{
+    size_t size = strlen(other);
+    return text.size >= size && !memcmp(text.at, other, size);
+}
+
+int is_extension(uint8_t type)
+{
+    return type == 'x' || type == 'L' || type == 'K';
+}
+
+/* A number field of at least 0. */
+static int unsigned_field(const uint8_t *field, size_t size, uint64_t *out)
+{
+    int64_t value;
+    if (number_field(field, size, &value) || value < 0)
+        return -1;
+    *out = (uint64_t)value;
+    return 0;
+}
+
+const char *extension_size(const uint8_t block[HEADER_BLOCK], uint64_t *size)
+{
+    if (unsigned_field(block + SIZE_AT, LONG_NUMBER, size))
+        return BAD_NUMBER;
+    return *size > EXTENSION_MOST ? "an extended header is larger than every reader takes" : NULL;
+}
+
+/* The next record of TEXT, from *AT on. 0 at the end, -1 where it is malformed. */
+static int next_record(span text, size_t *at, span *key, span *value)
+{
+    if (*at == text.size)
+        return 0;
+    const uint8_t *start = text.at + *at, *space = memchr(start, ' ', text.size - *at);
+    uint64_t size;
+    if (!space || parse_decimal((span){start, (size_t)(space - start)}, text.size - *at, &size) ||
+        size < 5 || start + size <= space + 1 || start[size - 1] != '\n')
+        return -1;
+    const uint8_t *end = start + size - 1;
+    const uint8_t *equals = memchr(space + 1, '=', (size_t)(end - space - 1));
+    if (!equals || equals == space + 1)
+        return -1;
+    *key = (span){space + 1, (size_t)(equals - space - 1)};
+    *value = (span){equals + 1, (size_t)(end - equals - 1)};
+    /* A NUL is malformed in some places and cut off at in none. */
+    if (memchr(key->at, 0, key->size) ||
+        (!starts(*key, "SCHILY.xattr.") && memchr(value->at, 0, value->size)))
+        return -1;
+    *at += size;
+    return 1;
+}
+
+/* What stands in front of a member. No `at`: it is not there. */
+typedef struct extensions {
+    span long_name, long_target, records;
+} extensions;
+
+static const char *read_extension(extensions *x, uint8_t type, span text)
+{
+    span *into = type == 'x' ? &x->records : type == 'L' ? &x->long_name : &x->long_target;
+    if (into->at)
+        return "a member has two extended headers of one kind";
+    *into = text;
+    if (type != 'x') {
+        into->size = text_field(text.at, text.size);
+        if (!into->size)
+            return "an extended header holds an empty name";
+    }
+    return NULL;
+}
+
+typedef struct fields {
+    uint8_t joined[NAME_SIZE + PREFIX_SIZE + 1];
+    span name, target;
+    toc_numbers numbers;
+} fields;
+
+static int is_gnu(const uint8_t *block)
+{
+    return !memcmp(block + MAGIC_AT, "ustar  ", 8);
+}
+
+static int is_ustar(const uint8_t *block)
+{
+    return !memcmp(block + MAGIC_AT, "ustar", 6);
+}
+
+/* Access and change times, which GNU tar keeps where ustar has a prefix. */
+static const char *gnu_times(fields *f, const uint8_t *block)
+{
+    const uint8_t *fields_at[] = {block + GNU_ACCESSED_AT, block + GNU_CHANGED_AT};
+    toc_time *times[] = {&f->numbers.accessed, &f->numbers.changed};
+    for (int i = 0; i < 2; i++)
+        if (*fields_at[i] && number_field(fields_at[i], LONG_NUMBER, &times[i]->seconds))
+            return BAD_NUMBER;
+    return NULL;
+}
+
+static const char *read_block(fields *f, const uint8_t *block)
+{
+    toc_numbers *n = &f->numbers;
+    if (unsigned_field(block + MODE_AT, ID_SIZE, &n->mode) ||
+        unsigned_field(block + UID_AT, ID_SIZE, &n->uid) ||
+        unsigned_field(block + GID_AT, ID_SIZE, &n->gid) ||
+        unsigned_field(block + SIZE_AT, LONG_NUMBER, &n->size) ||
+        number_field(block + TIME_AT, LONG_NUMBER, &n->modified.seconds))
+        return BAD_NUMBER;
+    f->target = (span){block + LINK_AT, text_field(block + LINK_AT, NAME_SIZE)};
+    size_t prefix = 0;
+    if (is_ustar(block) || is_gnu(block)) {
+        if (unsigned_field(block + DEV_MAJOR_AT, ID_SIZE, &n->dev_major) ||
+            unsigned_field(block + DEV_MINOR_AT, ID_SIZE, &n->dev_minor))
+            return BAD_NUMBER;
+        const char *problem = is_gnu(block) ? gnu_times(f, block) : NULL;
+        if (problem)
+            return problem;
+    }
+    if (is_ustar(block)) {
+        if (!memcmp(block + STAR_AT, "tar", 4))
+            return "a header is in the format of star";
+        prefix = text_field(block + PREFIX_AT, PREFIX_SIZE);
+        memcpy(f->joined, block + PREFIX_AT, prefix);
+        if (prefix)
+            f->joined[prefix++] = '/';
+    }
+    size_t size = text_field(block + NAME_AT, NAME_SIZE);
+    memcpy(f->joined + prefix, block + NAME_AT, size);
+    f->name = (span){f->joined, prefix + size};
+    return NULL;
+}
+
+/* A record without a value leaves what the header says. */
+static const char *apply_record(fields *f, span key, span value)
+{
+    toc_numbers *n = &f->numbers;
+    if (starts(key, "GNU.sparse."))
+        return "a member is a sparse file";
+    if (!value.size)
+        return NULL;
+    if (is(key, "path")) {
+        f->name = value;
+        return NULL;
+    }
+    if (is(key, "linkpath")) {
+        f->target = value;
+        return NULL;
+    }
+    uint64_t *number = is(key, "uid")    ? &n->uid
+                       : is(key, "gid")  ? &n->gid
+                       : is(key, "size") ? &n->size
+                                         : NULL;
+    toc_time *time = is(key, "mtime")   ? &n->modified
+                     : is(key, "atime") ? &n->accessed
+                     : is(key, "ctime") ? &n->changed
+                                        : NULL;
+    if ((number && parse_decimal(value, INT64_MAX, number)) ||
+        (time && parse_time(value, &time->seconds, &time->nanoseconds)))
+        return BAD_NUMBER;
+    return NULL;
+}
+
+static int is_tellable(toc_time time)
+{
+    return time.seconds >= TOC_FIRST_SECOND && time.seconds <= TOC_LAST_SECOND;
+}
+
+static const char *type_of(uint8_t type, span name)
+{
+    switch (type) {
+    case 0: return name.at[name.size - 1] == '/' ? "dir" : "reg";
+    case '0': return "reg";
+    case '1': return "hardlink";
+    case '2': return "symlink";
+    case '3': return "char";
+    case '4': return "block";
+    case '5': return "dir";
+    case '6': return "fifo";
+    default: return NULL;
+    }
+}
+
+/* FNV-1a of the components of NAME. That two names share a hash by chance makes a plain layer. */
+static uint64_t path_hash(span name)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t at = 0; at < name.size;) {
+        const uint8_t *slash = memchr(name.at + at, '/', name.size - at);
+        size_t end = slash ? (size_t)(slash - name.at) : name.size;
+        if (end > at && !(end == at + 1 && name.at[at] == '.')) {
+            for (size_t i = at; i < end; i++)
+                hash = (hash ^ name.at[i]) * 0x100000001b3u;
+            hash = (hash ^ '/') * 0x100000001b3u;
+        }
+        at = end + 1;
+    }
+    return hash ^ hash >> 32;
+}
+
+/* Of two with one name the later one counts, for readers of the records and of the object. */
+static const char *put_xattrs(text *t, span records)
+{
+    static const char PREFIX[] = "SCHILY.xattr.";
+    span key, value;
+    int first = 1;
+    for (size_t at = 0; next_record(records, &at, &key, &value) > 0;) {
+        if (!starts(key, PREFIX))
+            continue;
+        span name = {key.at + sizeof PREFIX - 1, key.size - (sizeof PREFIX - 1)};
+        if (!is_utf8(name.at, name.size))
+            return NOT_UTF8;
+        toc_xattr(t, name.at, name.size, value.at, value.size, first);
+        first = 0;
+    }
+    if (!first)
+        toc_xattrs_end(t);
+    return NULL;
+}
+
+static const char *has_dot_dot(span name)
+{
+    for (size_t at = 0; at < name.size;) {
+        const uint8_t *slash = memchr(name.at + at, '/', name.size - at);
+        size_t end = slash ? (size_t)(slash - name.at) : name.size;
+        if (end == at + 2 && !memcmp(name.at + at, "..", 2))
+            return "a name has a component \"..\"";
+        at = end + 1;
+    }
+    return NULL;
+}
+
+static const char *put(const fields *f, span records, text *t, member_header *out)
+{
+    int is_link = !strcmp(out->type, "hardlink") || !strcmp(out->type, "symlink");
+    if (!is_utf8(f->name.at, f->name.size) ||
+        (f->target.size && !is_utf8(f->target.at, f->target.size)))
+        return NOT_UTF8;
+    if (!is_tellable(f->numbers.modified) || !is_tellable(f->numbers.accessed) ||
+        !is_tellable(f->numbers.changed))
+        return BAD_TIME;
+    /* Readers take no content from such, but their archive grows by the size. */
+    if (f->numbers.size && strcmp(out->type, "reg"))
+        return "a member that is no regular file has a size";
+    if (is_link && !f->target.size)
+        return "a link has no target";
+    out->content = f->numbers.size;
+    out->path = path_hash(f->name);
+    out->entry.at = t->size;
+    toc_begin(t, out->type);
+    out->name.at = t->size;
+    text_put_json(t, f->name.at, f->name.size);
+    out->name.size = t->size - out->name.at;
+    if (f->target.size) {
+        toc_target(t);
+        text_put_json(t, f->target.at, f->target.size);
+    }
+    toc_put_numbers(t, &f->numbers);
+    const char *problem = put_xattrs(t, records);
+    out->entry.size = t->size - out->entry.at;
+    return problem;
+}
+
+static const char *read_fields(const uint8_t *block, const extensions *x, fields *f)
+{
+    const char *problem = read_block(f, block);
+    span key, value;
+    int status = 0;
+    size_t at = 0;
+    while (!problem && (status = next_record(x->records, &at, &key, &value)) > 0)
+        problem = apply_record(f, key, value);
+    if (problem || status)
+        return problem ? problem : BAD_RECORD;
+    /* Go takes GNU's names of the two. */
+    if (x->long_name.size)
+        f->name = x->long_name;
+    if (x->long_target.size)
+        f->target = x->long_target;
+    return f->name.size ? has_dot_dot(f->name) : "a member has no name";
+}
+
+const char *read_member(const uint8_t *data, size_t size, text *t, member_header *out)
+{
+    extensions x = {{0}};
+    fields f = {.numbers = {0}};
+    for (;;) {
+        if (size < HEADER_BLOCK || !block_checksum_holds(data))
+            return BAD_HEADER;
+        if (!is_extension(data[TYPE_AT]))
+            break;
+        uint64_t extension;
+        const char *problem = extension_size(data, &extension);
+        uint64_t whole = (extension + HEADER_BLOCK - 1) / HEADER_BLOCK * HEADER_BLOCK;
+        if (!problem && whole > size - HEADER_BLOCK)
+            problem = BAD_HEADER;
+        if (!problem)
+            problem =
+                read_extension(&x, data[TYPE_AT], (span){data + HEADER_BLOCK, (size_t)extension});
+        if (problem)
+            return problem;
+        data += HEADER_BLOCK + whole;
+        size -= HEADER_BLOCK + (size_t)whole;
+    }
+    if (size != HEADER_BLOCK)
+        return BAD_HEADER;
+    const char *problem = read_fields(data, &x, &f);
+    if (problem)
+        return problem;
+    out->type = type_of(data[TYPE_AT], f.name);
+    return out->type ? put(&f, x.records, t, out)
+                     : "a member is of a type that no writer of zstd:chunked takes";
+}

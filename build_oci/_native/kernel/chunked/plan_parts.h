@@ -1,0 +1,28 @@
+/* The parts of blocks that packing made (pack.h): their members are entries of the walked tree. */
+#ifndef BUILD_OCI_PLAN_PARTS_H
+#define BUILD_OCI_PLAN_PARTS_H
+
+#include "pack.h"
+#include "parts.h"
+
+typedef enum inexpressible {
+    EXPRESSIBLE,
+    NAME_NOT_UTF8,  /* its own, its target's or an attribute's */
+    TIME_TOO_FAR,   /* not in the years 0 to 9999 */
+    WITHOUT_MEMORY, /* not asked to the end */
+} inexpressible;
+
+/* Can the TOC say what E's headers say? */
+inexpressible toc_can_say(const entry *, const header_options *);
+
+/* The start of the TOC's entry of E, as in item.entry; *NAME is where its name stands in the text. */
+void put_entry(text *, const entry *, const header_options *, text_span *name);
+
+/*
+ * The parts of the block DATA, which holds COUNT segments of the plan from FIRST on, filled. Reads
+ * up to 1 KiB of a file before and behind a piece of it. -1 with OUT filled. In any case
+ * parts_free() is due.
+ */
+int plan_parts(parts *, plan *, size_t first, size_t count, const uint8_t *data, problem *out);
+
+#endif

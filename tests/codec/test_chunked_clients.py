@@ -1,0 +1,130 @@
+"""The library of podman, buildah and CRI-O takes zstd:chunked layers, in parts and whole (contract:
+codec-chunked), and what it writes passes our check (codec-chunked-checked)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import clients
+import pytest
+import trees
+from chunked_layers import Layer, built, check_layer, large_tree
+
+GO_PROGRAM = Path(__file__).parent.parent / "support" / "chunked_go"
+
+
+@pytest.fixture(scope="session")
+def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """support/chunked_go, built without a network."""
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    if go is None:
+        pytest.skip("Go is not installed")
+    program = tmp_path_factory.mktemp("go") / "chunked"
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOPROXY": "off",
+        "GOFLAGS": "-mod=readonly -buildvcs=false",
+    }
+    done = subprocess.run(
+        [
+            go,
+            "build",
+            "-tags",
+            "exclude_graphdriver_btrfs,containers_image_openpgp",
+            "-o",
+            program,
+            ".",
+        ],
+        cwd=GO_PROGRAM,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"the Go modules are not in the cache: {done.stderr[-300:]}")
+    return program
+
+
+def stored(layer: Layer, folder: Path, name: str) -> tuple[Path, Path]:
+    blob, annotations = folder / f"{name}.zst", folder / f"{name}.json"
+    blob.write_bytes(layer.blob)
+    annotations.write_text(json.dumps(layer.annotations))
+    return blob, annotations
+
+
+def odd_root(root: Path) -> None:
+    large_tree(root)
+    for number in range(60):
+        (root / f"many-{number}").write_bytes(random.Random(number).randbytes(number * 997))
+    folder = root / "d"
+    for _ in range(20):
+        folder /= "a-rather-long-name-of-a-directory"
+    folder.mkdir(parents=True)
+    (folder / 'quote"back\\slash\nü').write_bytes(b"")
+    (folder / "link").symlink_to("../" * 30 + "x" * 120)
+    os.utime(folder / "link", ns=(0, 1_234_567_890_123_456_789), follow_symlinks=False)
+    if trees.succeeds(lambda: os.setxattr(root / "a-short", "user.odd", b"\0\xff=\n")):
+        os.setxattr(root / "d", "user.folder", b"value")
+
+
+@pytest.mark.clients
+@pytest.mark.slow
+def test_the_reader_of_podman(tmp_path: Path, go_program: Path) -> None:
+    """It takes the layer, whole and with an old one at hand, and rebuilds an archive of the right
+    digest.
+    """
+    clients.need_root()
+    odd_root(tmp_path / "root")
+    old = built(tmp_path / "root", epoch=None)
+    (tmp_path / "root" / "many-7").write_bytes(b"changed")
+    new = built(tmp_path / "root", epoch=None)
+    (tmp_path / "whole").mkdir()
+    done = json.loads(
+        clients.run(go_program, "apply", *stored(old, tmp_path, "old"), tmp_path / "whole")
+    )
+    assert done["diff_id"] == old.diff_id
+    assert done["size"] == len(old.tar)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "base").mkdir()
+    arguments = [
+        *stored(new, tmp_path, "new"),
+        tmp_path / "part",
+        *stored(old, tmp_path, "old"),
+        tmp_path / "base",
+    ]
+    done = json.loads(clients.run(go_program, "apply", *arguments))
+    assert done["diff_id"] == new.diff_id
+    assert done["fetched"] < len(new.blob) // 20
+    for path in (tmp_path / "root").rglob("*"):
+        copy = tmp_path / "part" / path.relative_to(tmp_path / "root")
+        assert os.lstat(copy).st_mode == os.lstat(path).st_mode
+        if path.is_file() and not path.is_symlink():
+            assert copy.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.clients
+@pytest.mark.slow
+def test_the_writer_of_podman(tmp_path: Path, go_program: Path) -> None:
+    """Its layer of our archive has our table of contents, chunk by chunk, and passes our check."""
+    odd_root(tmp_path / "root")
+    ours = built(tmp_path / "root")
+    (tmp_path / "layer.tar").write_bytes(ours.tar)
+    blob, annotations = tmp_path / "theirs.zst", tmp_path / "theirs.json"
+    clients.run(go_program, "write", tmp_path / "layer.tar", blob, annotations)
+    theirs = ours._replace(blob=blob.read_bytes(), annotations=json.loads(annotations.read_text()))
+    assert check_layer(theirs) == []
+    without = [
+        [
+            {k: v for k, v in one.items() if k not in ("offset", "endOffset")}
+            for one in layer.toc["entries"]
+        ]
+        for layer in (ours, theirs)
+    ]
+    assert without[0] == without[1]
