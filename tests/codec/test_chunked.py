@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import random
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import clients
 import pytest
 import trees
 import zstandard
@@ -31,6 +33,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from build_oci.codec.chunked import container, encoder
+from build_oci.config.load import load_config
+from build_oci.pipeline import build
 
 
 @examples(max_examples=40, deadline=None)
@@ -87,6 +91,51 @@ def test_what_cannot_be_said(tmp_path: Path) -> None:
     assert "sha256:" + hashlib.sha256(layer.tar).hexdigest() == layer.diff_id
     (warning,) = warnings
     assert "is written as plain zstd, because a name is not UTF-8: /caf" in warning
+
+
+SPLIT = {"components": [{"paths": {"first": ["d/a"], "second": ["d/b", "e/b"]}}]}
+
+
+def split_layers(root: Path, warnings: list[str]) -> list[Layer]:
+    """The layers of ROOT by component, with the times that the files have."""
+    document = clients.layer_config(root, compression="zstd:chunked")
+    document["images"][0]["split"] = SPLIT
+    with tempfile.TemporaryDirectory() as output:
+        build(
+            load_config(json.dumps(document)), output=Path(output), workers=2, warn=warnings.append
+        )
+        manifest = clients.manifest_of(Path(output))
+        config = json.loads(clients.blob(Path(output), manifest["config"]["digest"]))
+        return [
+            Layer(
+                clients.blob(Path(output), one["digest"]), one.get("annotations", {}), diff_id, ""
+            )
+            for one, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True)
+        ]
+
+
+def test_split(tmp_path: Path) -> None:
+    """contract: split-directories. Layers whose directories have another time than the tree's; and
+    one that cannot be said is named by its components.
+    """
+    for name in ("d/a", "e/b"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "d" / "b").write_bytes(b"")
+    warnings: list[str] = []
+    layers = split_layers(tmp_path, warnings)
+    assert len(layers) == 3
+    for layer in layers:
+        assert_sound(layer)
+    assert warnings == []
+    (tmp_path / "d" / "b").unlink()
+    (tmp_path / "d" / "b").symlink_to(os.fsdecode(b"caf\xe9"))
+    made = [
+        KEY + "manifest-position" in one.annotations for one in split_layers(tmp_path, warnings)
+    ]
+    assert made.count(False) == 1
+    (warning,) = warnings
+    assert "of 3 (second): its layer is written as plain zstd, because" in warning
 
 
 @pytest.mark.parametrize("limit", [300, 600])
