@@ -7,23 +7,19 @@ path of its `bst`.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import re
 import shutil
-import socket
-import subprocess
 import tarfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import clients
+import oracles
 import pytest
-import sandbox_tree
+from buildstream_project import CAPABILITY, CONFIG, EPOCH, IMAGES, Project, contents, worker
 
 pytestmark = [
     pytest.mark.buildstream,
@@ -31,193 +27,9 @@ pytestmark = [
     pytest.mark.skipif("BUILD_OCI_BST" not in os.environ, reason="make test-buildstream runs it"),
 ]
 
-EPOCH = "1700000000"
-SECONDS = 300  # for one run of bst
+# A layer upon another, many layers, layers of several elements, and what a shim says.
+ELSEWHERE = ("sdk", "divided", "composed", "capable")
 PLUGIN = Path(__file__).parents[2] / "buildstream" / "build_oci_buildstream"
-CONFIG = {
-    "Env": ["A=$HOME `id` 'EOF' \"quoted\""],
-    "Cmd": ["hi"],
-    "StopTimeout": 3,
-    "Tty": False,
-    "Labels": {"containers.bootc": "1", "date": "2026-01-01"},
-}
-IMPORTED = "kind: import\nsources:\n- kind: local\n  path: files/{}\n"
-IMAGES = {
-    "runtime": f"""
-kind: oci_image
-build-depends:
-- base.bst
-- filename: one.bst
-  config: {{layer: runtime}}
-config:
-  compression-level: 4
-  images:
-  - os: linux
-    architecture: amd64
-    layer: runtime
-    config: {json.dumps(CONFIG)}
-""",
-    "sdk": """
-kind: oci_image
-build-depends:
-- base.bst
-- filename: two.bst
-  config: {layer: sdk}
-- filename: runtime.bst
-  config: {parent: runtime}
-variables:
-  compression: gzip
-config:
-  compression: "%{compression}"
-  images:
-  - os: linux
-    architecture: amd64
-    layer: sdk
-    parent: {image: runtime}
-""",
-    "divided": """
-kind: oci_image
-build-depends:
-- base.bst
-- filename: two.bst
-  config: {layer: sdk}
-config:
-  images:
-  - os: linux
-    architecture: amd64
-    layer: sdk
-    split:
-      components: [{paths: {commands: [usr/bin], extras: ["opt/**"]}}]
-      max-layers: 4
-      plan: layers.json
-""",
-    "changed": """
-kind: oci_image
-build-depends:
-- base.bst
-- filename: one.bst
-  config: {layer: changed}
-config:
-  commands:
-  - |
-    cat() { while read -r line; do echo "$line"; done; }
-    cat > /oci/layers/changed/greeting <<EOF
-    $0 says hello
-    EOF
-  images:
-  - {os: linux, architecture: amd64, layer: changed}
-""",
-}
-
-
-class Project:
-    """A project with a cache of its own, and what it builds."""
-
-    def __init__(self, path: Path, scratch: Path) -> None:
-        self.path = path
-        self._scratch = scratch
-        self._caches = 0
-
-    def cache(self, **more: Any) -> Path:
-        """A user's configuration with an empty cache."""
-        self._caches += 1
-        cache = self._scratch / f"cache-{self._caches}"
-        config = cache.with_suffix(".conf")
-        places = {
-            "cachedir": f"{cache}",
-            "sourcedir": f"{cache}/sources",
-            "logdir": f"{cache}/logs",
-        }
-        config.write_text(json.dumps({**places, "scheduler": {"builders": 1}, **more}))
-        return config
-
-    def bst(self, config: Path, *arguments: str, check: bool = True) -> str:
-        """What bst says, on both of its streams."""
-        done = subprocess.run(
-            [
-                os.environ["BUILD_OCI_BST"],
-                "-c",
-                config,
-                "--no-colors",
-                "--no-interactive",
-                *arguments,
-            ],
-            cwd=self.path,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert (done.returncode == 0) == check, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def key(self, config: Path, element: str, *options: str) -> str:
-        said = self.bst(
-            config,
-            *options,
-            "show",
-            "--deps",
-            "none",
-            "--format",
-            "key=%{full-key}",
-            f"{element}.bst",
-        )
-        (found,) = re.findall(r"key=([0-9a-f]{64})", said)
-        return str(found)
-
-    def layout(self, config: Path, element: str, name: str) -> Path:
-        """ELEMENT, built and checked out."""
-        self.bst(config, "build", f"{element}.bst")
-        target = self._scratch / name
-        shutil.rmtree(target, ignore_errors=True)
-        self.bst(config, "artifact", "checkout", "--directory", str(target), f"{element}.bst")
-        return target
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    path = tmp_path_factory.mktemp("project")
-    (path / "elements").mkdir()
-    origin = {"origin": "pip", "package-name": "build-oci-buildstream", "elements": ["oci_image"]}
-    document = {
-        "name": "test",
-        "min-version": "2.0",
-        "element-path": "elements",
-        "plugins": [origin],
-    }
-    (path / "project.conf").write_text(
-        json.dumps({**document, "environment": {"SOURCE_DATE_EPOCH": EPOCH}})
-    )
-    sandbox_tree.make(path / "files" / "base")
-    for name, files in {"one": ["usr/bin/hi"], "two": ["usr/bin/hi", "opt/more"]}.items():
-        for file in files:
-            target = path / "files" / name / file
-            target.parent.mkdir(parents=True)
-            target.write_text(file)
-    for name in ("base", "one", "two"):
-        (path / "elements" / f"{name}.bst").write_text(IMPORTED.format(name))
-    for name, text in IMAGES.items():
-        (path / "elements" / f"{name}.bst").write_text(text)
-    return Project(path, tmp_path_factory.mktemp("scratch"))
-
-
-@pytest.fixture(scope="module")
-def local(project: Project) -> Path:
-    return project.cache()
-
-
-@pytest.fixture(scope="module")
-def sdk(project: Project, local: Path) -> Path:
-    """The layout of sdk.bst, built locally."""
-    return project.layout(local, "sdk", "sdk")
-
-
-def contents(layout: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(layout)): file.read_bytes()
-        for file in layout.rglob("*")
-        if file.is_file()
-    }
 
 
 def config_of(layout: Path) -> Any:
@@ -279,6 +91,37 @@ def test_commands(project: Project, local: Path) -> None:
     assert "greeting" in [name.removeprefix("./") for name in names(clients.layer_tars(layout)[0])]
 
 
+def test_composed(project: Project, local: Path) -> None:
+    """The layers of each element; after a change of one, the others come from the cache."""
+
+    def layers(element: str) -> list[Any]:
+        layout = project.layout(local, element, element)
+        return [layer["digest"] for layer in clients.manifest_of(layout)["layers"]]
+
+    runtime, extras = layers("runtime"), layers("extras")
+    assert layers("composed") == runtime + extras
+    assert config_of(project.layout(local, "composed", "composed")) == {"Labels": {"version": "2"}}
+    changed = project.path / "files" / "three" / "opt" / "extra"
+    changed.write_text("changed")
+    try:
+        said = project.bst(local, "build", "composed.bst")
+        assert layers("composed")[:-1] == runtime
+        assert layers("composed")[-1] not in extras
+    finally:
+        changed.write_text("opt/extra")
+    built = set(re.findall(r"build:(\w+)\.bst", said))
+    assert built == {"three", "extras", "composed"}
+
+
+def test_capabilities_by_a_shim(project: Project, local: Path) -> None:
+    """contract: xattr-shims. In the sandbox as outside of it."""
+    layout = project.layout(local, "capable", "capable")
+    model = oracles.apply_layer(io.BytesIO(clients.layer_tars(layout)[0]), {})
+    assert {name: node.xattrs for name, node in model.items() if node.xattrs} == {
+        b"usr/bin/hi": {"security.capability": CAPABILITY}
+    }
+
+
 def test_same_outside(project: Project, local: Path, sdk: Path, tmp_path: Path) -> None:
     """What bst checks out of the directories, packed here: the same layout as that of the
     sandbox.
@@ -307,53 +150,11 @@ def test_empty_cache(project: Project, sdk: Path) -> None:
     assert contents(project.layout(project.cache(), "sdk", "again")) == contents(sdk)
 
 
-@contextlib.contextmanager
-def worker(storage: Path, *arguments: str) -> Iterator[str]:
-    """The URL of a server with storage, action cache and execution, on this machine alone."""
-    bst = Path(os.environ["BUILD_OCI_BST"])
-    (programs,) = bst.parents[1].glob("lib/python3*/site-packages/buildstream/subprojects/buildbox")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command: list[str | Path] = [
-        programs / "buildbox-casd",
-        f"--bind=127.0.0.1:{port}",
-        f"--buildbox-run={programs / 'buildbox-run'}",
-        *arguments,
-        storage,
-    ]
-    log = storage.with_suffix(".log")
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
-        )
-    try:
-        for _ in range(100):
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", port), timeout=1),
-            ):
-                break
-            assert server.poll() is None, log.read_text(errors="replace")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
 @pytest.mark.parametrize(
     "arguments", [(), ("--runner-arg=--staging-mode=copy-or-link",)], ids=["fuse", "copy-or-link"]
 )
 def test_remote_execution(
-    project: Project, sdk: Path, tmp_path: Path, arguments: tuple[str, ...]
+    project: Project, local: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     with worker(tmp_path / "worker", *arguments) as url:
         services = {
@@ -361,13 +162,13 @@ def test_remote_execution(
             for name in ("execution-service", "storage-service", "action-cache-service")
         }
         config = project.cache(**{"remote-execution": services})
-        layout = project.layout(config, "sdk", "remote")
-        divided = project.layout(config, "divided", "remote-divided")
+        built = {
+            name: contents(project.layout(config, name, f"remote-{name}")) for name in ELSEWHERE
+        }
         assert "Waiting for the remote build" in project.bst(config, "artifact", "log", "sdk.bst")
-    assert contents(layout) == contents(sdk)
-    assert contents(divided) == contents(
-        project.layout(project.cache(), "divided", "local-divided")
-    )
+    assert built == {
+        name: contents(project.layout(local, name, f"local-{name}")) for name in ELSEWHERE
+    }
 
 
 def test_workers_are_no_part_of_the_cache_key(project: Project, local: Path) -> None:
