@@ -19,7 +19,19 @@ from typing import Any
 import clients
 import oracles
 import pytest
-from buildstream_project import CAPABILITY, CONFIG, EPOCH, IMAGES, Project, contents, worker
+import sandbox_tree
+import yaml
+from buildstream_project import (
+    CAPABILITY,
+    CONFIG,
+    EPOCH,
+    IMAGES,
+    IMPORTED,
+    Project,
+    contents,
+    worker,
+)
+from places import REPOSITORY
 
 pytestmark = [
     pytest.mark.buildstream,
@@ -29,7 +41,65 @@ pytestmark = [
 
 # A layer upon another, many layers, layers of several elements, and what a shim says.
 ELSEWHERE = ("sdk", "divided", "composed", "capable")
-PLUGIN = Path(__file__).parents[2] / "buildstream" / "build_oci_buildstream"
+PLUGIN = REPOSITORY / "buildstream" / "build_oci_buildstream"
+
+
+FILES = {"one": ["usr/bin/hi"], "two": ["usr/bin/hi", "opt/more"], "three": ["opt/extra"]}
+
+
+def shim(root: Path) -> None:
+    """What an element with a shim for capabilities installs: the library, and its data base."""
+    library = root / "usr" / "libexec" / "fakecap" / "fakecap.so"
+    library.parent.mkdir(parents=True)
+    source = REPOSITORY / "docs" / "examples" / "pipeline" / "fakecap.c"
+    clients.run(clients.need("cc"), "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl")
+    (root / "fakecap").write_text(f"{CAPABILITY.hex()} usr/bin/hi\n")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    path = tmp_path_factory.mktemp("project")
+    (path / "elements").mkdir()
+    plugins = {
+        "build-oci-buildstream": ["oci_image"],
+        "buildstream-plugins-community": ["pyproject"],
+    }
+    document = {
+        "name": "test",
+        "min-version": "2.0",
+        "element-path": "elements",
+        "variables": {"strip-binaries": ""},  # the base tree has no tools for it
+        "plugins": [
+            {"origin": "pip", "package-name": package, "elements": elements}
+            for package, elements in plugins.items()
+        ],
+    }
+    (path / "project.conf").write_text(
+        json.dumps({**document, "environment": {"SOURCE_DATE_EPOCH": EPOCH}})
+    )
+    sandbox_tree.make(path / "files" / "base")
+    for name, files in FILES.items():
+        for file in files:
+            target = path / "files" / name / file
+            target.parent.mkdir(parents=True)
+            target.write_text(file)
+    shim(path / "files" / "fakecap")
+    for name in ("base", "fakecap", *FILES):
+        (path / "elements" / f"{name}.bst").write_text(IMPORTED.format(name))
+    for name, text in IMAGES.items():
+        (path / "elements" / f"{name}.bst").write_text(text)
+    return Project(path, tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture(scope="module")
+def local(project: Project) -> Path:
+    return project.cache()
+
+
+@pytest.fixture(scope="module")
+def sdk(project: Project, local: Path) -> Path:
+    """The layout of sdk.bst, built locally."""
+    return project.layout(local, "sdk", "sdk")
 
 
 def config_of(layout: Path) -> Any:
@@ -120,6 +190,45 @@ def test_capabilities_by_a_shim(project: Project, local: Path) -> None:
     assert {name: node.xattrs for name, node in model.items() if node.xattrs} == {
         b"usr/bin/hi": {"security.capability": CAPABILITY}
     }
+
+
+def offline_elements(project: Project) -> None:
+    """build-oci from its source by the element of the page, and an image with that tool."""
+    bst = Path(os.environ["BUILD_OCI_BST"])
+    (site_packages,) = bst.parents[1].glob("lib/python3*/site-packages")
+    sandbox_tree.make_compiler(project.path / "files" / "compiler", site_packages)
+    source = project.path / "files" / "source"
+    shutil.copytree(
+        REPOSITORY / "build_oci",
+        source / "build_oci",
+        ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+    )
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copyfile(REPOSITORY / name, source / name)
+    page = (REPOSITORY / "docs" / "packaging.md").read_text()
+    (text,) = re.findall(r"```yaml\n(kind: pyproject\n.*?)```", page, re.DOTALL)
+    element = yaml.safe_load(text)
+    del element["runtime-depends"]
+    element["build-depends"] = ["compiler.bst"]
+    element["sources"] = [{"kind": "local", "path": "files/source"}]
+    element["environment"] = {"CFLAGS": "-O0"}  # sooner done
+    elements = project.path / "elements"
+    (elements / "compiler.bst").write_text(IMPORTED.format("compiler"))
+    (elements / "build-oci.bst").write_text(json.dumps(element))
+    (elements / "by-that.bst").write_text(
+        IMAGES["runtime"].replace("- base.bst", "- compiler.bst\n- build-oci.bst")
+    )
+
+
+def test_built_offline(project: Project, local: Path) -> None:
+    """The element of docs/packaging.md builds build-oci without network, and the tool works."""
+    try:
+        offline_elements(project)
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    assert contents(project.layout(local, "by-that", "by-that")) == contents(
+        project.layout(local, "runtime", "runtime")
+    )
 
 
 def test_same_outside(project: Project, local: Path, sdk: Path, tmp_path: Path) -> None:

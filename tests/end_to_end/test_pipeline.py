@@ -156,6 +156,14 @@ def test_a_night_and_the_next(site: Site) -> None:
     assert differences(second, site, b'ID=example\nVERSION_ID="42.2"\n') == []
 
 
+def test_the_page_shows_the_script() -> None:
+    if not EXAMPLE.exists():
+        pytest.skip("the examples of the checkout are not here")
+    script = (EXAMPLE / "build").read_text()
+    page = (REPOSITORY / "docs" / "pipeline.md").read_text()
+    assert f"```sh\n{script[script.index('set -euo') :]}```" in page
+
+
 def test_the_later_element_owns(tmp_path: Path) -> None:
     """As BuildStream stages them; directories, and paths that the tree lacks, have no owner."""
     if not EXAMPLE.exists():
