@@ -131,6 +131,15 @@ def test_split(project: Project, local: Path) -> None:
     assert set(json.loads((layout / "layers.json").read_text())) > {"layers"}
 
 
+def test_ownership(project: Project, local: Path) -> None:
+    """The script of docs/pipeline.md reads what BuildStream lists."""
+    project.bst(local, "build", "two.bst", "three.bst")
+    listed = project.bst(local, "artifact", "list-contents", "three.bst", "two.bst")
+    script = REPOSITORY / "docs" / "examples" / "pipeline" / "ownership"
+    owned = clients.run(script, project.path / "files" / "two", stdin=listed)
+    assert sorted(owned.splitlines()) == ["opt/more\ttwo", "usr/bin/hi\ttwo"]
+
+
 def test_previous(project: Project, local: Path) -> None:
     """An image of an earlier build as a dependency: the plan of that build is kept, and the image
     is the same.

@@ -46,12 +46,12 @@ class Site:
         (self.root / "ostree").symlink_to("sysroot/ostree")
         listed = ""
         for element, files in ELEMENTS.items():
-            listed += f"{element}.bst:\n"
+            listed += f"  {element}.bst:\n"
             for name, text in files.items():
                 target = self.root / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
-                listed += f"\t/{target.parent.relative_to(self.root)}\n\t/{name}\n"
+                listed += f"\t{target.parent.relative_to(self.root)}\n\t{name}\n"
         for name in MADE_LATER:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text(name * 100)
@@ -171,5 +171,5 @@ def test_the_later_element_owns(tmp_path: Path) -> None:
     (tmp_path / "usr").mkdir()
     (tmp_path / "usr/file").write_text("")
     (tmp_path / "lib").symlink_to("usr")
-    said = "a.bst:\n\t/usr\n\t/usr/file\n\t/lib\n\t/gone\nb/c.bst:\n\t/usr/file\n"
+    said = "  a.bst:\n\t/usr\n\t/usr/file\n\t/lib\n\t/gone\n  b/c.bst:\n\t/usr/file\n"
     assert clients.run(EXAMPLE / "ownership", tmp_path, stdin=said) == "usr/file\tb/c\nlib\ta\n"

@@ -138,7 +138,7 @@ config:
   - {os: linux, architecture: amd64, layer: changed}
 """,
 }
-SECONDS = 300  # for one run of bst
+SECONDS = 600  # for one run of bst
 IMPORTED = "kind: import\nsources:\n- kind: local\n  path: files/{}\n"
 
 
