@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from build_oci.errors import printable
@@ -22,6 +22,7 @@ INTERVALS = {
 _LONGEST_INTERVAL = 36500.0  # days
 _DAY = 86400
 _DATES_USED = 20
+_DAYS_LOOKED_AT = 730
 
 
 class Component(NamedTuple):
@@ -59,17 +60,32 @@ def parse_interval(value: object) -> float:
     )
 
 
-def interval_of_dates(seconds: Iterable[int]) -> float | None:
-    """The mean number of days between the latest DATES (seconds since 1970) of a changelog; None if
-    there are too few.
-
-    It looks at nothing else, the present time least of all, so that the same tree always gives the
-    same interval.
+def latest_days(seconds: Iterable[int]) -> list[int]:
+    """The latest days of a changelog (SECONDS since 1970), the last first: as many as are looked
+    at.
     """
-    days = sorted({second // _DAY for second in seconds if second > 0}, reverse=True)[:_DATES_USED]
-    if len(days) < 2:
-        return None
-    return min(max((days[0] - days[-1]) / (len(days) - 1), 1.0), 365.0)
+    return sorted({second // _DAY for second in seconds if second > 0}, reverse=True)[:_DATES_USED]
+
+
+def intervals_of_changelogs(changelogs: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """The days between two changes of each component in CHANGELOGS, from what `latest_days` found,
+    at least two days each.
+
+    What counts is how many changes fall into the last two years, or into as much of them as the
+    changelog covers. The half that is added is the usual estimate of a rate from few events: a
+    component without any change is said to change once in four years. The two years end with the
+    newest date of all, and the present time plays no part, so that the same tree always gives the
+    same intervals. A hundredth part of the components may be newer, because a changelog can be
+    dated in the future.
+    """
+    newest = sorted((days[0] for days in changelogs.values()), reverse=True)
+    return {name: _interval(days, newest[len(newest) // 100]) for name, days in changelogs.items()}
+
+
+def _interval(days: Sequence[int], end: int) -> float:
+    covered = min(max(end - days[-1], 1), _DAYS_LOOKED_AT)
+    changes = sum(1 for day in days[:-1] if day > end - covered)
+    return max(covered / (changes + 0.5), 1.0)
 
 
 def shown_name(name: str | bytes) -> str:

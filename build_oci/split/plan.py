@@ -15,12 +15,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from build_oci.split.partition import Check, join_neighbours, layer_cost, partition
-from build_oci.split.rates import Component, History, chance, changed_names, learn
+from build_oci.split.rates import Component, History, chance, changed_names, learn, update_days
 
 # The earlier plan is changed where it is expected to move more than this times the bytes of a fresh
 # one: up to there a component stays in its layer. benchmarks/update_simulation.py: series move 2.25
 # times what changed; 2.13 with 1.05, and 2.63 without learning.
 WORTH_A_NEW_PLAN = 1.2
+# How many updates count beside this one where a new component is given its layer.
+_UPDATES_AHEAD = 8
 
 
 class PlanLayer(NamedTuple):
@@ -82,7 +84,7 @@ def make_plan(
     fresh_cost = planner.cost(fresh)
     if previous is None or not previous.layers:
         return PlanResult(_plan(fresh, history), fresh_cost, fresh_cost, False, "no earlier plan")
-    kept = planner.keep(previous)
+    kept = planner.keep(previous, changed)
     kept_cost = planner.cost(kept)
     recut = ""
     if kept_cost > WORTH_A_NEW_PLAN * fresh_cost:
@@ -145,7 +147,8 @@ class _Planner:
     ) -> None:
         self._names = [component.name for component in components]
         self._sizes = [component.size for component in components]
-        self._chances = [chance(history[name]) for name in self._names]
+        days = update_days([history[name] for name in self._names])
+        self._chances = [chance(history[name], days) for name in self._names]
         self._number = {name: number for number, name in enumerate(self._names)}
         self._max_layers = max_layers
         self._check = check
@@ -160,9 +163,9 @@ class _Planner:
         layers.sort(key=lambda layer: (-self._calm(layer), layer))
         return self._named(layers)
 
-    def keep(self, previous: Plan) -> list[list[str]]:
-        """PREVIOUS for the components that are there now, in its order; a layer that nothing is
-        left of is left out.
+    def keep(self, previous: Plan, changed: Collection[str]) -> list[list[str]]:
+        """PREVIOUS for the components that are there now, of which CHANGED are not what they were,
+        in its order; a layer that nothing is left of is left out.
         """
         place = previous.places()
         held: list[list[int]] = [[] for _ in previous.layers]
@@ -175,7 +178,7 @@ class _Planner:
         layers = [layer for layer in held if layer]
         if len(layers) > self._max_layers:
             layers = self._join(layers)
-        self._add(layers, new)
+        self._add(layers, new, self._moving(layers, previous, changed))
         return self._named(layers)
 
     def recut(
@@ -187,16 +190,13 @@ class _Planner:
         A layer is moved if one of its components changed, or if it holds other components than any
         layer of PREVIOUS. Layers of new components alone are left out."""
         places = previous.places()
-        whole = {layer.components for layer in previous.layers}
-        changed = set(changed)
-
-        def moves(layer: list[str]) -> bool:
-            return (
-                tuple(sorted(layer)) not in whole or not changed.isdisjoint(layer)
-            ) and not places.keys().isdisjoint(layer)
-
-        moving = [at for at, layer in enumerate(layers) if moves(layer)]
-        numbers = sorted(self._number[name] for at in moving for name in layers[at])
+        numbered = [[self._number[name] for name in layer] for layer in layers]
+        moving = [
+            at
+            for at, moves in enumerate(self._moving(numbered, previous, changed))
+            if moves and not places.keys().isdisjoint(layers[at])
+        ]
+        numbers = sorted(number for at in moving for number in numbered[at])
         sizes, chances = (
             [self._sizes[number] for number in numbers],
             [self._chances[number] for number in numbers],
@@ -212,6 +212,19 @@ class _Planner:
             after[at] = named[place] if place < len(named) else []
         return [layer for layer in after if layer]
 
+    def _moving(
+        self, layers: list[list[int]], previous: Plan, changed: Collection[str]
+    ) -> list[bool]:
+        """Which of LAYERS this update moves in any case: those of which a component is among
+        CHANGED, and those that are no layer of PREVIOUS.
+        """
+        whole = {layer.components for layer in previous.layers}
+        changed = set(changed)
+        return [
+            tuple(names) not in whole or not changed.isdisjoint(names)
+            for names in ([self._names[number] for number in sorted(layer)] for layer in layers)
+        ]
+
     def _join(self, layers: list[list[int]]) -> list[list[int]]:
         """LAYERS, so many of them joined that they are few enough: the others keep their
         components.
@@ -224,22 +237,28 @@ class _Planner:
             sorted(layers, key=order), self._sizes, self._chances, self._max_layers
         )
 
-    def _add(self, layers: list[list[int]], new: list[int]) -> None:
+    def _add(self, layers: list[list[int]], new: list[int], moving: list[bool]) -> None:
         """Puts NEW into LAYERS, the dearest first: alone while there is room, else where it costs
-        least.
+        least, now and in the next _UPDATES_AHEAD updates. Now it costs the bytes of a layer that is
+        not MOVING.
         """
         new.sort(key=lambda number: (-self._sizes[number] * self._chances[number], number))
         alone = new[: self._max_layers - len(layers)]
         layers += [[number] for number in alone]
+        moving += [True] * len(alone)
         calm = [self._calm(layer) for layer in layers]
         size = [self._bytes(layer) for layer in layers]
         for number in new[len(alone) :]:
             self._check()
             bytes_, chance_ = self._sizes[number], self._chances[number]
             stay = bytes_ * (1.0 - chance_)
-            prices = [chance_ * (s * c) - stay * c for s, c in zip(size, calm, strict=True)]
+            prices = [
+                _UPDATES_AHEAD * (chance_ * (s * c) - stay * c) + (0 if m else s)
+                for s, c, m in zip(size, calm, moving, strict=True)
+            ]
             to = prices.index(min(prices))
             layers[to].append(number)
+            moving[to] = True
             calm[to] *= 1.0 - chance_
             size[to] += bytes_
 

@@ -2,26 +2,32 @@
 was seen.
 
 The chance is the mean of a Beta distribution: the interval's chance counts as much as PRIOR_BUILDS
-builds that were seen. Arithmetic is +, -, ·, / alone, because `exp` may differ in its last digit
-between C libraries, and the plan with it.
+builds that were seen. Intervals are days, and how many days pass between two updates is learned
+too: so many that the components together change as often as they did (`update_days`). Without that
+a component that was not seen to change yet would be taken for one that never does.
+
+Arithmetic is +, -, ·, / alone, because `exp` may differ in its last digit between C libraries, and
+the plan with it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-# Days between two updates, for the chance that stands at the beginning. Only the ratio to the
-# intervals counts.
-UPDATE_DAYS = 1.0
+# Days between two updates, as long as nothing was seen.
+UPDATE_DAYS = 2.0
 # How many builds the interval's word is worth. Of 1 to 8, the simulated series
 # (benchmarks/update_simulation.py) moved least with 2; 3 was 1 % behind.
-PRIOR_BUILDS = 2.0
+PRIOR_BUILDS = 3.0
 # After so many builds without it, a component that is gone is forgotten.
 REMEMBERED_BUILDS = 26
 # As much of a content digest as a plan keeps: a chance match of 64 bits is out of the question.
 DIGEST_KEPT = 16
 _LEAST_CHANCE = 1e-6
+_MOST_UPDATE_DAYS = 1024.0
+_HALVINGS = 30  # down to a millionth of a day
 
 
 class Component(NamedTuple):
@@ -54,9 +60,29 @@ class History(NamedTuple):
     gone: int = 0
 
 
-def chance(history: History) -> float:
-    """The probability that an update changes the component: above 0, below 1."""
-    prior = UPDATE_DAYS / (UPDATE_DAYS + history.interval_days)
+def update_days(histories: Collection[History]) -> float:
+    """Days between two updates: with so many the intervals of HISTORIES say that there are as many
+    changes as were seen. UPDATE_DAYS counts as much as one build that was seen.
+    """
+    seen = math.fsum(
+        history.changes + UPDATE_DAYS / (UPDATE_DAYS + history.interval_days)
+        for history in histories
+    )
+    low, high = 0.0, _MOST_UPDATE_DAYS
+    for _ in range(_HALVINGS):
+        days = (low + high) / 2
+        said = math.fsum(
+            (history.builds + 1) * (days / (days + history.interval_days)) for history in histories
+        )
+        low, high = (days, high) if said < seen else (low, days)
+    return (low + high) / 2
+
+
+def chance(history: History, days: float = UPDATE_DAYS) -> float:
+    """The probability that an update changes the component, where DAYS pass between two: above 0,
+    below 1.
+    """
+    prior = days / (days + history.interval_days)
     seen = (PRIOR_BUILDS * prior + history.changes) / (PRIOR_BUILDS + history.builds)
     return min(max(seen, _LEAST_CHANCE), 1.0 - _LEAST_CHANCE)
 

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from build_oci.split.partition import partition
 from build_oci.split.plan import Plan, PlanLayer, make_plan
-from build_oci.split.rates import REMEMBERED_BUILDS, Component, History, chance
+from build_oci.split.rates import (
+    REMEMBERED_BUILDS,
+    UPDATE_DAYS,
+    Component,
+    History,
+    chance,
+    update_days,
+)
 
 COMPONENTS = st.lists(
     st.builds(
@@ -200,9 +207,35 @@ def test_learns_from_digests() -> None:
 
 
 def test_chances() -> None:
-    assert chance(History(interval_days=1)) == 0.5
+    assert chance(History(interval_days=1), 1.0) == 0.5
     assert chance(History(1000, 500, 365)) == pytest.approx(0.5, rel=0.01)
     assert 0 < chance(History(10**9, 0, 1e9)) < chance(History(10**9, 10**9, 1e-9)) < 1
+
+
+def test_how_often_an_update_comes() -> None:
+    """Where two in five of many yearly components change in an update, a year has few of them: and
+    one that was not seen to change yet is not taken for one that never does."""
+    fresh = [History(0, 0, 365.0)] * 100
+    assert update_days(fresh) == pytest.approx(UPDATE_DAYS, abs=1e-3)
+    seen = [History(20, 20 if number < 40 else 0, 365.0) for number in range(100)]
+    days = update_days(seen)
+    assert days / (days + 365) == pytest.approx(0.4, rel=0.06)
+    assert chance(seen[99], days) > 10 * chance(seen[99])
+    often = update_days([History(1000, 1000, 7.0)])
+    assert often == pytest.approx(1024)
+    assert update_days([]) < 1024
+
+
+@pytest.mark.parametrize("moved", ["larger", "smaller"])
+def test_a_new_component_spares_the_layers_that_stay(moved: str) -> None:
+    """It goes to a layer that is moved in any case, not to one that would be moved for it."""
+    before = [Component("larger", 2600, 365, "1"), Component("smaller", 1500, 365, "1")]
+    first = make_plan(before, 2).plan
+    now = [
+        component._replace(digest="2" if component.name == moved else "1") for component in before
+    ]
+    after = make_plan([*now, Component("new", 1, 365, "1")], 2, first).plan
+    assert tuple(sorted((moved, "new"))) in [layer.components for layer in after.layers]
 
 
 def test_layers_that_change_least_are_lowest() -> None:

@@ -19,7 +19,11 @@ from trees import abilities
 
 from build_oci.config.components import name_problem, translate
 from build_oci.errors import TreeError, UsageError
-from build_oci.split.component import interval_of_dates, parse_interval
+from build_oci.split.component import (
+    intervals_of_changelogs,
+    latest_days,
+    parse_interval,
+)
 from build_oci.split.components import find_owners
 from build_oci.split.root import RootFiles
 from build_oci.split.sources import map_file
@@ -93,14 +97,29 @@ def test_what_is_no_interval(value: object) -> None:
         parse_interval(value)
 
 
-def test_interval_of_dates() -> None:
-    assert interval_of_dates([]) is None
-    assert interval_of_dates([5 * DAY, 5 * DAY + 9]) is None
-    assert interval_of_dates([0, -DAY]) is None
-    assert interval_of_dates([100 * DAY, 110 * DAY, 130 * DAY]) == 15
-    assert interval_of_dates([DAY, 5000 * DAY]) == 365
-    # The newest twenty: what a package did in its youth says little.
-    assert interval_of_dates([*(DAY * (10000 + 2 * number) for number in range(20)), DAY]) == 2
+def test_latest_days() -> None:
+    assert latest_days([5 * DAY, 7 * DAY, 5 * DAY + 9, 0, -DAY]) == [7, 5]
+    assert latest_days(DAY * (1 + number) for number in range(30)) == list(range(30, 10, -1))
+
+
+def test_intervals_of_changelogs() -> None:
+    changelogs = {
+        "often": [10_000 - 10 * number for number in range(20)],
+        "once": [9_900, 9_000, 8_000],
+        "young": [10_000, 9_990, 9_970],
+        "still": [9_270, 9_260, 9_250],  # not in the last two years, however busy it was before
+    }
+    assert intervals_of_changelogs(changelogs) == {
+        "often": pytest.approx(190 / 19.5),
+        "once": pytest.approx(730 / 1.5),
+        "young": pytest.approx(30 / 2.5),
+        "still": 1460,
+    }
+    assert intervals_of_changelogs({}) == {}
+    assert intervals_of_changelogs({"a": [3, 1]}) == {"a": pytest.approx(2 / 1.5)}
+    # Of a hundred, one may be dated in the future.
+    others = {f"{number:02}": [10_000, 9_000] for number in range(99)}
+    assert intervals_of_changelogs(others | {"future": [50_000, 9_000]})["00"] == 730 / 1.5
 
 
 def test_names() -> None:

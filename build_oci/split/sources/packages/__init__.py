@@ -8,12 +8,17 @@ file, within the memory of one record (at most 64 MiB) and the tree's index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from build_oci.config.components import name_problem
-from build_oci.split.component import NO_OWNER, shown_name
+from build_oci.split.component import (
+    NO_OWNER,
+    intervals_of_changelogs,
+    latest_days,
+    shown_name,
+)
 from build_oci.split.sources import Context, Owners, no_owners
 from build_oci.split.tree import TreeIndex
 
@@ -25,12 +30,13 @@ class Package(NamedTuple):
     """One installed package. paths: what it owns, relative to the root or absolute, directories
     included; read once, and lazily.
 
-    source: the name of its source package. interval: days between two releases, if that is known.
+    source: the name of its source package. dates: of its changelog, in seconds since 1970, as far
+    as they are known.
     """
 
     source: str
     paths: Iterable[bytes]
-    interval: float | None = None
+    dates: Sequence[int] = ()
 
 
 Packages = Callable[[TreeIndex, Callable[[str], None]], Iterator[Package]]
@@ -48,16 +54,17 @@ def claim(context: Context) -> Owners:
     directories = tree.view.directories
     index = tree.index
     numbers: dict[str, int] = {}
+    changelogs: dict[str, list[int]] = {}  # of a source package the first that tells anything
     shared: list[int] = []
     for database in _DATABASES:
         packages: Packages = import_module(f"{__name__}.{database}").packages
         for package in packages(tree, registry.warn):
             tree.check()
             number = numbers.get(package.source, NO_OWNER)
-            if number == NO_OWNER or package.interval is not None:
-                number = numbers[package.source] = registry.number(
-                    package.source, "packages", package.interval
-                )
+            if number == NO_OWNER:
+                number = numbers[package.source] = registry.number(package.source, "packages")
+            if package.source not in changelogs and len(days := latest_days(package.dates)) > 1:
+                changelogs[package.source] = days
             for path in package.paths:
                 found = index.get(path)
                 if found is None:
@@ -74,6 +81,8 @@ def claim(context: Context) -> Owners:
                     shared.append(found)
     for found in shared:
         owners[found] = NO_OWNER
+    for source, interval in intervals_of_changelogs(changelogs).items():
+        registry.set_interval(numbers[source], interval, "packages")
     return owners
 
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from build_oci.split.component import interval_of_dates
 from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
 
@@ -34,19 +33,20 @@ _MONTHS = {
 
 
 def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
-    """The packages in the order of their names. Those of one source share the interval of the first
-    that has a changelog.
+    """The packages in the order of their names. Of those of one source the first that has a
+    changelog tells its dates.
     """
     database = tree.real_directory(DATABASE)
     if database is None:
         return
     below = tree.below(database)
-    intervals: dict[str, float | None] = {}
+    dated: set[str] = set()
 
     def package(name: bytes, source: str, paths: Iterable[bytes]) -> Package:
-        if intervals.get(source) is None:
-            intervals[source] = _interval(tree, name)
-        return Package(source, paths, intervals[source])
+        dates = [] if source in dated else _changelog(tree, name)
+        if dates:
+            dated.add(source)
+        return Package(source, paths, dates)
 
     yield from _installed(tree, database, below, package)
     yield from _distroless(tree, database + b"/status.d/", below, package)
@@ -163,8 +163,10 @@ def _summed(tree: TreeIndex, path: bytes) -> Iterator[bytes]:
             raise tree.broken(path, f"line {number} is not a checksum and a path: the file is cut")
 
 
-def _interval(tree: TreeIndex, name: bytes) -> float | None:
-    """From the dates of the package's changelog, where the tree has it."""
+def _changelog(tree: TreeIndex, name: bytes) -> list[int]:
+    """The dates of the package's changelog, where the tree has it; none if there are fewer than
+    two.
+    """
     for file in (b"changelog.Debian.gz", b"changelog.gz"):
         index = tree.find(b"usr/share/doc/" + name + b"/" + file)
         if index is None or not tree.view.sizes[index]:
@@ -174,9 +176,9 @@ def _interval(tree: TreeIndex, name: bytes) -> float | None:
             text = zlib.decompressobj(wbits=31).decompress(packed, _CHANGELOG_UNPACKED)
         except zlib.error:
             continue  # a changelog is no part of the data base: it can only help
-        if (found := interval_of_dates(_dates(text))) is not None:
+        if len(found := list(_dates(text))) > 1:
             return found
-    return None
+    return []
 
 
 def _dates(text: bytes) -> Iterator[int]:

@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from build_oci.errors import TreeError
-from build_oci.split.component import interval_of_dates
 from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
 
@@ -74,9 +73,7 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
             paths = header.paths()
         except ValueError as error:
             raise tree.broken(path, f"the package number {number} {error}") from None
-        yield Package(
-            source_name(tree, path, source_of(source) or name), paths, interval_of_dates(dates)
-        )
+        yield Package(source_name(tree, path, source_of(source) or name), paths, dates)
 
 
 def source_of(source_rpm: bytes) -> bytes:
