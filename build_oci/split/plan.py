@@ -18,8 +18,7 @@ from build_oci.split.partition import Check, join_neighbours, layer_cost, partit
 from build_oci.split.rates import Component, History, chance, changed_names, learn, update_days
 
 # The earlier plan is changed where it is expected to move more than this times the bytes of a fresh
-# one: up to there a component stays in its layer. benchmarks/update_simulation.py: series move 2.25
-# times what changed; 2.13 with 1.05, and 2.63 without learning.
+# one: up to there a component stays in its layer. benchmarks/README.md has the figures.
 WORTH_A_NEW_PLAN = 1.2
 # How many updates count beside this one where a new component is given its layer.
 _UPDATES_AHEAD = 8
