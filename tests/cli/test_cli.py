@@ -5,7 +5,6 @@ stand-in here.
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import signal
 import subprocess
@@ -16,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import IMAGE
 from places import REPOSITORY
 
-import build_oci.cli.command
 from build_oci.cli.arguments import PARSERS, SHELLS, SUBCOMMANDS, parser
 from build_oci.cli.command import main
 from build_oci.cli.metrics import summary
 from build_oci.errors import TreeError, size_text
 from build_oci.oci.documents import Platform
 from build_oci.work.cpus import usable_cpus
-
-IMAGE = "images:\n- os: linux\n  architecture: amd64\n"
-SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])
 
 
 class StandIn:
@@ -369,165 +365,6 @@ def test_ignored_signal_stays_ignored(stand_in: StandIn) -> None:
         assert main(["-f", "config.yaml"]) == 0
     finally:
         signal.signal(signal.SIGHUP, former)
-
-
-# ---- as a process of its own
-
-
-def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """`sh -c SCRIPT`, where $BUILD_OCI is the command."""
-    environ = os.environ | {"PYTHONPATH": SOURCE, "BUILD_OCI": f"'{sys.executable}' -m build_oci"}
-    # Unbuffered streams keep nothing back that could fail when the interpreter exits.
-    for name in ("SOURCE_DATE_EPOCH", "BUILD_OCI_DEBUG", "PYTHONUNBUFFERED"):
-        environ.pop(name, None)
-    return subprocess.run(
-        ["sh", "-c", script], env=environ, capture_output=True, check=False, timeout=60, **options
-    )
-
-
-def test_process() -> None:
-    done = run("eval $BUILD_OCI --check -v", input=IMAGE.encode())
-    assert (done.returncode, done.stdout, done.stderr) == (
-        0,
-        b"",
-        b"build-oci: nothing is wrong with <stdin>: 1 image\n",
-    )
-
-
-@pytest.mark.parametrize(
-    "redirection", ["2>&-", "2>/dev/full", "1>&- 2>&-", ">/dev/full 2>/dev/full"]
-)
-def test_nobody_listens(redirection: str) -> None:
-    """A closed or full standard stream changes neither what happens nor the exit status."""
-    assert run(f"eval $BUILD_OCI --check -v {redirection}", input=IMAGE.encode()).returncode == 0
-    assert run(f"eval $BUILD_OCI --check -v {redirection}", input=b"mode: tar").returncode == 2
-
-
-def test_help_for_nobody() -> None:
-    done = run("eval $BUILD_OCI --help > /dev/full")
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_closed_input() -> None:
-    done = run("eval $BUILD_OCI <&-")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (
-        2,
-        b"build-oci: error: standard input: is closed",
-    )
-
-
-def test_closed_output() -> None:
-    """An archive that nobody can get is no success."""
-    for closed in (">&-", "1< /dev/null"):
-        done = run(f"eval $BUILD_OCI -o oci-archive:- {closed}", input=IMAGE.encode())
-        assert (done.returncode, done.stderr.splitlines()[0]) == (
-            2,
-            b"build-oci: error: standard output: is closed",
-        )
-    assert (
-        run("eval $BUILD_OCI -o oci-archive:- | wc -c", input=IMAGE.encode()).stdout.strip() > b"1"
-    )
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["layer: trée", "layers: [{add: trée}]", "layer: {image: bild/é}", "parent: {image: bild/é}"],
-)
-def test_names_of_files_in_the_c_locale(key: str, tmp_path: Path) -> None:
-    """A configuration is UTF-8 whatever the locale makes of names of files."""
-    (tmp_path / "trée").mkdir()
-    written = run("eval $BUILD_OCI -o bild/é", input=IMAGE.encode(), cwd=tmp_path)
-    assert (written.returncode, written.stderr) == (0, b"")
-    ascii_only = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
-    done = run(
-        f"export {ascii_only}; eval $BUILD_OCI -o neu/é",
-        input=f"{IMAGE}  {key}\n".encode(),
-        cwd=tmp_path,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "neu" / "é" / "index.json").exists()
-
-
-def test_endless_input() -> None:
-    done = run("eval $BUILD_OCI < /dev/zero")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (
-        2,
-        b"build-oci: error: <stdin>: the document is larger than 4 MiB",
-    )
-
-
-@pytest.mark.parametrize("stream", [1, 2])
-def test_descriptors_are_occupied(stream: int) -> None:
-    """A file that is opened later must not become the standard error of the C library."""
-    code = "import os, sys; from build_oci.cli.command import main; main(['--version']); "
-    code += "os.write(3, b'%d' % os.open('/dev/null', os.O_RDONLY))"
-    done = run(f"'{sys.executable}' -c \"{code}\" 3>&1 {stream}>&- | tail -c 1")
-    assert done.stdout not in (b"", b"0", b"1", b"2")
-
-
-# ---- CPUs
-
-
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, 8),
-        ({"proc/self/cgroup": "0::/a/b\n"}, 8),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 8),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n"}, 3),
-        (
-            {
-                "proc/self/cgroup": "0::/a/b\n",
-                "sys/fs/cgroup/a/b/cpu.max": "max 100000",
-                "sys/fs/cgroup/a/cpu.max": "150000 100000\n",
-            },
-            2,
-        ),
-        (
-            {
-                "proc/self/cgroup": "0::/a/b\n",
-                "sys/fs/cgroup/a/b/cpu.max": "50000 100000",
-                "sys/fs/cgroup/a/cpu.max": "400000 100000",
-            },
-            1,
-        ),
-        ({"proc/self/cgroup": "0::/host/name\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
-        ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "3200000 100000\n"}, 8),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, 8),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/unified/cpu.max": "500000 100000\n"}, 5),
-        (
-            {
-                "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n0::/\n",
-                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "250000\n",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-            },
-            3,
-        ),
-        (
-            {
-                "proc/self/cgroup": "4:cpuset:/a\n",
-                "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "100000\n",
-                "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
-            },
-            8,
-        ),
-    ],
-)
-def test_usable_cpus(files: dict[str, str], cpus: int, tmp_path: Path) -> None:
-    """contract: cli-workers. The CPUs this process may really use, by affinity and cgroup quota of
-    every level.
-    """
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert usable_cpus(str(tmp_path), affinity=8) == cpus
-
-
-def test_usable_cpus_here() -> None:
-    assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
 
 
 def options_of(action: Any) -> list[str]:

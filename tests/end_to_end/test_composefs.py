@@ -24,16 +24,7 @@ import pytest
 import trees
 from layouts import Layout, archive, image
 from oracles import SECOND
-from test_parent_roundtrip import (
-    COMPRESSIONS,
-    Names,
-    built,
-    change,
-    image_of,
-    names_in,
-    names_of,
-    on_disk,
-)
+from parents import COMPRESSIONS, Names, built, change, image_of, names_in, names_of, on_disk
 
 from build_oci.config.load import load_config
 from build_oci.pipeline import build

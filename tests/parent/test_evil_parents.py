@@ -13,8 +13,8 @@ import clients
 import oracles
 import pytest
 from archives import END, header, padded, pax
+from parents import EPOCH, built, hand_made, image_of, top_layer
 from test_clients import as_buildah_mounts, as_umoci_unpacks, assert_same_tree, changed
-from test_parent_roundtrip import EPOCH, built, hand_made, image_of, top_layer
 
 from build_oci.errors import ParentError
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import clients
 import oracles
+import parents
 import pytest
-import test_parent_roundtrip as roundtrip
 import trees
 from archives import END, extended, header, pax
 from hypothesis import given, settings
@@ -31,8 +31,8 @@ from build_oci.errors import BuildOciError, ParentError, TreeError
 from build_oci.parent import layers as layers_module
 from build_oci.pipeline import build
 
-COMPRESSIONS = roundtrip.COMPRESSIONS
-EPOCH = roundtrip.EPOCH
+COMPRESSIONS = parents.COMPRESSIONS
+EPOCH = parents.EPOCH
 
 
 def of_image(layout: Path, **settings_: object) -> clients.Document:
@@ -51,7 +51,7 @@ def diff_ids(layout: Path) -> list[str]:
 
 
 def chain(
-    scratch: Path, names: roundtrip.Names, rng: random.Random, codecs: list[str], epoch: int | None
+    scratch: Path, names: parents.Names, rng: random.Random, codecs: list[str], epoch: int | None
 ) -> tuple[Path, Path]:
     """The last tree of some that change, and the image of all of them on top of each other, each
     layer in one of CODECS.
@@ -59,12 +59,12 @@ def chain(
     former, tree = None, scratch
     for number, codec in enumerate(codecs):
         if number:
-            roundtrip.change(rng, names, 8)
-        tree = roundtrip.on_disk(names, scratch / f"tree-{number}")
+            parents.change(rng, names, 8)
+        tree = parents.on_disk(names, scratch / f"tree-{number}")
         settings_: dict[str, Any] = {"recompress": False} if former else {}
-        former = roundtrip.built(
+        former = parents.built(
             scratch / f"layout-{number}",
-            roundtrip.image_of(tree, former, **settings_),
+            parents.image_of(tree, former, **settings_),
             epoch=epoch,
             compression=codec,
             trust_checksum_xattrs=False,
@@ -93,22 +93,22 @@ def test_squashed_is_the_tree(
     the archive is the directory's.
     """
     scratch = tmp_path_factory.mktemp("squash")
-    tree, layered = chain(scratch, roundtrip.names_of(items), rng, codecs, epoch)
-    squashed = roundtrip.built(
+    tree, layered = chain(scratch, parents.names_of(items), rng, codecs, epoch)
+    squashed = parents.built(
         scratch / "squashed", of_image(layered), epoch=epoch, hardlinks=hardlinks
     )
-    roundtrip.assert_is(
-        roundtrip.model_of(squashed),
-        roundtrip.expected_model(tree, epoch=epoch, hardlinks=hardlinks),
+    parents.assert_is(
+        parents.model_of(squashed),
+        parents.expected_model(tree, epoch=epoch, hardlinks=hardlinks),
     )
-    direct = roundtrip.built(
+    direct = parents.built(
         scratch / "direct",
-        roundtrip.image_of(tree),
+        parents.image_of(tree),
         epoch=EPOCH,
         hardlinks=hardlinks,
         trust_checksum_xattrs=False,
     )
-    again = roundtrip.built(scratch / "again", of_image(layered), epoch=EPOCH, hardlinks=hardlinks)
+    again = parents.built(scratch / "again", of_image(layered), epoch=EPOCH, hardlinks=hardlinks)
     assert diff_ids(again) == diff_ids(direct)
     shutil.rmtree(scratch)
 
@@ -116,13 +116,13 @@ def test_squashed_is_the_tree(
 @pytest.mark.parametrize("codec", COMPRESSIONS)
 def test_one_layer_is_the_same_archive(odd_tree: Path, tmp_path: Path, codec: str) -> None:
     """Byte for byte, times to the nanosecond; and the output holds nothing but blobs."""
-    first = roundtrip.built(
+    first = parents.built(
         tmp_path / "first",
-        roundtrip.image_of(odd_tree),
+        parents.image_of(odd_tree),
         compression=codec,
         trust_checksum_xattrs=False,
     )
-    second = roundtrip.built(tmp_path / "second", of_image(first))
+    second = parents.built(tmp_path / "second", of_image(first))
     assert diff_ids(second) == diff_ids(first)
     assert sorted(os.listdir(tmp_path / "second")) == ["blobs", "index.json", "oci-layout"]
 
@@ -130,30 +130,30 @@ def test_one_layer_is_the_same_archive(odd_tree: Path, tmp_path: Path, codec: st
 def test_upon_a_parent(tmp_path: Path) -> None:
     """What an image changes on top of another one: the same layer as that of its directory."""
     rng = random.Random(7)
-    names = roundtrip.names_of(trees.random_tree(rng, 150))
-    below = roundtrip.built(
+    names = parents.names_of(trees.random_tree(rng, 150))
+    below = parents.built(
         tmp_path / "below",
-        roundtrip.image_of(roundtrip.on_disk(names, tmp_path / "a")),
+        parents.image_of(parents.on_disk(names, tmp_path / "a")),
         epoch=EPOCH,
         trust_checksum_xattrs=False,
     )
-    roundtrip.change(rng, names, 40)
-    tree = roundtrip.on_disk(names, tmp_path / "b")
-    new = roundtrip.built(
+    parents.change(rng, names, 40)
+    tree = parents.on_disk(names, tmp_path / "b")
+    new = parents.built(
         tmp_path / "new",
-        roundtrip.image_of(tree),
+        parents.image_of(tree),
         epoch=EPOCH,
         compression="gzip",
         trust_checksum_xattrs=False,
     )
     parent = {"parent": {"image": str(below)}}
-    direct = roundtrip.built(
+    direct = parents.built(
         tmp_path / "direct",
-        {**roundtrip.image_of(tree), **parent},
+        {**parents.image_of(tree), **parent},
         epoch=EPOCH,
         trust_checksum_xattrs=False,
     )
-    found = roundtrip.built(tmp_path / "found", {**of_image(new), **parent}, epoch=EPOCH)
+    found = parents.built(tmp_path / "found", {**of_image(new), **parent}, epoch=EPOCH)
     assert diff_ids(found) == diff_ids(direct)
 
 
@@ -176,14 +176,12 @@ def test_split(tmp_path: Path, codec: str) -> None:
             f"Package: {name}\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\n\n"
         )
     (database / "status").write_text(status)
-    below = roundtrip.built(
-        tmp_path / "below", roundtrip.image_of(tree), epoch=EPOCH, compression=codec
+    below = parents.built(
+        tmp_path / "below", parents.image_of(tree), epoch=EPOCH, compression=codec
     )
     split = {"split": {"components": ["packages"], "unclaimed": "ignore"}}
-    direct = roundtrip.built(
-        tmp_path / "direct", {**roundtrip.image_of(tree), **split}, epoch=EPOCH
-    )
-    again = roundtrip.built(tmp_path / "again", {**of_image(below), **split}, epoch=EPOCH)
+    direct = parents.built(tmp_path / "direct", {**parents.image_of(tree), **split}, epoch=EPOCH)
+    again = parents.built(tmp_path / "again", {**of_image(below), **split}, epoch=EPOCH)
     assert diff_ids(again) == diff_ids(direct)
     assert len(diff_ids(again)) > 2
 
@@ -197,18 +195,18 @@ def test_owner_and_config(tmp_path: Path) -> None:
             config=set_to("config", {"Cmd": ["a"], "User": "1"}),
         )
     )
-    roundtrip.built(
+    parents.built(
         tmp_path / "out",
         {**of_image(below.path, config="inherit"), "owner": "5:6", "config": {"User": None}},
     )
-    assert {(node.uid, node.gid) for node in roundtrip.model_of(tmp_path / "out").values()} == {
+    assert {(node.uid, node.gid) for node in parents.model_of(tmp_path / "out").values()} == {
         (5, 6)
     }
     content = json.loads(
         clients.blob(tmp_path / "out", clients.manifest_of(tmp_path / "out")["config"]["digest"])
     )
     assert content["config"] == {"Cmd": ["a"]}
-    roundtrip.built(tmp_path / "plain", of_image(below.path))
+    parents.built(tmp_path / "plain", of_image(below.path))
     assert "config" not in json.loads(
         clients.blob(
             tmp_path / "plain", clients.manifest_of(tmp_path / "plain")["config"]["digest"]
@@ -219,7 +217,7 @@ def test_owner_and_config(tmp_path: Path) -> None:
 def test_an_image_without_layers(tmp_path: Path) -> None:
     below = Layout(tmp_path / "below")
     below.index(image(below, []))
-    roundtrip.built(tmp_path / "out", of_image(below.path), epoch=0)
+    parents.built(tmp_path / "out", of_image(below.path), epoch=0)
     assert (
         oracles.apply_layer(io.BytesIO(clients.layer_tars(tmp_path / "out")[0]), {})[b"."].mode
         == 0o755
@@ -232,7 +230,7 @@ def test_umoci_unpacks_the_same(odd_tree: Path, tmp_path: Path, codec: str) -> N
     """An image that umoci made of its own layer on top of ours, squashed: both unpack to one
     tree.
     """
-    layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree), compression=codec)
+    layout = parents.built(tmp_path / "layout", parents.image_of(odd_tree), compression=codec)
     umoci = clients.need("umoci")
     bundle = clients.umoci_unpack(layout, tmp_path / "bundle").parent
     root = bundle / "rootfs"
@@ -244,7 +242,7 @@ def test_umoci_unpacks_the_same(odd_tree: Path, tmp_path: Path, codec: str) -> N
         shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
     expected = changed(oracles.tree_model(root), as_umoci_unpacks)
     clients.run(umoci, "repack", "--image", f"{layout}:latest", bundle)
-    squashed = roundtrip.built(tmp_path / "squashed", of_image(layout), compression=codec)
+    squashed = parents.built(tmp_path / "squashed", of_image(layout), compression=codec)
     assert len(clients.manifest_of(layout)["layers"]) == 2
     assert len(clients.manifest_of(squashed)["layers"]) == 1
     found = changed(
@@ -261,7 +259,7 @@ def test_umoci_unpacks_the_same(odd_tree: Path, tmp_path: Path, codec: str) -> N
 def test_an_image_of_buildah(odd_tree: Path, tmp_path: Path) -> None:
     """Made by `buildah commit` from ours: what it mounts is what the squashed one unpacks to."""
     clients.need_root()
-    layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree), compression="gzip")
+    layout = parents.built(tmp_path / "layout", parents.image_of(odd_tree), compression="gzip")
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(tmp_path)}
     program = (
         clients.need("buildah"),
@@ -285,7 +283,7 @@ def test_an_image_of_buildah(odd_tree: Path, tmp_path: Path) -> None:
     clients.run(*program, "rm", container, env=env)
     clients.run(*program, "rmi", "--all", "--force", env=env)
     assert len(clients.manifest_of(tmp_path / "made")["layers"]) == 2
-    squashed = roundtrip.built(tmp_path / "squashed", of_image(tmp_path / "made"))
+    squashed = parents.built(tmp_path / "squashed", of_image(tmp_path / "made"))
     with clients.buildah_mount(tmp_path / "made", tmp_path / "x") as mounted:
         expected = changed(oracles.tree_model(mounted), as_buildah_mounts)
     with clients.buildah_mount(squashed, tmp_path / "y") as mounted:
@@ -309,7 +307,7 @@ build(config, output=sys.argv[3], workers=2, epoch=int(sys.argv[4]))
 def test_an_ordinary_user_gets_the_same(odd_tree: Path, tmp_path: Path) -> None:
     """Devices, foreign owners, capabilities: nothing of it has to be put on a disk."""
     clients.need_root()
-    layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree))
+    layout = parents.built(tmp_path / "layout", parents.image_of(odd_tree))
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o055)
     mine = tmp_path / "mine"
@@ -347,7 +345,7 @@ def test_hostile_images_are_refused(tmp_path: Path, tars: list[bytes], said: str
     below = Layout(tmp_path / "below")
     below.index(image(below, tars))
     with pytest.raises((TreeError, ParentError), match=said):
-        roundtrip.built(tmp_path / "out", of_image(below.path))
+        parents.built(tmp_path / "out", of_image(below.path))
     assert not (tmp_path / "out").exists()
 
 
@@ -358,8 +356,8 @@ def test_a_directory_that_no_layer_describes(tmp_path: Path) -> None:
     below = Layout(tmp_path / "below")
     tars = [archive(("kept", None), ("implied/f", b"1")), archive(("kept/g", b"2"))]
     below.index(image(below, tars))
-    roundtrip.built(tmp_path / "out", of_image(below.path), epoch=0)
-    model = roundtrip.model_of(tmp_path / "out")
+    parents.built(tmp_path / "out", of_image(below.path), epoch=0)
+    model = parents.model_of(tmp_path / "out")
     assert sorted(model) == [b".", b"implied", b"implied/f", b"kept", b"kept/g"]
     assert (model[b"implied"].mode, model[b"implied"].uid) == (0o755, 0)
 
@@ -388,7 +386,7 @@ def test_a_blob_that_is_changed_after_it_was_verified(
         with monkeypatch.context() as patch:
             patch.setattr(layers_module.Parents, "read_archives", change)
             with pytest.raises(TreeError, match="changed while it was being read"):
-                roundtrip.built(tmp_path / "out", of_image(below.path))
+                parents.built(tmp_path / "out", of_image(below.path))
 
 
 def test_many_members_take_bounded_memory() -> None:
@@ -404,7 +402,7 @@ def test_many_members_take_bounded_memory() -> None:
 
 
 def test_descriptors_are_closed(odd_tree: Path, tmp_path: Path) -> None:
-    layout = roundtrip.built(tmp_path / "layout", roundtrip.image_of(odd_tree))
+    layout = parents.built(tmp_path / "layout", parents.image_of(odd_tree))
     before = len(os.listdir("/proc/self/fd"))
     build(
         load_config(json.dumps({"images": [of_image(layout)]})), output=tmp_path / "out", workers=2

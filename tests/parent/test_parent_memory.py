@@ -13,7 +13,7 @@ from typing import Any
 import archives
 import clients
 import pytest
-from test_parent_roundtrip import built, hand_made, image_of, top_layer
+from parents import built, hand_made, image_of, top_layer
 
 from build_oci._native.lower import Lower, Scan
 from build_oci.parent import layers as parent_layers

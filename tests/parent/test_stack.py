@@ -15,8 +15,8 @@ from typing import Any
 
 import clients
 import oracles
+import parents
 import pytest
-import test_parent_roundtrip as roundtrip
 import trees
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -27,8 +27,8 @@ from build_oci.config.load import load_config
 from build_oci.errors import BuildOciError
 from build_oci.pipeline import build
 
-EPOCH = roundtrip.EPOCH
-COMPRESSIONS = roundtrip.COMPRESSIONS
+EPOCH = parents.EPOCH
+COMPRESSIONS = parents.COMPRESSIONS
 
 
 def stack(*items: clients.Document, **more: Any) -> clients.Document:
@@ -81,11 +81,11 @@ def _same(old: oracles.Node, new: oracles.Node) -> bool:
     return oracles.compare({b"": old}, {b"": new}, ignore=["mtime"]) == []
 
 
-def without_conflicts(names: roundtrip.Names, below: roundtrip.Names) -> roundtrip.Names:
+def without_conflicts(names: parents.Names, below: parents.Names) -> parents.Names:
     """NAMES without what is a directory there and none here, or the other way round, and what is
     below that.
     """
-    kept: roundtrip.Names = {}
+    kept: parents.Names = {}
     for path in sorted(names, key=lambda path: [] if path == b"." else path.split(b"/")):
         upper = path.rpartition(b"/")[0] or b"."
         old = below.get(path)
@@ -114,43 +114,41 @@ def test_added_and_removed(
     codec: str,
 ) -> None:
     scratch = tmp_path_factory.mktemp("stack")
-    names = roundtrip.names_of(items)
-    first = roundtrip.on_disk(names, scratch / "first")
-    below = roundtrip.built(
+    names = parents.names_of(items)
+    first = parents.on_disk(names, scratch / "first")
+    below = parents.built(
         scratch / "below",
-        roundtrip.image_of(first),
+        parents.image_of(first),
         epoch=epochs[0],
         compression=codec,
         trust_checksum_xattrs=False,
     )
-    others = roundtrip.names_of(roundtrip.items_of(names))
-    roundtrip.change(rng, others, times)
+    others = parents.names_of(parents.items_of(names))
+    parents.change(rng, others, times)
     for path in [path for path in sorted(others) if path != b"." and rng.random() < 0.3]:
         for name in [name for name in others if name == path or name.startswith(path + b"/")]:
             del others[name]
     others = without_conflicts(others, names)
-    second = roundtrip.on_disk(others, scratch / "second")
+    second = parents.on_disk(others, scratch / "second")
     gone = [
         path
-        for path in sorted(roundtrip.model_of(below))
+        for path in sorted(parents.model_of(below))
         if path != b"." and rng.random() < 0.1 and _is_text(path)
     ]
     gone = [path for path in gone if not any(path.startswith(other + b"/") for other in gone)]
     item = {"add": str(second)} | ({"remove": [os.fsdecode(path) for path in gone]} if gone else {})
-    above = roundtrip.built(
+    above = parents.built(
         scratch / "above",
         stack(item, parent={"image": str(below)}),
         epoch=epochs[1],
         compression=codec,
         trust_checksum_xattrs=False,
     )
-    expected = added(
-        roundtrip.model_of(below), roundtrip.expected_model(second, epoch=epochs[1]), gone
-    )
-    roundtrip.assert_is(roundtrip.model_of(above), expected)
+    expected = added(parents.model_of(below), parents.expected_model(second, epoch=epochs[1]), gone)
+    parents.assert_is(parents.model_of(above), expected)
     tars = clients.layer_tars(above)
     assert tars[:-1] == clients.layer_tars(below)
-    emitted = roundtrip.names_in(tars[-1])
+    emitted = parents.names_in(tars[-1])
     there = {name for name, item in names.items() if item.type == stat.S_IFDIR} - {b"."}
     there = {
         name
@@ -177,14 +175,14 @@ def test_only_what_is_new_is_in_the_layer(tmp_path: Path) -> None:
     (tree / "etc" / "same").mkdir(parents=True)
     (tree / "etc" / "a").write_text("a")
     (tree / "etc" / "same" / "b").write_text("b")
-    below = roundtrip.built(tmp_path / "below", roundtrip.image_of(tree))
+    below = parents.built(tmp_path / "below", parents.image_of(tree))
     (tree / "etc" / "a").write_text("changed")
     os.utime(tree / "etc", (5, 5))
-    above = roundtrip.built(
+    above = parents.built(
         tmp_path / "above", stack({"add": str(tree)}, parent={"image": str(below)})
     )
-    assert roundtrip.top_layer(above) == [".", "etc", "etc/a"]
-    assert roundtrip.model_of(above)[b"etc"].mtime == roundtrip.model_of(below)[b"etc"].mtime
+    assert parents.top_layer(above) == [".", "etc", "etc/a"]
+    assert parents.model_of(above)[b"etc"].mtime == parents.model_of(below)[b"etc"].mtime
 
 
 def test_removed_only(tmp_path: Path) -> None:
@@ -192,13 +190,13 @@ def test_removed_only(tmp_path: Path) -> None:
         tmp_path / "below",
         archive(("a", None), ("a/b", b"x"), ("a/c", b"y"), ("d", None), ("d/e", b"z")),
     )
-    above = roundtrip.built(
+    above = parents.built(
         tmp_path / "above",
         stack({"remove": ["/a/b", "d", "a//./b"]}, parent={"image": str(below)}),
         epoch=0,
     )
-    assert roundtrip.top_layer(above) == [".", "./.wh.d", "a", "a/.wh.b"]
-    assert sorted(roundtrip.model_of(above)) == [b".", b"a", b"a/c"]
+    assert parents.top_layer(above) == [".", "./.wh.d", "a", "a/.wh.b"]
+    assert sorted(parents.model_of(above)) == [b".", b"a", b"a/c"]
 
 
 def test_a_removed_directory_is_replaced_wholly(tmp_path: Path) -> None:
@@ -209,13 +207,13 @@ def test_a_removed_directory_is_replaced_wholly(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "a" / "n").mkdir(parents=True)
     (tree / "lib").mkdir()
-    above = roundtrip.built(
+    above = parents.built(
         tmp_path / "above",
         stack({"add": str(tree), "remove": ["a", "lib"]}, parent={"image": str(below)}),
         epoch=0,
     )
-    assert sorted(roundtrip.model_of(above)) == [b".", b"a", b"a/n", b"lib"]
-    assert roundtrip.top_layer(above) == [".", "a", "a/.wh.b", "a/.wh.k", "a/n", "lib"]
+    assert sorted(parents.model_of(above)) == [b".", b"a", b"a/n", b"lib"]
+    assert parents.top_layer(above) == [".", "a", "a/.wh.b", "a/.wh.k", "a/n", "lib"]
 
 
 @pytest.mark.parametrize("codec", COMPRESSIONS)
@@ -236,9 +234,9 @@ def test_composed(tmp_path: Path, codec: str) -> None:
             parts.append(
                 {
                     "image": str(
-                        roundtrip.built(
+                        parents.built(
                             tmp_path / f"part-{number}",
-                            roundtrip.image_of(tree),
+                            parents.image_of(tree),
                             epoch=EPOCH,
                             compression=codec,
                         )
@@ -247,12 +245,10 @@ def test_composed(tmp_path: Path, codec: str) -> None:
             )
     added_ = {"add": str(tmp_path / "tree-1")}
     assert not (found := warnings_of(tmp_path / "x", stack(parts[0], parts[1]))), found
-    out = roundtrip.built(
+    out = parents.built(
         tmp_path / "out", stack(parts[0], added_, parts[1]), epoch=EPOCH, compression=codec
     )
-    assert (
-        oracles.compare(roundtrip.model_of(out), roundtrip.expected_model(whole, epoch=EPOCH)) == []
-    )
+    assert oracles.compare(parents.model_of(out), parents.expected_model(whole, epoch=EPOCH)) == []
     assert len(clients.manifest_of(out)["layers"]) == 3
     for number, part in ((0, parts[0]), (2, parts[1])):
         (layer,) = clients.manifest_of(Path(part["image"]))["layers"]
@@ -267,12 +263,12 @@ def test_something_added_on_top_of_what_was_added(tmp_path: Path) -> None:
         (tmp_path / name / "etc").mkdir(parents=True)
         (tmp_path / name / "etc" / "both").write_text("both")
         (tmp_path / name / "etc" / name).write_text(content)
-    out = roundtrip.built(
+    out = parents.built(
         tmp_path / "out",
         stack({"add": str(tmp_path / "one")}, {"add": str(tmp_path / "two")}),
         epoch=EPOCH,
     )
-    assert [roundtrip.names_in(tar) for tar in clients.layer_tars(out)] == [
+    assert [parents.names_in(tar) for tar in clients.layer_tars(out)] == [
         [".", "etc", "etc/both", "etc/one"],
         [".", "etc", "etc/two"],
     ]
@@ -301,7 +297,7 @@ def test_labels_after_the_fact_read_no_archive(tmp_path: Path) -> None:
     below = Layout(tmp_path / "below")
     no_archive = b"\x01" * 5000
     below.index(image(below, [no_archive]))
-    out = roundtrip.built(
+    out = parents.built(
         tmp_path / "out",
         {
             "os": "linux",
@@ -317,8 +313,8 @@ def test_labels_after_the_fact_read_no_archive(tmp_path: Path) -> None:
 
 def test_many_adds_without_anything_below_keep_the_root(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir(mode=0o711)
-    out = roundtrip.built(tmp_path / "out", stack({"add": str(tmp_path / "tree")}), epoch=0)
-    assert roundtrip.model_of(out)[b"."].mode == 0o711
+    out = parents.built(tmp_path / "out", stack({"add": str(tmp_path / "tree")}), epoch=0)
+    assert parents.model_of(out)[b"."].mode == 0o711
 
 
 @pytest.mark.parametrize(
@@ -356,7 +352,7 @@ def test_what_cannot_be(
 
     layout_of(tmp_path / "below", archive(("usr", None), ("usr/f", b""), end=False) + SYMLINK + END)
     with pytest.raises(BuildOciError) as caught:
-        roundtrip.built(Path("out"), stack(item, parent={"image": "below"}))
+        parents.built(Path("out"), stack(item, parent={"image": "below"}))
     assert said in "\n".join(caught.value.lines())
     assert not Path("out").exists()
 
@@ -372,14 +368,14 @@ def test_umoci_unpacks_what_was_added(odd_tree: Path, tmp_path: Path, epoch: int
     """Directories that are there keep their metadata, times included, whatever SOURCE_DATE_EPOCH
     says.
     """
-    below = roundtrip.built(
+    below = parents.built(
         tmp_path / "below",
-        roundtrip.image_of(odd_tree),
+        parents.image_of(odd_tree),
         compression="gzip",
         trust_checksum_xattrs=False,
     )
     tree = tmp_path / "tree"
-    names = roundtrip.names_of(trees.random_tree(random.Random(4), 300, large=2))
+    names = parents.names_of(trees.random_tree(random.Random(4), 300, large=2))
     changes = {path: item for path, item in names.items() if item.type == stat.S_IFDIR}
     for path in sorted(changes)[:40]:
         changes[path + b"/new"] = (
@@ -390,8 +386,8 @@ def test_umoci_unpacks_what_was_added(odd_tree: Path, tmp_path: Path, epoch: int
         changes[path].mtime += 10**9
         changes[path].mode ^= 0o20
     changes = {path: item for path, item in changes.items() if not path.startswith(b"./")}
-    roundtrip.on_disk(changes, tree)
-    above = roundtrip.built(
+    parents.on_disk(changes, tree)
+    above = parents.built(
         tmp_path / "above",
         stack({"add": str(tree)}, parent={"image": str(below)}),
         compression="gzip",

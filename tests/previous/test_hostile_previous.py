@@ -12,7 +12,7 @@ from typing import Any
 
 import clients
 import pytest
-from test_previous import assert_holds, built, config_of, layers_of, root, trust
+from previous_images import assert_holds, built, config_of, layers_of, root, trust
 
 from build_oci.config.load import load_config
 from build_oci.config.paths import check_paths

@@ -180,3 +180,17 @@ def check_layout(layout: Path) -> int:
             assert len(clients.blob(layout, part["digest"])) == part["size"]
         clients.layer_tars(layout, number)
     return len(manifests)
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers, zstd and gzip."""
+    folder = tmp_path_factory.mktemp("parent")
+    for name, compression in (("below", "gzip"), ("layout", "zstd")):
+        tree = make_tree(folder / f"tree-{name}", 400_000)
+        config = clients.layer_config(tree, compression=compression)
+        if name == "layout":
+            config = upon(config, folder / "below")
+            config["images"][0]["parent"]["recompress"] = False
+        assert run(config, folder / name) == (0, "")
+    return folder / "layout"

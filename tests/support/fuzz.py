@@ -30,9 +30,9 @@ import oracles
 import trees
 import yaml
 import zstandard
+from parents import COMPRESSIONS, EPOCH, built, image_of, put, put_index, round_trip
 from places import CORPUS
 from test_layer_tar import assert_same_tar, built_tar
-from test_parent_roundtrip import COMPRESSIONS, EPOCH, built, image_of, put, put_index, round_trip
 
 from build_oci.config.load import load_config
 from build_oci.config.model import BuildConfig

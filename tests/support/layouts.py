@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from clients import Document
+
+from build_oci.verify.verifier import verify
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
-
 ZEROS = "sha256:" + "0" * 64
 
 
@@ -109,3 +111,19 @@ def set_to(key: str, value: Any) -> Callable[[Document], None]:
             at[int(last) if isinstance(at, list) else last] = value
 
     return change
+
+
+def found(layout: Path) -> tuple[list[str], list[str]]:
+    """The mismatches and the notes, without the path of LAYOUT."""
+    problems: list[str] = []
+    notes: list[str] = []
+    verified = verify(str(layout), workers=2, problem=problems.append, note=notes.append)
+    assert verified.mismatches == len(problems)
+    return [line.replace(f"{layout}/", "") for line in problems], [
+        line.replace(f"{layout}/", "") for line in notes
+    ]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")

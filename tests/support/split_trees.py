@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from build_oci.config.model import ComponentSource, SplitConfig
 from build_oci.errors import BuildOciError
@@ -192,3 +196,31 @@ def error_of(view: TreeView, *sources: str | dict[str, list[str]] | Path) -> Bui
         assert lines[0].isprintable(), lines
         return error
     return None
+
+
+TREE = DictTree(
+    {
+        "lib": "usr/lib",
+        "etc/passwd": b"12345",
+        "usr/bin/ls": b"ls",
+        "usr/lib/libc.so": b"123",
+        "usr/lib/modules/6.1/a.ko": b"1234",
+        "usr/share/fonts/x.ttf": b"1",
+    }
+)
+
+
+def files_of(view: DictTree, owners: dict[str, str], prefix: str = "unclaimed:") -> dict[str, str]:
+    """What a source claims, without what was made for the rest."""
+    return {path: name for path, name in owners.items() if not name.startswith(prefix)}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    def write(content: bytes | str | dict[str, Any]) -> Path:
+        path = tmp_path / "map"
+        data = json.dumps(content) if isinstance(content, dict) else content
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    return write

@@ -14,7 +14,7 @@ from typing import Any
 import oracles
 import pytest
 import trees
-from test_parent_roundtrip import built, image_of
+from parents import built, image_of
 
 from build_oci._native.diff import Digests, mark_unchanged
 from build_oci._native.lower import Lower, Scan
