@@ -1,5 +1,6 @@
-"""The command as a process of its own: streams that are closed, endless or nobody's (contract:
-cli-build, cli-exit-status)."""
+"""The command as a process of its own: streams that are closed, endless or nobody's
+(contract: cli-build, cli-exit-status).
+"""
 
 from __future__ import annotations
 

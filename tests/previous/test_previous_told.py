@@ -1,5 +1,5 @@
-"""What is said of layers that are used again, and of those that are not (contract:
-previous-blobs).
+"""What is said of layers that are used again, and of those that are not
+(contract: previous-blobs).
 """
 
 from __future__ import annotations
