@@ -1,5 +1,5 @@
-"""Real container tools read what is built, and unpack it to what was packed
-(contract: diff-round-trip).
+"""Real container tools read what is built, and unpack it to what was packed (contract:
+diff-round-trip).
 """
 
 from __future__ import annotations

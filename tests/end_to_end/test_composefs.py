@@ -1,5 +1,9 @@
-"""The composefs digest of an image is that of the directory that it was built from
-(contract: split-layers). bootc boots such a digest: an image that was sealed by the digest of its directory must have the same one after it was pulled. `make test-composefs` runs these tests on many more trees: BUILD_OCI_COMPOSEFS_TREES says on how many.
+"""The composefs digest of an image is that of the directory that it was built from (contract:
+split-layers).
+
+bootc boots such a digest: an image that was sealed by the digest of its directory must have the
+same one after it was pulled. `make test-composefs` runs these tests on many more trees:
+BUILD_OCI_COMPOSEFS_TREES says on how many.
 """
 
 from __future__ import annotations

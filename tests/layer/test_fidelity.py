@@ -1,6 +1,5 @@
-"""Odd trees on real file systems, and every kind of extended attribute there and back
-(contract: layer-tar, xattr-bytes, hardlink-first-name, promise-nothing-lost).
-"""
+"""Odd trees on real file systems, and every kind of extended attribute there and back (contract:
+layer-tar, xattr-bytes, hardlink-first-name, promise-nothing-lost)."""
 
 from __future__ import annotations
 

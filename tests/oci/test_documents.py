@@ -1,5 +1,5 @@
-"""The documents of a layout, as anything that reads it will find them
-(contract: layout-documents).
+"""The documents of a layout, as anything that reads it will find them (contract:
+layout-documents).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`parent.config: inherit`: the parent's config with the given keys in place of its own
-(contract: late-edits).
+"""`parent.config: inherit`: the parent's config with the given keys in place of its own (contract:
+late-edits).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Hostile parents are refused in one line, with nothing left behind (contract: promise-hostile-
-input).
+"""Hostile parents are refused in one line, with nothing left behind
+(contract: promise-hostile-input).
 """
 
 from __future__ import annotations

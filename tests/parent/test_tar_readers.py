@@ -1,5 +1,5 @@
-"""Our reader of archives against Go's archive/tar, which all container clients use
-(contract: diff-in-doubt).
+"""Our reader of archives against Go's archive/tar, which all container clients use (contract:
+diff-in-doubt).
 """
 
 from __future__ import annotations

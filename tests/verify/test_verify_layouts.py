@@ -1,5 +1,5 @@
-"""`build-oci verify` takes layouts of any builder and whatever the formats allow (contract: cli-
-verify).
+"""`build-oci verify` takes layouts of any builder, and whatever the formats allow
+(contract: cli-verify).
 """
 
 from __future__ import annotations
