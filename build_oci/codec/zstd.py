@@ -5,7 +5,7 @@ here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -183,7 +183,6 @@ _LARGEST_WINDOW = 1 << 27
 # Every reader must allow for as much (RFC 8878, 3.1.1.1.2), so it is not counted.
 SMALL_WINDOW = 8 << 20
 _LARGEST_BLOCK = 1 << 17  # the format's limit for a block, packed or not
-_MOST_PARTS = 2000  # pieces of blocks, at most, that are gathered at once
 
 
 class _Source:
@@ -215,6 +214,15 @@ class _Source:
         while len(found) < size:
             found += self.some(size - len(found))
         return found
+
+    def take_while(self, step: Callable[[bytes, int], int]) -> bytes:
+        """What of the chunk at hand STEP goes past, given the chunk and where in it to start.
+        ValueError at the end.
+        """
+        if self.at_end():
+            raise ValueError("the zstd stream is truncated")
+        start, self._at = self._at, step(self._chunk, self._at)
+        return self._chunk[start : self._at]
 
     def skip(self, size: int) -> None:
         while size:
@@ -284,8 +292,8 @@ class _Frame:
     """One frame whose magic has been read from SOURCE (RFC 8878, 3.1.1), as a file that ends where
     the frame does.
 
-    The library reads no further than it must to fill the buffer that it is given: so what comes out
-    at once stays bounded.
+    The blocks' headers alone are looked at: all else goes to the library as it came, whose decoder
+    stops when the buffer that it is given is full.
     """
 
     def __init__(self, source: _Source) -> None:
@@ -301,29 +309,57 @@ class _Frame:
             content_size if single_segment else (8 + (rest[0] & 7)) << (7 + (rest[0] >> 3))
         )
         self._source = source
-        self._parts = [MAGIC + descriptor + rest]
-        self.ended = False  # has all of it been read?
+        self._start = MAGIC + descriptor + rest
+        self._left = 0  # bytes of the block at hand that have not been read
+        self._is_last = False  # is it the last one?
+
+    @property
+    def ended(self) -> bool:
+        """Has all of it been read?"""
+        return self._is_last and not self._left
 
     def read(self, size: int) -> bytes:
-        """The next bytes, around SIZE of them; none at the end. ValueError where the stream ends
-        before.
+        """The next bytes, as many as the chunk at hand holds; none at the end. ValueError where the
+        stream ends before.
         """
-        parts, self._parts = self._parts, []
-        # Blocks that hold nothing do not count towards SIZE, so their number is bounded as well.
-        while size > 0 and len(parts) < _MOST_PARTS and not self.ended:
+        if self._start:
+            start, self._start = self._start, b""
+            return start
+        while not self.ended:
+            if found := self._source.take_while(self._step):
+                return found
+            # An empty raw block, or the header of one across the end of a chunk.
             header = self._source.exactly(3)
-            word = int.from_bytes(header, "little")
+            if any(header):
+                self._begin(int.from_bytes(header, "little"))
+                return header
+            # A frame may hold millions of empty blocks, so a run of them is skipped at once.
+            self._source.skip_zero_words()
+        return b""
+
+    def _step(self, chunk: bytes, at: int) -> int:
+        """Where in CHUNK, from AT on, an empty raw block follows, a header that is not whole, or
+        the end.
+        """
+        end = len(chunk)
+        while True:
+            taken = min(self._left, end - at)
+            self._left -= taken
+            at += taken
+            if self._is_last or self._left or end - at < 3:
+                return at
+            word = chunk[at] | chunk[at + 1] << 8 | chunk[at + 2] << 16
             if not word:
-                # An empty raw block. A frame may hold millions of them, so a run of them is skipped
-                # at once.
-                self._source.skip_zero_words()
-                continue
-            kind, of_block = word >> 1 & 3, word >> 3
-            if of_block > _LARGEST_BLOCK or kind == 3:
-                raise ValueError("the zstd stream is corrupt (bad block header)")
-            parts += header, self._source.exactly(1 if kind == 1 else of_block)
-            size -= of_block
-            if word & 1:
-                self.ended = True
-                parts.append(self._source.exactly(4 * self._has_checksum))
-        return b"".join(parts)
+                return at
+            self._begin(word)
+            at += 3
+
+    def _begin(self, word: int) -> None:
+        """The block whose header is WORD follows (RFC 8878, 3.1.1.2.1)."""
+        kind, of_block = word >> 1 & 3, word >> 3
+        if of_block > _LARGEST_BLOCK or kind == 3:
+            raise ValueError("the zstd stream is corrupt (bad block header)")
+        self._left = 1 if kind == 1 else of_block
+        if word & 1:
+            self._is_last = True
+            self._left += 4 * self._has_checksum

@@ -11,6 +11,9 @@ static const char CHECKSUM[] = "user.checksum.sha256";
 enum {
     FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
     VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
+    /* Asked for first: the kernel allocates and clears as much as the caller has room for. */
+    LIST_FIRST = 512,
+    VALUE_FIRST = 256,
     /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
     RECORDS_MOST = 1 << 20,
     OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
@@ -87,13 +90,27 @@ static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
     return is_fuse;
 }
 
+/* As llistxattr, into w->list. */
+static ssize_t list_names(scan_worker *w, const char *path)
+{
+    ssize_t size = llistxattr(path, w->list, LIST_FIRST);
+    return size < 0 && errno == ERANGE ? llistxattr(path, w->list, LIST_MAX) : size;
+}
+
+/* As lgetxattr, INTO having room for VALUE_MAX bytes. */
+static ssize_t get_value(const char *path, const char *attribute, uint8_t *into)
+{
+    ssize_t size = lgetxattr(path, attribute, into, VALUE_FIRST);
+    return size < 0 && errno == ERANGE ? lgetxattr(path, attribute, into, VALUE_MAX) : size;
+}
+
 /* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
  * among them? -1: stop; 1: reported. */
 static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed,
                      size_t *count, const entry *directory, const char *name)
 {
     size_t used = 0;
-    ssize_t size = llistxattr(path, w->list, LIST_MAX);
+    ssize_t size = list_names(w, path);
     if (size < 0) {
         if (errno == ENOTSUP || errno == ENOSYS)
             return 0;
@@ -115,7 +132,7 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
             return scan_report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
         if (!reserve(w, *count, used))
             return scan_exhausted(s);
-        ssize_t got = lgetxattr(path, attribute, w->values + used, VALUE_MAX);
+        ssize_t got = get_value(path, attribute, w->values + used);
         if (got < 0) {
             int vanished = errno == ENODATA || errno == ENOENT;
             return scan_report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
