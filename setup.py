@@ -39,7 +39,7 @@ KERNELS: dict[str, list[str]] = {
     "memory": [],
     "deflate": ["join/deflate.c", "join/huffman.c", "join/noise.c"],
     "zstd": ["join/zstd_sequences.c", "join/zstd_frame.c"],
-    "sha256": SHA256,
+    "sha256": [*SHA256, "sha256/files.c"],
     "lower": [*TREE, *TAR_READER, *LOWER, "parent/claims.c", *SHA256],
     "compare": [*TREE, *TAR_READER, "compare/compare.c", "compare/compare_layer.c", *SHA256],
     "unpack": [*TREE, *TAR_READER, *LOWER, "parent/unpack.c", *SHA256],

@@ -56,3 +56,24 @@ class Sha256:
 
     def digest(self) -> bytes:
         """The 32 bytes of the digest of everything so far; more may follow."""
+
+@disjoint_base
+class Files:
+    """Whole files that are open for reading, hashed side by side, as many as the kernel has
+    lanes.
+    """
+
+    def __new__(cls, descriptors: Iterable[int], kernel: int = ...) -> Files: ...
+    def run(self) -> list[tuple[int, int, bytes]] | None:
+        """Reads all of them, from start to end, whatever their offsets; the descriptors stay the
+        caller's, and open until it returns. Gives, for each in order, the errno of a read that
+        failed or 0, the bytes that were read, and the 32 bytes of their digest; None where
+        cancel() was called. The GIL is released meanwhile. To be called once.
+        """
+
+    @property
+    def done(self) -> int:
+        """The bytes of all that have been read by now. From any thread."""
+
+    def cancel(self) -> None:
+        """Makes run() return within some milliseconds. From any thread."""

@@ -4,7 +4,7 @@ interface and kernel/sha256/sha256.h.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 cdef extern from "sha256.h" nogil:
@@ -34,6 +34,18 @@ cdef extern from "sha256.h" nogil:
                            sha256_context *b, const uint8_t *data_b, size_t size_b)
     void sha256_final(const sha256_kernel *kernel, const sha256_context *context, uint8_t *digest)
     void sha256_many(const sha256_kernel *kernel, const sha256_job *jobs, size_t count)
+
+cdef extern from "files.h" nogil:
+    ctypedef struct hashed_file:
+        int fd, error
+        uint64_t size
+        uint8_t digest[32]
+
+    ctypedef struct files_progress:
+        uint64_t done
+        int cancelled
+
+    int sha256_files(const sha256_kernel *, hashed_file *files, size_t count, files_progress *)
 
 
 # What the CPU has is asked once: the question traps under a hypervisor.
@@ -141,3 +153,47 @@ cdef class Sha256:
         cdef uint8_t digest[SHA256_DIGEST]
         sha256_final(self.kernel, &self.context, digest)
         return (<const char *>digest)[:SHA256_DIGEST]
+
+
+cdef class Files:
+    """See sha256.pyi."""
+
+    cdef const sha256_kernel *kernel
+    cdef hashed_file *files
+    cdef size_t count
+    cdef files_progress progress
+
+    def __cinit__(self, descriptors, int kernel=BEST):
+        self.kernel = kernel_at(kernel)
+        cdef list numbers = list(descriptors)
+        cdef size_t i
+        self.files = <hashed_file *>calloc(len(numbers) + 1, sizeof(hashed_file))
+        if self.files == NULL:
+            raise MemoryError
+        for i in range(len(numbers)):
+            self.files[i].fd = numbers[i]
+        self.count = len(numbers)
+
+    def __dealloc__(self):
+        free(self.files)
+
+    def run(self):
+        cdef int status
+        cdef size_t i
+        with nogil:
+            status = sha256_files(self.kernel, self.files, self.count, &self.progress)
+        if status < 0:
+            raise MemoryError
+        if status:
+            return None
+        return [
+            (self.files[i].error, self.files[i].size, (<const char *>self.files[i].digest)[:SHA256_DIGEST])
+            for i in range(self.count)
+        ]
+
+    @property
+    def done(self):
+        return self.progress.done
+
+    def cancel(self):
+        self.progress.cancelled = 1
