@@ -44,7 +44,14 @@ KERNELS: dict[str, list[str]] = {
     "compare": [*TREE, *TAR_READER, "compare/compare.c", "compare/compare_layer.c", *SHA256],
     "unpack": [*TREE, *TAR_READER, *LOWER, "parent/unpack.c", *SHA256],
     "diff": [*TREE, *CONTENT, "tar/records.c", *LOWER, "parent/diff.c"],
-    "walk": [*TREE, "tree/inodes.c", "tree/exclude.c", "tree/scan.c", "tree/scan_xattrs.c"],
+    "walk": [
+        *TREE,
+        "tree/inodes.c",
+        "tree/exclude.c",
+        "tree/checksum.c",
+        "tree/scan.c",
+        "tree/scan_xattrs.c",
+    ],
     "tar": [
         *TREE,
         *CONTENT,

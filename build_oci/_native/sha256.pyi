@@ -59,16 +59,18 @@ class Sha256:
 
 @disjoint_base
 class Files:
-    """Whole files that are open for reading, hashed side by side, as many as the kernel has
-    lanes.
-    """
+    """Files that are open for reading, hashed side by side, as many as the kernel has lanes."""
 
-    def __new__(cls, descriptors: Iterable[int], kernel: int = ...) -> Files: ...
+    def __new__(cls, parts: Iterable[tuple[int, int, int]], kernel: int = ...) -> Files:
+        """PARTS: of each a descriptor, where in the file to begin, and how many bytes to read at
+        the most. The descriptors stay the caller's, whatever their offsets.
+        """
+
     def run(self) -> list[tuple[int, int, bytes]] | None:
-        """Reads all of them, from start to end, whatever their offsets; the descriptors stay the
-        caller's, and open until it returns. Gives, for each in order, the errno of a read that
-        failed or 0, the bytes that were read, and the 32 bytes of their digest; None where
-        cancel() was called. The GIL is released meanwhile. To be called once.
+        """Reads all of them. Gives, for each in order, the errno of a read that failed or 0, the
+        bytes that were read, and the 32 bytes of their digest; None where cancel() was called.
+
+        The GIL is released meanwhile. To be called once.
         """
 
     @property

@@ -38,7 +38,7 @@ cdef extern from "sha256.h" nogil:
 cdef extern from "files.h" nogil:
     ctypedef struct hashed_file:
         int fd, error
-        uint64_t size
+        uint64_t start, most, size
         uint8_t digest[32]
 
     ctypedef struct files_progress:
@@ -163,16 +163,19 @@ cdef class Files:
     cdef size_t count
     cdef files_progress progress
 
-    def __cinit__(self, descriptors, int kernel=BEST):
+    def __cinit__(self, parts, int kernel=BEST):
         self.kernel = kernel_at(kernel)
-        cdef list numbers = list(descriptors)
+        cdef list chosen = list(parts)
         cdef size_t i
-        self.files = <hashed_file *>calloc(len(numbers) + 1, sizeof(hashed_file))
+        self.files = <hashed_file *>calloc(len(chosen) + 1, sizeof(hashed_file))
         if self.files == NULL:
             raise MemoryError
-        for i in range(len(numbers)):
-            self.files[i].fd = numbers[i]
-        self.count = len(numbers)
+        for i in range(len(chosen)):
+            fd, start, most = chosen[i]
+            self.files[i].fd = fd
+            self.files[i].start = start
+            self.files[i].most = most
+        self.count = len(chosen)
 
     def __dealloc__(self):
         free(self.files)

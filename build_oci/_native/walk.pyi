@@ -22,6 +22,11 @@ Problem: TypeAlias = tuple[Kind, int, str, bytes]
 (empty: the root itself).
 """
 
+def believed_digest(fd: int, *, everywhere: bool) -> bytes | None:
+    """The 32 bytes that the attribute `user.checksum.sha256` of the open file FD tells; None where
+    there is none, or where it is not believed: without EVERYWHERE only on FUSE.
+    """
+
 class Listing(NamedTuple):
     """Every entry of a tree, numbered in tar order, for those who decide which layer it belongs
     to.

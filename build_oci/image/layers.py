@@ -184,8 +184,10 @@ class Packing:
         return [PackedLayer(layers[number], layer) for number, layer in enumerate(planned)]
 
     def learn(self, tree: AnyTree) -> None:
-        """Put the digests of the components, all known after the packing, into the plan."""
-        if self.division:
+        """Put the digests of the components, all known after the packing, into the plan, which has
+        them where the files were hashed before.
+        """
+        if self.division and "hash" not in self._run.stages:
             from build_oci.split.division import with_digests
 
             self.division = with_digests(self.division, tree)

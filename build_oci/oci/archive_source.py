@@ -83,6 +83,9 @@ class _BlobInArchive(VerifiedBlob):
         self._range = found
         self.start = found.offset
 
+    def most_bytes(self) -> int:
+        return self._range.size
+
     def _pieces(self) -> Iterator[bytes]:
         return _read(self.fd, self._range, self.path)
 

@@ -9,12 +9,12 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from build_oci.errors import ParentError
+from build_oci.errors import Cancelled, ParentError
 from build_oci.oci.documents import to_json
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
@@ -40,10 +40,15 @@ class ReadDescriptor(NamedTuple):
 
 
 class Source:
-    """The layout in the directory `path`."""
+    """The layout in the directory `path`.
 
-    def __init__(self, path: Path) -> None:
+    trust_checksums: are blobs believed to be what the attribute `user.checksum.sha256` of their
+    files tells, which spares reading them? None: on FUSE.
+    """
+
+    def __init__(self, path: Path, *, trust_checksums: bool | None = False) -> None:
         self.path = path
+        self.trust_checksums = trust_checksums
 
     def is_there(self) -> bool:
         """Is there any of a layout: one of the names that each has?"""
@@ -88,7 +93,16 @@ class Source:
             size = os.fstat(fd).st_size
             if size != descriptor.size:
                 raise wrong_size(path, size, descriptor)
-            yield VerifiedBlob(fd, path, descriptor)
+            yield VerifiedBlob(fd, path, descriptor, self._is_known(fd, descriptor))
+
+    def _is_known(self, fd: int, descriptor: ReadDescriptor) -> bool:
+        """Does the attribute of the file FD tell that it is the blob of DESCRIPTOR?"""
+        if self.trust_checksums is False:
+            return False
+        from build_oci._native.walk import believed_digest
+
+        told = believed_digest(fd, everywhere=self.trust_checksums is True)
+        return told is not None and descriptor.digest == f"sha256:{told.hex()}"
 
 
 def wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
@@ -99,39 +113,77 @@ def wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError
 
 class VerifiedBlob:
     """Iterates over the pieces of one blob; ends with ParentError if the whole is not what its
-    descriptor says.
+    descriptor says. is_known: is it, without being read?
     """
 
-    def __init__(self, fd: int, path: Path, descriptor: ReadDescriptor) -> None:
+    def __init__(
+        self, fd: int, path: Path, descriptor: ReadDescriptor, is_known: bool = False
+    ) -> None:
         self.fd = fd
         self.start = 0  # where in the file it begins
         self.path = path
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        self.is_known = is_known
 
     def __iter__(self) -> Iterator[bytes]:
-        algorithm, _, expected = self._descriptor.digest.partition(":")
-        content = hashlib.new(algorithm)
+        algorithm = self.descriptor.digest.partition(":")[0]
+        content = None if self.is_known else hashlib.new(algorithm)
         size = 0
         held = b""
         for piece in self._pieces():
             if held:
                 yield held
-            content.update(piece)
+            if content is not None:
+                content.update(piece)
             size += len(piece)
             held = piece
-        if size != self._descriptor.size:
-            raise wrong_size(self.path, size, self._descriptor)
-        if content.hexdigest() != expected:
-            raise ParentError(
-                f"is damaged: its content has the digest {algorithm}:{content.hexdigest()}",
-                where=str(self.path),
-                hint=_AGAIN,
-            )
+        self.compare(size, content.hexdigest() if content is not None else None)
         if held:
             yield held
 
+    def compare(self, size: int, digest: str | None) -> None:
+        """Raise ParentError unless the descriptor tells this size in bytes, and this digest where
+        there is one.
+        """
+        algorithm, _, expected = self.descriptor.digest.partition(":")
+        if size != self.descriptor.size:
+            raise wrong_size(self.path, size, self.descriptor)
+        if digest is not None and digest != expected:
+            raise ParentError(
+                f"is damaged: its content has the digest {algorithm}:{digest}",
+                where=str(self.path),
+                hint=_AGAIN,
+            )
+
+    def most_bytes(self) -> int:
+        """How many bytes to read to see that there are no more than the descriptor tells."""
+        return self.descriptor.size + 1
+
     def _pieces(self) -> Iterator[bytes]:
         return _pieces(self.fd, self.path)
+
+
+def verify_blobs(
+    blobs: Sequence[VerifiedBlob],
+    stoppable: Callable[[Callable[[], None]], AbstractContextManager[None]],
+) -> None:
+    """Hold all of BLOBS, whose digests are SHA-256, against their descriptors side by side, which
+    takes less than one after the other. Those that are known are not read.
+
+    STOPPABLE is Crew.stoppable. Raises ParentError, Cancelled.
+    """
+    from build_oci._native.sha256 import Files
+
+    unknown = [blob for blob in blobs if not blob.is_known]
+    files = Files([(blob.fd, blob.start, blob.most_bytes()) for blob in unknown])
+    with stoppable(files.cancel):
+        found = files.run()
+    if found is None:
+        raise Cancelled("the build was stopped")
+    for blob, (error, size, digest) in zip(unknown, found, strict=True):
+        if error:
+            raise ParentError(f"cannot be read: {os.strerror(error)}", where=str(blob.path))
+        blob.compare(size, digest.hex())
 
 
 @contextmanager

@@ -72,9 +72,13 @@ class ReadGauge:
         for piece in blob:
             self._check()
             yield piece
-            with self._lock:
-                self._done += len(piece)
-                self._read(self._done, self._total)
+            self.add(len(piece))
+
+    def add(self, size: int) -> None:
+        """SIZE more bytes are done."""
+        with self._lock:
+            self._done += size
+            self._read(self._done, self._total)
 
 
 def read_archive(

@@ -181,7 +181,10 @@ class Parents:
     def _read(
         self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]
     ) -> ParentImage:
-        source = Source(Path(parent.image))
+        source = Source(
+            Path(parent.image),
+            trust_checksums=self._config.trust_checksum_xattrs if parent.trust else False,
+        )
         manifest = read_manifest(source, parent.number, platform)
         self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
@@ -340,7 +343,7 @@ class Parents:
                 )
             elif scans:
                 read(gauge.watch(blob), reader=reader)
-            else:
+            elif not blob.is_known:
                 for _ in gauge.watch(blob):
                     pass
             # What zstd:chunked cannot express is plain zstd.

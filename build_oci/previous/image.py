@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +21,7 @@ from build_oci.layer.blob import Layer
 from build_oci.layer.pack import block_sizes
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
-from build_oci.oci.untrusted import ReadDescriptor, Source, VerifiedBlob
+from build_oci.oci.untrusted import ReadDescriptor, Source, VerifiedBlob, verify_blobs
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveReader, named
 from build_oci.parent.manifest import read_manifest
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 # The annotation of a layer's descriptor that tells its recipe, `sha256:` and 64 digits.
 RECIPE = "io.build-oci.recipe"
+# Blobs that are hashed by one call, at the most, and the bytes of them that are enough for one.
+_MOST_TOGETHER = 16
+_BYTES_TOGETHER = 16 << 20
 _COMPARED = 64 << 20  # bytes of members that are looked at to say in what a layer differs
 
 
@@ -115,7 +118,10 @@ class PreviousImage:
         explain: Callable[[str], None] = lambda text: None,
     ) -> None:
         assert previous.image is not None
-        self._source = Source(Path(previous.image))
+        self._source = Source(
+            Path(previous.image),
+            trust_checksums=config.trust_checksum_xattrs if previous.trust else False,
+        )
         self._trust = previous.trust
         # A layer in two codecs, or with metadata of its own, is always packed.
         self._packs_all = (
@@ -217,14 +223,59 @@ class PreviousImage:
         self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]
     ) -> dict[bytes, Layer]:
         gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
+        told, layers = self._told(layers)
+        batches = list(_batches(told))
+        taken = self._workers.each(
+            lambda batch: self._carry_told(batch, wanted, gauge),
+            batches,
+            at_once=self._workers.count,
+        )
         room = self._workers.codec_memory // least_memory(self._target, self._level)
         at_once = max(1, min(self._workers.count, len(layers), room))
         found = self._workers.each(
             lambda old: self._take(old, wanted, gauge, at_once), layers, at_once=at_once
         )
+        found += [pair for batch in taken for pair in batch]
         return {recipe: layer for recipe, layer in reversed(found) if layer is not None}
 
+    def _told(self, layers: Sequence[_Old]) -> tuple[list[_Old], list[_Old]]:
+        """Those of LAYERS that are carried for what the image tells of them, and the rest."""
+        told = [
+            old
+            for old in layers
+            if self._trust and old.recipe is not None and old.codec == self._target
+        ]
+        return told, [old for old in layers if old not in told]
+
+    def _carry_told(
+        self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], gauge: ReadGauge
+    ) -> list[tuple[bytes, Layer | None]]:
+        """Bring LAYERS into the layout, of which only the digests of the blobs are compared."""
+        with ExitStack() as stack:
+            blobs = [stack.enter_context(self._source.blob(old.descriptor)) for old in layers]
+            for old, blob in zip(layers, blobs, strict=True):
+                if old.codec == "disabled" and old.descriptor.digest != old.diff_id:
+                    raise ParentError(
+                        "is stored as it is, but the image's config says that its archive is"
+                        f" {old.diff_id}",
+                        where=str(blob.path),
+                        hint="somebody changed this image: build once without it",
+                    )
+            verify_blobs(blobs, self._workers.stoppable)
+            carried = []
+            for old, blob in zip(layers, blobs, strict=True):
+                assert old.recipe is not None
+                carried.append((old.recipe, self._carry(old, blob, wanted[old.recipe])))
+                gauge.add(old.descriptor.size)
+            return [*carried]
+
     # ---- one layer
+
+    def _carry(self, old: _Old, blob: VerifiedBlob, plan: TarPlan) -> Layer:
+        """OLD, whose BLOB is verified, is the layer of PLAN: bring it into the layout."""
+        self._layout.carry(blob.fd, blob.path, old.descriptor.digest, self._workers.check)
+        taken = Descriptor(LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size)
+        return Layer((taken,), old.diff_id, plan.archive_size)
 
     def _take(
         self, old: _Old, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
@@ -235,32 +286,13 @@ class PreviousImage:
         with self._source.blob(old.descriptor) as blob:
             if not same and old.recipe is not None:
                 return self._recompressed(old, blob, wanted, gauge, at_once)
-            recipe = self._verified(old, blob, gauge)
+            recipe = self._read(old, blob, gauge)
             if recipe not in wanted:
                 self._explain(f"{path}: not used again")
                 return recipe, None
             if same:
-                self._layout.carry(blob.fd, path, old.descriptor.digest, self._workers.check)
-                taken = Descriptor(
-                    LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size
-                )
-                return recipe, Layer((taken,), old.diff_id, wanted[recipe].archive_size)
+                return recipe, self._carry(old, blob, wanted[recipe])
         return self._take(old._replace(recipe=recipe), wanted, gauge, at_once)
-
-    def _verified(self, old: _Old, blob: VerifiedBlob, gauge: ReadGauge) -> bytes:
-        """The recipe of OLD, from its archive, or as the image tells it where that is trusted."""
-        if not self._trust or old.recipe is None:
-            return self._read(old, blob, gauge)
-        for _ in gauge.watch(blob):
-            pass
-        if old.codec == "disabled" and old.descriptor.digest != old.diff_id:
-            raise ParentError(
-                "is stored as it is, but the image's config says that its archive is"
-                f" {old.diff_id}",
-                where=str(blob.path),
-                hint="somebody changed this image: build once without it",
-            )
-        return old.recipe
 
     def _read(
         self,
@@ -392,6 +424,22 @@ class _Blocks:
                 self._encoder.poll()
                 self._encoder.add(memoryview(block), lambda: None)
                 self._left = next(self._sizes, 0)
+
+
+def _batches(layers: Sequence[_Old]) -> Iterator[list[_Old]]:
+    """LAYERS in runs that one thread hashes side by side: such of one size together, so that they
+    end together.
+    """
+    batch: list[_Old] = []
+    size = 0
+    for old in sorted(layers, key=lambda old: -old.descriptor.size):
+        batch.append(old)
+        size += old.descriptor.size
+        if len(batch) >= _MOST_TOGETHER or (len(batch) % 2 == 0 and size >= _BYTES_TOGETHER):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _recorded(descriptor: ReadDescriptor) -> bytes | None:

@@ -7,14 +7,17 @@ same bytes whatever the machine, so every kernel equals every other one bit for 
 from __future__ import annotations
 
 import array
+import errno
 import hashlib
 import mmap
+import os
 import platform
 import random
 import subprocess
 import sys
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -279,6 +282,47 @@ def test_detection_agrees_with_the_operating_system() -> None:
         name for name, flags in needs.items() if flags <= set(listed[0])
     }
     assert sha256.in_pairs() == bool({"sha-ni", "armv8"} & set(sha256.kernels()))
+
+
+@every_kernel
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9, 40])
+def test_files(kernel: int, count: int, tmp_path: Path) -> None:
+    """Files of any sizes, and parts of them, whatever the offset of their descriptors; what cannot
+    be read spoils nothing else.
+    """
+    generator = random.Random(count)
+    whole = tmp_path / "file"
+    whole.write_bytes(NOISE)
+    parts, digests = [], []
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with whole.open("rb") as file:
+        file.seek(77)
+        for number in range(count):
+            start = generator.choice([0, 1, 64, len(NOISE) - 5, len(NOISE) + 9])
+            most = generator.choice([0, 1, 63, 200_000, len(NOISE), 1 << 62])
+            broken = number == 4
+            parts.append((folder if broken else file.fileno(), start, most))
+            digests.append(
+                (errno.EISDIR, 0)
+                if broken
+                else (0, len(NOISE[start:][:most]), hashlib.sha256(NOISE[start:][:most]).digest())
+            )
+        files = sha256.Files(parts, kernel)
+        found = files.run()
+        os.close(folder)
+        assert found is not None
+        assert [one if not one[0] else one[:2] for one in found] == digests
+        assert files.done == sum(one[1] for one in found)
+
+
+def test_hashing_of_files_stops(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(1 << 40)
+        files = sha256.Files([(file.fileno(), 0, 1 << 40)])
+        timer = threading.Timer(0.05, files.cancel)
+        timer.start()
+        assert files.run() is None
+        timer.join()
 
 
 def test_import_needs_only_the_stable_abi() -> None:

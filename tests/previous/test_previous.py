@@ -16,6 +16,8 @@ import pytest
 import trees
 from previous_images import EPOCH, assert_holds, built, config_of, layers_of, root, trust
 
+from build_oci.errors import ParentError
+
 __all__ = ["root", "trust"]
 
 
@@ -181,6 +183,37 @@ def test_no_file_is_read_where_every_digest_is_known(
     image = built(config_of(root, {"image": first, **trust}) | believing, second)
     assert all(layer.reused for layer in image.layers)
     assert layers_of(first) == layers_of(second)
+
+
+@pytest.mark.parametrize("compression", ["disabled", "zstd"])
+def test_no_blob_is_read_that_its_file_system_vouches_for(
+    root: Path, tmp_path: Path, compression: str
+) -> None:
+    """contract: previous-blobs. Where `trust-checksum-xattrs` believes the attribute of a blob,
+    `trust` does not read it; `auto` believes it on FUSE only, and without `trust` all is read.
+    """
+    first = tmp_path / "first"
+    config = config_of(root, {"image": first, "optional": True}, compression=compression)
+    built(config, first)
+    layers = layers_of(first)
+    blob = first / "blobs" / layers[0].replace(":", "/")
+    try:
+        os.setxattr(blob, "user.checksum.sha256", layers[0].removeprefix("sha256:").encode())
+    except OSError:
+        pytest.skip("no extended attributes here")
+    blob.write_bytes(bytes(blob.stat().st_size))
+    trusting = config_of(root, {"image": first, "trust": True}, compression=compression)
+    image = built(trusting | {"trust-checksum-xattrs": True}, tmp_path / "second")
+    assert all(layer.reused for layer in image.layers)
+    assert layers_of(tmp_path / "second") == layers
+    for number, other in enumerate([trusting, trusting | {"trust-checksum-xattrs": False}, config]):
+        with pytest.raises(ParentError, match=r"damaged|no tar header|zstd stream"):
+            built(other, tmp_path / f"other-{number}")
+    with pytest.raises(ParentError, match=r"damaged|no tar header|zstd stream"):
+        built(config | {"trust-checksum-xattrs": True}, tmp_path / "verified")
+    os.setxattr(blob, "user.checksum.sha256", b"0" * 64)
+    with pytest.raises(ParentError, match="damaged"):
+        built(trusting | {"trust-checksum-xattrs": True}, tmp_path / "lied")
 
 
 # Something changed

@@ -16,9 +16,12 @@ typedef struct lane {
 /* The next piece of the lane's file; 0 at its end. */
 static size_t read_piece(lane *l, size_t room)
 {
+    uint64_t left = l->file->most - l->file->size;
     ssize_t got;
+    if (left < room)
+        room = (size_t)left;
     do
-        got = pread(l->file->fd, l->piece, room, (off_t)l->file->size);
+        got = pread(l->file->fd, l->piece, room, (off_t)(l->file->start + l->file->size));
     while (got < 0 && errno == EINTR);
     if (got < 0)
         l->file->error = errno;

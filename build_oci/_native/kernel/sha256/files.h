@@ -1,4 +1,4 @@
-/* The digests of whole open files, as many side by side as a kernel has lanes (sha256.h). */
+/* The digests of open files, or of parts of them, as many side by side as a kernel has lanes (sha256.h). */
 #ifndef BUILD_OCI_FILES_H
 #define BUILD_OCI_FILES_H
 
@@ -9,7 +9,8 @@
 typedef struct hashed_file {
     int fd;                        /* open for reading; its offset is neither used nor moved */
     int error;                     /* the errno of a read that failed, or 0 */
-    uint64_t size;                 /* bytes that were read */
+    uint64_t start, most;          /* where in the file to begin, and how many bytes to read */
+    uint64_t size;                 /* bytes that were read: fewer where the file ends before */
     uint8_t digest[SHA256_DIGEST]; /* of them */
 } hashed_file;
 
@@ -20,8 +21,8 @@ typedef struct files_progress {
 } files_progress;
 
 /*
- * Reads COUNT files from their starts to their ends. A file that cannot be read has `error` set;
- * the others are hashed all the same. Gives up, with 1, once it is cancelled; -1 without memory.
+ * Reads and hashes COUNT files. One that cannot be read has `error` set; the others are hashed all
+ * the same. Gives up, with 1, once it is cancelled; -1 without memory.
  */
 int sha256_files(const sha256_kernel *, hashed_file *files, size_t count, files_progress *);
 

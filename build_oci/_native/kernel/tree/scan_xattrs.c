@@ -1,3 +1,4 @@
+#include "checksum.h"
 #include "scan_worker.h"
 
 #include <errno.h>
@@ -6,10 +7,7 @@
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 
-static const char CHECKSUM[] = "user.checksum.sha256";
-
 enum {
-    FUSE_MAGIC = 0x65735546, /* FUSE_SUPER_MAGIC */
     VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
     /* Asked for first: the kernel allocates and clears as much as the caller has room for. */
     LIST_FIRST = 512,
