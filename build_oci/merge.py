@@ -7,11 +7,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.errors import ParentError, UsageError, printable
 from build_oci.oci.archive import open_output
+from build_oci.oci.archive_source import layout_path, open_source
 from build_oci.oci.documents import to_json
 from build_oci.oci.media_types import (
     INDEXES,
@@ -78,7 +78,8 @@ def merge(
 
     Raises UsageError, ParentError, OutputError, Cancelled; then OUTPUT is as it was before.
     """
-    if os.path.realpath(os.fspath(output)) in map(os.path.realpath, layouts):
+    paths = [layout_path(text) for text in layouts]
+    if os.path.realpath(layout_path(os.fspath(output))) in map(os.path.realpath, paths):
         raise UsageError(
             f"the output {printable(os.fspath(output))} is one of the layouts",
             where="merge",
@@ -88,7 +89,7 @@ def merge(
     started(crew.cancel)
     with open_output(output, sync=sync) as layout, crew:
         merging = _Merging(layout, crew, warn)
-        index = merging.index([Source(Path(path)) for path in layouts])
+        index = merging.index([open_source(path, crew.check) for path in paths])
         merging.carry()
         layout.commit(index, check=crew.check)
     return merging.result()
@@ -157,7 +158,9 @@ class _Merging:
         with blob.source.blob(blob.descriptor) as verified:
             for _ in verified:
                 self._crew.check()
-            self._layout.carry(verified.fd, verified.path, blob.descriptor.digest, self._crew.check)
+            self._layout.carry(
+                verified.part, verified.path, blob.descriptor.digest, self._crew.check
+            )
 
     def _entries(self, source: Source, document: dict[str, Any], where: str) -> Iterator[_Entry]:
         descriptors = parse_descriptors(document, "manifests", where)
@@ -256,7 +259,7 @@ class _Merging:
         for layer in layers:
             if not (
                 any(word in layer.media_type for word in _ELSEWHERE)
-                and not source.blob_path(layer.digest).exists()
+                and not source.has_blob(layer.digest)
             ):
                 self._add_blob(source, layer)
         self._count += 1

@@ -17,10 +17,10 @@ class ImageTree:
     extensions what walk.Tree is.
 
     lower_table: the merged layers; it may go once this object is made. sources: for each layer, the
-    bottom one first, its scan, the uncompressed archive, and whether nobody else can write to that;
-    they are kept as long as this object.
-    owner: user and group of every entry, in place of their own. check: called again and again; may
-    raise to stop this.
+    bottom one first, its scan, the file of the uncompressed archive, where in it that begins, and
+    whether nobody else can write to it; they are kept as long as this object.
+    owner: user and group of every entry, in place of their own. take_instructions: as of walk.Tree.
+    check: called again and again; may raise to stop this.
 
     Raises ValueError for what clients do not agree about, and for more than MEMORY_LIMIT bytes;
     MemoryError.
@@ -29,9 +29,10 @@ class ImageTree:
     def __new__(
         cls,
         lower_table: Lower,
-        sources: Sequence[tuple[Scan, HasFileno, bool]],
+        sources: Sequence[tuple[Scan, HasFileno, int, bool]],
         *,
         owner: tuple[int, int] | None = None,
+        take_instructions: bool = False,
         memory_limit: int = ...,
         check: Callable[[], None] | None = None,
     ) -> ImageTree: ...
@@ -59,9 +60,9 @@ class ImageTree:
         """
 
     def find(self, path: bytes) -> tuple[int, int, int] | None:
-        """Of the regular file PATH: the number of its source, the offset of its content there, and
-        its size; None where there is no such file. PATH has no slash at either end, and symbolic
-        links are not followed."""
+        """Of the regular file PATH: the number of its source, the offset of its content in the file
+        of that, and its size; None where there is no such file. PATH has no slash at either end,
+        and symbolic links are not followed."""
 
     def capsule(self) -> object:
         """The native table for the other extensions; valid as long as this object lives."""

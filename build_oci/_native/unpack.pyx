@@ -37,13 +37,16 @@ cdef extern from "unpack.h" nogil:
     ctypedef struct unpack_source:
         const member *members
         size_t count
-        int fd, is_ours
+        int fd
+        uint64_t start
+        int is_ours
 
     ctypedef struct unpack:
         tree tree
         size_t entries
         int has_owner
         uint32_t uid, gid
+        int take_instructions
         const char *error
 
     unpack *unpack_new(const lower *, const unpack_source *, size_t count, size_t memory_limit)
@@ -78,7 +81,8 @@ cdef class ImageTree:
     cdef list sources  # with the scans that the tree points into
 
     def __cinit__(
-        self, lower_table, sources, *, owner=None, size_t memory_limit=1 << 30, check=None
+        self, lower_table, sources, *, owner=None, bint take_instructions=False,
+        size_t memory_limit=1 << 30, check=None
     ):
         cdef size_t count = len(sources), i
         cdef unpack_source *given = <unpack_source *>calloc(count + 1, sizeof(unpack_source))
@@ -89,16 +93,18 @@ cdef class ImageTree:
             raise MemoryError
         self.sources = list(sources)
         try:
-            for i, (scan, archive, is_ours) in enumerate(self.sources):
+            for i, (scan, archive, start, is_ours) in enumerate(self.sources):
                 native = <const scanner *>PyCapsule_GetPointer(scan.capsule(), "build_oci.members")
                 given[i].members = scanner_members(native, &given[i].count)
                 given[i].fd = archive.fileno()
+                given[i].start = start
                 given[i].is_ours = is_ours
             self.unpack = unpack_new(<const lower *>below, given, count, memory_limit)
         finally:
             free(given)
         if self.unpack == NULL:
             raise MemoryError
+        self.unpack.take_instructions = take_instructions
         if owner is not None:
             self.unpack.has_owner = 1
             self.unpack.uid, self.unpack.gid = owner

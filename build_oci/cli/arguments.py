@@ -14,7 +14,7 @@ MAX_WORKERS = 1024
 SHELLS = ("bash", "zsh", "fish")
 # By name: what stands behind it on the line of usage. command.py has who runs them.
 SUBCOMMANDS = {
-    "verify": "[DIR]",
+    "verify": "[LAYOUT]",
     "merge": "LAYOUT... -o OUT",
     "compare": "OLD NEW",
     "show": "[LAYOUT]",
@@ -218,16 +218,16 @@ def verify_parser() -> argparse.ArgumentParser:
     """What may stand behind `verify`."""
     made = _new(
         "build-oci verify",
-        "Recomputes everything that an OCI image layout, written by any builder, says of itself,"
-        " and lists every mismatch.",
+        "Recomputes everything that a layout or oci-archive of any builder says of itself, and"
+        " lists every mismatch.",
     )
     made.add_argument(
         "layout",
-        metavar="DIR",
+        metavar="LAYOUT",
         nargs="?",
         type=_path,
         default=".",
-        help="the layout (default: the current directory)",
+        help="the layout or oci-archive (default: the current directory)",
     )
     _add_workers(made, "layers to read at once")
     made.add_argument(
@@ -246,7 +246,11 @@ def merge_parser() -> argparse.ArgumentParser:
         "Writes one layout with the images of several, for example one for each architecture.",
     )
     made.add_argument(
-        "layouts", metavar="LAYOUT", nargs="+", type=_path, help="a layout, written by any builder"
+        "layouts",
+        metavar="LAYOUT",
+        nargs="+",
+        type=_path,
+        help="a layout or oci-archive of any builder",
     )
     made.add_argument("-o", "--output", metavar="OUT", type=_path, required=True, help=_OUTPUT)
     _add_workers(made, "blobs to read at once")

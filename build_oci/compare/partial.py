@@ -83,9 +83,7 @@ def _files(image: Image, layer: ReadDescriptor, check: Callable[[], None]) -> It
     with image.source.blob(layer) as blob:
         try:
             entries: list[dict[str, Any]] = []
-            for entry in toc_entries(
-                blob.fd, layer.size, layer.annotations, check, start=blob.start
-            ):
+            for entry in toc_entries(blob.part, layer.annotations, check):
                 if entry.get("type") != "chunk" and entries:
                     yield _file(entries)
                     entries = []

@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import Cancelled, ParentError, UsageError
+from build_oci.oci.archive_source import layout_path, open_source
 from build_oci.oci.media_types import CODECS, CONFIGS, INDEXES, MANIFESTS, REF_NAME_KEY
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptors
 from build_oci.parent.manifest import NESTING, ReadManifest, is_index, read_image
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SCANS_LIMIT = 1 << 30
 MOST_IMAGES = 1000  # of one layout
 _MOST_READERS = 8  # threads: beyond that, the file system is the limit, and memory grows
-_PREFIXES = ("oci:", "oci-archive:")
 
 
 class Reference(NamedTuple):
@@ -64,10 +63,8 @@ def parse_reference(text: str) -> Reference:
     """What TEXT names. What exists under the whole name counts first. UsageError where nothing
     exists.
     """
-    for prefix in _PREFIXES:
-        if text.startswith(prefix) and not os.path.lexists(text):
-            text = text[len(prefix) :]
-            break
+    if not os.path.lexists(text):
+        text = layout_path(text)
     if os.path.exists(text):
         return Reference(text)
     path, at, number = text.rpartition("@")
@@ -86,28 +83,13 @@ def parse_reference(text: str) -> Reference:
     )
 
 
-def open_layout(path: str, check: Callable[[], None]) -> Source:
-    """The layout in the directory or the archive PATH. UsageError, ParentError."""
-    if os.path.isdir(path):
-        return Source(Path(path))
-    if os.path.isfile(path):
-        from build_oci.oci.archive_source import ArchiveSource
-
-        return ArchiveSource(Path(path), check)
-    raise UsageError(
-        "is neither a directory nor an archive",
-        where=path,
-        hint="name a layout's directory or an oci-archive",
-    )
-
-
 def images_of(reference: Reference, check: Callable[[], None]) -> list[Image]:
     """The images that REFERENCE names, in the order of the documents; artifacts and attestations
     are passed over. Never empty.
 
     Raises UsageError, ParentError, and what CHECK raises.
     """
-    source = open_layout(reference.path, check)
+    source = open_source(reference.path, check)
     where = str(source.path / "index.json")
     found = []
     for number, descriptor, name, document in _manifests(source, check):

@@ -35,6 +35,7 @@ class Kind(StrEnum):
 
     STRING = "a string"
     PATH = "the path of a directory"
+    LAYOUT = "the path of an OCI layout: a directory, or an archive (`oci-archive:FILE`)"
     TREE = "the path of a directory, or `{image: LAYOUT}`"
     FILE = "the path of a file"
     BOOLEAN = "`true` or `false`"
@@ -77,7 +78,7 @@ _CONFIG = Key(
     choices={"replace": False, "inherit": True},
 )
 PARENT_KEYS = (
-    Key("image", Kind.PATH, "the OCI layout to build upon", required=True),
+    Key("image", Kind.LAYOUT, "the OCI layout to build upon", required=True),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
     Key(
         "trust",
@@ -96,7 +97,7 @@ PARENT_KEYS = (
 PREVIOUS_KEYS = (
     Key(
         "image",
-        Kind.PATH,
+        Kind.LAYOUT,
         "the OCI layout that an earlier build made: layers that come out the same are taken"
         " from it",
     ),
@@ -120,14 +121,14 @@ PREVIOUS_KEYS = (
     ),
 )
 PART_KEYS = (
-    Key("image", Kind.PATH, "the OCI layout of the image", required=True),
+    Key("image", Kind.LAYOUT, "the OCI layout of the image", required=True),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
 )
 LAYER_KEYS = (*PART_KEYS, _CONFIG)
 ITEM_KEYS = (
     Key("add", Kind.PATH, "a directory: what it holds is added, and nothing goes"),
     Key("remove", Kind.STRINGS, "paths of the image below that go", default=()),
-    Key("image", Kind.PATH, "an OCI layout: the layers of its image, as they are"),
+    Key("image", Kind.LAYOUT, "an OCI layout: the layers of its image, as they are"),
     Key("index", Kind.INTEGER, "which manifest of that layout's index, from 0", default=0),
     Key(
         "recompress",

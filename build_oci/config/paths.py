@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from build_oci.config.model import BuildConfig, PreviousConfig
-from build_oci.errors import BuildOciError, ConfigError, UsageError
+from build_oci.errors import BuildOciError, ConfigError, ParentError, UsageError
+from build_oci.oci.archive_source import is_layout, open_source
 
 
 def check_paths(config: BuildConfig) -> None:
@@ -40,7 +41,13 @@ def check_paths(config: BuildConfig) -> None:
 
 
 def _layout_problems(path: str, where: str) -> list[BuildOciError]:
-    """Why the directory PATH cannot be read as an OCI layout."""
+    """Why the directory or the archive PATH cannot be read as an OCI layout."""
+    if os.path.isfile(path):
+        try:
+            open_source(path)
+        except ParentError as error:
+            return [UsageError(f"`{error.where}` {error.what}", where=where, hint=error.hint)]
+        return []
     if what := _unusable(path):
         return [UsageError(what, where=where, hint=_path_hint(path))]
     if os.path.isfile(os.path.join(path, "index.json")):
@@ -54,9 +61,7 @@ def _layout_problems(path: str, where: str) -> list[BuildOciError]:
 def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
     problems: list[BuildOciError] = []
     if previous.image is not None:
-        empty = os.path.isdir(previous.image) and not os.path.lexists(
-            os.path.join(previous.image, "index.json")
-        )
+        empty = os.path.isdir(previous.image) and not is_layout(previous.image)
         if not empty and os.path.lexists(previous.image):
             problems += _layout_problems(previous.image, previous.where)
         elif not previous.optional:

@@ -27,12 +27,13 @@ from build_oci.config.document import (
 from build_oci.config.keys import PLAIN_SOURCES, SECTIONS, SOURCE_KEYS, Key, Kind
 from build_oci.config.model import ComponentSource
 from build_oci.config.patterns import compile_pattern
+from build_oci.oci.archive_source import layout_path
 
 # How alike a stray key and a known one are (difflib's ratio) where it is a slip: `layr` 0.89,
 # `imags` 0.91. What real documents carry beside the known keys (`created`, `tags`) has 0.6 at the
 # most.
 SLIP = 0.8
-_PATHS = (Kind.PATH, Kind.FILE, Kind.TREE)
+_PATHS = (Kind.PATH, Kind.FILE, Kind.LAYOUT, Kind.TREE)
 NO_COMPRESSION = ("none", "off", "no", "plain", "uncompressed", "tar", "store", "stored")
 _SOURCES_HINT = (
     "write `components: [{file: MAP}, xattr, packages, {paths: {kernel: [usr/lib/modules]}}]`"
@@ -107,7 +108,7 @@ class Reader:
         stands.
         """
         match key.kind:
-            case Kind.STRING | Kind.PATH | Kind.FILE:
+            case Kind.STRING | Kind.PATH | Kind.FILE | Kind.LAYOUT:
                 return self.string(key, node)
             case Kind.TREE:
                 return (
@@ -215,6 +216,8 @@ class Reader:
         value = self.scalar(Kind.STRING, node)
         if not isinstance(value, str):
             return must_be(Kind.STRING, node, f'quote it: "{shown(node.value)}"')
+        if key.kind is Kind.LAYOUT:
+            value = layout_path(value)
         if not value and (key.required or key.kind in _PATHS):
             raise BadValue("is empty", f"it is {key.doc}")
         if "\0" in value and key.kind in _PATHS:

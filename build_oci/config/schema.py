@@ -76,7 +76,7 @@ def _value(key: Key) -> dict[str, Any]:
             return found | (
                 {"examples": _SUGGESTIONS[key.name]} if key.name in _SUGGESTIONS else {}
             )
-        case Kind.PATH | Kind.FILE:
+        case Kind.PATH | Kind.FILE | Kind.LAYOUT:
             return {"type": "string", "minLength": 1}
         case Kind.TREE:
             return {"anyOf": [{"type": "string", "minLength": 1}, _section(key.keys)]}

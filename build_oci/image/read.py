@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import PlanError
 from build_oci.image.run import Run, Shares
+from build_oci.oci.archive_source import is_layout
 
 if TYPE_CHECKING:
     from build_oci._native.unpack import AnyTree
@@ -41,9 +41,7 @@ class Reading:
         from build_oci.previous.image import PreviousImage, read_plan_file
 
         context = self._context
-        if previous.image is not None and os.path.lexists(
-            os.path.join(previous.image, "index.json")
-        ):
+        if previous.image is not None and is_layout(previous.image):
             self.previous = PreviousImage(
                 previous,
                 self._platform,
@@ -93,6 +91,7 @@ class Reading:
                 self._platform,
                 partial(self._run.tell, "walk"),
                 owner=image.owner,
+                take_instructions=self._takes_instructions(),
             )
         self.inherited = config if image.layer_image.inherit else None
         import_the_rest(self._context.config.codecs)
@@ -139,6 +138,11 @@ class Reading:
                 self._image.parent, self._platform, partial(self._run.tell, "parent")
             )
 
+    def _takes_instructions(self) -> bool:
+        """Do attributes say which component an entry belongs to? They are not written then."""
+        split = self._image.split
+        return split is not None and any(source.kind == "xattr" for source in split.components)
+
     def read_tree(self, path: str) -> Tree:
         from build_oci.layer.walk import read_tree
 
@@ -155,8 +159,7 @@ class Reading:
                 exclude=image.exclude,
                 exclude_where=image.exclude_where,
                 owner=image.owner,
-                take_instructions=image.split is not None
-                and any(source.kind == "xattr" for source in image.split.components),
+                take_instructions=self._takes_instructions(),
             )
         self.believed += tree.digests_believed
         self._run.tell("walk", len(tree), len(tree))

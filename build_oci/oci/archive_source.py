@@ -1,39 +1,63 @@
 """An image layout inside of one tar archive (`oci-archive:`, as skopeo, podman and build-oci write
 it), read where it lies.
 
-The archive is as untrusted as any layout. Its names are looked through once; a blob is then a range
-of the file.
+The archive is as untrusted as any layout. Its headers are looked through once; a blob is then a
+range of the file. What could be unpacked in two ways is refused: a name that is there twice, links,
+names that lead elsewhere, sparse files.
+
+The file stays open as long as its ArchiveSource: a build that replaces the archive meanwhile, which
+may be this one, changes nothing of what is read.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from build_oci.errors import ParentError
-from build_oci.oci.untrusted import (
-    MOST_DOCUMENT,
-    ReadDescriptor,
-    Source,
-    VerifiedBlob,
-    opened,
-    parse_document,
-    wrong_size,
-)
+from build_oci.oci.archive import ARCHIVE, DIRECTORY
+from build_oci.oci.untrusted import FilePart, Source, open_regular
 
 _BLOCK = 512
-_MOST_FILES = 1 << 17  # that a layout in an archive may have
-_MOST_EXTENSION = 1 << 20  # bytes of one extended header
-_PIECE = 1 << 18
+_MOST_HEADERS = 1 << 16  # that an archive may have: each name takes some 400 bytes of memory
+_MOST_EXTENSION = 1 << 16  # bytes of one extended header
 _AGAIN = "copy the image again, or unpack the archive into a directory and name that"
+_OTHER_KIND = "`skopeo copy` or `podman save --format oci-archive` makes one of an image"
+# What a layout holds; tools add files of their own, which nobody asks for.
+_KNOWN = re.compile(rb"oci-layout|index\.json|blobs/sha(256|512)/[^/]{1,255}")
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 
 
-class _Range(NamedTuple):
-    offset: int
-    size: int
+def layout_path(text: str) -> str:
+    """The path of the layout that TEXT names: a directory or an archive, with `oci:` or
+    `oci-archive:` before it or without.
+    """
+    for prefix in (ARCHIVE, DIRECTORY):
+        if text.startswith(prefix):
+            return text[len(prefix) :]
+    return text
+
+
+def open_source(
+    path: str, check: Callable[[], None] = lambda: None, *, trust_checksums: bool | None = False
+) -> Source:
+    """The layout in the directory or the archive PATH. Raises ParentError, and what CHECK raises,
+    called meanwhile.
+
+    trust_checksums: as of Source; the blobs of an archive are always read.
+    """
+    if os.path.isdir(path):
+        return Source(Path(path), trust_checksums=trust_checksums)
+    return ArchiveSource(Path(path), check)
+
+
+def is_layout(path: str) -> bool:
+    """Is there an archive at PATH, or a directory with an index?"""
+    return os.path.isfile(path) or os.path.lexists(os.path.join(path, "index.json"))
 
 
 class ArchiveSource(Source):
@@ -44,134 +68,130 @@ class ArchiveSource(Source):
         is no such archive.
         """
         super().__init__(path)
-        with opened(path) as fd:
-            self._files = dict(_files(fd, path, check))
+        self._fd = open_regular(path)
+        self._files: dict[bytes, FilePart] = {}
+        for name, part in _files(self._fd, path, check):
+            if name in self._files:
+                where = str(path / os.fsdecode(name))
+                raise ParentError("is in the archive twice", where=where, hint=_AGAIN)
+            if _KNOWN.fullmatch(name):
+                self._files[name] = part
+        if b"index.json" not in self._files:
+            raise ParentError(
+                "is no archive of an image layout: it has no index.json",
+                where=str(path),
+                hint=_OTHER_KIND,
+            )
 
-    def index(self) -> dict[str, Any]:
-        return parse_document(self._small_file("index.json"), str(self.path / "index.json"))
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):  # it was never open, or reading it failed already
+            os.close(self._fd)
 
     @contextmanager
-    def blob(self, descriptor: ReadDescriptor) -> Iterator[VerifiedBlob]:
-        name = f"blobs/{descriptor.digest.replace(':', '/')}"
-        where = self.blob_path(descriptor.digest)
-        found = self._range(name)
-        if found.size != descriptor.size:
-            raise wrong_size(where, found.size, descriptor)
-        with opened(self.path) as fd:
-            yield _BlobInArchive(fd, where, descriptor, found)
-
-    def _range(self, name: str) -> _Range:
-        found = self._files.get(name.encode())
+    def part(self, name: str) -> Iterator[FilePart]:
+        found = self._files.get(os.fsencode(name))
         if found is None:
             raise ParentError("is missing", where=str(self.path / name), hint=_AGAIN)
-        return found
+        yield found
 
-    def _small_file(self, name: str) -> bytes:
-        found = self._range(name)
-        if found.size > MOST_DOCUMENT:
-            raise ParentError(
-                f"has {found.size} bytes, which is too large for a document",
-                where=str(self.path / name),
+    def has(self, name: str) -> bool:
+        return os.fsencode(name) in self._files
+
+    def names(self, folder: str) -> list[str]:
+        start = os.fsencode(folder) + b"/"
+        return [os.fsdecode(name[len(start) :]) for name in self._files if name.startswith(start)]
+
+
+class _Member(NamedTuple):
+    """A member of the archive. `kind`: its type flag; `size`: bytes of content from `start` on."""
+
+    kind: bytes
+    name: bytes
+    start: int
+    size: int
+
+
+def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[bytes, FilePart]]:
+    """Name and place of every regular file, in the order of the archive."""
+    for member in _members(fd, path, check):
+        if member.kind in (b"0", b"\0", b"7"):
+            name = _normalised(member.name)
+            if name is None:
+                raise _refused(path, member.start - _BLOCK, "its name leads out of the archive")
+            yield name, FilePart(fd, member.start, member.size, is_whole=False)
+        elif member.kind != b"5":
+            raise _refused(
+                path, member.start - _BLOCK, "the archive holds neither a file nor a directory"
             )
-        with opened(self.path) as fd:
-            return b"".join(_read(fd, found, self.path))
 
 
-class _BlobInArchive(VerifiedBlob):
-    def __init__(self, fd: int, path: Path, descriptor: ReadDescriptor, found: _Range) -> None:
-        super().__init__(fd, path, descriptor)
-        self._range = found
-        self.start = found.offset
-
-    def most_bytes(self) -> int:
-        return self._range.size
-
-    def _pieces(self) -> Iterator[bytes]:
-        return _read(self.fd, self._range, self.path)
-
-
-def _read(fd: int, found: _Range, path: Path) -> Iterator[bytes]:
-    done = 0
-    while done < found.size:
-        try:
-            piece = os.pread(fd, min(_PIECE, found.size - done), found.offset + done)
-        except OSError as error:
-            raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None
-        if not piece:
-            return  # the reader of the blob misses the rest
-        done += len(piece)
-        yield piece
-
-
-def _files(fd: int, path: Path, check: Callable[[], None]) -> Iterator[tuple[bytes, _Range]]:
-    """Name and place of every regular file; the last one of a name counts, as when the archive is
-    unpacked.
-    """
-
-    def refuse(what: str, at: int) -> ParentError:
-        return ParentError(f"at byte {at}: {what}", where=str(path), hint=_AGAIN)
-
+def _members(fd: int, path: Path, check: Callable[[], None]) -> Iterator[_Member]:
+    """Every member but extended headers, which are applied."""
     end = os.fstat(fd).st_size
-    at = count = 0
+    at = 0
     name: bytes | None = None
     size: int | None = None
-    while True:
+    for _ in range(_MOST_HEADERS):
         check()
-        header = os.pread(fd, _BLOCK, at)
-        if len(header) < _BLOCK:
-            raise refuse(
-                "the archive ends too early" if at else "this is no archive of an image layout", at
-            )
-        if not header.strip(b"\0"):
+        header = _read(fd, path, at, _BLOCK)
+        if header is not None and not header.strip(b"\0"):
+            if _read(fd, path, at + _BLOCK, _BLOCK) not in (None, header):
+                raise _refused(path, at + _BLOCK, "the archive goes on behind its end")
             return
-        if not _is_header(header):
-            raise refuse(
-                "this is no header of a tar archive"
-                if at
-                else "this is no archive of an image layout",
-                at,
-            )
-        kind = header[156:157]
+        if header is None or not _is_header(header):
+            raise _no_header(path, at, header)
+        kind, start = header[156:157], at + _BLOCK
         length = _number(header[124:136])
         if size is not None and kind not in b"xgLK":
             length, size = size, None
-        start = at + _BLOCK
         if length is None or not 0 <= length <= end - start:
-            raise refuse("the archive ends too early", at)
-        if kind in (b"x", b"L"):
-            if length > _MOST_EXTENSION:
-                raise refuse("an extended header is too large", at)
-            content = os.pread(fd, length, start)
+            raise _refused(path, at, "the archive ends too early")
+        if kind in b"xgL":
+            content = _read(fd, path, start, length) if length <= _MOST_EXTENSION else None
+            if content is None:
+                raise _refused(path, at, "an extended header is too large")
             if kind == b"L":
                 name = content.rstrip(b"\0")
             else:
                 records = _records(content)
-                if records is None:
-                    raise refuse("an extended header is damaged", at)
+                if records is None or (kind == b"g" and records.keys() & {b"path", b"size"}):
+                    raise _refused(path, at, "an extended header is damaged")
+                if any(key.startswith(b"GNU.sparse.") for key in records):
+                    raise _refused(path, at, "the archive holds a sparse file")
                 name = records.get(b"path", name)
-                if b"size" in records:
-                    size = (
-                        int(records[b"size"])
-                        if records[b"size"].isdigit() and len(records[b"size"]) < 20
-                        else -1
-                    )
-        elif kind in (b"0", b"\0", b"7"):
-            count += 1
-            if count > _MOST_FILES:
-                raise refuse(f"the archive has more files than {_MOST_FILES}", at)
-            prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-            short = header[:100].split(b"\0")[0]
-            whole = name if name is not None else prefix + b"/" + short if prefix else short
-            yield (
-                b"/".join(part for part in whole.split(b"/") if part not in (b"", b".")),
-                _Range(start, length),
-            )
-            name = None
-        elif kind in b"g5":
-            name = None if kind == b"5" else name
+                size = _decimal(records[b"size"]) if b"size" in records else size
         else:
-            raise refuse("the archive holds what is neither a file nor a directory", at)
+            yield _Member(kind, _name(header) if name is None else name, start, length)
+            name = None
         at = start + length + -length % _BLOCK
+    raise ParentError(f"has more members than {_MOST_HEADERS}", where=str(path), hint=_AGAIN)
+
+
+def _refused(path: Path, at: int, what: str) -> ParentError:
+    return ParentError(f"at byte {at}: {what}", where=str(path), hint=_AGAIN)
+
+
+def _no_header(path: Path, at: int, block: bytes | None) -> ParentError:
+    """What is wrong where no header begins at AT; BLOCK is what does, None where the file ends."""
+    if at:
+        ends = "the archive ends too early"
+        return _refused(path, at, ends if block is None else "this is no header of a tar archive")
+    if block is not None and block.startswith(_COMPRESSED):
+        return ParentError(
+            "is compressed, and an archive of an image layout is not",
+            where=str(path),
+            hint="decompress it; its layers are compressed already",
+        )
+    return ParentError("is no archive of an image layout", where=str(path), hint=_OTHER_KIND)
+
+
+def _read(fd: int, path: Path, at: int, size: int) -> bytes | None:
+    """SIZE bytes of the archive from AT on; None where it ends before."""
+    try:
+        found = os.pread(fd, size, at)
+    except OSError as error:
+        raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    return found if len(found) == size else None
 
 
 def _is_header(header: bytes) -> bool:
@@ -186,15 +206,36 @@ def _number(field: bytes) -> int | None:
     return int(text, 8) if text and not text.strip(b"01234567") else 0 if not text else None
 
 
+def _decimal(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) < 20 else -1
+
+
+def _name(header: bytes) -> bytes:
+    """The name in HEADER itself."""
+    prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+    name = header[:100].split(b"\0")[0]
+    return prefix + b"/" + name if prefix else name
+
+
+def _normalised(name: bytes) -> bytes | None:
+    """NAME without empty and `.` components. None: it is absolute, or has a `..`."""
+    parts = name.split(b"/")
+    if not parts[0] or b".." in parts:
+        return None
+    return b"/".join(part for part in parts if part not in (b"", b"."))
+
+
 def _records(content: bytes) -> dict[bytes, bytes] | None:
+    """The records of an extended header; None where it is damaged."""
     found = {}
-    while content:
-        digits, space, _ = content.partition(b" ")
-        size = int(digits) if digits.isdigit() and len(digits) < 10 else 0
-        record = content[len(digits) + 1 : size]
-        key, equals, value = record.partition(b"=")
-        if not space or not equals or not value.endswith(b"\n"):
+    at = 0
+    while at < len(content):
+        space = content.find(b" ", at, at + 10)
+        digits = content[at:space] if space > 0 else b""
+        stop = at + int(digits) if digits.isdigit() else 0
+        key, equals, value = content[space + 1 : stop].partition(b"=")
+        if not space + 1 < stop <= len(content) or not equals or not value.endswith(b"\n"):
             return None
         found[key] = value[:-1]
-        content = content[size:]
+        at = stop
     return found

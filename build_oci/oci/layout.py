@@ -26,6 +26,8 @@ from build_oci.oci.transfer import clone_or_copy
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from build_oci.oci.untrusted import FilePart
+
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -216,19 +218,19 @@ class Layout:
 
     def carry(
         self,
-        source: int,
+        source: FilePart,
         path: str | os.PathLike[str],
         digest: str,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Let the open file SOURCE, which is at PATH and was verified, be the blob DIGEST too.
+        """Let SOURCE, which is at PATH and was verified, be the blob DIGEST too.
 
-        As a hard link, if nobody else can change the file; else as a copy of the mode 0644 that
-        shares its data where the file system can, made in the kernel. Raises OutputError, and what
-        CHECK raises, called meanwhile.
+        As a hard link, if it is a file that nobody else can change; else as a copy of the mode 0644
+        that shares its data where the file system can, made in the kernel. Raises OutputError, and
+        what CHECK raises, called meanwhile.
         """
         name = self.temporary()
-        if not self._link(source, path, name):
+        if not (source.is_whole and self._link(source.fd, path, name)):
             target = self.create(name)
             try:
                 clone_or_copy(source, target, check, sync=self.sync)

@@ -18,6 +18,8 @@ from build_oci.oci.durable import WRITE_OUT, start_write_out
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from build_oci.oci.untrusted import FilePart
+
 # <linux/fs.h>: let a file share the data of another.
 _FICLONE = 0x40049409
 _STEP = 8 << 20  # bytes between two looks at whether to stop
@@ -26,23 +28,33 @@ _PIPE_STEP = 4096
 _LOOK_ABOUT = 100  # milliseconds
 
 
-def clone_or_copy(source: int, target: int, check: Callable[[], None], *, sync: bool) -> None:
-    """Fill the new file TARGET with the content of the file SOURCE, sharing its data where the file
-    system can. Raises OSError.
+def clone_or_copy(source: FilePart, target: int, check: Callable[[], None], *, sync: bool) -> None:
+    """Fill the new file TARGET with the content of SOURCE, sharing its data where the file system
+    can. Raises OSError.
     """
-    with suppress(OSError):
-        fcntl.ioctl(target, _FICLONE, source)
-        return
-    copy_file(source, target, 0, check, sync=sync)
+    if source.is_whole:
+        with suppress(OSError):
+            fcntl.ioctl(target, _FICLONE, source.fd)
+            return
+    copy_file(source.fd, target, 0, check, sync=sync, start=source.start, size=source.size)
 
 
-def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, sync: bool) -> int:
-    """Copy all of the file SOURCE to the offset AT of the file TARGET; the size in bytes. Raises
-    OSError, and what CHECK raises.
+def copy_file(
+    source: int,
+    target: int,
+    at: int,
+    check: Callable[[], None],
+    *,
+    sync: bool,
+    start: int = 0,
+    size: int | None = None,
+) -> int:
+    """Copy SIZE bytes of the file SOURCE, from START on, to the offset AT of the file TARGET; all
+    of it by default. The size in bytes. Raises OSError, and what CHECK raises.
 
     sync: begin to write it to the disk meanwhile.
     """
-    size = os.fstat(source).st_size
+    size = os.fstat(source).st_size if size is None else size
     copied = begun = 0
     # Until it turns out that the file systems do not know the call, or are of different kinds.
     in_kernel = True
@@ -51,9 +63,9 @@ def copy_file(source: int, target: int, at: int, check: Callable[[], None], *, s
         step = min(size - copied, _STEP)
         try:
             done = (
-                os.copy_file_range(source, target, step, copied, at + copied)
+                os.copy_file_range(source, target, step, start + copied, at + copied)
                 if in_kernel
-                else os.sendfile(target, source, copied, step)
+                else os.sendfile(target, source, start + copied, step)
             )
         except OSError:
             if not in_kernel:

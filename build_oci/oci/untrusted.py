@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -39,6 +39,22 @@ class ReadDescriptor(NamedTuple):
     annotations: dict[str, str]
 
 
+class FilePart(NamedTuple):
+    """SIZE bytes of the open file `fd`, from `start` on. is_whole: are they all of a file of their
+    own?
+    """
+
+    fd: int
+    start: int
+    size: int
+    is_whole: bool
+
+    def read(self, size: int, offset: int = 0) -> bytes:
+        """Up to SIZE bytes from OFFSET on. Raises OSError."""
+        most = size if self.is_whole else max(0, min(size, self.size - offset))
+        return os.pread(self.fd, most, self.start + offset)
+
+
 class Source:
     """The layout in the directory `path`.
 
@@ -52,25 +68,46 @@ class Source:
 
     def is_there(self) -> bool:
         """Is there any of a layout: one of the names that each has?"""
-        return any(
-            os.path.lexists(self.path / name) for name in ("index.json", "oci-layout", "blobs")
-        )
+        return any(self.has(name) for name in ("index.json", "oci-layout", "blobs"))
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[FilePart]:
+        """The regular file NAME of the layout, open. Raises ParentError."""
+        with opened(self.path / name) as fd:
+            yield FilePart(fd, 0, os.fstat(fd).st_size, is_whole=True)
+
+    def has(self, name: str) -> bool:
+        """Does anything have the name NAME in the layout?"""
+        return os.path.lexists(self.path / name)
+
+    def names(self, folder: str) -> list[str]:
+        """What lies in the directory FOLDER of the layout; nothing where it cannot be listed."""
+        with suppress(OSError):
+            return os.listdir(self.path / folder)
+        return []
 
     def index(self) -> dict[str, Any]:
         """The document `index.json`. Raises ParentError."""
         path = self.path / "index.json"
-        with opened(path) as fd:
-            size = os.fstat(fd).st_size
-            if size > MOST_DOCUMENT:
+        with self.part("index.json") as part:
+            if part.size > MOST_DOCUMENT:
                 raise ParentError(
-                    f"has {size} bytes, which is too large for a document", where=str(path)
+                    f"has {part.size} bytes, which is too large for a document", where=str(path)
                 )
-            return parse_document(b"".join(_pieces(fd, path)), str(path))
+            return parse_document(b"".join(_pieces(part, path)), str(path))
 
     def blob_path(self, digest: str) -> Path:
         """Where the blob is; `digest` comes from a ReadDescriptor and so cannot point elsewhere."""
-        algorithm, hexadecimal = digest.split(":")
-        return self.path / "blobs" / algorithm / hexadecimal
+        return self.path / _blob_name(digest)
+
+    def has_blob(self, digest: str) -> bool:
+        """Does anything have the name of this blob?"""
+        return self.has(_blob_name(digest))
+
+    def blob_size(self, digest: str) -> int:
+        """Bytes of the blob, as large as it is. Raises ParentError where there is no such file."""
+        with self.part(_blob_name(digest)) as part:
+            return part.size
 
     def document(self, descriptor: ReadDescriptor) -> dict[str, Any]:
         """The JSON document that DESCRIPTOR points to. Raises ParentError naming the blob."""
@@ -89,38 +126,40 @@ class Source:
         digest are right.
         """
         path = self.blob_path(descriptor.digest)
-        with opened(path) as fd:
-            size = os.fstat(fd).st_size
-            if size != descriptor.size:
-                raise wrong_size(path, size, descriptor)
-            yield VerifiedBlob(fd, path, descriptor, self._is_known(fd, descriptor))
+        with self.part(_blob_name(descriptor.digest)) as part:
+            if part.size != descriptor.size:
+                raise _wrong_size(path, part.size, descriptor)
+            yield VerifiedBlob(part, path, descriptor, self._is_known(part, descriptor))
 
-    def _is_known(self, fd: int, descriptor: ReadDescriptor) -> bool:
-        """Does the attribute of the file FD tell that it is the blob of DESCRIPTOR?"""
-        if self.trust_checksums is False:
+    def _is_known(self, part: FilePart, descriptor: ReadDescriptor) -> bool:
+        """Does the attribute of the file PART tell that it is the blob of DESCRIPTOR?"""
+        if self.trust_checksums is False or not part.is_whole:
             return False
         from build_oci._native.walk import believed_digest
 
-        told = believed_digest(fd, everywhere=self.trust_checksums is True)
+        told = believed_digest(part.fd, everywhere=self.trust_checksums is True)
         return told is not None and descriptor.digest == f"sha256:{told.hex()}"
 
 
-def wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
+def _blob_name(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _wrong_size(path: Path, size: int, descriptor: ReadDescriptor) -> ParentError:
     return ParentError(
         f"has {size} bytes, but its descriptor says {descriptor.size}", where=str(path), hint=_AGAIN
     )
 
 
 class VerifiedBlob:
-    """Iterates over the pieces of one blob; ends with ParentError if the whole is not what its
-    descriptor says. is_known: is it, without being read?
+    """Iterates over the pieces of one blob, which is `part`; ends with ParentError if the whole is
+    not what its descriptor says. is_known: is it, without being read?
     """
 
     def __init__(
-        self, fd: int, path: Path, descriptor: ReadDescriptor, is_known: bool = False
+        self, part: FilePart, path: Path, descriptor: ReadDescriptor, is_known: bool = False
     ) -> None:
-        self.fd = fd
-        self.start = 0  # where in the file it begins
+        self.part = part
         self.path = path
         self.descriptor = descriptor
         self.is_known = is_known
@@ -130,7 +169,7 @@ class VerifiedBlob:
         content = None if self.is_known else hashlib.new(algorithm)
         size = 0
         held = b""
-        for piece in self._pieces():
+        for piece in _pieces(self.part, self.path):
             if held:
                 yield held
             if content is not None:
@@ -147,7 +186,7 @@ class VerifiedBlob:
         """
         algorithm, _, expected = self.descriptor.digest.partition(":")
         if size != self.descriptor.size:
-            raise wrong_size(self.path, size, self.descriptor)
+            raise _wrong_size(self.path, size, self.descriptor)
         if digest is not None and digest != expected:
             raise ParentError(
                 f"is damaged: its content has the digest {algorithm}:{digest}",
@@ -157,10 +196,7 @@ class VerifiedBlob:
 
     def most_bytes(self) -> int:
         """How many bytes to read to see that there are no more than the descriptor tells."""
-        return self.descriptor.size + 1
-
-    def _pieces(self) -> Iterator[bytes]:
-        return _pieces(self.fd, self.path)
+        return self.part.size + self.part.is_whole
 
 
 def verify_blobs(
@@ -175,7 +211,7 @@ def verify_blobs(
     from build_oci._native.sha256 import Files
 
     unknown = [blob for blob in blobs if not blob.is_known]
-    files = Files([(blob.fd, blob.start, blob.most_bytes()) for blob in unknown])
+    files = Files([(blob.part.fd, blob.part.start, blob.most_bytes()) for blob in unknown])
     with stoppable(files.cancel):
         found = files.run()
     if found is None:
@@ -189,6 +225,15 @@ def verify_blobs(
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
     """A descriptor of the regular file PATH, for reading. Raises ParentError."""
+    fd = open_regular(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_regular(path: Path) -> int:
+    """As `opened`, and the caller closes it."""
     try:
         # O_NONBLOCK: a FIFO in the file's place must not stop us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -196,18 +241,18 @@ def opened(path: Path) -> Iterator[int]:
         raise ParentError("is missing", where=str(path), hint=_AGAIN) from None
     except OSError as error:
         raise ParentError(f"cannot be opened: {error.strerror}", where=str(path)) from None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ParentError("is no regular file", where=str(path))
-        yield fd
-    finally:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
+        raise ParentError("is no regular file", where=str(path))
+    return fd
 
 
-def _pieces(fd: int, path: Path) -> Iterator[bytes]:
+def _pieces(part: FilePart, path: Path) -> Iterator[bytes]:
+    """The content of PART, up to where its file ends."""
+    done = 0
     try:
-        os.lseek(fd, 0, os.SEEK_SET)
-        while piece := os.read(fd, _PIECE):
+        while piece := part.read(_PIECE, done):
+            done += len(piece)
             yield piece
     except OSError as error:
         raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None

@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 
 class Archive:
-    """The uncompressed archive of one layer, open for reading: a spool of ours, or somebody's blob.
-    Closed with its last user.
+    """The uncompressed archive of one layer, open for reading: a spool of ours (`is_ours`, which
+    nobody else can write to), or somebody's blob. Closed with its last user.
     """
 
-    def __init__(self, file: BinaryIO, path: str = "") -> None:
-        """FILE becomes this object's. PATH is for errors in writing."""
+    def __init__(self, file: BinaryIO, path: str, *, start: int = 0, is_ours: bool) -> None:
+        """FILE becomes this object's; the archive begins at START. PATH is for errors in
+        writing.
+        """
         self._file = file
         self._path = path
+        self.start = start
+        self.is_ours = is_ours
 
     def __del__(self) -> None:
         with suppress(OSError):

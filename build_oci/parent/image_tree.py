@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import TreeError
-from build_oci.oci.untrusted import Source
+from build_oci.oci.archive_source import open_source
 from build_oci.parent.lower import Scans
 from build_oci.parent.manifest import read_manifest
 
@@ -26,18 +25,20 @@ def read_image_tree(
     read: Callable[[int, int], None],
     *,
     owner: tuple[int, int] | None = None,
+    take_instructions: bool = False,
 ) -> tuple[ImageTree, dict[str, Any] | None]:
     """What IMAGE unpacks to, and its config, as ParentImage has it.
 
     Its compressed layers are decoded once, several at a time, into spools in the output's hidden
     directory. Every blob is verified, every content hashed on the way. READ is told how many bytes
-    of how many are done. OWNER: user and group of every entry, not their own.
+    of how many are done. OWNER: user and group of every entry, not their own. TAKE_INSTRUCTIONS:
+    as of layer.walk.read_tree.
 
     Raises ParentError, OutputError, Cancelled; TreeError for what clients do not agree about.
     """
     from build_oci._native.unpack import ImageTree
 
-    source = Source(Path(image.image))
+    source = open_source(image.image, parents.check)
     manifest = read_manifest(source, image.number, platform)
     scans = Scans(manifest.diff_ids, trust=False, share=parents.in_use, whole=True)
     archives = parents.read_archives(source, manifest, scans, read)
@@ -46,10 +47,16 @@ def read_image_tree(
     )
     try:
         sources = [
-            (scans[number], archive, is_ours) for number, (archive, is_ours) in enumerate(archives)
+            (scans[number], archive, archive.start, archive.is_ours)
+            for number, archive in enumerate(archives)
         ]
         tree = ImageTree(
-            lower, sources, owner=owner, memory_limit=scans.limit(), check=parents.check
+            lower,
+            sources,
+            owner=owner,
+            take_instructions=take_instructions,
+            memory_limit=scans.limit(),
+            check=parents.check,
         )
     except ValueError as error:
         raise TreeError(

@@ -24,9 +24,10 @@ from build_oci.codec.table import (
 )
 from build_oci.config.keys import Compression
 from build_oci.errors import ParentError
+from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
-from build_oci.oci.untrusted import ReadDescriptor, Source
+from build_oci.oci.untrusted import FilePart, ReadDescriptor, Source
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
 from build_oci.parent.lower import Scans, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
@@ -181,8 +182,9 @@ class Parents:
     def _read(
         self, parent: ParentConfig, platform: Platform, read: Callable[[int, int], None]
     ) -> ParentImage:
-        source = Source(
-            Path(parent.image),
+        source = open_source(
+            parent.image,
+            self._workers.check,
             trust_checksums=self._config.trust_checksum_xattrs if parent.trust else False,
         )
         manifest = read_manifest(source, parent.number, platform)
@@ -228,8 +230,8 @@ class Parents:
                     f" “{wanted}”"
                 )
 
-    def _codec(self, fd: int, descriptor: ReadDescriptor, where: str) -> str:
-        """The codec of the blob FD. Clients go by its first bytes, and some tools write another
+    def _codec(self, part: FilePart, descriptor: ReadDescriptor, where: str) -> str:
+        """The codec of the blob PART. Clients go by its first bytes, and some tools write another
         media type than they should.
         """
         codec = CODECS.get(descriptor.media_type)
@@ -240,7 +242,7 @@ class Parents:
                 where=where,
             )
         try:
-            start = os.pread(fd, SNIFFED, 0)
+            start = part.read(SNIFFED)
         except OSError as error:
             raise ParentError(f"cannot be read: {error.strerror}", where=where) from None
         found = sniff_codec(start)
@@ -258,23 +260,28 @@ class Parents:
 
     def read_archives(
         self, source: Source, manifest: ReadManifest, scans: Scans, read: Callable[[int, int], None]
-    ) -> list[tuple[Archive, bool]]:
+    ) -> list[Archive]:
         """Verify and scan all layers of MANIFEST, several at once, and have their archives open:
-        spools, but where a blob is the archive.
-
-        With each goes whether it is a spool, which nobody else can write to. Raises ParentError,
-        OutputError, Cancelled.
+        spools, but where a blob is the archive. Raises ParentError, OutputError, Cancelled.
         """
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
 
-        def take(number: int) -> tuple[Archive, bool]:
+        def take(number: int) -> Archive:
             descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
             path = source.blob_path(descriptor.digest)
             with source.blob(descriptor) as blob:
-                codec = self._codec(blob.fd, descriptor, str(path))
+                codec = self._codec(blob.part, descriptor, str(path))
                 stored = codec == Compression.DISABLED
-                file = open(os.dup(blob.fd), "rb") if stored else self._layout.nameless_file()  # noqa: SIM115
-                archive = Archive(file, self._layout.path)
+                archive = (
+                    Archive(
+                        open(os.dup(blob.part.fd), "rb"),  # noqa: SIM115
+                        self._layout.path,
+                        start=blob.part.start,
+                        is_ours=False,
+                    )
+                    if stored
+                    else Archive(self._layout.nameless_file(), self._layout.path, is_ours=True)
+                )
                 write = None if stored else archive.write
                 read_archive(
                     codec,
@@ -288,7 +295,7 @@ class Parents:
                 archive.flush()
                 with named(path):
                     scans.finish(number)
-            return archive, not stored
+            return archive
 
         return self._workers.each(
             take,
@@ -313,9 +320,10 @@ class Parents:
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
         with source.blob(descriptor) as blob:
-            codec = self._codec(blob.fd, descriptor, str(path))
+            codec = self._codec(blob.part, descriptor, str(path))
             may_stay = not recompress or codec in map(stream_codec, self._codecs)
-            annotations = self._annotations(descriptor, blob.fd, path, diff_id) if may_stay else {}
+            part = blob.part
+            annotations = self._annotations(descriptor, part, path, diff_id) if may_stay else {}
             kind = CHUNKED if codec == "zstd" and chunked_annotations(annotations) else codec
             targets = [compression if recompress else kind for compression in self._codecs]
             # A layer that is zstd:chunked is one that is zstd.
@@ -353,7 +361,7 @@ class Parents:
                     f"{path}: carried as it is:"
                     f" {kind}{'' if recompress else ', and parent.recompress is false'}"
                 )
-                self._layout.carry(blob.fd, path, descriptor.digest, self._workers.check)
+                self._layout.carry(blob.part, path, descriptor.digest, self._workers.check)
                 made[codec] = Descriptor(
                     LAYER_MEDIA_TYPES[codec],
                     descriptor.digest,
@@ -366,7 +374,7 @@ class Parents:
         return ParentLayer(tuple(made[target] for target in targets), diff_id)
 
     def _annotations(
-        self, layer: ReadDescriptor, fd: int, path: Path, diff_id: str
+        self, layer: ReadDescriptor, part: FilePart, path: Path, diff_id: str
     ) -> dict[str, str]:
         """Those of a layer that is carried. Clients pull by the metadata of zstd:chunked, so these
         hold or go.
@@ -377,7 +385,7 @@ class Parents:
 
         archive = (diff_id, ANY_SIZE)
         for problem in chunked_problems(
-            fd, layer.size, layer.annotations, archive, self._workers.check, self._workers.windows
+            part, layer.annotations, archive, self._workers.check, self._workers.windows
         ):
             self._warn(
                 f"{path}: its annotations of zstd:chunked are left out, because they do not hold:"

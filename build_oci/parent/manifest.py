@@ -4,10 +4,10 @@ each other.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError, counted
+from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
@@ -187,7 +187,7 @@ def check_parent(image: str, number: int, platform: Platform) -> None:
     """Look whether image NUMBER of the layout IMAGE could be a parent: all of its documents, and
     that its layers are there. ParentError.
     """
-    source = Source(Path(image))
+    source = open_source(image)
     for layer in read_manifest(source, number, platform).layers:
         with source.blob(layer):
             pass

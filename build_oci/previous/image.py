@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.lower import Scan
@@ -19,9 +18,10 @@ from build_oci.codec.table import decode, encoder, least_memory, stream_codec
 from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, printable
 from build_oci.layer.blob import Layer
 from build_oci.layer.pack import block_sizes
+from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
-from build_oci.oci.untrusted import ReadDescriptor, Source, VerifiedBlob, verify_blobs
+from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob, verify_blobs
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveReader, named
 from build_oci.parent.manifest import read_manifest
@@ -118,8 +118,9 @@ class PreviousImage:
         explain: Callable[[str], None] = lambda text: None,
     ) -> None:
         assert previous.image is not None
-        self._source = Source(
-            Path(previous.image),
+        self._source = open_source(
+            previous.image,
+            workers.check,
             trust_checksums=config.trust_checksum_xattrs if previous.trust else False,
         )
         self._trust = previous.trust
@@ -273,7 +274,7 @@ class PreviousImage:
 
     def _carry(self, old: _Old, blob: VerifiedBlob, plan: TarPlan) -> Layer:
         """OLD, whose BLOB is verified, is the layer of PLAN: bring it into the layout."""
-        self._layout.carry(blob.fd, blob.path, old.descriptor.digest, self._workers.check)
+        self._layout.carry(blob.part, blob.path, old.descriptor.digest, self._workers.check)
         taken = Descriptor(LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size)
         return Layer((taken,), old.diff_id, plan.archive_size)
 

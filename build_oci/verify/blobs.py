@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from build_oci.errors import ParentError
-from build_oci.oci.untrusted import ReadDescriptor, Source, is_digest, opened
+from build_oci.oci.untrusted import ReadDescriptor, Source, is_digest
 from build_oci.verify.findings import Findings
 
 
@@ -32,7 +30,7 @@ class Blobs:
 
     def is_missing(self, digest: str) -> bool:
         """Is there no such blob? What may be missing is not told."""
-        return not os.path.lexists(self._source.blob_path(digest))
+        return not self._source.has_blob(digest)
 
     def fitted(self, descriptor: ReadDescriptor) -> ReadDescriptor | None:
         """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another;
@@ -40,8 +38,8 @@ class Blobs:
         """
         if descriptor.digest not in self._sizes:
             self._sizes[descriptor.digest] = None
-            with self._findings.caught(), opened(self._source.blob_path(descriptor.digest)) as fd:
-                self._sizes[descriptor.digest] = os.fstat(fd).st_size
+            with self._findings.caught():
+                self._sizes[descriptor.digest] = self._source.blob_size(descriptor.digest)
         size = self._sizes[descriptor.digest]
         if size is None:
             return None
@@ -90,17 +88,16 @@ class Blobs:
         says all the same.
         """
         for algorithm in ("sha256", "sha512"):
-            folder = self._source.path / "blobs" / algorithm
-            with suppress(OSError):
-                for name in sorted(os.listdir(folder)):
-                    if (digest := f"{algorithm}:{name}") not in self._sizes:
-                        self._findings.note(folder / name, "is referred to by nothing")
-                        if is_digest(digest):
-                            self._look_at(digest)
+            folder = f"blobs/{algorithm}"
+            for name in sorted(self._source.names(folder)):
+                if (digest := f"{algorithm}:{name}") not in self._sizes:
+                    self._findings.note(
+                        self._source.path / folder / name, "is referred to by nothing"
+                    )
+                    if is_digest(digest):
+                        self._look_at(digest)
 
     def _look_at(self, digest: str) -> None:
-        path = self._source.blob_path(digest)
         with self._findings.caught():
-            with opened(path) as fd:
-                size = os.fstat(fd).st_size
+            size = self._source.blob_size(digest)
             self.is_right(ReadDescriptor("", digest, size, {}, {}))

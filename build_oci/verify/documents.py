@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from build_oci.oci.media_types import (
     MEDIA_TYPE_EMPTY,
     MEDIA_TYPE_INDEX,
 )
-from build_oci.oci.untrusted import ReadDescriptor, Source, opened, parse_descriptor, parse_document
+from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_document
 from build_oci.parent.manifest import NESTING
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import boot_labels
@@ -64,8 +63,8 @@ class Documents:
 
     def layout_file(self) -> None:
         where = self._source.path / "oci-layout"
-        with self._findings.caught(), opened(where) as fd:
-            document = parse_document(os.read(fd, 1 << 16), str(where))
+        with self._findings.caught(), self._source.part("oci-layout") as part:
+            document = parse_document(part.read(1 << 16), str(where))
             if document.get("imageLayoutVersion") != "1.0.0":
                 self._findings.problem(
                     where,
@@ -148,7 +147,7 @@ class Documents:
         if document.get("subject") is not None:
             # The manifest that this one is about may be anywhere.
             subject = self._descriptor(document["subject"], f"{where}: subject")
-            if subject and os.path.lexists(self._source.blob_path(subject.digest)):
+            if subject and self._source.has_blob(subject.digest):
                 self._blobs.is_right(subject)
         config = self._descriptor(document.get("config"), f"{where}: config")
         layers = self._descriptors(document, "layers", where)

@@ -16,7 +16,7 @@ from build_oci.codec.chunked.container import chunked_annotations
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import ParentError
 from build_oci.oci.media_types import CODECS
-from build_oci.oci.untrusted import ReadDescriptor, Source, opened
+from build_oci.oci.untrusted import ReadDescriptor, Source
 from build_oci.parent.lower import ENTRY_COST, LAYER_COST
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import BootImage
@@ -282,10 +282,10 @@ class Layers:
 
         if archive.codec != "zstd":
             return ["has annotations of zstd:chunked, but is not compressed with zstd"]
-        with opened(self._source.blob_path(layer.digest)) as fd:
+        with self._source.blob(layer) as blob:
             content = (archive.diff_id, archive.size)
             return chunked_problems(
-                fd, layer.size, layer.annotations, content, self._crew.check, self._crew.windows
+                blob.part, layer.annotations, content, self._crew.check, self._crew.windows
             )
 
     def _pieces(self, layer: ReadDescriptor) -> Iterator[bytes]:

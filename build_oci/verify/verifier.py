@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from build_oci.errors import UsageError
-from build_oci.oci.untrusted import Source
+from build_oci.oci.archive_source import layout_path, open_source
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.documents import Documents
 from build_oci.verify.findings import Findings
@@ -40,25 +40,27 @@ def verify(
     warning: Callable[[str], None] | None = None,
     bootc: bool = False,
 ) -> Verified:
-    """Look at everything in the layout in the directory PATH. UsageError where there is none.
+    """Look at everything in the layout PATH, a directory or an archive. UsageError where there is
+    none, ParentError where an archive cannot be read.
 
     workers: layers that are read at once. problem, note: called with a line `WHERE: WHAT` for what
     is wrong, and for what is odd but allowed. bootc: look for what keeps an image from booting with
     bootc, too; what it should not have for that is a line for `warning`.
     """
-    source = Source(Path(path))
-    if not source.path.is_dir():
+    path = layout_path(path)
+    if not os.path.exists(path):
         raise UsageError(
-            "is no directory", where=path, hint="name the directory that holds index.json"
-        )
-    if not source.is_there():
-        raise UsageError(
-            "there is no OCI layout here: index.json is missing",
-            where=path,
-            hint="name one: build-oci verify DIR",
+            "does not exist", where=path, hint="name the directory that holds index.json"
         )
     findings = Findings(problem, note, warning or note)
     with Crew(min(workers, _MOST_READERS), 1 << 20) as crew:
+        source = open_source(path, crew.check)
+        if not source.is_there():
+            raise UsageError(
+                "there is no OCI layout here: index.json is missing",
+                where=path,
+                hint="name one: build-oci verify LAYOUT",
+            )
         blobs = Blobs(source, findings, crew.check)
         documents = Documents(source, blobs, findings)
         documents.layout_file()

@@ -182,6 +182,10 @@ RUN_TIME = {
     ("layer/walk.py", "{}{}"),  # by errno and kind
     ("oci/archive_source.py", "at byte {}: {}"),  # _AGAIN
     ("oci/archive_source.py", "is missing"),  # _AGAIN
+    ("oci/archive_source.py", "is no archive of an image layout: it has no index.json"),
+    ("oci/archive_source.py", "is no archive of an image layout"),
+    ("oci/archive_source.py", "is in the archive twice"),  # _AGAIN
+    ("oci/archive_source.py", "has more members than {}"),  # _AGAIN
     ("oci/layout.py", "cannot be written: {}"),  # by errno
     ("oci/output_files.py", "cannot be written: {}"),
     ("parent/manifest.py", "holds no image for {}, only for: {}"),

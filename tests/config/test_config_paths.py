@@ -71,7 +71,7 @@ def test_check_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     for parent, what in (
         ("gone", "No such file"),
-        ("file", "Not a directory"),
+        ("file", "is no archive of an image layout"),
         ("tree", "no `index.json`"),
     ):
         with pytest.raises(ConfigError, match=f"images.0..parent.image: .*{what}"):

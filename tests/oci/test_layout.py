@@ -15,6 +15,7 @@ import pytest
 
 from build_oci.errors import OutputError
 from build_oci.oci.layout import Layout
+from build_oci.oci.untrusted import FilePart
 
 
 def files(folder: Path) -> list[str]:
@@ -167,7 +168,8 @@ def carried(parent: Path, output: Path) -> Path:
     """The blob at PARENT, carried into the layout OUTPUT."""
     digest = f"sha256:{hashlib.sha256(parent.read_bytes()).hexdigest()}"
     with Layout(output) as layout, parent.open("rb") as file:
-        layout.carry(file.fileno(), parent, digest)
+        part = FilePart(file.fileno(), 0, parent.stat().st_size, is_whole=True)
+        layout.carry(part, parent, digest)
         layout.commit(b"{}")
     return output / "blobs" / digest.replace(":", "/")
 

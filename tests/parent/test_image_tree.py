@@ -186,6 +186,62 @@ def test_split(tmp_path: Path, codec: str) -> None:
     assert len(diff_ids(again)) > 2
 
 
+@pytest.mark.parametrize("compression", ["zstd", "disabled"])
+def test_attributes_say_who_owns_an_entry(compression: str, tmp_path: Path) -> None:
+    """contract: split-instructions. As in a directory: for all below one, with hard links, never
+    written; without the source `xattr` they are attributes like others.
+    """
+    tree = tmp_path / "tree"
+    for name in ("usr/bin/a", "usr/bin/b", "usr/share/a", "etc/a"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    os.link(tree / "usr/bin/a", tree / "usr/share/linked")
+    try:
+        os.setxattr(tree / "usr", "user.component", b"system")
+        os.setxattr(tree / "usr/share", "user.component", b"data")
+        os.setxattr(tree / "usr/bin/b", "user.component", b"tool")
+    except OSError:
+        pytest.skip("the file system has no user attributes")
+    os.setxattr(tree / "usr/bin/b", "user.update-interval", b"monthly")
+    os.setxattr(tree / "usr/bin/b", "user.other", b"stays\0\xff")
+    os.setxattr(tree / "etc/a", "user.other", b"stays")
+    below = parents.built(
+        tmp_path / "below", parents.image_of(tree), epoch=EPOCH, compression=compression
+    )
+    for components, instructed in ((["xattr"], True), (["paths"], False)):
+        source: Any = components if instructed else [{"paths": {"system": ["usr"]}}]
+        split = {"split": {"components": source, "unclaimed": "ignore"}}
+        direct = parents.built(
+            tmp_path / f"direct-{instructed}", {**parents.image_of(tree), **split}, epoch=EPOCH
+        )
+        again = parents.built(
+            tmp_path / f"again-{instructed}", {**of_image(below), **split}, epoch=EPOCH
+        )
+        assert diff_ids(again) == diff_ids(direct)
+        layers = b"".join(clients.layer_tars(again))
+        assert (b"SCHILY.xattr.user.component" in layers) is not instructed
+        assert layers.count(b"SCHILY.xattr.user.other=stays") == 2
+        assert (len(diff_ids(again)) > 3) is instructed
+
+
+def test_instructions_take_bounded_memory() -> None:
+    """Every name of a file has its own copy of the attributes that stay."""
+    file = pax(
+        (b"SCHILY.xattr.user.component", b"c"), (b"SCHILY.xattr.user.z", bytes(100_000))
+    ) + header(b"f")
+    links = [header(b"%d" % number, b"1", link=b"f") for number in range(100)]
+    scan = Scan(whole=True)
+    scan.feed(file + b"".join(links) + END)
+    scan.finish()
+    lower = Lower(memory_limit=1 << 30)
+    lower.apply(scan)
+    with Path(os.devnull).open("rb") as nothing:
+        sources: Any = [(scan, nothing, 0, True)]
+        ImageTree(lower, sources, memory_limit=1 << 20)
+        with pytest.raises(ValueError, match="more attributes than there is memory for"):
+            ImageTree(lower, sources, take_instructions=True, memory_limit=1 << 20)
+
+
 def test_owner_and_config(tmp_path: Path) -> None:
     below = Layout(tmp_path / "below")
     below.index(
@@ -396,9 +452,9 @@ def test_many_members_take_bounded_memory() -> None:
     lower = Lower(memory_limit=1 << 30)
     lower.apply(scan)
     with Path("/dev/null").open("rb") as nothing:
-        assert len(ImageTree(lower, [(scan, nothing, True)])) == 9001
+        assert len(ImageTree(lower, [(scan, nothing, 0, True)])) == 9001
         with pytest.raises(ValueError, match="more entries than there is memory for"):
-            ImageTree(lower, [(scan, nothing, True)], memory_limit=1 << 20)
+            ImageTree(lower, [(scan, nothing, 0, True)], memory_limit=1 << 20)
 
 
 def test_descriptors_are_closed(odd_tree: Path, tmp_path: Path) -> None:

@@ -169,9 +169,9 @@ def test_shared_parent_is_read_once(
     opened: list[str] = []
     pieces = source_module._pieces
 
-    def counted(fd: int, path: Path) -> Iterator[bytes]:
+    def counted(part: source_module.FilePart, path: Path) -> Iterator[bytes]:
         opened.append(path.name)
-        return pieces(fd, path)
+        return pieces(part, path)
 
     monkeypatch.setattr(source_module, "_pieces", counted)
     tree, parent = small

@@ -255,9 +255,7 @@ def test_a_previous_that_does_not_exist(tmp_path: Path, root: Path) -> None:
     ]
     assert problems({"image": missing, "plan": missing, "optional": True}, split={}) == []
     (tmp_path / "file").write_text("")
-    assert (
-        "Not a directory" in problems({"image": os.fspath(tmp_path / "file"), "optional": True})[0]
-    )
+    assert "is no archive" in problems({"image": os.fspath(tmp_path / "file"), "optional": True})[0]
     (tmp_path / "empty").mkdir()
     assert "holds no `index.json`" in problems({"image": os.fspath(tmp_path / "empty")})[0]
     assert problems({"image": os.fspath(tmp_path / "empty"), "optional": True}) == []

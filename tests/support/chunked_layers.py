@@ -22,6 +22,7 @@ import zstandard
 
 from build_oci.codec.chunked import check, container
 from build_oci.config.load import load_config
+from build_oci.oci.untrusted import FilePart
 from build_oci.pipeline import build
 
 EPOCH = 1_700_000_000
@@ -249,8 +250,7 @@ def check_layer(layer: Layer) -> list[str]:
         file.write(layer.blob)
         file.flush()
         return check.chunked_problems(
-            file.fileno(),
-            len(layer.blob),
+            FilePart(file.fileno(), 0, len(layer.blob), is_whole=True),
             layer.annotations,
             (layer.diff_id, len(layer.tar)),
             lambda: None,

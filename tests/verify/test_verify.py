@@ -289,7 +289,7 @@ def test_unreferenced_blob_that_is_not_what_its_name_says(layout: Layout) -> Non
 def test_no_layout(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no OCI layout here") as caught:
         verify(str(tmp_path), workers=1, problem=pytest.fail, note=pytest.fail)
-    assert "build-oci verify DIR" in caught.value.hint
+    assert "build-oci verify LAYOUT" in caught.value.hint
 
 
 def test_what_a_layer_below_hides_is_gone(layout: Layout) -> None:
@@ -349,7 +349,7 @@ def test_usage(
     assert main(["verify", str(tmp_path / "nowhere")]) == 2
     assert (
         capsys.readouterr().err
-        == f"build-oci: error: {tmp_path}/nowhere: is no directory\nhint: name the directory that"
+        == f"build-oci: error: {tmp_path}/nowhere: does not exist\nhint: name the directory that"
         " holds index.json\n"
     )
     monkeypatch.chdir(layout.index(image(layout, [FIRST])))

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from build_oci._native.chunked import crc64
 from build_oci.codec import zstd
@@ -54,23 +54,31 @@ class _Chunk(NamedTuple):
     is_hole: bool
 
 
+class Blob(Protocol):
+    """A blob of `size` bytes, open for reading."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, size: int, offset: int = 0) -> bytes:
+        """Up to SIZE bytes from OFFSET on. Raises OSError."""
+
+
 def chunked_problems(
-    fd: int,
-    size: int,
+    layer: Blob,
     annotations: dict[str, str],
     archive: tuple[str, int],
     check: Callable[[], None],
     windows: Budget | None = None,
 ) -> list[str]:
-    """What is wrong with the metadata of the layer FD, a blob of SIZE bytes; at most one problem,
-    the first.
+    """What is wrong with the metadata of the blob LAYER; at most one problem, the first.
 
     archive: the digest of its archive and the bytes in it. check: called often; may raise to stop
     this. windows: see codec.zstd.decode.
     """
     try:
         metadata = read_annotations(annotations)
-        _Layer(fd, size, metadata, check, windows).compare(*archive)
+        _Layer(layer, metadata, check, windows).compare(*archive)
     except ValueError as error:
         return [f"zstd:chunked: {error}"]
     except RecursionError:
@@ -79,42 +87,37 @@ def chunked_problems(
 
 
 def toc_entries(
-    fd: int, size: int, annotations: dict[str, str], check: Callable[[], None], *, start: int = 0
+    layer: Blob, annotations: dict[str, str], check: Callable[[], None]
 ) -> Iterator[dict[str, Any]]:
-    """The entries of the table of contents of a layer, a blob of SIZE bytes at START of the file
-    FD, in their order and unchecked.
+    """The entries of the table of contents of the blob LAYER, in their order and unchecked.
 
     CHECK is called often and may raise to stop this. ValueError where the table is damaged, at the
     latest behind its last entry.
     """
     metadata = read_annotations(annotations)
-    layer = _Layer(fd, size, metadata, check, None, start)
     if max(metadata.toc.size, metadata.toc.plain_size) > TOC_LIMIT:
         raise ValueError(
             f"its table of contents is larger than the {TOC_LIMIT >> 20} MiB that clients read"
         )
-    return layer.entries()
+    return _Layer(layer, metadata, check, None).entries()
 
 
 class _Layer:
-    """The blob at START of the file FD and what its annotations say. All methods raise
+    """The layer BLOB and what its annotations say. All methods raise
     ValueError.
     """
 
     def __init__(
         self,
-        fd: int,
-        size: int,
+        blob: Blob,
         metadata: Metadata,
         check: Callable[[], None],
         windows: Budget | None,
-        start: int = 0,
     ) -> None:
         import zstandard
 
-        self._fd = fd
-        self._start = start
-        self._size = size
+        self._blob = blob
+        self._size = blob.size
         self._metadata = metadata
         self._check = check
         self._windows = windows
@@ -170,16 +173,12 @@ class _Layer:
 
     def _read(self, offset: int, size: int) -> bytes:
         data = b""
-        while len(data) < size and (
-            piece := os.pread(self._fd, size - len(data), self._start + offset + len(data))
-        ):
+        while len(data) < size and (piece := self._blob.read(size - len(data), offset + len(data))):
             data += piece
         return data
 
     def _packed(self, offset: int, end: int) -> Iterator[bytes]:
-        while offset < end and (
-            piece := os.pread(self._fd, min(_PIECE, end - offset), self._start + offset)
-        ):
+        while offset < end and (piece := self._blob.read(min(_PIECE, end - offset), offset)):
             self._check()
             yield piece
             offset += len(piece)

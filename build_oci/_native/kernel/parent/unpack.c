@@ -91,6 +91,36 @@ static int check(unpack *u, const lower_node *node)
     return 0;
 }
 
+/* Moves the instructions among the attributes of E to where a walk puts them. */
+static int take_instructions(unpack *u, entry *e, const lower_node *node)
+{
+    size_t count = 0, taken = 0, at = 0;
+    xattr item;
+    while (xattr_next(e->xattrs, e->xattrs_size, &at, &item)) {
+        count++;
+        taken += (size_t)is_instruction(&item);
+    }
+    if (!taken)
+        return 0;
+    xattr *items = malloc(count * sizeof *items); /* those that stay, then those taken */
+    if (!items)
+        return -1;
+    size_t kept = 0, end = count - taken;
+    at = 0;
+    while (xattr_next(e->xattrs, e->xattrs_size, &at, &item))
+        items[is_instruction(&item) ? end++ : kept++] = item;
+    int status =
+        xattr_pack(&u->tree.arena, items, kept, &e->xattrs, &e->xattrs_size) ||
+        xattr_pack(&u->tree.arena, items + kept, taken, &e->instructions, &e->instructions_size);
+    free(items);
+    if (status)
+        return -1;
+    /* Of a file with many names each name has a copy. */
+    return u->tree.arena.held > u->memory_limit
+               ? refuse(u, node, "more attributes than there is memory for")
+               : 0;
+}
+
 static int describe(unpack *u, entry *e, const lower_node *node)
 {
     const member *m = node->inode->member;
@@ -103,6 +133,8 @@ static int describe(unpack *u, entry *e, const lower_node *node)
         e->mtime_ns = m->mtime_ns;
         e->xattrs = m->xattrs;
         e->xattrs_size = m->xattrs_size;
+        if (u->take_instructions && take_instructions(u, e, node))
+            return -1;
     }
     if (u->has_owner) {
         e->uid = u->uid;
@@ -118,7 +150,7 @@ static int describe(unpack *u, entry *e, const lower_node *node)
         e->flags = ENTRY_IN_ARCHIVE | ENTRY_DIGEST_KNOWN |
                    (u->sources[source].is_ours ? ENTRY_BELIEVED : 0);
         e->dev = source;
-        e->ino = m->offset;
+        e->ino = u->sources[source].start + m->offset;
         e->size = m->size;
         e->nlink = node->inode->names;
         memcpy(e->digest, m->digest, sizeof e->digest);

@@ -22,8 +22,9 @@
 typedef struct unpack_source {
     const member *members;
     size_t count;
-    int fd;      /* stays with the caller */
-    int is_ours; /* nobody else can write to it, so that digests need not be computed again */
+    int fd;         /* stays with the caller */
+    uint64_t start; /* where in it the archive begins */
+    int is_ours;    /* nobody else can write to it, so that digests need not be computed again */
 } unpack_source;
 
 typedef struct unpack {
@@ -38,7 +39,8 @@ typedef struct unpack {
     size_t entries;
     size_t memory_limit;
     int has_owner;
-    uint32_t uid, gid; /* of every entry, where there is an owner */
+    uint32_t uid, gid;     /* of every entry, where there is an owner */
+    int take_instructions; /* user.component and user.update-interval go to `instructions` */
     char error[512];   /* why the last call failed; empty without memory */
 } unpack;
 
