@@ -306,23 +306,41 @@ def test_nothing_on_a_pipe(tree: Path, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+# The build waits until what it tells of its packing is on the terminal, however slow the thread is
+# that draws.
+SEEN_AT_ONCE = """
+import sys, time
+import tqdm
+from build_oci.cli.bars import Bars
+from build_oci.cli.command import main
+
+Bars.DELAY = Bars.BRIEF = Bars.LEFT = 0
+Bars.INTERVAL = 0.001
+tell = Bars.__call__
+
+def tell_and_wait(bars, progress):
+    tell(bars, progress)
+    end = time.monotonic() + 60
+    if progress.stage == "pack" and progress.done < progress.total:
+        while (0, "pack") not in bars._bars and time.monotonic() < end:
+            time.sleep(0.001)
+
+Bars.__call__ = tell_and_wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     main_end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))
-    at_once = (
-        "import tqdm, build_oci.cli.bars as p; p.Bars.DELAY = p.Bars.BRIEF = p.Bars.LEFT = 0;"
-        " p.Bars.INTERVAL = 0.001"
-    )
-    slow = document(tree).replace("{", '{"compression": "gzip", "compression-level": 9, ', 1)
-    program = (
-        f"import sys; {at_once}; from build_oci.cli.command import main;"
-        " sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-P", "-c", program, "-j", "1", "-o", str(tmp_path / "out")]
-    child = subprocess.run(
-        command, input=slow.encode(), stdout=subprocess.PIPE, stderr=terminal, check=True
+    command = [sys.executable, "-P", "-c", SEEN_AT_ONCE, "-j", "1", "-o", str(tmp_path / "out")]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=terminal
     )
     os.close(terminal)
+    assert child.stdin is not None
+    child.stdin.write(document(tree).encode())
+    child.stdin.close()
     seen = b""
     try:
         while piece := os.read(main_end, 4096):
@@ -330,7 +348,10 @@ def test_bars_on_a_terminal(tree: Path, tmp_path: Path) -> None:
     except OSError:  # how a pseudo-terminal ends
         pass
     os.close(main_end)
-    assert child.stdout == b""
+    assert child.stdout is not None
+    assert child.stdout.read() == b""
+    child.stdout.close()
+    assert child.wait() == 0
     assert b"linux/amd64: packing" in seen
     assert b"40 files" in seen  # the summary
 
