@@ -28,7 +28,7 @@ from build_oci.work.crew import Crew
 IMAGES_AT_ONCE = 2
 # Bytes of prefetch-limit-mb, with which the promise of memory is the default one, with room to
 # spare.
-_AMPLE = 256 << 20
+FULL_PROMISE_FROM = 256 << 20
 
 
 class BuildResult(NamedTuple):
@@ -93,11 +93,13 @@ def build(
         sum(least_memory(*codec) for codec in config.codecs),
     )
     if any(image.has_tree or image.images or image.stack for image in config.images):
-        from build_oci._native.memory import one_heap
+        from build_oci._native.memory import use_single_heap
 
         # Frames of zstd's, 8 MiB each at the most, leave holes in it: where many workers make them,
         # or memory is short, they stay out.
-        one_heap(32 << 20 if workers <= 4 and config.prefetch_limit >= _AMPLE else 4 << 20)
+        use_single_heap(
+            32 << 20 if workers <= 4 and config.prefetch_limit >= FULL_PROMISE_FROM else 4 << 20
+        )
     started(threads.cancel)
     _explain_settings(config, workers, explain)
     with made as layout, threads:

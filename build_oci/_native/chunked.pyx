@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from build_oci._native.tree cimport entry, path_of, problem, told
+from build_oci._native.tree cimport entry, path_of, problem, problem_tuple
 
 
 Piece = namedtuple("Piece", "offset size checksum starts_chunk is_last chunks")
@@ -288,7 +288,7 @@ def plan_block(owner, size_t first, size_t count, const uint8_t[::1] data):
     with nogil:
         status = plan_parts(&found.parts, of, first, count, start, &trouble)
     if status:
-        found.problem = told(&trouble)
+        found.problem = problem_tuple(&trouble)
         return found
     opened = parts_opened(&found.parts)
     if opened != NULL:

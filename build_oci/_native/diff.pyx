@@ -6,7 +6,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
-from build_oci._native.tree cimport problem, told
+from build_oci._native.tree cimport problem, problem_tuple
 from build_oci._native.tree cimport tree as _tree
 
 
@@ -76,10 +76,10 @@ cdef class Digests:
             raise IndexError(batch)
         cdef problem trouble
         trouble.name = NULL
-        cdef int end
+        cdef int status
         with nogil:
-            end = digests_hash(self.digests, batch, &trouble)
-        return told(&trouble) if end else None
+            status = digests_hash(self.digests, batch, &trouble)
+        return problem_tuple(&trouble) if status else None
 
     def finish(self):
         digests_finish(self.digests)
@@ -96,13 +96,13 @@ def mark_unchanged(tree, lower_table, *, epoch, bint preserve_hardlinks=True):
     cdef void *upper = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
     cdef void *below = PyCapsule_GetPointer(lower_table.capsule(), "build_oci.lower")
     cdef size_t unchanged = 0, whiteouts = 0
-    cdef int end
+    cdef int status
     with nogil:
-        end = diff_mark(
+        status = diff_mark(
             <_tree *>upper, <const lower *>below, &options, preserve_hardlinks, &unchanged,
             &whiteouts,
         )
-    if end:
+    if status:
         raise MemoryError
     return unchanged, whiteouts
 
@@ -135,4 +135,4 @@ def mark_added(tree, lower_table, removed=(), *, epoch, bint preserve_hardlinks=
         raise MemoryError
     if status and missing < count:
         raise LookupError(missing)
-    return unchanged, whiteouts, told(&trouble) if status else None
+    return unchanged, whiteouts, problem_tuple(&trouble) if status else None

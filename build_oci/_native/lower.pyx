@@ -97,12 +97,12 @@ cdef class Scan:
         if self.finished:
             raise RuntimeError("the archive has been finished")
         cdef Py_buffer view
-        cdef int end
+        cdef int status
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         with nogil:
-            end = scanner_feed(self.scanner, <const uint8_t *>view.buf, <size_t>view.len)
+            status = scanner_feed(self.scanner, <const uint8_t *>view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
-        if end:
+        if status:
             self._raise()
 
     def finish(self):

@@ -1,16 +1,16 @@
 """Large pieces of memory: what a build takes, gives back and takes again all the time."""
 
-def room(size: int) -> bytearray:
+def uninitialised_bytearray(size: int) -> bytearray:
     """SIZE bytes to be written to, of any content: bytearray() would first write zeros to all of
     them, while everybody waits.
     """
 
-def check_room(size: int) -> None:
+def probe_allocation(size: int) -> None:
     """MemoryError if SIZE bytes cannot be had now: for the sake of a library that does not look
     whether it gets them.
     """
 
-def one_heap(largest: int) -> None:
+def use_single_heap(largest: int) -> None:
     """From now on, all threads of this process take their memory from one heap, which keeps up to
     32 MiB at its end that nobody uses.
 

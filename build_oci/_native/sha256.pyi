@@ -47,7 +47,7 @@ class Sha256:
     def update(self, data: Buffer) -> None:
         """Appends DATA to the message. The GIL is released meanwhile."""
 
-    def update_beside(self, data: Buffer, other: Sha256, other_data: Buffer) -> None:
+    def update_pair(self, data: Buffer, other: Sha256, other_data: Buffer) -> None:
         """Appends DATA to the message and OTHER_DATA to that of OTHER, by one kernel, side by side
         as far as both reach if it has pairs.
 

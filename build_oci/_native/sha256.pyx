@@ -132,7 +132,7 @@ cdef class Sha256:
             sha256_update(self.kernel, &self.context, <const uint8_t *>view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
 
-    def update_beside(self, data, Sha256 other not None, other_data):
+    def update_pair(self, data, Sha256 other not None, other_data):
         if other is self:
             raise ValueError("a message cannot be beside itself")
         cdef Py_buffer view, other_view

@@ -6,7 +6,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from build_oci._native.tree cimport entry, path_of, problem, told
+from build_oci._native.tree cimport entry, path_of, problem, problem_tuple
 from build_oci._native.tree cimport tree as _tree
 
 
@@ -252,7 +252,7 @@ cdef class Plan:
         cdef size_t count = len(indexes), i
         cdef size_t *chosen = <size_t *>calloc(count + 1, sizeof(size_t))
         cdef problem trouble
-        cdef int end
+        cdef int status
         trouble.name = NULL
         try:
             if chosen == NULL:
@@ -263,10 +263,10 @@ cdef class Plan:
                 if self.plan.segments[chosen[i]].kind != SEGMENT_HEADER:
                     raise ValueError("only the headers of a large file need a digest")
             with nogil:
-                end = plan_digest(self.plan, chosen, count, &trouble)
+                status = plan_digest(self.plan, chosen, count, &trouble)
         finally:
             free(chosen)
-        return told(&trouble) if end else None
+        return problem_tuple(&trouble) if status else None
 
     def fill(self, size_t index, uint8_t[::1] into):
         self._checked(index)
@@ -275,10 +275,10 @@ cdef class Plan:
         cdef problem trouble
         trouble.name = NULL
         cdef uint8_t *start = &into[0]
-        cdef int end
+        cdef int status
         with nogil:
-            end = plan_fill(self.plan, index, start, &trouble)
-        return told(&trouble) if end else None
+            status = plan_fill(self.plan, index, start, &trouble)
+        return problem_tuple(&trouble) if status else None
 
     def difference(self, scan, size_t start=0):
         cdef void *seen = PyCapsule_GetPointer(scan.seen(), "build_oci.member_view")

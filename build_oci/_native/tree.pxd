@@ -32,7 +32,7 @@ cdef extern from "tree.h" nogil:
         uint8_t digest[32]
 
     ctypedef enum problem_kind:
-        PROBLEM_NONE
+        PROBLEM_CANCELLED
         PROBLEM_SYSTEM
         PROBLEM_CHANGED
         PROBLEM_LENGTH
@@ -68,13 +68,13 @@ cdef inline bytes path_of(const entry *at):
     return path[:size]
 
 
-cdef inline tuple told(const problem *p):
+cdef inline tuple problem_tuple(const problem *p):
     """(kind, errno, call, path) of a problem; see build_oci._native.walk.Problem."""
     cdef bytes path = path_of(p.at)
     if p.name != NULL:
         path = path + b"/" + p.name if path else <bytes>p.name
     kind = {
-        PROBLEM_NONE: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed",
+        PROBLEM_CANCELLED: "cancelled", PROBLEM_SYSTEM: "system", PROBLEM_CHANGED: "changed",
         PROBLEM_LENGTH: "length", PROBLEM_XATTR_NAME: "xattr-name",
         PROBLEM_XATTRS_SIZE: "xattrs-size",
         PROBLEM_TYPE: "type", PROBLEM_SOCKET: "socket", PROBLEM_WHITEOUT_NAME: "whiteout-name",

@@ -13,7 +13,7 @@ from build_oci._native.tree cimport (
     entry,
     path_of,
     problem,
-    told,
+    problem_tuple,
     tree,
     tree_order,
     xattr,
@@ -223,10 +223,10 @@ cdef class Tree:
             scan_free(self.scan)
 
     def run(self):
-        cdef int end
+        cdef int status
         with nogil:
-            end = scan_run(self.scan)
-        if end:
+            status = scan_run(self.scan)
+        if status:
             raise MemoryError
 
     def stop(self):
@@ -239,7 +239,7 @@ cdef class Tree:
         found = []
         cdef problem *p = self.scan.problems
         while p != NULL:
-            found.append(told(p))
+            found.append(problem_tuple(p))
             p = p.next
         # A name that was listed twice is told once.
         return sorted(set(found), key=lambda item: (item[3], item[0]))

@@ -51,11 +51,11 @@ def _deflate_libdeflate(level: int, blocks: Sequence[memoryview]) -> list[bytear
     import deflate
 
     from build_oci._native.deflate import make_joinable
-    from build_oci._native.memory import check_room
+    from build_oci._native.memory import probe_allocation
 
     streams: list[bytearray] = []
     for block in blocks:
-        check_room(_LIBDEFLATE_ROOM)
+        probe_allocation(_LIBDEFLATE_ROOM)
         streams.append(deflate.deflate_compress(block, _LIBDEFLATE_LEVELS[level]))
     if streams:
         make_joinable(*streams)

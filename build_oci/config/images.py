@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from build_oci.config.document import Document, Place, join, shown
-from build_oci.config.keys import ARCHITECTURES, OTHER_NAMES, PLAIN_SOURCES, SYSTEMS
+from build_oci.config.keys import ARCHITECTURES, PLAIN_SOURCES, PLATFORM_ALIASES, SYSTEMS
 from build_oci.config.model import (
     ComponentSource,
     ImageConfig,
@@ -26,7 +26,9 @@ def image_config(document: Document, section: Section) -> ImageConfig:
     values, places = section.values, section.places
     for name, usual in (("architecture", ARCHITECTURES.split()), ("os", SYSTEMS.split())):
         if name in places and values[name] not in usual:
-            near = OTHER_NAMES.get(values[name].lower()) or nearest(values[name].lower(), usual)
+            near = PLATFORM_ALIASES.get(values[name].lower()) or nearest(
+                values[name].lower(), usual
+            )
             hint = f"; did you mean `{near}`?" if near else ""
             document.warn(
                 places[name], f"`{shown(values[name])}` is not a name that clients know{hint}"

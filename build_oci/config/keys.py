@@ -297,7 +297,7 @@ SYSTEMS = (
     "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1"
     " windows"
 )
-OTHER_NAMES = {
+PLATFORM_ALIASES = {
     "x86_64": "amd64",
     "x86-64": "amd64",
     "x64": "amd64",

@@ -54,7 +54,7 @@ class Section(NamedTuple):
 
 
 class Reader:
-    """Reads nodes by the tables above; every problem goes to the document."""
+    """Reads nodes by the tables of `keys`; every problem goes to the document."""
 
     def __init__(self, document: Document) -> None:
         self.document = document

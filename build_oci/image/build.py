@@ -83,7 +83,7 @@ class _ImageBuild:
         )
 
         workers = self._context.workers
-        with workers.beside(self._reading.read_images) as reading:
+        with workers.concurrently(self._reading.read_images) as reading:
             additions: dict[int, Addition] = {}
             for number, item in enumerate(items):
                 if item.image is None:

@@ -103,7 +103,7 @@ class Packing:
             layer for recipe, layer in zip(recipes, planned, strict=True) if recipe not in taken
         ]
         reused = {layer.descriptors[0].digest for layer in taken.values()}
-        with self._context.workers.beside(
+        with self._context.workers.concurrently(
             partial(self._differences, self._reading.previous, rest, reused)
         ) as comparing:
             made = iter(self.pack(rest, path))

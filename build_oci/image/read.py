@@ -108,7 +108,7 @@ class Reading:
             return None, tree, path
         from build_oci._native.diff import mark_unchanged
 
-        with self._context.workers.beside(self.read_parent) as reading:
+        with self._context.workers.concurrently(self.read_parent) as reading:
             tree, path = self._read_root()
             self.hash(tree, path)
             parent = reading.result()

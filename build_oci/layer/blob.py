@@ -82,7 +82,7 @@ def write_layer(
             check_plan(packer.plan)
             return write(codecs)
         except CannotBeChunkedError as reason:
-            warn(f"{name or packer.layer}: its layer is written as plain zstd, because {reason}")
+            warn(f"{name or packer.root}: its layer is written as plain zstd, because {reason}")
     return write([(stream_codec(compression), level) for compression, level in codecs])
 
 
@@ -173,7 +173,7 @@ def _encoder(
             workers=workers.count,
             budget=share.budget,
             new_file=layout.nameless_file,
-            problem_error=partial(problem_error, packer.layer),
+            problem_error=partial(problem_error, packer.root),
         )
     return encoder(
         compression,
@@ -326,7 +326,7 @@ class _Streams:
         while data and self._pieces:
             piece = self._pieces.popleft()
             both = min(len(data), len(piece))
-            self.archive.update_beside(data[:both], self.blob, memoryview(piece)[:both])
+            self.archive.update_pair(data[:both], self.blob, memoryview(piece)[:both])
             data = data[both:]
             if both < len(piece):
                 self._pieces.appendleft(memoryview(piece)[both:])

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def digest_files(
-    tree: AnyTree, layer: str, workers: Crew, hashed: Callable[[int, int], None]
+    tree: AnyTree, root: str, workers: Crew, hashed: Callable[[int, int], None]
 ) -> None:
-    """Hash every file of TREE, the directory `layer`, on all workers; HASHED is told how many
+    """Hash every file of TREE, the directory ROOT, on all workers; HASHED is told how many
     entries of how many are done.
 
     Each digest is needed whatever the parent holds: to find the file unchanged, or for its header.
@@ -32,7 +32,7 @@ def digest_files(
         try:
             for number, batch in enumerate(batches, 1):
                 if problem := batch.result():
-                    raise problem_error(layer, problem)
+                    raise problem_error(root, problem)
                 hashed(len(tree) * number // len(batches), len(tree))
         except BaseException:
             digests.cancel()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci._native.memory import room
+from build_oci._native.memory import uninitialised_bytearray
 from build_oci._native.tar import Partition, Plan
 from build_oci.errors import printable
 from build_oci.layer.walk import problem_error
@@ -155,9 +155,9 @@ class Packer:
     WORKERS.block_size has room for, at least one.
     """
 
-    def __init__(self, plan: Plan, layer: str, workers: Crew) -> None:
+    def __init__(self, plan: Plan, root: str, workers: Crew) -> None:
         self.plan = plan
-        self.layer = layer
+        self.root = root
         self._workers = workers
         # Room for the headers of a file as large as a segment, where a block is one; a block with
         # more gets a buffer of its own.
@@ -272,7 +272,7 @@ class Packer:
         if size == self._workers.block_size + _HEADERS_ROOM:
             with suppress(IndexError):
                 return Block(self, self._workers.spare.pop())
-        return Block(self, room(size))
+        return Block(self, uninitialised_bytearray(size))
 
     def _finish(self, segment: Segment) -> None:
         if segment.filled is None:
@@ -280,7 +280,7 @@ class Packer:
         else:
             problem = segment.filled.result()
         if problem:
-            raise problem_error(self.layer, problem)
+            raise problem_error(self.root, problem)
 
     def _digested(self, index: int) -> Problem | None:
         group = self._digests[0]

@@ -39,7 +39,7 @@ _HINTS = {
 
 
 def read_tree(
-    layer: str,
+    root: str,
     workers: Crew,
     *,
     skip_xattrs: bool,
@@ -51,7 +51,7 @@ def read_tree(
     owner: tuple[int, int] | None = None,
     take_instructions: bool = False,
 ) -> Tree:
-    """Walk the directory `layer`, and call MEANWHILE once while that goes on.
+    """Walk the directory ROOT, and call MEANWHILE once while that goes on.
 
     trust_checksum_xattrs: None believes them on FUSE. exclude: patterns that compile_pattern takes;
     exclude_where is for the warning about those that match nothing. owner: user and group of every
@@ -61,7 +61,7 @@ def read_tree(
     Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning.
     """
     tree = Tree(
-        os.fsencode(layer),
+        os.fsencode(root),
         skip_xattrs=skip_xattrs,
         trust_checksums=trust_checksum_xattrs,
         owner=owner,
@@ -73,10 +73,10 @@ def read_tree(
     for warned, what in _WARNINGS.items():
         paths = [path for kind, _, _, path in problems if kind == warned]
         if paths:
-            warn(f"{_shown(layer, paths[0])}: {what}{_and_others(layer, paths[1:])}")
+            warn(f"{_shown(root, paths[0])}: {what}{_and_others(root, paths[1:])}")
     errors = [problem for problem in problems if problem[0] not in _WARNINGS]
     if errors:
-        raise problem_error(layer, errors[0], others=[path for _, _, _, path in errors[1:]])
+        raise problem_error(root, errors[0], others=[path for _, _, _, path in errors[1:]])
     for number in tree.unused():
         warn(
             f"{exclude_where}: `{exclude[number]}` matches nothing; a pattern starts at the root of"
@@ -84,18 +84,18 @@ def read_tree(
         )
     if owner is None and tree.sole_owner is not None and tree.sole_owner == os.geteuid() != 0:
         warn(
-            f"{layer}: all of it belongs to user {tree.sole_owner}, who runs this build, and will"
+            f"{root}: all of it belongs to user {tree.sole_owner}, who runs this build, and will"
             " in the image; `owner: 0:0` changes that"
         )
     if tree.mode & 0o1002 == 0o002:
         warn(
-            f"{layer}: everyone may write to it (mode {tree.mode:04o}), and will to the root of the"
+            f"{root}: everyone may write to it (mode {tree.mode:04o}), and will to the root of the"
             " image"
         )
     return tree
 
 
-def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ()) -> BuildOciError:
+def problem_error(root: str, problem: Problem, *, others: Sequence[bytes] = ()) -> BuildOciError:
     """The error that a problem told by native code stands for; `others` are paths that it holds for
     as well.
     """
@@ -134,16 +134,16 @@ def problem_error(layer: str, problem: Problem, *, others: Sequence[bytes] = ())
             f"{_CALLS.get(call, call + ' failed')}: {os.strerror(number)}",
             _HINTS.get(number, ""),
         )
-    return TreeError(what + _and_others(layer, others), where=_shown(layer, path), hint=hint)
+    return TreeError(what + _and_others(root, others), where=_shown(root, path), hint=hint)
 
 
-def _and_others(layer: str, paths: Sequence[bytes]) -> str:
+def _and_others(root: str, paths: Sequence[bytes]) -> str:
     """The end of a message that holds for more than one path."""
     if not paths:
         return ""
-    named = ", ".join(_shown(layer, path) for path in paths[:9])
+    named = ", ".join(_shown(root, path) for path in paths[:9])
     return f" (and so with {len(paths)} more: {named}{', …' if len(paths) > 9 else ''})"
 
 
-def _shown(layer: str, path: bytes) -> str:
-    return os.path.join(layer, os.fsdecode(path)) if path else layer
+def _shown(root: str, path: bytes) -> str:
+    return os.path.join(root, os.fsdecode(path)) if path else root

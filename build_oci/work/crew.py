@@ -159,7 +159,7 @@ class Crew:
         self.check()
 
     @contextmanager
-    def beside(self, work: Callable[[], Result]) -> Iterator[Future[Result]]:
+    def concurrently(self, work: Callable[[], Result]) -> Iterator[Future[Result]]:
         """Run WORK, which coordinates and does no work of its own, beside the block. If either
         fails, the other is stopped.
         """

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from build_oci._native.deflate import is_incompressible, make_joinable
-from build_oci._native.memory import check_room, room
+from build_oci._native.memory import probe_allocation, uninitialised_bytearray
 
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
 
@@ -219,10 +219,10 @@ def test_damaged_streams(data: bytes, at: int, level: int, strategy: int, damage
 
 
 def test_room() -> None:
-    assert len(room(5)) == 5
-    check_room(1 << 20)
+    assert len(uninitialised_bytearray(5)) == 5
+    probe_allocation(1 << 20)
     with pytest.raises(MemoryError, match="no room for"):
-        check_room(1 << 62)
+        probe_allocation(1 << 62)
 
 
 def saved(data: bytes) -> float:

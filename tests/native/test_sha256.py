@@ -175,7 +175,7 @@ def test_two_streams_cut_anywhere(kernel: int, cuts: list[tuple[int, int]]) -> N
     at, other_at = 0, 500
     for size, other_size in cuts:
         data, other_data = NOISE[at : at + size], NOISE[other_at : other_at + other_size]
-        ours[0].update_beside(data, ours[1], other_data)
+        ours[0].update_pair(data, ours[1], other_data)
         theirs[0].update(data)
         theirs[1].update(other_data)
         at, other_at = at + size, other_at + other_size
@@ -185,11 +185,11 @@ def test_two_streams_cut_anywhere(kernel: int, cuts: list[tuple[int, int]]) -> N
 def test_streams_that_cannot_be_side_by_side() -> None:
     one, other = sha256.Sha256(), sha256.Sha256()
     with pytest.raises(ValueError, match="itself"):
-        one.update_beside(b"a", one, b"b")
+        one.update_pair(b"a", one, b"b")
     with pytest.raises(TypeError):
-        one.update_beside(b"a", None, b"b")  # type: ignore[arg-type]
+        one.update_pair(b"a", None, b"b")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        one.update_beside(b"a", other, 5)  # type: ignore[arg-type]
+        one.update_pair(b"a", other, 5)  # type: ignore[arg-type]
     assert one.digest() == other.digest() == hashlib.sha256().digest()
 
 

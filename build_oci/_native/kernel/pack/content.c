@@ -108,9 +108,9 @@ int content_read_whole(reader *r, const entry *e, uint8_t *into, problem *out)
     int fd = reader_open(r, e, out);
     if (fd < 0)
         return -1;
-    int end = content_read(fd, e, 0, into, (size_t)e->size, out);
-    if (!end)
-        end = content_unchanged(fd, e, out);
+    int status = content_read(fd, e, 0, into, (size_t)e->size, out);
+    if (!status)
+        status = content_unchanged(fd, e, out);
     close(fd);
-    return end;
+    return status;
 }

@@ -32,20 +32,20 @@ static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *fi
     uint8_t *content = malloc(bytes + 1);
     if (!content)
         return no_memory(files[0], out);
-    int end = 0;
-    for (size_t i = 0; !end && i < count; i++) {
-        end = content_read_whole(r, files[i], content + used, out);
+    int status = 0;
+    for (size_t i = 0; !status && i < count; i++) {
+        status = content_read_whole(r, files[i], content + used, out);
         jobs[i] = (sha256_job){
             .data = content + used, .size = (size_t)files[i]->size, .digest = files[i]->digest};
         used += (size_t)files[i]->size;
     }
-    if (!end) {
+    if (!status) {
         sha256_many(kernel, jobs, count);
         for (size_t i = 0; i < count; i++)
             files[i]->flags |= ENTRY_DIGEST_KNOWN;
     }
     free(content);
-    return end;
+    return status;
 }
 
 /* One of the streams that are hashed side by side. */
@@ -162,7 +162,7 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
         lane *busy[SHA256_MOST_LANES];
         size_t still = 0;
         if (atomic_load_explicit(cancelled, memory_order_relaxed)) {
-            *out = (problem){.kind = PROBLEM_NONE, .at = files[0]};
+            *out = (problem){.kind = PROBLEM_CANCELLED, .at = files[0]};
             failed = -1;
             break;
         }
@@ -187,19 +187,19 @@ int digest_files(const tree *t, const sha256_kernel *kernel, entry *const *files
 {
     reader r;
     reader_begin(&r, t);
-    int end = 0;
-    for (size_t i = 0; !end && i < count;) {
+    int status = 0;
+    for (size_t i = 0; !status && i < count;) {
         size_t from = i;
         int small = files[i]->size <= SMALL;
         uint64_t bytes = 0;
         while (i < count && (files[i]->size <= SMALL) == small &&
                (!small || (i - from < BATCH_FILES && bytes <= BATCH_BYTES)))
             bytes += files[i++]->size;
-        end = small ? digest_small(&r, kernel, files + from, i - from, out)
-                    : digest_large(&r, kernel, files + from, i - from, cancelled, out);
+        status = small ? digest_small(&r, kernel, files + from, i - from, out)
+                       : digest_large(&r, kernel, files + from, i - from, cancelled, out);
     }
     reader_end(&r);
-    return end;
+    return status;
 }
 
 static int larger_first(const void *left, const void *right)
@@ -289,7 +289,7 @@ digests *digests_new(tree *t, const sha256_kernel *kernel)
 int digests_hash(digests *d, size_t batch, problem *out)
 {
     if (atomic_load_explicit(&d->cancelled, memory_order_relaxed)) {
-        *out = (problem){.kind = PROBLEM_NONE, .at = &d->tree->root};
+        *out = (problem){.kind = PROBLEM_CANCELLED, .at = &d->tree->root};
         return -1;
     }
     size_t first = d->batches[batch], end = d->batches[batch + 1];

@@ -136,9 +136,9 @@ int plan_digest(plan *p, const size_t *indexes, size_t count, problem *out)
         return no_memory(out, &p->tree->root);
     for (size_t i = 0; i < count; i++)
         files[i] = p->members[p->segments[indexes[i]].first];
-    int end = digest_files(p->tree, p->kernel, files, count, &p->cancelled, out);
+    int status = digest_files(p->tree, p->kernel, files, count, &p->cancelled, out);
     free(files);
-    return end;
+    return status;
 }
 
 /* Files whose content is in place and whose headers wait for its digest. */
@@ -182,18 +182,18 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
     waiting.count = waiting.bytes = 0;
     reader r;
     reader_begin(&r, p->tree);
-    int end = 0;
-    for (size_t i = s->first; !end && i < s->first + s->count; i++) {
+    int status = 0;
+    for (size_t i = s->first; !status && i < s->first + s->count; i++) {
         entry *e = p->members[i];
         uint8_t *headers = into;
         uint64_t headers_size = header_size(e, &p->options);
         if (!headers_size) {
-            end = no_memory(out, e);
+            status = no_memory(out, e);
             break;
         }
         into += headers_size;
         int is_file = S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT);
-        if (is_file && (end = content_read_whole(&r, e, into, out)))
+        if (is_file && (status = content_read_whole(&r, e, into, out)))
             break;
         if (is_file && !(e->flags & ENTRY_BELIEVED)) {
             waiting.jobs[waiting.count] = (sha256_job){
@@ -202,17 +202,17 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
             waiting.headers[waiting.count++] = headers;
             waiting.bytes += (size_t)e->size;
         } else if (header_write(e, &p->options, headers)) {
-            end = no_memory(out, e);
+            status = no_memory(out, e);
         }
         if (has_content(e)) {
             memset(into + e->size, 0, (size_t)(padded(e->size) - e->size));
             into += padded(e->size);
         }
-        if (!end && (waiting.count == PENDING_FILES || waiting.bytes >= PENDING_BYTES))
-            end = settle(p, &waiting, out);
+        if (!status && (waiting.count == PENDING_FILES || waiting.bytes >= PENDING_BYTES))
+            status = settle(p, &waiting, out);
     }
     reader_end(&r);
-    return end ? end : settle(p, &waiting, out);
+    return status ? status : settle(p, &waiting, out);
 }
 
 static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
@@ -223,26 +223,26 @@ static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
     reader r;
     reader_begin(&r, p->tree);
     int fd = reader_open(&r, e, out);
-    int end = fd < 0 ? -1 : content_read(fd, e, s->offset, into, size, out);
-    if (!end)
-        end = content_unchanged(fd, e, out);
-    if (!end && !(e->flags & ENTRY_BELIEVED) &&
+    int status = fd < 0 ? -1 : content_read(fd, e, s->offset, into, size, out);
+    if (!status)
+        status = content_unchanged(fd, e, out);
+    if (!status && !(e->flags & ENTRY_BELIEVED) &&
         !tree_same_slice(p->tree, e, s->offset, fingerprint_add(&p->tree->key, 0, into, size))) {
         *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
-        end = -1;
+        status = -1;
     }
     memset(into + size, 0, (size_t)(s->size - size));
     if (fd >= 0)
         close(fd);
     reader_end(&r);
-    return end;
+    return status;
 }
 
 int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
 {
     const segment *s = &p->segments[index];
     if (atomic_load_explicit(&p->cancelled, memory_order_relaxed)) {
-        *out = (problem){.kind = PROBLEM_NONE, .at = &p->tree->root};
+        *out = (problem){.kind = PROBLEM_CANCELLED, .at = &p->tree->root};
         return -1;
     }
     switch (s->kind) {

@@ -362,7 +362,7 @@ int diff_add(tree *t, const lower *l, const header_options *options, int preserv
               .options = options,
               .kernel = sha256_kernel_at(sha256_kernel_best()),
               .adding = 1};
-    *out = (problem){.kind = PROBLEM_NONE};
+    *out = (problem){.kind = PROBLEM_CANCELLED};
     *missing = SIZE_MAX;
     d.removed = malloc((removed_count + 1) * sizeof *d.removed);
     int status = d.removed ? 0 : -1;

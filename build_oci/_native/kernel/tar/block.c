@@ -97,7 +97,7 @@ size_t block_name(const uint8_t *block, uint8_t *out)
     return size + name;
 }
 
-const char *type_told(uint8_t type)
+const char *tar_type_name(uint8_t type)
 {
     switch (type) {
     case 'S': return "a sparse file";

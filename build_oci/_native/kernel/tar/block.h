@@ -34,6 +34,6 @@ int block_prefix_misread(const uint8_t *block);
 size_t block_name(const uint8_t *block, uint8_t *out);
 
 /* What a member type is that no layer can hold. */
-const char *type_told(uint8_t type);
+const char *tar_type_name(uint8_t type);
 
 #endif

@@ -343,7 +343,7 @@ static void write_headers(const entry *e, const header_options *options, sink *s
 }
 
 /* The size of the headers, written where OUT is not NULL; 0 without memory. */
-static uint64_t both(const entry *e, const header_options *options, uint8_t *out)
+static uint64_t measure_or_write(const entry *e, const header_options *options, uint8_t *out)
 {
     sink s = {.at = out};
     uint8_t name[1024], target[1024];
@@ -362,10 +362,10 @@ static uint64_t both(const entry *e, const header_options *options, uint8_t *out
 
 uint64_t header_size(const entry *e, const header_options *options)
 {
-    return both(e, options, NULL);
+    return measure_or_write(e, options, NULL);
 }
 
 int header_write(const entry *e, const header_options *options, uint8_t *out)
 {
-    return both(e, options, out) ? 0 : -1;
+    return measure_or_write(e, options, out) ? 0 : -1;
 }

@@ -210,7 +210,7 @@ static int member_type(scanner *s, member *m)
     case '7': return scanner_refuse(s, "a contiguous file, which no container client unpacks");
     default:
         return scanner_refuse(s, "the member type \\x%02x (%s) is not understood", type,
-                              type_told(type));
+                              tar_type_name(type));
     }
     /* No content follows, whatever the size says: it tells of the linked file, or of what a
      * directory may hold. */

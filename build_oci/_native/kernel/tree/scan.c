@@ -267,27 +267,27 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
     set_prefix(s, w, directory);
     w->found_count = 0;
     w->read_by_path = 0;
-    int end = 0;
+    int status = 0;
     while (!atomic_load_explicit(&s->stopped, memory_order_relaxed)) {
         errno = 0;
         struct dirent *item = readdir(stream);
         if (!item) {
             if (errno)
-                end = scan_report(s, PROBLEM_SYSTEM, "readdir", errno, directory, NULL);
+                status = scan_report(s, PROBLEM_SYSTEM, "readdir", errno, directory, NULL);
             break;
         }
         if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, ".."))
             continue;
-        if ((end = look_at(s, w, directory, fd, item->d_name)))
+        if ((status = look_at(s, w, directory, fd, item->d_name)))
             break;
     }
     /* One that was removed before we came to read it looks empty. */
     struct stat st;
-    if (!end && !fstat(fd, &st) && !st.st_nlink && directory->nlink)
-        end = scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
-    if (!end)
-        end = look_at_prefix(s, w, directory);
-    return end ? end : adopt(s, w, directory);
+    if (!status && !fstat(fd, &st) && !st.st_nlink && directory->nlink)
+        status = scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
+    if (!status)
+        status = look_at_prefix(s, w, directory);
+    return status ? status : adopt(s, w, directory);
 }
 
 static int read_root(scan *s)
@@ -304,20 +304,20 @@ static int read_root(scan *s)
         return -1;
     sprintf(path, "%s/.", s->tree.root_path);
     struct stat st;
-    int end = 0;
+    int status = 0;
     if (lstat(path, &st))
-        end = scan_report(s, PROBLEM_SYSTEM, "lstat", errno, &s->tree.root, NULL);
+        status = scan_report(s, PROBLEM_SYSTEM, "lstat", errno, &s->tree.root, NULL);
     else if (!S_ISDIR(st.st_mode))
-        end = scan_report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
+        status = scan_report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
     else {
         s->root_uid = (uint32_t)st.st_uid;
         take_stat(s, &s->tree.root, &st);
         s->tree.root.excluded = s->exclusion ? s->exclusion->start : NULL;
         if (!(s->options.flags & SCAN_SKIP_XATTRS))
-            end = scan_read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
+            status = scan_read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
     }
     free(path);
-    return end;
+    return status;
 }
 
 scan *scan_new(const char *root_path, const scan_options *options)
@@ -368,13 +368,13 @@ int scan_run(scan *s)
         entry *directory = s->waiting[--s->waiting_count];
         s->busy++;
         pthread_mutex_unlock(&s->lock);
-        int end = read_directory(s, w, directory);
+        int status = read_directory(s, w, directory);
         pthread_mutex_lock(&s->lock);
         s->busy--;
-        if (end || (!s->busy && !s->waiting_count))
+        if (status || (!s->busy && !s->waiting_count))
             pthread_cond_broadcast(&s->wake);
     }
-    int end = s->exhausted ? -1 : 0;
+    int status = s->exhausted ? -1 : 0;
     pthread_mutex_unlock(&s->lock);
     close_last(w);
     exclude_stepper_end(&w->stepper);
@@ -384,7 +384,7 @@ int scan_run(scan *s)
     w->found = NULL;
     w->attributes = NULL;
     w->values = NULL;
-    return end;
+    return status;
 }
 
 void scan_stop(scan *s)

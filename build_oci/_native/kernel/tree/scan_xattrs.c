@@ -179,9 +179,9 @@ int scan_read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const 
         return 0;
     w->read_by_path = 1;
     if (!skip) {
-        int end = read_list(s, w, e, path, believe, &listed, &count, directory, name);
-        if (end)
-            return end < 0 ? -1 : 0;
+        int status = read_list(s, w, e, path, believe, &listed, &count, directory, name);
+        if (status)
+            return status < 0 ? -1 : 0;
     }
     if (fuse && !listed) {
         /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the

@@ -102,7 +102,7 @@ int parse_digest(const uint8_t *text, size_t size, uint8_t out[32]);
 
 /* Where in a walk or a packing something went wrong. */
 typedef enum problem_kind {
-    PROBLEM_NONE = 0,
+    PROBLEM_CANCELLED = 0,
     PROBLEM_SYSTEM,  /* a call failed: `error` is the errno, `call` its name */
     PROBLEM_CHANGED, /* the file is no longer what the walk saw */
     /* the content is longer or shorter than the size says, though nothing changed */
