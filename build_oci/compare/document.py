@@ -66,6 +66,7 @@ def _layer(layer: LayerView) -> dict[str, Any]:
             "text": phrase(layer.why),
             "counterpart": layer.why.counterpart,
             "metadataOnly": layer.why.metadata_only,
+            "unchangedSize": layer.unchanged,
             "counts": [
                 {
                     "what": _WHATS[what],
@@ -235,6 +236,11 @@ def _layer_schema() -> dict[str, Any]:
                 "type": "boolean",
                 "description": "Only modes, owners, times, attributes or hard links differ.",
             },
+            "unchangedSize": _count(
+                "About the bytes of the blob that the old image has in another; null unless the"
+                " kind is `entries`.",
+                may_be_unknown=True,
+            ),
             "counts": _list(counts, "How many entries, by what became of them."),
             "entries": _list({"$ref": "#/$defs/entry"}, "At most 100, those that cost most first."),
         }

@@ -137,7 +137,7 @@ class Why(NamedTuple):
     counts: how many entries, by what became of them and in what they differ. entries: those that
     cost most, first.
     metadata_only: nothing but metadata differs. paths: all that differ, where they are few, else
-    empty.
+    empty. cost: about the bytes that a client downloads for all that differ.
     """
 
     kind: str
@@ -146,6 +146,7 @@ class Why(NamedTuple):
     entries: tuple[Difference, ...] = ()
     metadata_only: bool = False
     paths: tuple[tuple[bytes, Differs], ...] = ()
+    cost: int = 0
 
 
 class LayerView(NamedTuple):
@@ -169,6 +170,15 @@ class LayerView(NamedTuple):
     def label(self) -> str:
         """Its components, in a few words."""
         return components_label(self.components)
+
+    @property
+    def unchanged(self) -> int | None:
+        """About the bytes of its blob that are what the old image has, and are downloaded because
+        they lie beside what differs; None where that is not known, or says nothing.
+        """
+        if self.why is None or self.why.kind != "entries":
+            return None
+        return max(0, self.size - self.why.cost)
 
     @property
     def unclaimed(self) -> bool:

@@ -176,6 +176,9 @@ def _totals(one: Comparison, style: Style) -> Iterator[str]:
     shared = sum(layer.shared for layer in one.new.layers)
     gone = sum(not layer.shared for layer in one.old.layers)
     yield f"  Layers    {shared} shared, {len(one.new.layers) - shared} new, {gone} gone"
+    unchanged = sum(layer.unchanged or 0 for layer in one.new.layers)
+    if unchanged:
+        yield f"            about {size_text(unchanged)} in the new ones is as before"
     unclaimed = sum(layer.size for layer in one.new.layers if layer.unclaimed)
     if unclaimed:
         yield f"  Unclaimed {size_text(unclaimed)} in layers of files that no component owns"
@@ -251,6 +254,9 @@ def _layers(one: Comparison, style: Style) -> Iterator[str]:
             f" {style.paint(cut(_names(group), style.width - 16), 'bold')}"
         )
         text = phrase(first.why, (_codec(counterpart), _codec(first)))
+        unchanged = first.unchanged or 0
+        if len(group) == 1 and not first.why.metadata_only and unchanged * 10 >= first.size:
+            text += f"; {size_text(unchanged)} of it as before"
         yield from (f"{'':16}{line}" for line in _wrapped(text, style.width - 16))
         entries = (
             first.why.entries if first.why.kind == "entries" and len(first.why.paths) != 1 else ()
@@ -286,7 +292,7 @@ def _codec(layer: LayerView | None) -> str:
 def _wrapped(text: str, width: int) -> list[str]:
     from textwrap import wrap
 
-    return wrap(text, width) or [""]
+    return wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def _entry(entry: Difference, style: Style, indent: int = 2) -> str:
@@ -319,9 +325,8 @@ def _changed_components(
     ):
         if of:
             most = len(of) if style.most is None else 2 * style.most
-            text = ", ".join(map(printable, of[:most])) + (
-                f", … {len(of) - most} more" if len(of) > most else ""
-            )
+            shown = [fitted(printable(name), style.width - 20) for name in of[:most]]
+            text = ", ".join(shown) + (f", … {len(of) - most} more" if len(of) > most else "")
             lines = _wrapped(text, style.width - 18)
             yield f"  {style.paint(f'{len(of):>5} {word:<8}', _SIGN_COLOURS[what])}  {lines[0]}"
             yield from (f"                  {line}" for line in lines[1:])
@@ -373,13 +378,22 @@ def _fields(heading: str, fields: list[Field], style: Style) -> Iterator[str]:
     if not fields:
         return
     yield from _heading(heading, style)
-    width = min(style.width // 3, max(cells(printable(field.key)) for field in fields))
+    history = [field for field in fields if field.key.startswith("history[")]
+    if style.most is not None and len(history) > 1:
+        # Each names the components of a layer, which stand above.
+        fields = [field for field in fields if field not in history]
+    else:
+        history = []
+    keys = [printable(field.key) for field in fields] + (["history"] if history else [])
+    width = min(style.width // 3, max(map(cells, keys)))
     value_width = (style.width - width - 8) // 2
     shown = fields[: style.most if style.most is None else 2 * style.most]
     for field in shown:
         old, new = (fitted(_value(value), value_width) for value in (field.old, field.new))
         values = f"{style.paint(old, 'red')} -> {style.paint(new, 'green')}"
         yield f"  {padded(fitted(printable(field.key), width), width)}  {values}"
+    if history:
+        yield f"  {padded('history', width)}  {counted(len(history), 'entry')} differ"
     yield from _more(len(fields) - len(shown), style)
 
 

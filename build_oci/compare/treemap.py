@@ -15,6 +15,7 @@ _MOST_NODES = 200_000  # directories, each layer's counted by itself
 _MOST_FILES = 16  # named in one directory
 _MOST_BOXES = 2000  # of one map
 _MOST_CHILDREN = 60  # of one box
+_MOST_LAYERS = 200  # of the outermost: more than an image should have
 _DEEPEST = 12
 
 
@@ -165,14 +166,16 @@ def _pruned(root: _Node) -> dict[str, Any]:
             for size, changed, name in node.files
         ]
         parts.sort(key=lambda part: (-part[0], part[3]["n"]))
-        shown = parts[:_MOST_CHILDREN]
+        shown = parts[: _MOST_LAYERS if node is root else _MOST_CHILDREN]
         if not shown:
             continue
         box["d"] = [part[3] for part in shown]
         rest = node.size - sum(part[0] for part in shown)
         if rest > 0:
             changed = max(0, node.changed - sum(part[3]["c"] for part in shown))
-            box["d"].append({"n": "…", "s": rest, "c": min(changed, rest)})
+            hidden = len(parts) - len(shown)
+            name = f"… {hidden:,} more" if hidden else "…"
+            box["d"].append({"n": name, "s": rest, "c": min(changed, rest)})
         boxes += len(shown)
         for size, _, child_node, child_box in shown:
             if child_node is not None and (child_node.children or child_node.files):

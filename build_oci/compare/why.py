@@ -48,11 +48,13 @@ def explain(
     counts: Counter[tuple[What, Differs]] = Counter()
     largest: list[tuple[int, int, Difference]] = []
     paths: list[tuple[bytes, Differs]] = []
+    cost = 0
     for number, (path, what, bits, old, new) in enumerate(
         table.layer_differences(layer, counterpart, check=check)
     ):
         difference = made(path, what, bits, old, new, ratio)
         counts[difference.what, difference.differs] += 1
+        cost += difference.cost
         if len(paths) <= _MOST_NAMED:
             paths.append((path, difference.differs))
         # A heap of those that cost most: the number breaks ties, so that differences are never
@@ -75,7 +77,7 @@ def explain(
         return Why("added", None, dict(counts), tuple(entries))
     metadata_only = all(what == What.CHANGED and not differs & CONTENTS for what, differs in counts)
     few = tuple(sorted(paths)) if len(paths) <= _MOST_NAMED else ()
-    return Why("entries", counterpart, dict(counts), tuple(entries), metadata_only, few)
+    return Why("entries", counterpart, dict(counts), tuple(entries), metadata_only, few, cost)
 
 
 def made(

@@ -23,8 +23,10 @@ from stacks import Member, differences, digest, directory, image, model, packed,
 from build_oci.compare.document import report_document, report_schema
 from build_oci.compare.report import compare_layouts
 from build_oci.compare.text import Style, report_lines
+from build_oci.errors import size_text
 
 SCHEMA = report_schema()
+PLAIN = Style(80, colour=False)
 
 
 def document(old: Path | str, new: Path | str, **more: Any) -> clients.Document:
@@ -258,6 +260,20 @@ def test_a_file_that_goes_to_another_layer(tmp_path: Path) -> None:
         for number, reason in why(found).items()
     }
     assert counts == {0: {("moved-out", 1)}, 1: {("moved-in", 1)}}
+
+
+def test_what_is_as_before_beside_a_change(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    large = Member("large", content=draw.randbytes(200_000))
+    layers = [[large, Member("small", content=draw.randbytes(10_000))] for _ in range(2)]
+    old, new = (image(tmp_path / name, [layer]) for name, layer in zip("ab", layers, strict=True))
+    unchanged = why(compared(old, new))[0]["unchangedSize"]
+    assert unchanged == pytest.approx(201_000, rel=0.03)  # with the end of the archive
+    lines = list(report_lines(compare_layouts(str(old), str(new), workers=1), PLAIN))
+    assert f"{'':16}1 content; {size_text(unchanged)} of it as before" in lines
+    assert f"{'':12}about {size_text(unchanged)} in the new ones is as before" in lines
+    whole = image(tmp_path / "whole", [[large], layers[1][1:]])
+    assert why(compared(old, whole))[1]["unchangedSize"] < 10_000
 
 
 def test_the_components_of_layers(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import clients
 import layouts
@@ -294,6 +294,53 @@ def test_the_map_holds_all_bytes_and_stays_small(tmp_path: Path) -> None:
         assert box["c"] == pytest.approx(
             sum(512 + len(member.content) for member in members[2000:]), rel=0.2
         )
+
+
+def test_the_map_shows_every_layer_and_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    layers = [[Member(f"f{number}", content=b"x" * number)] for number in range(90)]
+    many = [Member(f"d{number}/f", content=b"x" * 600) for number in range(90)]
+    old, new = image(tmp_path / "old", layers[:1]), image(tmp_path / "new", [*layers, many])
+    (comparison,) = compare_layouts(str(old), str(new), workers=1, maps=Maps).comparisons
+    boxes = comparison.map["layers"]["d"]
+    assert len(boxes) == 91
+    (largest,) = (box for box in boxes if box["n"].startswith("↓ #90"))
+    assert [box["n"] for box in largest["d"]][-1] == "… 30 more"
+
+
+def test_history_is_one_line(tmp_path: Path) -> None:
+    def with_history(text: str) -> Any:
+        return layouts.set_to("history", [{"comment": f"{text} {number}"} for number in range(30)])
+
+    old, new = (
+        image(tmp_path / name, [[Member(name)]], config=with_history(name)) for name in "ab"
+    )
+    report = compare_layouts(str(old), str(new), workers=1)
+    lines = list(report_lines(report, Style(80, colour=False)))
+    assert [line for line in lines if "history" in line] == ["  history  30 entries differ"]
+    every = list(report_lines(report, Style(80, colour=False, most=None)))
+    assert sum("history[" in line for line in every) == 30
+
+
+def test_names_of_components_stay_whole(tmp_path: Path) -> None:
+    """Lines are not broken at the hyphens of a name."""
+    names = [f"gst-plugins-of-{number}-kinds" for number in range(15)]
+
+    def annotate(digest: str) -> Any:
+        rows = [[name, 7, 1, 0, digest] for name in names]
+        text = json.dumps({"layer": 0, "of": 1, "components": rows})
+
+        def change(manifest: clients.Document) -> None:
+            manifest["layers"][0]["annotations"] = {"io.build-oci.components": text}
+
+        return change
+
+    old, new = (
+        image(tmp_path / name, [[Member(name)]], manifest=annotate(name * 16)) for name in "ab"
+    )
+    text = "\n".join(
+        report_lines(compare_layouts(str(old), str(new), workers=1), Style(80, colour=False))
+    )
+    assert all(name in text for name in names)
 
 
 def test_html_is_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
