@@ -32,8 +32,8 @@ cdef extern from "rolling.h" nogil:
         cut *items
         size_t count, capacity
 
-    int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before, size_t before_size, const uint8_t *after,
-                    size_t after_size, int *starts_chunk)
+    int rolling_cut(cuts *out, const uint8_t *data, size_t size, const uint8_t *before,
+                    size_t before_size, const uint8_t *after, size_t after_size, int *starts_chunk)
 
 
 cdef extern from "text.h" nogil:
@@ -79,9 +79,11 @@ cdef extern from "parts.h" nogil:
         size_t frames_count, chunks_count, pieces_count
         text texts
 
-    ctypedef int read_around(void *of, const piece *, uint8_t *before, size_t *before_size, uint8_t *after, size_t *after_size)
+    ctypedef int read_around(void *of, const piece *, uint8_t *before, size_t *before_size,
+                             uint8_t *after, size_t *after_size)
 
-    int parts_cut(parts *, const sha256_kernel *, const uint8_t *data, uint64_t size, read_around *, void *of)
+    int parts_cut(parts *, const sha256_kernel *, const uint8_t *data, uint64_t size, read_around *,
+                  void *of)
     void parts_free(parts *)
     int is_whole(const piece *)
     void parts_toc(const parts *, const uint64_t *packed, uint64_t offset, text *out)
@@ -122,7 +124,8 @@ cdef extern from "splitter.h" nogil:
     size_t splitter_feed(splitter *, const uint8_t *data, size_t size)
     void splitter_finish(splitter *)
     void splitter_take(splitter *, const uint8_t *data, parts *out, surroundings *)
-    int read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size, uint8_t *after, size_t *after_size)
+    int read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size,
+                          uint8_t *after, size_t *after_size)
     void splitter_free(splitter *)
 
 
@@ -130,7 +133,8 @@ cdef extern from "metadata.h" nogil:
     void toc_content(text *, const uint8_t *digest, uint64_t offset, uint64_t end)
     void toc_chunk(text *, const char *name, size_t name_size, uint64_t offset, uint64_t place)
     void toc_chunk_keys(text *, uint64_t size, const uint8_t *digest, int is_hole)
-    void tar_split_content(text *, const char *name, size_t name_size, uint64_t size, uint64_t checksum, uint64_t position)
+    void tar_split_content(text *, const char *name, size_t name_size, uint64_t size,
+                           uint64_t checksum, uint64_t position)
 
 
 cdef inline text empty() noexcept:
@@ -179,11 +183,15 @@ def cut_content(const uint8_t[::1] data, bytes before=b"", bytes after=b""):
     if not size:
         return [], True
     with nogil:
-        status = rolling_cut(&found, &data[0], size, at_before, before_size, at_after, after_size, &starts)
+        status = rolling_cut(&found, &data[0], size, at_before, before_size, at_after, after_size,
+                             &starts)
     try:
         if status:
             raise MemoryError
-        return [(found.items[i].start, found.items[i].size, bool(found.items[i].is_hole)) for i in range(found.count)], bool(starts)
+        return [
+            (found.items[i].start, found.items[i].size, bool(found.items[i].is_hole))
+            for i in range(found.count)
+        ], bool(starts)
     finally:
         free(found.items)
 
@@ -228,7 +236,8 @@ cdef class Parts:
         parts_free(&self.parts)
 
     cdef int _begin(self, const uint8_t *data, const uint8_t *digest) except -1:
-        """What follows from the cut: the lines of the tar-split, the file that is open at the end."""
+        """What follows from the cut: the lines of the tar-split, the file that is open at the end.
+        """
         cdef text t = empty()
         cdef const item *opened
         with nogil:
@@ -238,13 +247,15 @@ cdef class Parts:
         if opened != NULL:
             known = (<const char *>digest)[:32] if digest != NULL else None
             self.opened = OpenFile(
-                slice_of(&self.parts.texts, opened.entry), slice_of(&self.parts.texts, opened.name),
+                slice_of(&self.parts.texts, opened.entry),
+                slice_of(&self.parts.texts, opened.name),
                 opened.position, opened.size, known,
             )
         return 0
 
     def frames(self):
-        return PyBytes_FromStringAndSize(<const char *>self.parts.frames, self.parts.frames_count * sizeof(frame))
+        cdef size_t size = self.parts.frames_count * sizeof(frame)
+        return PyBytes_FromStringAndSize(<const char *>self.parts.frames, size)
 
     def toc(self, const uint64_t[::1] packed, uint64_t offset):
         cdef text t = empty()
@@ -268,9 +279,13 @@ cdef class Parts:
             for j in range(c.count):
                 one = &self.parts.chunks[c.first + j]
                 digest = (<const char *>one.digest)[:32] if one.is_digested else None
-                chunks.append((one.frame, self.parts.frames[one.frame].start, self.parts.frames[one.frame].size,
-                               bool(one.is_hole), digest))
-            found.append(Piece(c.offset, c.size, c.checksum, bool(c.starts_chunk), bool(c.is_last), chunks))
+                chunks.append((
+                    one.frame, self.parts.frames[one.frame].start,
+                    self.parts.frames[one.frame].size, bool(one.is_hole), digest,
+                ))
+            found.append(Piece(
+                c.offset, c.size, c.checksum, bool(c.starts_chunk), bool(c.is_last), chunks,
+            ))
         return found
 
 
@@ -318,7 +333,9 @@ cdef class Cut:
         found.parts = self.parts
         memset(&self.parts, 0, sizeof(parts))
         with nogil:
-            status = parts_cut(&found.parts, self.kernel, start, self.size, read_surroundings, &self.around)
+            status = parts_cut(
+                &found.parts, self.kernel, start, self.size, read_surroundings, &self.around
+            )
         if status:
             raise MemoryError
         found._begin(start, NULL)
