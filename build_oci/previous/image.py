@@ -9,28 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci._native.lower import Scan
-from build_oci.codec.chunked.container import chunked_annotations
-from build_oci.codec.table import decode, encoder, least_memory, stream_codec
+from build_oci.codec.table import decode, least_memory
 from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, printable
 from build_oci.layer.blob import Layer
-from build_oci.layer.pack import block_sizes
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
-from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob, verify_blobs
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveReader, named
 from build_oci.parent.manifest import read_manifest
+from build_oci.previous.codecs import OldBlob, Remaker, holds, old_blob, siblings
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
 from build_oci.work.cpus import sha256_kernel
 
 if TYPE_CHECKING:
     from build_oci._native.tar import Plan as TarPlan
-    from build_oci.codec.blocks import Encoder
     from build_oci.config.model import BuildConfig, PreviousConfig
     from build_oci.oci.layout import Layout
     from build_oci.split.plan import Plan
@@ -70,10 +69,21 @@ class _Old(NamedTuple):
     nothing.
     """
 
-    descriptor: ReadDescriptor
-    diff_id: str
-    codec: str
+    blob: OldBlob
     recipe: bytes | None
+
+    @property
+    def descriptor(self) -> ReadDescriptor:
+        return self.blob.descriptor
+
+    @property
+    def diff_id(self) -> str:
+        return self.blob.diff_id
+
+    @property
+    def codec(self) -> str:
+        """What decodes it."""
+        return self.blob.codec
 
 
 def read_plan_file(previous: PreviousConfig) -> Plan | None:
@@ -124,13 +134,7 @@ class PreviousImage:
             trust_checksums=config.trust_checksum_xattrs if previous.trust else False,
         )
         self._trust = previous.trust
-        # A layer in two codecs, or with metadata of its own, is always packed.
-        self._packs_all = (
-            len(config.codecs) > 1
-            or stream_codec(config.codecs[0].compression) != config.codecs[0].compression
-        )
-        self._target = stream_codec(config.codecs[0].compression)
-        self._level = config.codecs[0].level
+        self._codecs = config.codecs
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
@@ -139,9 +143,13 @@ class PreviousImage:
         self._notes = [layer.annotations.get(ANNOTATION) for layer in manifest.layers]
         # Of a layer that cannot be one of ours there is no codec to read it with.
         self._layers = [
-            _Old(layer, diff_id, CODECS.get(layer.media_type, ""), _recorded(layer))
+            _Old(old_blob(layer, diff_id), _recorded(layer))
             for layer, diff_id in zip(manifest.layers, manifest.diff_ids, strict=True)
         ]
+
+        targets = {codec.compression for codec in self._codecs}
+        is_all_there = all({old.blob.kind} == targets for old in self._layers)
+        self._siblings = {} if is_all_there else siblings(self._source, previous.number, platform)
 
     def plan(self) -> Plan | None:
         """The plan that its layers remember. Raises PlanError."""
@@ -195,10 +203,6 @@ class PreviousImage:
     # ---- which layers
 
     def _may_be_ours(self, old: _Old) -> bool:
-        # The metadata of zstd:chunked belong to one way of compressing: such layers are always
-        # made.
-        if self._packs_all or chunked_annotations(old.descriptor.annotations):
-            return False
         return (
             bool(old.codec)
             and old.descriptor.digest.startswith("sha256:")
@@ -209,14 +213,15 @@ class PreviousImage:
         return old.codec != "disabled" or old.descriptor.size in sizes
 
     def _with_recipe(self, layers: Sequence[_Old], wanted: Collection[bytes]) -> list[_Old]:
-        """One of LAYERS for each recipe that is WANTED, as the image tells them, with the codec
-        that is wanted if there is one.
+        """One of LAYERS for each recipe that is WANTED, as the image tells them, with the first
+        codec that is wanted if there is one.
         """
+        target = self._codecs[0].compression
         found: dict[bytes, _Old] = {}
         for old in layers:
             if old.recipe is None or old.recipe not in wanted:
                 continue
-            if old.recipe not in found or old.codec == self._target != found[old.recipe].codec:
+            if old.recipe not in found or old.blob.kind == target != found[old.recipe].blob.kind:
                 found[old.recipe] = old
         return list(found.values())
 
@@ -231,7 +236,7 @@ class PreviousImage:
             batches,
             at_once=self._workers.count,
         )
-        room = self._workers.codec_memory // least_memory(self._target, self._level)
+        room = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._codecs)
         at_once = max(1, min(self._workers.count, len(layers), room))
         found = self._workers.each(
             lambda old: self._take(old, wanted, gauge, at_once), layers, at_once=at_once
@@ -244,7 +249,9 @@ class PreviousImage:
         told = [
             old
             for old in layers
-            if self._trust and old.recipe is not None and old.codec == self._target
+            if self._trust
+            and old.recipe is not None
+            and len(self._in_codecs(old)) == len(self._codecs)
         ]
         return told, [old for old in layers if old not in told]
 
@@ -253,47 +260,104 @@ class PreviousImage:
     ) -> list[tuple[bytes, Layer | None]]:
         """Bring LAYERS into the layout, of which only the digests of the blobs are compared."""
         with ExitStack() as stack:
-            blobs = [stack.enter_context(self._source.blob(old.descriptor)) for old in layers]
-            for old, blob in zip(layers, blobs, strict=True):
-                if old.codec == "disabled" and old.descriptor.digest != old.diff_id:
+            opened = [
+                (old, kind, one, stack.enter_context(self._source.blob(one.descriptor)))
+                for old in layers
+                for kind, one in self._in_codecs(old).items()
+            ]
+            for _, _, one, blob in opened:
+                if one.kind == "disabled" and one.descriptor.digest != one.diff_id:
                     raise ParentError(
                         "is stored as it is, but the image's config says that its archive is"
-                        f" {old.diff_id}",
+                        f" {one.diff_id}",
                         where=str(blob.path),
                         hint="somebody changed this image: build once without it",
                     )
-            verify_blobs(blobs, self._workers.stoppable)
+            verify_blobs([blob for _, _, _, blob in opened], self._workers.stoppable)
+            made: dict[str, dict[str, Descriptor]] = {}
+            for old, kind, one, blob in opened:
+                made.setdefault(old.descriptor.digest, {})[kind] = self._carry(one, blob)
             carried = []
-            for old, blob in zip(layers, blobs, strict=True):
+            for old in layers:
                 assert old.recipe is not None
-                carried.append((old.recipe, self._carry(old, blob, wanted[old.recipe])))
+                layer = self._layer(old, made[old.descriptor.digest], wanted[old.recipe])
+                carried.append((old.recipe, layer))
                 gauge.add(old.descriptor.size)
             return [*carried]
 
     # ---- one layer
 
-    def _carry(self, old: _Old, blob: VerifiedBlob, plan: TarPlan) -> Layer:
-        """OLD, whose BLOB is verified, is the layer of PLAN: bring it into the layout."""
-        self._layout.carry(blob.part, blob.path, old.descriptor.digest, self._workers.check)
-        taken = Descriptor(LAYER_MEDIA_TYPES[old.codec], old.descriptor.digest, old.descriptor.size)
-        return Layer((taken,), old.diff_id, plan.archive_size)
+    def _carry(self, one: OldBlob, blob: VerifiedBlob) -> Descriptor:
+        """ONE, whose BLOB is verified, in the layout."""
+        self._layout.carry(blob.part, blob.path, one.descriptor.digest, self._workers.check)
+        return one.taken()
+
+    def _in_codecs(self, old: _Old) -> dict[str, OldBlob]:
+        """The blobs of the previous image that are OLD in one of the codecs wanted, by codec."""
+        found: dict[str, OldBlob] = {}
+        for target, _ in self._codecs:
+            one = old.blob if old.blob.kind == target else self._siblings.get((old.diff_id, target))
+            if one is not None and one.descriptor.digest.startswith("sha256:"):
+                found[target] = one
+        return found
 
     def _take(
         self, old: _Old, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
     ) -> tuple[bytes, Layer | None]:
         """The recipe of OLD, and where it is WANTED the layer, now in the layout."""
         path = self._source.blob_path(old.descriptor.digest)
-        same = old.codec == self._target
         with self._source.blob(old.descriptor) as blob:
+            there = self._there(old, blob)
+            same = len(there) == len(self._codecs)
             if not same and old.recipe is not None:
-                return self._recompressed(old, blob, wanted, gauge, at_once)
+                return self._remade(old, blob, wanted, gauge, at_once, there)
             recipe = self._read(old, blob, gauge)
             if recipe not in wanted:
                 self._explain(f"{path}: not used again")
                 return recipe, None
             if same:
-                return recipe, self._carry(old, blob, wanted[recipe])
+                made = {kind: self._carried(one, old, blob) for kind, one in there.items()}
+                return recipe, self._layer(old, made, wanted[recipe])
         return self._take(old._replace(recipe=recipe), wanted, gauge, at_once)
+
+    def _there(self, old: _Old, blob: VerifiedBlob) -> dict[str, OldBlob]:
+        """Those of _in_codecs(OLD) that may be carried: metadata of zstd:chunked hold, where they
+        are not trusted.
+        """
+        there: dict[str, OldBlob] = {}
+        for target, one in self._in_codecs(old).items():
+            with ExitStack() as stack:
+                opened = blob
+                if one is not old.blob:
+                    opened = stack.enter_context(self._source.blob(one.descriptor))
+                say = partial(self._doubt, opened.path)
+                if self._trust or holds(one, opened.part, self._workers, say=say):
+                    there[target] = one
+        return there
+
+    def _doubt(self, path: Path, problem: str) -> None:
+        self._explain(f"{path}: made anew, because its metadata do not hold: {problem}")
+
+    def _carried(self, one: OldBlob, old: _Old, blob: VerifiedBlob) -> Descriptor:
+        """ONE in the layout: that of OLD, whose BLOB is verified, or the same layer in another
+        codec, which is verified now.
+        """
+        with ExitStack() as stack:
+            opened = blob
+            if one is not old.blob:
+                opened = stack.enter_context(self._source.blob(one.descriptor))
+                if self._trust:
+                    for _ in opened:
+                        self._workers.check()
+                else:
+                    read_archive(
+                        one.codec, opened, opened.path, one.diff_id, self._workers, reader=None
+                    )
+            return self._carry(one, opened)
+
+    def _layer(self, old: _Old, made: Mapping[str, Descriptor], plan: TarPlan) -> Layer:
+        descriptors = tuple(made[codec.compression] for codec in self._codecs)
+        return Layer(descriptors, old.diff_id, plan.archive_size)
 
     def _read(
         self,
@@ -321,36 +385,36 @@ class PreviousImage:
             )
         return recipe
 
-    def _recompressed(
+    def _remade(
         self,
         old: _Old,
         blob: VerifiedBlob,
         wanted: Mapping[bytes, TarPlan],
         gauge: ReadGauge,
         at_once: int,
-    ) -> tuple[bytes, Layer]:
-        """Bring OLD into the layout in the codec that is wanted. It spares reading and hashing the
-        files again; the bytes are the same.
+        there: Mapping[str, OldBlob],
+    ) -> tuple[bytes, Layer | None]:
+        """Bring OLD into the layout in the codecs that are wanted, of which some are THERE. It
+        spares reading and hashing the files again; the bytes are the same.
         """
-        with self._layout.blob() as output:
-            compressed = encoder(
-                self._target,
-                self._level,
-                output.write,
-                pool=self._workers.pool,
-                workers=self._workers.count,
-                epoch=self._epoch,
-                memory=self._workers.codec_memory // at_once,
-                budget=self._workers.codec_budget,
-            )
-            assert old.recipe is not None
-            blocks = _Blocks(compressed, block_sizes(wanted[old.recipe], self._workers.block_size))
-            self._read(old, blob, gauge, blocks.write)
-            compressed.finish()
-            output.finish()
-        self._explain(f"{blob.path}: recompressed from {old.codec} to {self._target}")
-        taken = Descriptor(LAYER_MEDIA_TYPES[self._target], output.digest, output.size)
-        return old.recipe, Layer((taken,), old.diff_id, wanted[old.recipe].archive_size)
+        from build_oci.codec.chunked.encoder import CannotBeChunkedError
+
+        assert old.recipe is not None
+        plan = wanted[old.recipe]
+        missing = [codec for codec in self._codecs if codec.compression not in there]
+        try:
+            with Remaker(
+                missing, plan, self._layout, self._workers, epoch=self._epoch, at_once=at_once
+            ) as remaker:
+                self._read(old, blob, gauge, remaker.write)
+                made = remaker.finish()
+        except CannotBeChunkedError as reason:
+            self._explain(f"{blob.path}: not used again, because it cannot be chunked: {reason}")
+            return old.recipe, None
+        for target in made:
+            self._explain(f"{blob.path}: recompressed from {old.codec} to {target}")
+        made |= {kind: self._carried(one, old, blob) for kind, one in there.items()}
+        return old.recipe, self._layer(old, made, plan)
 
     # ---- what differs
 
@@ -401,30 +465,6 @@ class PreviousImage:
             if isinstance(found, int)
             else Difference(*found)
         )
-
-
-class _Blocks:
-    """An archive that streams by, in the blocks that packing it would compress."""
-
-    def __init__(self, encoder: Encoder, sizes: Iterator[int]) -> None:
-        self._encoder = encoder
-        self._sizes = sizes
-        self._left = next(sizes, 0)
-        self._block = bytearray()
-
-    def write(self, piece: bytes | memoryview) -> None:
-        view = memoryview(piece)
-        # What is longer than the plan says is no archive of that recipe, which shows at its end.
-        while view and self._left:
-            taken = view[: self._left]
-            self._block += taken
-            view = view[len(taken) :]
-            self._left -= len(taken)
-            if not self._left:
-                block, self._block = self._block, bytearray()
-                self._encoder.poll()
-                self._encoder.add(memoryview(block), lambda: None)
-                self._left = next(self._sizes, 0)
 
 
 def _batches(layers: Sequence[_Old]) -> Iterator[list[_Old]]:

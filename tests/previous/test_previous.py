@@ -116,8 +116,8 @@ def test_an_image_without_recipes_is_read(
         assert [layer.reused for layer in other.layers] == [False]
 
 
-@pytest.mark.parametrize("before", ["disabled", "zstd", "gzip"])
-@pytest.mark.parametrize("after", ["disabled", "zstd", "gzip"])
+@pytest.mark.parametrize("before", ["disabled", "zstd", "gzip", "zstd:chunked"])
+@pytest.mark.parametrize("after", ["disabled", "zstd", "gzip", "zstd:chunked"])
 @pytest.mark.parametrize("recipes", [True, False])
 def test_another_codec(
     root: Path, tmp_path: Path, trust: dict[str, Any], before: str, after: str, recipes: bool

@@ -26,7 +26,7 @@ def config_of(
     previous: dict[str, Any] | None = None,
     *,
     split: bool = True,
-    compression: str = "disabled",
+    compression: str | list[str] = "disabled",
     parent: Path | None = None,
 ) -> dict[str, Any]:
     image: dict[str, Any] = {"os": "linux", "architecture": "amd64", "layer": os.fspath(layer)}
