@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs sanitize fuzz tsan test-buildstream test-composefs test-aarch64 test-musl wheel clients clean
+.PHONY: help demo test lint bench docs sanitize fuzz tsan test-buildstream test-composefs test-packaging test-aarch64 test-musl wheel clients clean
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Keeps the checkout off sys.path: `python -m build_oci` here means the installed package.
@@ -41,6 +41,9 @@ test-buildstream: .venv/.tools ## the BuildStream element, built locally and thr
 
 test-composefs: .venv/.tools clients ## composefs digests of images and of directories, held equal; needs cfsctl, or cargo to build it
 	@tools/test-composefs $(TREES)
+
+test-packaging: .venv/.tools ## the sketches of an rpm and a deb, built as far as their tools are here
+	@tools/test-packaging
 
 test-aarch64: .venv/.tools ## wheel, native tests and images on AArch64, emulated by qemu; needs root
 	@tests/elsewhere/emulated.sh .venv/bin/python

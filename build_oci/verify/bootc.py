@@ -23,6 +23,7 @@ _SECOND = 10**9
 _SHOWN = 5  # names of one kind of finding
 _MOST_LAYERS = 127  # that Docker and the kernel's overlay mounts take by default
 _API_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "var")
+_PREPARE_ROOT = (b"usr/lib/ostree/prepare-root.conf", b"etc/ostree/prepare-root.conf")
 _CHECKED_AT_ONCE = 4096
 _MOST_LOGS = 1000  # whose sizes are remembered
 
@@ -82,9 +83,17 @@ class BootImage:
         self._sizes: dict[bytes, int] = {}  # of files that should be empty, or should not
         self._layers = 0
 
-    def layer(self, members: Iterable[Member]) -> Iterator[Finding]:
-        """What is wrong or odd with the layer of MEMBERS, which are in the order of the archive."""
+    def layer(self, members: Iterable[Member], *, chunked: bool) -> Iterator[Finding]:
+        """What is wrong or odd with the layer of MEMBERS, which are in the order of the archive.
+        CHUNKED: it is zstd:chunked.
+        """
         self._layers += 1
+        if chunked:
+            yield Finding(
+                False,
+                "is zstd:chunked, which has many frames; composefs-rs before 0.9.2 reads only the"
+                " first",
+            )
         not_utf8 = _Names("bootc needs names in UTF-8 [utf8]", is_problem=True)
         early = _Names("composefs refuses times before 1970", is_problem=True)
         fractions = _Names(
@@ -215,7 +224,8 @@ class BootImage:
         )
         boot = self._tree.look(b"boot")
         in_boot = boot if isinstance(boot, dict) else {}
-        is_sealed = isinstance(self._tree.look(b"boot/EFI/Linux"), dict)
+        linux = self._tree.look(b"boot/EFI/Linux")
+        is_sealed = isinstance(linux, dict) and any(name.endswith(b".efi") for name in linux)
         if len(kernels) > 1:
             yield Finding(
                 True,
@@ -233,6 +243,12 @@ class BootImage:
                 False,
                 "has no initramfs.img beside the kernel in"
                 f" /usr/lib/modules/{show_name(kernels[0])}",
+            )
+        if not is_sealed and all(self._tree.look(name) is None for name in _PREPARE_ROOT):
+            yield Finding(
+                False,
+                "has no /usr/lib/ostree/prepare-root.conf, which turns composefs on"
+                " [baseimage-composefs]",
             )
         if boot is None:
             yield Finding(False, "has no directory /boot [nonempty-boot]")

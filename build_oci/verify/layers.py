@@ -156,7 +156,8 @@ class Layers:
             tree.incomplete = True
         else:
             if self._bootc:
-                for finding in boot.layer(members(archive.scan)):
+                chunked = bool(chunked_annotations(layer.annotations))
+                for finding in boot.layer(members(archive.scan), chunked=chunked):
                     self._findings.tell_boot(path, finding)
             for finding in tree.apply(archive.scan, self._crew.check):
                 self._findings.tell(path, finding)

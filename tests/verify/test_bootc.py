@@ -45,6 +45,8 @@ _ENTRIES: list[Entry] = [
     ("usr/lib/modules/6.1", DIRECTORY, {}),
     ("usr/lib/modules/6.1/vmlinuz", FILE, {"content": b"kernel"}),
     ("usr/lib/modules/6.1/initramfs.img", FILE, {"content": b"initramfs"}),
+    ("usr/lib/ostree", DIRECTORY, {}),
+    ("usr/lib/ostree/prepare-root.conf", FILE, {"content": b"[composefs]\nenabled = yes\n"}),
     ("ostree", LINK, {"linkname": "sysroot/ostree"}),
 ]
 BOOTABLE = {entry[0]: entry for entry in _ENTRIES}
@@ -127,6 +129,9 @@ CASES: list[tuple[str, list[Sequence[Entry]], list[str], str, bool]] = [
      "has 2 kernels", True),
     ("initramfs", [], ["usr/lib/modules/6.1/initramfs.img"],
      "has no initramfs.img beside the kernel", False),
+    ("no UKI", [[("boot/EFI", DIRECTORY, {}), ("boot/EFI/Linux", DIRECTORY, {}),
+      file("boot/EFI/Linux/a.efi.txt")]], ["usr/lib/modules/6.1/vmlinuz"], "has no kernel", True),
+    ("prepare-root", [], ["usr/lib/ostree/prepare-root.conf"], "[baseimage-composefs]", False),
     ("no boot", [], ["boot"], "has no directory /boot", False),
     ("kernel in boot", [[file("boot/vmlinuz-6.1")]], [],
      "hidden at run time [nonempty-boot]: “vmlinuz-6.1”", False),
@@ -236,6 +241,15 @@ def test_many_layers(tmp_path: Path) -> None:
     )
 
 
+def test_chunked(build: Build, tmp_path: Path) -> None:
+    """Its layers have many frames, unlike those of zstd."""
+    (tmp_path / "tree").mkdir()
+    for compression, count in (("zstd", 0), ("zstd:chunked", 1)):
+        config = clients.layer_config(tmp_path / "tree", compression=compression)
+        _, warnings = findings(build(config).output)
+        assert sum("is zstd:chunked" in line for line in warnings) == count
+
+
 def test_labels_of_any_shape(tmp_path: Path) -> None:
     shapes: list[Any] = [[], {"Labels": []}, {"Labels": {"containers.bootc": {"a": []}}}]
     for number, config in enumerate(shapes):
@@ -259,7 +273,7 @@ def test_can_be_stopped() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(BootImage(Tree(), stop).layer(iter([{"name": b"a"}])))  # type: ignore[arg-type]
+        list(BootImage(Tree(), stop).layer(iter([{"name": b"a"}]), chunked=False))  # type: ignore[arg-type]
 
 
 def test_command(build: Build, tmp_path: Path) -> None:
