@@ -11,37 +11,27 @@
 
 enum { DEVICE_FIELD = 07777777 }; /* of a header: seven octal digits */
 
-/* The archive's name of an entry, in SMALL where it fits. */
-typedef struct name {
-    uint8_t small[1024], *at;
-    size_t size;
-} name;
-
-static int name_of(name *n, const entry *e)
-{
-    size_t needed = entry_path(e, NULL) + 8;
-    n->at = needed <= sizeof n->small ? n->small : malloc(needed);
-    if (!n->at)
-        return -1;
-    n->size = archive_name(e, n->at);
-    return 0;
-}
-
-static void name_end(name *n)
-{
-    if (n->at != n->small)
-        free(n->at);
-}
-
 static void put_name(text *t, const entry *e)
 {
-    name n;
-    if (name_of(&n, e)) {
+    name_buffer b = {0};
+    size_t size;
+    const uint8_t *name = name_make(&b, e, &size);
+    if (name)
+        text_put_json(t, name, size);
+    else
         t->failed = 1;
-        return;
-    }
-    text_put_json(t, n.at, n.size);
-    name_end(&n);
+    name_end(&b);
+}
+
+/* Is the name of E UTF-8? -1 without memory. */
+static int is_name_utf8(const entry *e)
+{
+    name_buffer b = {0};
+    size_t size;
+    const uint8_t *name = name_make(&b, e, &size);
+    int found = name ? is_utf8(name, size) : -1;
+    name_end(&b);
+    return found;
 }
 
 static int is_link(const entry *e)
@@ -51,25 +41,19 @@ static int is_link(const entry *e)
 
 inexpressible toc_can_say(const entry *e, const header_options *options)
 {
-    name n;
     uint32_t nanoseconds;
     int64_t seconds;
     header_time(e, options, &seconds, &nanoseconds);
     if (seconds < TOC_FIRST_SECOND || seconds > TOC_LAST_SECOND)
         return TIME_TOO_FAR;
     /* The components above were looked at with their own entries, but are they emitted? */
-    if (name_of(&n, e))
-        return WITHOUT_MEMORY;
-    int fits = is_utf8(n.at, n.size);
-    name_end(&n);
-    if (fits && S_ISLNK(e->mode))
+    int fits = is_name_utf8(e);
+    if (fits > 0 && S_ISLNK(e->mode))
         fits = is_utf8((const uint8_t *)e->target, e->target_size);
-    if (fits && is_link(e)) {
-        if (name_of(&n, e->link))
-            return WITHOUT_MEMORY;
-        fits = is_utf8(n.at, n.size);
-        name_end(&n);
-    }
+    if (fits > 0 && is_link(e))
+        fits = is_name_utf8(e->link);
+    if (fits < 0)
+        return WITHOUT_MEMORY;
     xattr item;
     for (size_t at = 0; fits && !is_link(e) && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
         fits = is_utf8(item.name, item.name_size);
@@ -213,18 +197,21 @@ static int find_items(parts *p, const plan *from, const segment *s, uint64_t at)
         add_headers(new, from, s->first, at, s->size);
         return 0;
     }
-    for (size_t i = s->first; i < s->first + s->count; i++) {
+    header_maker maker = {.options = &from->options};
+    int status = 0;
+    for (size_t i = s->first; !status && i < s->first + s->count; i++) {
         const entry *e = from->members[i];
-        uint64_t headers = header_size(e, &from->options);
+        uint64_t headers = header_size(&maker, e);
         item *new = headers ? add_item(p, from, i, 1) : NULL;
         if (!new)
-            return -1;
+            status = -1;
         add_headers(new, from, i, at, headers);
         if (has_content(e) && add_piece(p, from, i, at + headers, 0, e->size))
-            return -1;
+            status = -1;
         at += headers + (has_content(e) ? padded(e->size) : 0);
     }
-    return 0;
+    header_maker_end(&maker);
+    return status;
 }
 
 typedef struct files {

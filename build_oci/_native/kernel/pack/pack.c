@@ -52,12 +52,12 @@ static int add_large(plan *p, size_t member, uint64_t headers, uint64_t segment_
     return 0;
 }
 
-static int cut(plan *p, uint64_t segment_size)
+static int cut_with(plan *p, header_maker *maker, uint64_t segment_size)
 {
     int open = 0; /* is the last segment a batch that takes more? */
     for (size_t i = 0; i < p->members_count; i++) {
         const entry *e = p->members[i];
-        uint64_t headers = header_size(e, &p->options);
+        uint64_t headers = header_size(maker, e);
         if (!headers)
             return -1;
         if (has_content(e)) {
@@ -84,6 +84,14 @@ static int cut(plan *p, uint64_t segment_size)
         open = 1;
     }
     return add_segment(p, SEGMENT_END, p->members_count, END_OF_ARCHIVE) ? 0 : -1;
+}
+
+static int cut(plan *p, uint64_t segment_size)
+{
+    header_maker maker = {.options = &p->options};
+    int status = cut_with(p, &maker, segment_size);
+    header_maker_end(&maker);
+    return status;
 }
 
 /* Fingerprints of slices of another size are of no use. */
@@ -156,7 +164,7 @@ static int longer_first(const void *left, const void *right)
     return (a->size < b->size) - (a->size > b->size);
 }
 
-static int settle(const plan *p, pending *w, problem *out)
+static int settle(const plan *p, header_maker *maker, pending *w, problem *out)
 {
     qsort(w->jobs, w->count, sizeof *w->jobs, longer_first); /* so that both lanes end together */
     sha256_many(p->kernel, w->jobs, w->count);
@@ -169,7 +177,7 @@ static int settle(const plan *p, pending *w, problem *out)
             *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
             return -1;
         }
-        if (header_write(e, &p->options, w->headers[i]))
+        if (header_write(maker, e, w->headers[i]))
             return no_memory(out, e);
     }
     w->count = w->bytes = 0;
@@ -182,11 +190,12 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
     waiting.count = waiting.bytes = 0;
     reader r;
     reader_begin(&r, p->tree);
+    header_maker maker = {.options = &p->options};
     int status = 0;
     for (size_t i = s->first; !status && i < s->first + s->count; i++) {
         entry *e = p->members[i];
         uint8_t *headers = into;
-        uint64_t headers_size = header_size(e, &p->options);
+        uint64_t headers_size = header_size(&maker, e);
         if (!headers_size) {
             status = no_memory(out, e);
             break;
@@ -201,7 +210,7 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
             waiting.members[waiting.count] = e;
             waiting.headers[waiting.count++] = headers;
             waiting.bytes += (size_t)e->size;
-        } else if (header_write(e, &p->options, headers)) {
+        } else if (header_write(&maker, e, headers)) {
             status = no_memory(out, e);
         }
         if (has_content(e)) {
@@ -209,10 +218,21 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
             into += padded(e->size);
         }
         if (!status && (waiting.count == PENDING_FILES || waiting.bytes >= PENDING_BYTES))
-            status = settle(p, &waiting, out);
+            status = settle(p, &maker, &waiting, out);
     }
+    if (!status)
+        status = settle(p, &maker, &waiting, out);
     reader_end(&r);
-    return status ? status : settle(p, &waiting, out);
+    header_maker_end(&maker);
+    return status;
+}
+
+static int fill_header(const plan *p, const entry *e, uint8_t *into, problem *out)
+{
+    header_maker maker = {.options = &p->options};
+    int status = header_write(&maker, e, into) ? no_memory(out, e) : 0;
+    header_maker_end(&maker);
+    return status;
 }
 
 static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
@@ -249,9 +269,7 @@ int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
     case SEGMENT_BATCH: return fill_batch(p, s, into, out);
     case SEGMENT_SLICE: return fill_slice(p, s, into, out);
     case SEGMENT_HEADER:
-        return header_write(p->members[s->first], &p->options, into)
-                   ? no_memory(out, p->members[s->first])
-                   : 0;
+        return fill_header(p, p->members[s->first], into, out);
     default: memset(into, 0, (size_t)s->size); return 0;
     }
 }

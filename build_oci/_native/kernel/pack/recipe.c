@@ -3,16 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The headers of one entry; the memory is used for the next one. All zero is valid. */
+/* The headers of one entry; the memory is used for the next one. All zero but for the maker's options. */
 typedef struct headers {
+    header_maker maker;
     uint8_t *bytes;
     size_t capacity;
 } headers;
 
 /* Their size; 0 without memory. */
-static size_t make_headers(headers *h, const entry *e, const header_options *options)
+static size_t make_headers(headers *h, const entry *e)
 {
-    uint64_t size = header_size(e, options);
+    uint64_t size = header_size(&h->maker, e);
     if (!size || size > SIZE_MAX / 2)
         return 0;
     if (size > h->capacity) {
@@ -22,7 +23,13 @@ static size_t make_headers(headers *h, const entry *e, const header_options *opt
         h->bytes = more;
         h->capacity = 2 * (size_t)size;
     }
-    return header_write(e, options, h->bytes) ? 0 : (size_t)size;
+    return header_write(&h->maker, e, h->bytes) ? 0 : (size_t)size;
+}
+
+static void headers_end(headers *h)
+{
+    header_maker_end(&h->maker);
+    free(h->bytes);
 }
 
 static int is_known(const entry *e)
@@ -35,19 +42,19 @@ int recipe_of_plan(const plan *p, uint8_t out[SHA256_DIGEST])
     for (size_t i = 0; i < p->members_count; i++)
         if (!is_known(p->members[i]))
             return 1;
-    headers h = {0};
+    headers h = {.maker.options = &p->options};
     sha256_context context;
     sha256_init(&context);
     int status = 0;
     for (size_t i = 0; !status && i < p->members_count; i++) {
-        size_t size = make_headers(&h, p->members[i], &p->options);
+        size_t size = make_headers(&h, p->members[i]);
         if (size)
             sha256_update(p->kernel, &context, h.bytes, size);
         else
             status = -1;
     }
     sha256_final(p->kernel, &context, out);
-    free(h.bytes);
+    headers_end(&h);
     return status;
 }
 
@@ -71,7 +78,7 @@ int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *o
 {
     const header_options options = {.has_epoch = 1};
     size_t total, walked = 0;
-    headers h = {0};
+    headers h = {.maker.options = &options};
     entry **order = tree_order(t, &total);
     sha256_context *contexts = malloc((count + 1) * sizeof *contexts);
     int status = order && contexts ? 0 : -1;
@@ -94,7 +101,7 @@ int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *o
             known[owner] = 0;
             continue;
         }
-        size_t size = make_headers(&h, &file, &options);
+        size_t size = make_headers(&h, &file);
         if (size)
             sha256_update(kernel, &contexts[owner], h.bytes, size);
         else
@@ -106,6 +113,6 @@ int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *o
         sha256_final(kernel, &contexts[i], out[i]);
     free(order);
     free(contexts);
-    free(h.bytes);
+    headers_end(&h);
     return status;
 }

@@ -209,19 +209,6 @@ static size_t format_time(char out[1 + DECIMAL_MAX + 10], int64_t seconds, uint3
     return length;
 }
 
-size_t archive_name(const entry *e, uint8_t *out)
-{
-    size_t size = 0;
-    if (!e->parent || (!e->parent->parent && !S_ISDIR(e->mode))) {
-        memcpy(out, "./", 2);
-        size = 2;
-    }
-    size += entry_path(e, (char *)out + size);
-    if (S_ISDIR(e->mode) && e->parent)
-        out[size++] = '/';
-    return size;
-}
-
 static char type_flag(const entry *e)
 {
     switch (e->mode & S_IFMT) {
@@ -234,16 +221,6 @@ static char type_flag(const entry *e)
     }
 }
 
-static size_t text_capacity(const entry *e)
-{
-    size_t needed = entry_path(e, NULL) + 8;
-    if (S_ISREG(e->mode) && e->link) {
-        size_t target = entry_path(e->link, NULL) + 8;
-        needed = target > needed ? target : needed;
-    }
-    return needed;
-}
-
 void header_time(const entry *e, const header_options *options, int64_t *seconds,
                  uint32_t *nanoseconds)
 {
@@ -253,19 +230,23 @@ void header_time(const entry *e, const header_options *options, int64_t *seconds
     *nanoseconds = own_time ? e->mtime_ns : 0;
 }
 
-static void write_headers(const entry *e, const header_options *options, sink *s, uint8_t *name,
-                          uint8_t *target)
+/* -1 without memory. */
+static int write_headers(header_maker *m, const entry *e, sink *s)
 {
     int64_t mtime;
     uint32_t nanoseconds;
-    header_time(e, options, &mtime, &nanoseconds);
+    header_time(e, m->options, &mtime, &nanoseconds);
     int is_link = S_ISREG(e->mode) && e->link;
-    ustar u = {.name = name, .target = target, .type = type_flag(e), .mode = e->mode & 07777};
-    u.name_size = archive_name(e, name);
+    ustar u = {.type = type_flag(e), .mode = e->mode & 07777};
+    u.name = name_make(&m->name, e, &u.name_size);
+    if (!u.name)
+        return -1;
     u.is_device = S_ISCHR(e->mode) || S_ISBLK(e->mode);
     u.device = e->rdev;
     if (is_link) {
-        u.target_size = archive_name(e->link, target);
+        u.target = name_make(&m->target, e->link, &u.target_size);
+        if (!u.target)
+            return -1;
     } else if (S_ISLNK(e->mode)) {
         u.target = (const uint8_t *)e->target;
         u.target_size = e->target_size;
@@ -340,32 +321,23 @@ static void write_headers(const entry *e, const header_options *options, sink *s
         ustar_block(&at_header, &pax);
     }
     ustar_block(s, &u);
+    return 0;
 }
 
-/* The size of the headers, written where OUT is not NULL; 0 without memory. */
-static uint64_t measure_or_write(const entry *e, const header_options *options, uint8_t *out)
+uint64_t header_size(header_maker *m, const entry *e)
+{
+    sink s = {0};
+    return write_headers(m, e, &s) ? 0 : s.size;
+}
+
+int header_write(header_maker *m, const entry *e, uint8_t *out)
 {
     sink s = {.at = out};
-    uint8_t name[1024], target[1024];
-    size_t needed = text_capacity(e);
-    if (needed <= sizeof name) {
-        write_headers(e, options, &s, name, target);
-        return s.size;
-    }
-    uint8_t *longer = malloc(2 * needed);
-    if (!longer)
-        return 0;
-    write_headers(e, options, &s, longer, longer + needed);
-    free(longer);
-    return s.size;
+    return write_headers(m, e, &s);
 }
 
-uint64_t header_size(const entry *e, const header_options *options)
+void header_maker_end(header_maker *m)
 {
-    return measure_or_write(e, options, NULL);
-}
-
-int header_write(const entry *e, const header_options *options, uint8_t *out)
-{
-    return measure_or_write(e, options, out) ? 0 : -1;
+    name_end(&m->name);
+    name_end(&m->target);
 }

@@ -5,7 +5,7 @@
 #ifndef BUILD_OCI_HEADER_H
 #define BUILD_OCI_HEADER_H
 
-#include "tree.h"
+#include "name.h"
 
 enum { TAR_BLOCK = 512 };
 
@@ -15,13 +15,21 @@ typedef struct header_options {
     int directories_at_zero; /* where there is none: is the mtime of every directory 0? */
 } header_options;
 
+/* Makes headers, one entry after the other. All zero but for `options`; one a thread. */
+typedef struct header_maker {
+    const header_options *options;
+    name_buffer name, target;
+} header_maker;
+
 /* How many bytes the headers of ENTRY take: a multiple of TAR_BLOCK. The same before and after its
  * digest is known. 0 without memory. */
-uint64_t header_size(const entry *, const header_options *);
+uint64_t header_size(header_maker *, const entry *);
 
 /* Writes them to OUT, which has room for header_size() bytes. A regular file's digest is taken from
  * the entry. -1 without memory. */
-int header_write(const entry *, const header_options *, uint8_t *out);
+int header_write(header_maker *, const entry *, uint8_t *out);
+
+void header_maker_end(header_maker *);
 
 /* The mtime that the headers of ENTRY tell. */
 void header_time(const entry *, const header_options *, int64_t *seconds, uint32_t *nanoseconds);
@@ -31,13 +39,6 @@ int has_content(const entry *);
 
 /* The size of the content, padded to whole blocks. */
 uint64_t padded(uint64_t size);
-
-/*
- * The archive's name for ENTRY: "./" for the root, "./name" in the root, "dir/name" below,
- * directories with a closing slash. OUT has room for 3 bytes more than entry_path() says. Returns
- * its length.
- */
-size_t archive_name(const entry *, uint8_t *out);
 
 /* Is TEXT what Python's strict decoder takes for UTF-8? */
 int is_utf8(const uint8_t *text, size_t size);
