@@ -268,8 +268,7 @@ int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
     switch (s->kind) {
     case SEGMENT_BATCH: return fill_batch(p, s, into, out);
     case SEGMENT_SLICE: return fill_slice(p, s, into, out);
-    case SEGMENT_HEADER:
-        return fill_header(p, p->members[s->first], into, out);
+    case SEGMENT_HEADER: return fill_header(p, p->members[s->first], into, out);
     default: memset(into, 0, (size_t)s->size); return 0;
     }
 }

@@ -144,6 +144,14 @@ static lower_node *implied(lower *l, lower_node *node, lower_node *below, const 
     return below;
 }
 
+/* A whiteout leads through NODE, which is no directory. Where a layer below has put it there, the
+ * overlay driver puts a directory over it. */
+static void doubt_cover(lower *l, lower_node *node)
+{
+    if (!is_of_this_layer(l, node))
+        doubt(l, node);
+}
+
 /*
  * Collects in `places` every directory that START may be for a client which begins at NODE: the one
  * that it names literally, and those that it leads to where symbolic links are followed. With
@@ -178,8 +186,10 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
             lower_node *from = *link->target == '/' ? &l->root : node;
             if (links < MOST_LINKS && spread(l, from, &target, links + 1, create, m))
                 return -1;
-            if (!create && !is_directory(below))
+            if (!create && !is_directory(below)) {
+                doubt_cover(l, below);
                 return 0;
+            }
             in_doubt = 1;
             if (!is_directory(below)) {
                 if (shadow(l, below, NULL, link))
@@ -188,9 +198,12 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
             }
             doubt(l, below);
         } else if (!below || !is_directory(below)) {
-            if (!create || (below && links))
+            if (!create || (below && links)) {
                 /* nothing there to hide; or a file, in which no client can place anything */
+                if (below && !links)
+                    doubt_cover(l, below);
                 return 0;
+            }
             int stood = below != NULL;
             if (!(below = implied(l, node, below, name, size)))
                 return fail_memory(l, m);

@@ -9,7 +9,8 @@
  *   a name whose path leads through a symbolic link: lib/foo on top of lib -> usr/lib. One client
  *     follows the link (vfs, umoci), another puts a directory in its place (overlay). So lib becomes
  *     a directory that remembers the link, and both lib/foo and usr/lib/foo stand in the table. A
- *     whiteout through a link may have removed what the link leads to
+ *     whiteout through a link may have removed what the link leads to. A link or a file that a
+ *     whiteout leads through stays (vfs, umoci) or becomes a directory (overlay)
  *   what stands before its own whiteout in one layer: containers/storage removes it, umoci does not
  *   a name that one layer has twice, a member with MEMBER_AMBIGUOUS, a file one of whose hard links
  *     claims other metadata
