@@ -176,6 +176,24 @@ static int find_slice(parts *p, const plan *from, const segment *s, uint64_t at)
            add_piece(p, from, s->first, at, s->offset, size);
 }
 
+/* The members of a batch that begins at AT of the block. */
+static int find_members(parts *p, const plan *from, const segment *s, uint64_t at,
+                        header_maker *maker)
+{
+    for (size_t i = s->first; i < s->first + s->count; i++) {
+        const entry *e = from->members[i];
+        uint64_t headers = header_size(maker, e);
+        item *new = headers ? add_item(p, from, i, 1) : NULL;
+        if (!new)
+            return -1;
+        add_headers(new, from, i, at, headers);
+        if (has_content(e) && add_piece(p, from, i, at + headers, 0, e->size))
+            return -1;
+        at += headers + (has_content(e) ? padded(e->size) : 0);
+    }
+    return 0;
+}
+
 /* One segment that begins at AT of the block. */
 static int find_items(parts *p, const plan *from, const segment *s, uint64_t at)
 {
@@ -198,18 +216,7 @@ static int find_items(parts *p, const plan *from, const segment *s, uint64_t at)
         return 0;
     }
     header_maker maker = {.options = &from->options};
-    int status = 0;
-    for (size_t i = s->first; !status && i < s->first + s->count; i++) {
-        const entry *e = from->members[i];
-        uint64_t headers = header_size(&maker, e);
-        item *new = headers ? add_item(p, from, i, 1) : NULL;
-        if (!new)
-            status = -1;
-        add_headers(new, from, i, at, headers);
-        if (has_content(e) && add_piece(p, from, i, at + headers, 0, e->size))
-            status = -1;
-        at += headers + (has_content(e) ? padded(e->size) : 0);
-    }
+    int status = find_members(p, from, s, at, &maker);
     header_maker_end(&maker);
     return status;
 }
