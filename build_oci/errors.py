@@ -27,6 +27,15 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
+_LONGEST = 4096  # characters: a path that a system call takes is shown whole
+_ENDS = 1000
+
+
+def shortened(text: str) -> str:
+    """TEXT without its middle where it is longer than any path that a system call takes."""
+    return text if len(text) <= _LONGEST else f"{text[:_ENDS]}…{text[-_ENDS:]}"
+
+
 _PLURALS = {"entry": "entries", "mismatch": "mismatches"}
 
 
@@ -50,8 +59,8 @@ class BuildOciError(Exception):
 
     def __init__(self, what: str, *, where: str | bytes = "", hint: str = "") -> None:
         super().__init__(what)
-        self.what = printable(what)
-        self.where = printable(where)
+        self.what = shortened(printable(what))
+        self.where = shortened(printable(where))
         self.hint = printable(hint)
 
     def __str__(self) -> str:

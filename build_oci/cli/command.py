@@ -21,6 +21,7 @@ from build_oci.errors import (
     UsageError,
     counted,
     printable,
+    shortened,
     size_text,
 )
 
@@ -118,7 +119,7 @@ def _warner(options: argparse.Namespace, speak: Callable[[str], None]) -> Callab
         if getattr(options, "strict", False):
             raise BuildOciError(text, hint=_STRICT)
         if not options.quiet:
-            speak(f"build-oci: warning: {printable(text)}")
+            speak(f"build-oci: warning: {shortened(printable(text))}")
 
     return warn
 
@@ -244,7 +245,7 @@ def _build(
 
     def explain(text: str) -> None:
         if options.verbose:
-            speak(f"build-oci: {printable(text)}")
+            speak(f"build-oci: {shortened(printable(text))}")
 
     def on_image(image: BuiltImage) -> None:
         if talks:

@@ -139,12 +139,17 @@ class GzipEncoder(Blocks[_Deflated]):
 
 # ---- decompression
 
+# RFC 1952, section 2.3: the place of the flags in a member's header, and those that no reader may
+# pass over. ISA-L does.
+_FLAGS, _RESERVED = 3, 0xE0
+
 
 def decode(chunks: Iterable[bytes]) -> Iterator[bytes]:
     from isal import isal_zlib
 
     igzip: Any = isal_zlib
     member = igzip.decompressobj(31)
+    header = b""  # of the member, up to its flags
     padded = False
     # Short slices, because each call copies what it leaves of its input.
     for data in slices(chunks, 1 << 17):
@@ -157,7 +162,12 @@ def decode(chunks: Iterable[bytes]) -> Iterator[bytes]:
                     break
                 if padded or data[0] != 0x1F:
                     raise ValueError("something that is not gzip follows the gzip stream")
-                member = igzip.decompressobj(31)
+                member, header = igzip.decompressobj(31), b""
+            if len(header) < _FLAGS + 1:
+                header += data[: _FLAGS + 1 - len(header)]
+                is_gzip = len(header) > _FLAGS and header.startswith(b"\x1f\x8b")
+                if is_gzip and header[_FLAGS] & _RESERVED:
+                    raise ValueError("the gzip stream is corrupt (reserved flags are set)")
             try:
                 piece = member.decompress(data, PIECE)
                 data = member.unconsumed_tail

@@ -21,7 +21,7 @@ from places import REPOSITORY
 from build_oci.cli.arguments import PARSERS, SHELLS, SUBCOMMANDS, parser
 from build_oci.cli.command import main
 from build_oci.cli.metrics import summary
-from build_oci.errors import TreeError, size_text
+from build_oci.errors import TreeError, shortened, size_text
 from build_oci.oci.documents import Platform
 from build_oci.work.cpus import usable_cpus
 
@@ -149,6 +149,15 @@ def test_summary_without_layers() -> None:
     )
     told = summary(image, "out")
     assert told == ("build-oci: out: linux/amd64: sha256:ab  no layer of its own  0 files  0.0 s")
+
+
+def test_long_names_lose_their_middle() -> None:
+    """contract: cli-escapes. What no system call takes is cut."""
+    whole, longer = "d/" * 2048, "d/" * 10_000
+    assert shortened(whole) == whole
+    line = TreeError("is of a type that no layer can hold", where=longer).lines()[0]
+    assert len(line) < 4096
+    assert "d/d/…d/d/" in line
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ NO_WAY_OUT = {
         the zstd stream is corrupt (a frame ends early)
         the zstd stream is corrupt ({})
         the gzip stream is corrupt ({})
+        the gzip stream is corrupt (reserved flags are set)
         something that is not gzip follows the gzip stream
         something that is not zstd follows the zstd stream
         this is not a zstd stream

@@ -423,6 +423,21 @@ def test_decode_refuses_truncated(codec: str) -> None:
         decoded(codec, data + data[:2])
 
 
+@pytest.mark.parametrize("flag", [0x20, 0x40, 0x80])
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+@pytest.mark.parametrize("member", [0, 1])
+def test_decode_refuses_reserved_flags(flag: int, chunk: int, member: int) -> None:
+    """RFC 1952: "must give an error indication if any reserved bit is non-zero", as gzip(1)
+    does.
+    """
+    one = gzip.compress(b"content")
+    odd = one[:3] + bytes([flag]) + one[4:]
+    data = one * member + odd
+    pieces = (data[at : at + chunk] for at in range(0, len(data), chunk))
+    with pytest.raises(ValueError, match="reserved flags"):
+        b"".join(decode("gzip", pieces))
+
+
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
 def test_decode_refuses_corrupt(codec: str) -> None:
     """Content and checksum alike."""
