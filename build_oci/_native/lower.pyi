@@ -69,6 +69,15 @@ class Scan:
         Raises MemoryError; RuntimeError after `finish`.
         """
 
+    def seek_through(self, fd: int, start: int, size: int, at: int, most: int) -> int:
+        """In place of `feed`: the archive is the SIZE bytes of the file FD from START on, and has
+        been read up to AT. Reads it MOST times, a few kilobytes each, and seeks over contents whose
+        digest a record tells (`trust`); gives the new AT. Releases the GIL.
+
+        Nothing is sought over where the digest of the archive or its recipe is wanted. Raises as
+        `feed`, and OSError.
+        """
+
     def finish(self) -> None:
         """There are no more bytes. Raises as `feed`, also where the archive ends too early."""
 

@@ -5,6 +5,7 @@ kernel/tar/scanner.c.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport strerror
 
 from build_oci._native.tree cimport xattr, xattr_next
 
@@ -43,6 +44,9 @@ cdef extern from "scanner.h" nogil:
 
     scanner *scanner_new(const sha256_kernel *, size_t memory_limit, int trust)
     int scanner_feed(scanner *, const uint8_t *data, size_t size)
+    int scanner_seek_through(
+        scanner *, int fd, uint64_t start, uint64_t size, uint64_t *at, size_t most, int *error
+    )
     int scanner_finish(scanner *)
     const member *scanner_members(const scanner *, size_t *count)
     size_t scanner_held(const scanner *)
@@ -104,6 +108,20 @@ cdef class Scan:
         PyBuffer_Release(&view)
         if status:
             self._raise()
+
+    def seek_through(self, int fd, uint64_t start, uint64_t size, uint64_t at, size_t most):
+        cdef int error = 0, end
+        if self.finished:
+            raise RuntimeError("the archive has been finished")
+        with nogil:
+            end = scanner_seek_through(self.scanner, fd, start, size, &at, most, &error)
+        if end < 0:
+            self._raise()
+        if end and error:
+            raise OSError(error, strerror(error).decode("utf-8", "replace"))
+        if end:
+            raise ValueError("the archive is truncated")
+        return at
 
     def finish(self):
         if scanner_finish(self.scanner):

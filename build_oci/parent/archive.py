@@ -74,12 +74,12 @@ class ReadGauge:
 
     def watch(self, blob: Iterable[bytes]) -> Iterator[bytes]:
         for piece in blob:
-            self._check()
             yield piece
             self.add(len(piece))
 
     def add(self, size: int) -> None:
-        """SIZE more bytes are done."""
+        """SIZE more bytes are done. Raises what CHECK raises."""
+        self._check()
         with self._lock:
             self._done += size
             self._read(self._done, self._total)

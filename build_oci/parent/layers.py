@@ -349,6 +349,9 @@ class Parents:
                     explain=self._explain,
                     warn=self._warn,
                 )
+            elif scans and scans.can_seek(blob, codec, diff_id):
+                with named(path):
+                    scans.seek_through(number, blob, gauge.add)
             elif scans:
                 read(gauge.watch(blob), reader=reader)
             elif not blob.is_known:

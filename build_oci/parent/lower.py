@@ -15,6 +15,7 @@ from build_oci.errors import ParentError
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower, Scan
+    from build_oci.oci.untrusted import VerifiedBlob
 
 # For the table of a parent's names: far beyond any image (3 million entries), far below what a
 # hostile one would take.
@@ -23,6 +24,7 @@ _TABLE_LIMIT = 1 << 30
 # parents that are in use: hostile ones have long names and thousands of directories in one name.
 _SLACK = 64 << 20
 ENTRY_COST = 400  # bytes of memory that are promised to do for a member
+_READS = 256  # of a few kilobytes, between two looks at whether to stop
 LAYER_COST = 4096  # of a layer with next to nothing in it
 
 
@@ -51,17 +53,11 @@ class Scans:
         from build_oci._native.lower import Scan
         from build_oci.work.cpus import sha256_kernel
 
-        kernel = sha256_kernel()
-        self._scans = [
-            Scan(
-                kernel=kernel,
-                memory_limit=_TABLE_LIMIT,
-                trust=trust,
-                digest=diff_id.startswith("sha256:"),
-                whole=whole,
-            )
-            for diff_id in diff_ids
-        ]
+        self._new = partial(
+            Scan, kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=trust, whole=whole
+        )
+        self._trust = trust
+        self._scans = [self._new(digest=diff_id.startswith("sha256:")) for diff_id in diff_ids]
         self._slack = _SLACK // share + LAYER_COST * len(diff_ids)
         self._lock = threading.Lock()
         self._counted = [(0, 0)] * len(diff_ids)  # bytes and members of each
@@ -82,6 +78,32 @@ class Scans:
     def reader(self, number: int) -> ArchiveReader:
         """What reads the archive of layer NUMBER."""
         return ArchiveReader(partial(self.feed, number), partial(self.digest, number))
+
+    def can_seek(self, blob: VerifiedBlob, codec: str, diff_id: str) -> bool:
+        """May the contents in BLOB be sought over: is it known to be a plain archive of that
+        DIFF_ID, whose records are believed?
+        """
+        is_archive = codec == "disabled" and blob.descriptor.digest == diff_id
+        return self._trust and blob.is_known and is_archive
+
+    def seek_through(self, number: int, blob: VerifiedBlob, tell: Callable[[int], None]) -> None:
+        """Read the members of layer NUMBER from BLOB, and as little else as they allow; TELL is
+        told how many more bytes are done, and may raise. ParentError where it cannot be read,
+        ValueError when it is refused.
+        """
+        scan = self._scans[number] = self._new(digest=False)
+        at, size = 0, blob.descriptor.size
+        while at < size:
+            before = at
+            try:
+                at = scan.seek_through(blob.fd, blob.start, size, at, _READS)
+            except OSError as error:
+                raise ParentError(
+                    f"cannot be read: {error.strerror}", where=str(blob.path)
+                ) from None
+            self._count(number)
+            self.left()
+            tell(at - before)
 
     def finish(self, number: int) -> None:
         """That archive has ended. ValueError when it should not have."""

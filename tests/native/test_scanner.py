@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import oracles
 import pytest
 import trees
-from archives import BLOCK
+from archives import BLOCK, header, padded, pax
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from build_oci._native.lower import Scan
 from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
@@ -238,6 +239,70 @@ def test_cuts_do_not_matter(tar: bytes) -> None:
     for seed in range(20):
         sizes = random.Random(seed).choices([1, 7, 511, 512, 513, 2000], k=len(tar))
         assert outcome(tar, iter(sizes)) == whole
+
+
+def _sought(tar: bytes, folder: Path, start: int) -> list[Member] | str:
+    """As `outcome` with records believed, but contents sought over in a file."""
+    (folder / "file").write_bytes(b"x" * start + tar + b"behind it")
+    scanner = Scan(trust=True)
+    at = 0
+    try:
+        with (folder / "file").open("rb") as file:
+            while at < len(tar):
+                at = scanner.seek_through(file.fileno(), start, len(tar), at, 3)
+        scanner.finish()
+    except ValueError as error:
+        return str(error)
+    return scanner.members()
+
+
+@pytest.mark.parametrize("start", [0, 77])
+def test_seeking_finds_what_reading_does(start: int, tmp_path: Path) -> None:
+    """Members, or the error with its offset, are the same where contents are sought over; those
+    without a record are read, because their digest is wanted.
+    """
+    rng = random.Random(start)
+    sizes = [0, 1, 511, 512, 513, 6000, 7167, 7168, 7169, 8191, 8192, 8193, 40_000]
+    tars = [mixed_archive(), mixed_archive()[:-700], mixed_archive() + b"x"]
+    for with_record in (True, False):
+        tar = b""
+        for size in sizes:
+            content = rng.randbytes(size)
+            record = hashlib.sha256(content).hexdigest().encode()
+            tar += pax((b"freedesktopsdk.checksum.sha256", record)) if with_record else b""
+            tar += header(b"f%d" % size, size=size) + padded(content)
+        tars += [tar, tar + bytes(1024), tar + bytes(1024) + b"x"]
+        tars += [tar[: rng.randrange(len(tar))] for _ in range(10)]
+        broken = bytearray(tar)
+        broken[-9000] ^= 1
+        tars += [tar[: -512 * 3], bytes(broken)]
+    for tar in tars:
+        try:
+            expected: list[Member] | str = scan(tar, trust=True)
+        except ValueError as error:
+            expected = str(error)
+        assert _sought(tar, tmp_path, start) == expected
+
+
+def test_seeking_reads_no_content(tmp_path: Path) -> None:
+    """Two reads: the headers with the start of the content, and what stands behind it."""
+    record = pax((b"freedesktopsdk.checksum.sha256", b"0" * 64))
+    tar = record + header(b"f", size=5_000_000) + padded(bytes(5_000_000)) + bytes(1024)
+    (tmp_path / "file").write_bytes(tar)
+    with (tmp_path / "file").open("rb") as file:
+        scanner = Scan(trust=True)
+        assert scanner.seek_through(file.fileno(), 0, len(tar), 0, 2) == len(tar)
+        scanner.finish()
+        for scanner in (Scan(trust=True, digest=True), Scan(trust=True, recipe=True), Scan()):
+            assert scanner.seek_through(file.fileno(), 0, len(tar), 0, 2) == 2 * 8192
+
+
+def test_seeking_ends_where_the_file_does(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(mixed_archive())
+    with (tmp_path / "file").open("rb") as file, pytest.raises(ValueError, match="truncated"):
+        Scan(trust=True).seek_through(file.fileno(), 0, 1 << 20, 0, 1000)
+    with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match="descriptor"):
+        Scan(trust=True).seek_through(file.fileno(), 0, 512, 0, 1)
 
 
 def test_truncation() -> None:

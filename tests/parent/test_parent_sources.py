@@ -26,6 +26,7 @@ from parents import (
     hand_made,
     image_of,
     model_of,
+    names_in,
     put,
     put_index,
     put_manifest,
@@ -416,3 +417,38 @@ def test_archive_without_its_last_padding(tmp_path: Path) -> None:
             tmp_path / "layout", image_of(tmp_path / "empty", hand_made(tmp_path / "parent", tar))
         )
     ) == [".", "./.wh.file"]
+
+
+def test_a_blob_that_its_file_system_vouches_for(tmp_path: Path) -> None:
+    """contract: parent-verified. Where `trust-checksum-xattrs` believes the attribute of a blob,
+    `trust` seeks over the contents of a plain archive; without `trust`, or elsewhere than on FUSE
+    under `auto`, everything is read.
+    """
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("a", "b"):
+        (root / name).write_bytes(os.urandom(100_000))
+    parent = built(tmp_path / "parent", image_of(root), epoch=EPOCH, compression="disabled")
+    (layer,) = clients.manifest_of(parent)["layers"]
+    blob = parent / "blobs" / layer["digest"].replace(":", "/")
+    try:
+        os.setxattr(blob, "user.checksum.sha256", layer["digest"][7:].encode())
+    except OSError:
+        pytest.skip("no extended attributes here")
+    # Whoever reads the content of `a` reads something else.
+    with blob.open("r+b") as file:
+        file.seek(blob.read_bytes().index((root / "a").read_bytes()))
+        file.write(bytes(100_000))
+    (root / "b").write_bytes(b"changed")
+    trusting = image_of(root, parent, trust=True)
+    settings: dict[str, Any] = {"epoch": EPOCH, "compression": "disabled"}
+    layout = built(tmp_path / "new", trusting, trust_checksum_xattrs=True, **settings)
+    new = clients.manifest_of(layout)["layers"][-1]
+    assert names_in(clients.blob(layout, new["digest"])) == [".", "./b"]
+    labelled = image_of(None, parent, trust=True)
+    built(tmp_path / "label", labelled, trust_checksum_xattrs=True, **settings)
+    for number, (image, believe) in enumerate(
+        [(trusting, "auto"), (trusting, False), (image_of(root, parent), True), (labelled, False)]
+    ):
+        with pytest.raises(ParentError, match=r"damaged|lying record|digest"):
+            built(tmp_path / str(number), image, trust_checksum_xattrs=believe, **settings)

@@ -1,10 +1,12 @@
 #include "scanner_state.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     RECORDS_LIMIT = 1024 * 1024, /* Go reads no more */
@@ -289,6 +291,41 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
         size -= step;
     }
     return s->failed ? -1 : 0;
+}
+
+/* Goes over what follows and is not wanted, content whose digest is known, but no more than MOST
+ * bytes. Returns how many that were. */
+static uint64_t skip(scanner *s, uint64_t most)
+{
+    if (s->failed || s->state != CONTENT || s->hashing || s->digesting || s->digesting_headers)
+        return 0;
+    uint64_t size = s->left < most ? s->left : most;
+    s->offset += size;
+    s->left -= size;
+    if (!s->left)
+        end_body(s);
+    return size;
+}
+
+int scanner_seek_through(scanner *s, int fd, uint64_t start, uint64_t size, uint64_t *at,
+                         size_t most, int *error)
+{
+    /* Headers of a member or two, and the small files between them. */
+    uint8_t piece[8 * 1024];
+    for (size_t reads = 0; reads < most && *at < size; reads++) {
+        ssize_t got = pread(fd, piece, least(size - *at, sizeof piece), (off_t)(start + *at));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            *error = got ? errno : 0;
+            return 1;
+        }
+        *at += (uint64_t)got;
+        if (scanner_feed(s, piece, (size_t)got))
+            return -1;
+        *at += skip(s, size - *at);
+    }
+    return 0;
 }
 
 /* The memory that only reading takes: there may be thousands of layers. */

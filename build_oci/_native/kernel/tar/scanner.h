@@ -25,6 +25,16 @@ scanner *scanner_new(const sha256_kernel *, size_t memory_limit, int trust);
  * scanner_error(). */
 int scanner_feed(scanner *, const uint8_t *data, size_t size);
 
+/*
+ * Instead of feeding: reads the SIZE bytes of an archive that start at START in the file FD, from
+ * *AT of them on, and seeks over contents whose digest a record tells. For one that nothing else of
+ * is wanted than its members (`trust`, no digest of the archive or its headers). Reads at most MOST
+ * times and moves *AT. -1 when the archive is refused; 1 with *ERROR set to an errno when it cannot
+ * be read, or to 0 where the file has ended.
+ */
+int scanner_seek_through(scanner *, int fd, uint64_t start, uint64_t size, uint64_t *at,
+                         size_t most, int *error);
+
 /* There are no more bytes. -1 when the archive is refused or ends too early. */
 int scanner_finish(scanner *);
 
