@@ -96,7 +96,7 @@ class Scans:
         while at < size:
             before = at
             try:
-                at = scan.seek_through(blob.fd, blob.start, size, at, _READS)
+                at = scan.seek_through(blob.part.fd, blob.part.start, size, at, _READS)
             except OSError as error:
                 raise ParentError(
                     f"cannot be read: {error.strerror}", where=str(blob.path)
