@@ -14,7 +14,8 @@ enum { PROBLEMS_MAX = 100 /* after so many the walk stops */ };
 int scan_exhausted(scan *s)
 {
     pthread_mutex_lock(&s->lock);
-    s->exhausted = s->stopped = 1;
+    s->exhausted = 1;
+    s->stopped = 1;
     pthread_cond_broadcast(&s->wake);
     pthread_mutex_unlock(&s->lock);
     return -1;
