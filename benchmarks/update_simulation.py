@@ -2,28 +2,38 @@
 components are cut into layers.
 
     python benchmarks/update_simulation.py [--series N] [--seed N] [--prior BUILDS] [--worth RATIO]
+        [--trees OLD NEW]
 
 Two scenarios, made from a seed: `hidden rates`, 24 builds of 300 components in 40 layers, of which
 the last eight updates count; and `Debian`, one update of 730 packages (about 3 GB) in 120 layers in
 which 49 change. What is seen by nobody is how often each component changes: all intervals are said
 to be a week. Prints bytes moved, as a multiple of the changed components' own.
+
+With --trees, the update is the real one from the directory OLD to NEW, divided by `packages` into
+120 layers, and what is made from a seed is the 16 updates before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean, median
 from typing import NamedTuple
+from unittest.mock import patch
 
+from build_oci.config.load import load_config
+from build_oci.layer.digest import digest_files
+from build_oci.layer.walk import read_tree
+from build_oci.split import division, rates
 from build_oci.split import plan as planning
-from build_oci.split import rates
 from build_oci.split.partition import partition
-from build_oci.split.plan import Plan, make_plan
+from build_oci.split.plan import Plan, PlanResult, make_plan
 from build_oci.split.rates import Component, History
+from build_oci.work.crew import Crew
 
 Layers = Sequence[Sequence[str]]
 
@@ -47,6 +57,10 @@ def main() -> None:
     options = _options()
     rates.PRIOR_BUILDS = options.prior
     planning.WORTH_A_NEW_PLAN = options.worth
+    if options.trees:
+        old, new = map(components_of, options.trees)
+        real_update(old, new, options.seed, options.series)
+        return
     for title, make in (("hidden rates", hidden_rates), ("Debian", debian)):
         series = [make(options.seed + number) for number in range(options.series)]
         print(
@@ -68,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prior", type=float, default=rates.PRIOR_BUILDS)
     parser.add_argument("--worth", type=float, default=planning.WORTH_A_NEW_PLAN)
+    parser.add_argument("--trees", nargs=2, metavar=("OLD", "NEW"))
     return parser.parse_args()
 
 
@@ -219,6 +234,81 @@ def with_true_rates(series: Series) -> int:
     )
     layers = [[names[number] for number in layer] for layer in cut]
     return replay(series, lambda number: layers)
+
+
+def components_of(tree: str) -> dict[str, Component]:
+    """The components of the directory TREE by `packages`, with sizes and digests."""
+    found: dict[str, Component] = {}
+
+    def planned(components: Iterable[Component], *_: object, **__: object) -> PlanResult:
+        found.update((component.name, component) for component in components)
+        return make_plan(found.values(), 1)
+
+    text = json.dumps(
+        {
+            "images": [
+                {
+                    "architecture": "amd64",
+                    "os": "linux",
+                    "layer": tree,
+                    "split": {"components": ["packages"], "unclaimed": "ignore"},
+                }
+            ]
+        }
+    )
+    split = load_config(text).images[0].split
+    assert split is not None
+    with Crew(2, 200 << 20) as crew, patch("build_oci.split.division.make_plan", planned):
+        walked = read_tree(
+            tree, crew, skip_xattrs=False, trust_checksum_xattrs=False, warn=lambda text: None
+        )
+        digest_files(walked, tree, crew, lambda done, total: None)
+        division.divide(walked, tree, split, most=1, digested=True)
+    return found
+
+
+def real_update(
+    old: dict[str, Component], new: dict[str, Component], seed: int, series: int
+) -> None:
+    """What the update from OLD to NEW moves, first with a fresh plan, then after updates in which
+    each component changes as often as one of which it is known whether the real update changes it:
+    draws from a Beta distribution that has seen that.
+    """
+    changed = {name for name in new if name not in old or old[name].digest != new[name].digest}
+    own = sum(new[name].size for name in changed)
+
+    def moved(before: Plan) -> float:
+        known = {layer.components for layer in before.layers}
+        plan = make_plan(_bare(new), 120, before, changed=changed).plan
+        return sum(
+            new[name].size
+            for layer in plan.layers
+            if layer.components not in known or not changed.isdisjoint(layer.components)
+            for name in layer.components
+        )
+
+    print(f"{len(new)} components, {len(changed)} changed: {own / 1e6:,.1f} MB")
+    start = make_plan(_bare(old), 120).plan
+    print(f"without earlier updates {moved(start) / own:.3f}")
+    found = []
+    for number in range(series):
+        draw = random.Random(seed + number)
+        chances = {
+            name: min(
+                max(draw.betavariate(0.3 + (name in changed), 4 + (name not in changed)), 0.002),
+                0.95,
+            )
+            for name in sorted(old)
+        }
+        plan = start
+        for _ in range(16):
+            plan = make_plan(_bare(old), 120, plan, changed=_update(draw, chances)).plan
+        found.append(moved(plan) / own)
+    print(f"after 16 each {fmean(found):.3f}, {min(found):.3f} to {max(found):.3f}")
+
+
+def _bare(components: dict[str, Component]) -> list[Component]:
+    return [component._replace(digest=None) for component in components.values()]
 
 
 METHODS: dict[str, Callable[[Series], int]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Callable
 from heapq import heappush, heapreplace
@@ -45,6 +46,30 @@ def explain(
     if layer in recompressed:
         return Why("recompressed", recompressed[layer])
     counterpart = table.counterpart(layer)
+    # A directory stands in every layer that has something in it: that it came or went with an entry
+    # explains nothing, unless there is nothing else.
+    return (
+        _explained(table, layer, counterpart, ratio, False, check)
+        or _explained(table, layer, counterpart, ratio, True, check)
+        or (
+            Why("headers" if table.same_order() else "order", counterpart)
+            if counterpart is not None
+            else Why("added")
+        )
+    )
+
+
+def _explained(
+    table: Comparison,
+    layer: int,
+    counterpart: int | None,
+    ratio: float,
+    moved_directories: bool,
+    check: Callable[[], None],
+) -> Why | None:
+    """Why LAYER is new, by its entries; None if none differs. MOVED_DIRECTORIES: name those, too,
+    that came from or went to other layers as they are.
+    """
     counts: Counter[tuple[What, Differs]] = Counter()
     largest: list[tuple[int, int, Difference]] = []
     paths: list[tuple[bytes, Differs]] = []
@@ -53,6 +78,8 @@ def explain(
         table.layer_differences(layer, counterpart, check=check)
     ):
         difference = made(path, what, bits, old, new, ratio)
+        if not moved_directories and _moved_directory(difference):
+            continue
         counts[difference.what, difference.differs] += 1
         cost += difference.cost
         if len(paths) <= _MOST_NAMED:
@@ -68,16 +95,21 @@ def explain(
         (difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path)
     )
     if not counts:
-        return (
-            Why("headers" if table.same_order() else "order", counterpart)
-            if counterpart is not None
-            else Why("added")
-        )
+        return None
     if counterpart is None and all(what == What.ADDED for what, _ in counts):
         return Why("added", None, dict(counts), tuple(entries))
     metadata_only = all(what == What.CHANGED and not differs & CONTENTS for what, differs in counts)
     few = tuple(sorted(paths)) if len(paths) <= _MOST_NAMED else ()
     return Why("entries", counterpart, dict(counts), tuple(entries), metadata_only, few, cost)
+
+
+def _moved_directory(difference: Difference) -> bool:
+    entry = difference.new or difference.old
+    return (
+        difference.what in (What.MOVED_IN, What.MOVED_OUT)
+        and entry is not None
+        and stat.S_ISDIR(entry.mode)
+    )
 
 
 def made(

@@ -262,6 +262,20 @@ def test_a_file_that_goes_to_another_layer(tmp_path: Path) -> None:
     assert counts == {0: {("moved-out", 1)}, 1: {("moved-in", 1)}}
 
 
+def test_a_directory_that_comes_along_is_no_reason(tmp_path: Path) -> None:
+    usr, var = directory("usr"), directory("var")
+    a, b = (Member(f"usr/{name}", content=name.encode() * 2000) for name in "ab")
+    old = image(tmp_path / "old", [[usr, a], [var]])
+    new = image(tmp_path / "new", [[usr, a], [usr, var, b]])
+    reason = why(compared(old, new, deep=True))[1]
+    assert [(one["what"], one["entries"]) for one in reason["counts"]] == [("added", 1)]
+    # With nothing else it is the reason.
+    alone = image(tmp_path / "alone", [[usr, a], [usr, var]])
+    counts = why(compared(old, alone, deep=True))[1]["counts"]
+    assert {one["what"] for one in counts} <= {"moved-in", "moved-out"}
+    assert counts
+
+
 def test_what_is_as_before_beside_a_change(tmp_path: Path) -> None:
     draw = random.Random(1)
     large = Member("large", content=draw.randbytes(200_000))
