@@ -3,15 +3,14 @@
  * undefined behaviour, bounded memory, and the same outcome however they are cut into pieces.
  */
 #include "scanner.h"
+#include "tar_mutator.h"
 #include "tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 512, MEMORY = 8 << 20 };
-
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
+enum { MEMORY = 8 << 20 };
 
 static scanner *scan(const uint8_t *data, size_t size, unsigned seed)
 {
@@ -91,28 +90,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     scanner_free(whole);
     scanner_free(cut);
     return 0;
-}
-
-/* Mutates, then makes most checksums hold again: without that, nearly every input would end at its
- * first header. */
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed)
-{
-    size = LLVMFuzzerMutate(data, size, most);
-    for (size_t at = 0; seed % 16 && at + BLOCK <= size;) {
-        uint8_t *block = data + at;
-        unsigned sum = 8 * ' ';
-        for (size_t i = 0; i < BLOCK; i++)
-            sum += i >= 148 && i < 156 ? 0 : block[i];
-        at += BLOCK;
-        if (sum == 8 * ' ')
-            continue;
-        snprintf((char *)block + 148, 8, "%06o", sum);
-        block[155] = ' ';
-        size_t content = 0;
-        for (size_t i = 124; i < 136 && block[i] >= '0' && block[i] <= '7'; i++)
-            content = 8 * content + block[i] - '0';
-        if ((block[156] < '1' || block[156] > '6') && content < size)
-            at += (content + BLOCK - 1) / BLOCK * BLOCK;
-    }
-    return size;
 }

@@ -23,6 +23,7 @@ from chunked_layers import (
     assert_sound,
     built,
     check_layer,
+    encoded,
     large_tree,
     layer_of,
     plain,
@@ -33,36 +34,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from build_oci._native.chunked import Splitter
-from build_oci.codec.chunked.archive import ArchiveEncoder
 from build_oci.codec.chunked.encoder import CannotBeChunkedError
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
-from build_oci.work.budget import Budget
-from build_oci.work.pool import Pool
-
-
-def encoded(archive: bytes, step: int = 1 << 20, workers: int = 2) -> Layer:
-    """ARCHIVE, written to the encoder in pieces of STEP bytes."""
-    blob = bytearray()
-    with Pool(workers) as pool:
-        encoder = ArchiveEncoder(
-            None,
-            blob.extend,
-            pool=pool,
-            workers=workers,
-            budget=Budget(1 << 28),
-            new_file=tempfile.TemporaryFile,
-        )
-        try:
-            for at in range(0, len(archive), step):
-                encoder.write(archive[at : at + step])
-            encoder.finish()
-        except CannotBeChunkedError:
-            encoder.drop()
-            raise
-    digest = hashlib.sha256(archive).hexdigest()
-    return Layer(bytes(blob), dict(encoder.annotations), f"sha256:{digest}", "")
-
 
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 

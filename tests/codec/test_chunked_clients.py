@@ -9,11 +9,12 @@ import random
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import clients
 import pytest
 import trees
-from chunked_layers import Layer, built, check_layer, large_tree
+from chunked_layers import Layer, built, check_layer, encoded, large_tree
 
 GO_PROGRAM = Path(__file__).parent.parent / "support" / "chunked_go"
 
@@ -70,6 +71,11 @@ def odd_root(root: Path) -> None:
     (folder / 'quote"back\\slash\nü').write_bytes(b"")
     (folder / "link").symlink_to("../" * 30 + "x" * 120)
     os.utime(folder / "link", ns=(0, 1_234_567_890_123_456_789), follow_symlinks=False)
+    (folder / ("n" * 255)).write_bytes(b"long")
+    (root / "d" / "device").mkdir()
+    if trees.succeeds(lambda: os.mknod(root / "d" / "device" / "c", 0o20600, os.makedev(5, 300))):
+        os.mknod(root / "d" / "device" / "b", 0o60640, os.makedev(259, 70_000))
+    os.mkfifo(root / "d" / "device" / "fifo")
     if trees.succeeds(lambda: os.setxattr(root / "a-short", "user.odd", b"\0\xff=\n")):
         os.setxattr(root / "d", "user.folder", b"value")
 
@@ -103,10 +109,68 @@ def test_the_reader_of_podman(tmp_path: Path, go_program: Path) -> None:
     assert done["diff_id"] == new.diff_id
     assert done["fetched"] < len(new.blob) // 20
     for path in (tmp_path / "root").rglob("*"):
+        if path.parent.name == "device":
+            continue  # a pull in parts leaves devices and FIFOs out
         copy = tmp_path / "part" / path.relative_to(tmp_path / "root")
         assert os.lstat(copy).st_mode == os.lstat(path).st_mode
         if path.is_file() and not path.is_symlink():
             assert copy.read_bytes() == path.read_bytes()
+
+
+def applied(go_program: Path, layer: Layer, folder: Path) -> dict[str, Any]:
+    """What the reader says of LAYER, which it applies to the new directory FOLDER/tree."""
+    (folder / "tree").mkdir()
+    done: dict[str, Any] = json.loads(
+        clients.run(go_program, "apply", *stored(layer, folder, "layer"), folder / "tree")
+    )
+    return done
+
+
+@pytest.mark.clients
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gnu", "pax", "ustar", "posix-times"])
+def test_archives_of_gnu_tar(tmp_path: Path, go_program: Path, kind: str) -> None:
+    """contract: codec-chunked-parents. An archive that another program wrote becomes a layer that
+    the reader takes: so the table of contents says what Go reads in its headers.
+    """
+    clients.need_root()
+    tar = clients.need("tar")
+    odd_root(tmp_path / "root")
+    options = {
+        "gnu": ["--format=gnu"],
+        "pax": ["--format=pax", "--xattrs"],
+        "ustar": ["--format=ustar", "--exclude=./d"],
+        "posix-times": ["--format=posix", "--pax-option=delete=nothing"],
+    }[kind]
+    archive = tmp_path / "layer.tar"
+    clients.run(tar, *options, "-cf", archive, "-C", tmp_path / "root", ".")
+    layer = encoded(archive.read_bytes())
+    assert check_layer(layer) == []
+    done = applied(go_program, layer, tmp_path)
+    assert done["diff_id"] == layer.diff_id
+    assert done["size"] == archive.stat().st_size
+
+
+@pytest.mark.clients
+@pytest.mark.slow
+@pytest.mark.skipif("BUILD_OCI_HUGE" not in os.environ, reason="BUILD_OCI_HUGE is not set")
+def test_a_hole_of_five_gigabytes(tmp_path: Path, go_program: Path) -> None:
+    """It costs a client nothing, in parts; and the digest of the archive is right."""
+    clients.need_root()
+    (tmp_path / "root").mkdir()
+    with open(tmp_path / "root" / "sparse", "wb") as file:
+        file.write(b"start" * 1000)
+        file.seek((5 << 30) - 9)
+        file.write(b"nine byte")
+    layer = built(tmp_path / "root")
+    holes = [one for one in layer.toc["entries"] if one.get("chunkType") == "zeros"]
+    assert [one["chunkSize"] for one in holes] == [(5 << 30) - 9 - 5000]
+    done = applied(go_program, layer, tmp_path)
+    assert done["diff_id"] == layer.diff_id
+    assert done["fetched"] < 50_000
+    copy = (tmp_path / "tree" / "sparse").stat()
+    assert copy.st_size == 5 << 30
+    assert copy.st_blocks * 512 < 1 << 20
 
 
 @pytest.mark.clients

@@ -21,9 +21,13 @@ import clients
 import zstandard
 
 from build_oci.codec.chunked import check, container
+from build_oci.codec.chunked.archive import ArchiveEncoder
+from build_oci.codec.chunked.encoder import CannotBeChunkedError
 from build_oci.config.load import load_config
 from build_oci.oci.untrusted import FilePart
 from build_oci.pipeline import build
+from build_oci.work.budget import Budget
+from build_oci.work.pool import Pool
 
 EPOCH = 1_700_000_000
 KEY = "io.github.containers.zstd-chunked."
@@ -245,14 +249,15 @@ def large_tree(root: Path) -> None:
     os.link(root / "b-two", root / "z-link")
 
 
-def check_layer(layer: Layer) -> list[str]:
+def check_layer(layer: Layer, size: int | None = None) -> list[str]:
+    """The problems of LAYER, whose archive has SIZE bytes; by default what comes out of it."""
     with tempfile.TemporaryFile() as file:
         file.write(layer.blob)
         file.flush()
         return check.chunked_problems(
             FilePart(file.fileno(), 0, len(layer.blob), is_whole=True),
             layer.annotations,
-            (layer.diff_id, len(layer.tar)),
+            (layer.diff_id, len(layer.tar) if size is None else size),
             lambda: None,
         )
 
@@ -282,3 +287,26 @@ def resealed(
     for content in (packed_toc, packed, metadata.footer()):
         blob += container.skippable(len(content)) + content
     return layer._replace(blob=blob, annotations=metadata.annotations())
+
+
+def encoded(archive: bytes, step: int = 1 << 20, workers: int = 2) -> Layer:
+    """ARCHIVE, written to the encoder in pieces of STEP bytes."""
+    blob = bytearray()
+    with Pool(workers) as pool:
+        encoder = ArchiveEncoder(
+            None,
+            blob.extend,
+            pool=pool,
+            workers=workers,
+            budget=Budget(1 << 28),
+            new_file=tempfile.TemporaryFile,
+        )
+        try:
+            for at in range(0, len(archive), step):
+                encoder.write(archive[at : at + step])
+            encoder.finish()
+        except CannotBeChunkedError:
+            encoder.drop()
+            raise
+    digest = hashlib.sha256(archive).hexdigest()
+    return Layer(bytes(blob), dict(encoder.annotations), f"sha256:{digest}", "")

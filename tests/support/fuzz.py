@@ -2,8 +2,8 @@
 mutated parents.
 
 A bounded share runs in test_fuzz.py; `python fuzz.py run --seconds N trees round-trips documents
-parents` goes on with new seeds. An input that fails is printed with its seed and saved; `--seed N`
-makes it again.
+parents chunked` goes on with new seeds. An input that fails is printed with its seed and saved;
+`--seed N` makes it again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 from unittest import mock
 
 import clients
+import fuzz_chunked
 import oracles
 import trees
 import yaml
@@ -317,6 +318,7 @@ CHECKS: dict[str, Callable[[int, Path], None]] = {
     "round-trips": round_trips,
     "documents": documents,
     "parents": parents,
+    "chunked": fuzz_chunked.chunked,
 }
 
 
@@ -351,7 +353,8 @@ def write_seeds(folder: Path) -> None:
     """What libFuzzer begins with: the regression inputs, real layers, streams of every strategy of
     zlib, frames of zstd's levels.
     """
-    (folder / "corpus" / "zstd").mkdir(parents=True, exist_ok=True)
+    for kind in ("zstd", "chunked"):
+        (folder / "corpus" / kind).mkdir(parents=True, exist_ok=True)
     for kind, source in (("scanner", "tar"), ("deflate", "deflate")):
         target = folder / "corpus" / kind
         target.mkdir(parents=True, exist_ok=True)
@@ -383,6 +386,7 @@ def write_seeds(folder: Path) -> None:
         )
         blocks = zstandard.ZstdCompressor(compression_params=frames).compress(words)[6:]
         (folder / "corpus" / "zstd" / f"seed-{seed}").write_bytes(b"\1" + blocks)
+        (folder / "corpus" / "chunked" / f"seed-{seed}").write_bytes(fuzz_chunked.seeds(rng))
         with tempfile.TemporaryDirectory() as directory:
             trees.materialise(trees.random_tree(rng, 6), directory)
             (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(

@@ -130,6 +130,12 @@ int parts_cut(parts *p, const sha256_kernel *kernel, const uint8_t *data, uint64
     return status ? status : digest(p, kernel, data);
 }
 
+static void put_span(const parts *p, text_span span, text *out)
+{
+    if (span.size)
+        text_put(out, p->texts.at + span.at, span.size);
+}
+
 static void put_chunks(const parts *p, const item *one, const piece *c, const uint64_t *packed,
                        uint64_t offset, text *out)
 {
@@ -143,7 +149,7 @@ static void put_chunks(const parts *p, const item *one, const piece *c, const ui
         const chunk *part = &p->chunks[c->first + i];
         uint64_t size = p->frames[part->frame].size;
         if (!i) {
-            text_put(out, texts + one->entry.at, one->entry.size);
+            put_span(p, one->entry, out);
             toc_content(out, c->digest, offset, end);
         } else {
             toc_chunk(out, texts + one->name.at, one->name.size, offset, place);
@@ -162,7 +168,7 @@ void parts_toc(const parts *p, const uint64_t *packed, uint64_t offset, text *ou
     for (size_t i = 0; i < p->items_count; i++) {
         const item *one = &p->items[i];
         if (one->kind == ITEM_EMPTY) {
-            text_put(out, p->texts.at + one->entry.at, one->entry.size);
+            put_span(p, one->entry, out);
             text_put(out, "}", 1);
         } else if (one->piece != NO_PIECE && is_whole(&p->pieces[one->piece])) {
             const piece *c = &p->pieces[one->piece];
@@ -178,7 +184,7 @@ void parts_tar_split(const parts *p, const uint8_t *data, text *out)
     for (size_t i = 0; i < p->items_count; i++) {
         const item *one = &p->items[i];
         const piece *c = one->piece == NO_PIECE ? NULL : &p->pieces[one->piece];
-        const char *name = p->texts.at + one->name.at;
+        const char *name = one->name.size ? p->texts.at + one->name.at : "";
         if (one->headers_size)
             tar_split_bytes(out, one->padding, data + one->headers, (size_t)one->headers_size,
                             one->position);
