@@ -220,6 +220,10 @@ def test_damaged_streams(data: bytes, at: int, level: int, strategy: int, damage
 
 def test_room() -> None:
     assert len(uninitialised_bytearray(5)) == 5
+    for size in (0, (2 << 20) - 1, 2 << 20, 9 << 20):  # with no page of 2 MiB inside, or with some
+        made = uninitialised_bytearray(size)
+        made[:] = bytes(size)
+        assert made == bytes(size)
     probe_allocation(1 << 20)
     with pytest.raises(MemoryError, match="no room for"):
         probe_allocation(1 << 62)
