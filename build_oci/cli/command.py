@@ -229,7 +229,6 @@ def _build(
     talks: bool,
     signals: Signals,
 ) -> None:
-    from build_oci.cli.bars import reporter
     from build_oci.cli.metrics import as_json, metrics, summary
     from build_oci.oci.output_files import write_file
     from build_oci.pipeline import build
@@ -240,7 +239,11 @@ def _build(
     started = time.monotonic()
     names = [printable(str(image.platform)) for image in config.images]
     bars = is_terminal(sys.stderr) and not options.quiet
-    reports = reporter(options.progress, names, say, terminal=bars)
+    reports = None
+    if bars or options.progress in ("bar", "plain"):
+        from build_oci.cli.bars import reporter
+
+        reports = reporter(options.progress, names, say, terminal=bars)
     speak = reports.say if reports else say
 
     def explain(text: str) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.codec import gzip, stored, zstd
 from build_oci.codec.blocks import Encoder, Sink, slices
-from build_oci.codec.chunked import container
 from build_oci.work.budget import Budget
 
 if TYPE_CHECKING:
@@ -64,7 +63,9 @@ def block_size(compression: str, level: int | None) -> int:
     if compression == "zstd":
         return zstd.block_size(_level(compression, level))
     if compression == CHUNKED:
-        return container.BLOCK
+        from build_oci.codec.chunked.container import BLOCK
+
+        return BLOCK
     return gzip.BLOCK_SIZE if compression == "gzip" else stored.BLOCK_SIZE
 
 
@@ -73,8 +74,10 @@ def least_memory(compression: str, level: int | None) -> int:
     if compression == "zstd":
         return zstd.least_memory(_level(compression, level))
     if compression == CHUNKED:  # or plain zstd, for what cannot be expressed
+        from build_oci.codec.chunked.container import BLOCK, BLOCKS_HELD
+
         return max(
-            container.BLOCKS_HELD * container.BLOCK + (2 << 20),
+            BLOCKS_HELD * BLOCK + (2 << 20),
             zstd.least_memory(_level(compression, level)),
         )
     return 2 * block_size(compression, level)

@@ -18,8 +18,6 @@ from build_oci.config.model import (
     StackItem,
 )
 from build_oci.config.reader import Section, nearest
-from build_oci.oci.fields import config_findings
-from build_oci.oci.runtime_config import changes_of
 
 
 def image_config(document: Document, section: Section) -> ImageConfig:
@@ -35,6 +33,9 @@ def image_config(document: Document, section: Section) -> ImageConfig:
             )
     parent: Section | None = values["parent"]
     if "config" in places:
+        from build_oci.oci.fields import config_findings
+        from build_oci.oci.runtime_config import changes_of
+
         inherits = any(
             isinstance(source, Section) and source.values["config"]
             for source in (parent, values["layer"])

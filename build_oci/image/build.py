@@ -15,7 +15,6 @@ from build_oci.image.read import Reading
 from build_oci.image.result import BuiltImage, BuiltLayer, OtherCodec
 from build_oci.image.run import Context, Run
 from build_oci.oci.documents import Descriptor
-from build_oci.oci.runtime_config import inherit
 
 if TYPE_CHECKING:
     from build_oci.config.model import ImageConfig, StackItem
@@ -67,6 +66,8 @@ class _ImageBuild:
         if parent is None:
             return [*packed]
         if self._image.parent and self._image.parent.inherit:
+            from build_oci.oci.runtime_config import inherit
+
             self._reading.inherited = inherit(parent.config, self._reading.inherited)
         return [parent, *packed]
 

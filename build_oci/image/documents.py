@@ -10,7 +10,6 @@ from build_oci.image.layers import PackedLayer
 from build_oci.image.run import Run
 from build_oci.oci import documents as oci
 from build_oci.oci.media_types import MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST, REF_NAME_KEY, ZSTD_KEY
-from build_oci.oci.runtime_config import inherit
 
 if TYPE_CHECKING:
     from build_oci.layer.pack import PlannedLayer
@@ -70,7 +69,11 @@ class Documents:
                 f" {MOST_LAYERS_OF_DOCKER}"
             )
         inherits = any(source and source.inherit for source in (image.parent, image.layer_image))
-        merged = inherit(self._inherited, image.config) if inherits else image.config
+        merged = image.config
+        if inherits:
+            from build_oci.oci.runtime_config import inherit
+
+            merged = inherit(self._inherited, image.config)
         config = context.layout.add_document(
             MEDIA_TYPE_CONFIG,
             oci.image_config(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,3 +92,45 @@ def test_no_import_goes_in_a_circle() -> None:
         for module in free:
             del left[module]
     assert left == {}
+
+
+# What a build of one directory with the default settings can do without.
+NOT_NEEDED = (
+    "build_oci.cli.bars",
+    "build_oci.cli.compare",
+    "build_oci.codec.chunked",
+    "build_oci.compare",
+    "build_oci.image.stack",
+    "build_oci.merge",
+    "build_oci.oci.fields",
+    "build_oci.oci.prune",
+    "build_oci.parent",
+    "build_oci.previous",
+    "build_oci.split",
+    "build_oci.verify",
+    "deflate",
+    "isal",
+    "tqdm",
+)
+
+
+def test_a_plain_build_imports_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_text("content")
+    image = {"architecture": "amd64", "os": "linux", "layer": str(tmp_path / "root")}
+    program = (
+        "import sys; from build_oci.cli.command import main; status = main(sys.argv[1:]);"
+        " print(*sys.modules); sys.exit(status)"
+    )
+    command = [sys.executable, "-P", "-c", program, "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        command, input=json.dumps({"images": [image]}), capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "build_oci.image.build" in loaded
+    assert [
+        name
+        for name in loaded
+        for other in NOT_NEEDED
+        if name == other or name.startswith(f"{other}.")
+    ] == []
