@@ -7,9 +7,9 @@ from libc.stdlib cimport calloc, free
 import os
 import tempfile
 
-from build_oci._native.walk import entries_emitted, entries_listing
+from build_oci._native.walk import entries_emitted, entries_listing, entries_paths
 
-from build_oci._native.tree cimport entry, path_of, tree, tree_order
+from build_oci._native.tree cimport tree
 
 
 cdef extern from "scanner.h" nogil:
@@ -130,14 +130,7 @@ cdef class ImageTree:
         return 0
 
     def paths(self):
-        cdef size_t count = 0, i
-        cdef entry **order = tree_order(&self.unpack.tree, &count)
-        if order == NULL:
-            raise MemoryError
-        try:
-            return [path_of(order[i]) for i in range(count)]
-        finally:
-            free(order)
+        return entries_paths(self.capsule())
 
     def listing(self):
         return entries_listing(self.capsule())

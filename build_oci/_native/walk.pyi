@@ -130,6 +130,9 @@ class Tree:
     def capsule(self) -> object:
         """The native table for the other extensions; valid as long as this object lives."""
 
+def entries_paths(capsule: object) -> list[bytes]:
+    """As Tree.paths, of any native table of entries."""
+
 def entries_listing(capsule: object) -> Listing:
     """As Tree.listing, of any native table of entries."""
 

@@ -120,6 +120,16 @@ cdef entry **_walked(tree *walked, size_t *count) except NULL:
     return order
 
 
+def entries_paths(capsule):
+    """See walk.pyi."""
+    cdef size_t count, i
+    cdef entry **order = _walked(<tree *>PyCapsule_GetPointer(capsule, "build_oci.tree"), &count)
+    try:
+        return [path_of(order[i]) for i in range(count)]
+    finally:
+        free(order)
+
+
 def entries_listing(capsule):
     """See walk.pyi."""
     cdef size_t count, i
@@ -245,12 +255,7 @@ cdef class Tree:
         return sorted(set(found), key=lambda item: (item[3], item[0]))
 
     def paths(self):
-        cdef size_t count, i
-        cdef entry **order = _walked(&self.scan.tree, &count)
-        try:
-            return [path_of(order[i]) for i in range(count)]
-        finally:
-            free(order)
+        return entries_paths(self.capsule())
 
     def listing(self):
         return entries_listing(self.capsule())

@@ -5,6 +5,7 @@ of.
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from heapq import heappush, heapreplace
 from typing import Any, NamedTuple, TypeAlias
 
 from build_oci.config.components import UNCLAIMED
@@ -94,6 +95,30 @@ class Difference(NamedTuple):
     @property
     def only_metadata(self) -> bool:
         return self.what == What.CHANGED and not self.differs & CONTENTS
+
+
+class Costliest:
+    """The MOST differences that cost most, of all that are added."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._added = 0
+        # A heap. The number breaks ties, so that differences are never compared.
+        self._kept: list[tuple[int, int, Difference]] = []
+
+    def add(self, difference: Difference) -> None:
+        item = (difference.cost, -self._added, difference)
+        self._added += 1
+        if len(self._kept) < self._most:
+            heappush(self._kept, item)
+        elif item > self._kept[0]:
+            heapreplace(self._kept, item)
+
+    def sorted(self) -> list[Difference]:
+        """The dearest first."""
+        return sorted(
+            (difference for _, _, difference in self._kept), key=lambda one: (-one.cost, one.path)
+        )
 
 
 class Tally:

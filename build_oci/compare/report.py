@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from heapq import heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from build_oci._native.compare import Comparison as Table
@@ -21,6 +20,7 @@ from build_oci.compare.model import (
     MOST_DIRECTORIES,
     MOST_ENTRIES,
     Comparison,
+    Costliest,
     Difference,
     Download,
     LayerView,
@@ -294,9 +294,9 @@ class _Pair:
         whole = Tally()
         by_component: dict[str, Tally] = {}
         by_directory = _Directories()
-        largest: list[tuple[int, int, Difference]] = []
-        for number, (path, what, bits, old, new) in enumerate(
-            table.differences(everything=maps is not None, check=self._check)
+        largest = Costliest(MOST_ENTRIES)
+        for path, what, bits, old, new in table.differences(
+            everything=maps is not None, check=self._check
         ):
             ratio = ratios[_NEW][new[0]] if new else 1.0
             difference = made(path, what, bits, old, new, ratio)
@@ -311,20 +311,16 @@ class _Pair:
                 label = ""
             by_component.setdefault(label, Tally()).add(difference)
             by_directory.add(difference)
-            # A heap of those that cost most: the number breaks ties, so that differences are never
-            # compared.
-            item = (difference.cost, -number, difference)
-            if len(largest) < MOST_ENTRIES:
-                heappush(largest, item)
-            elif item > largest[0]:
-                heapreplace(largest, item)
-        entries = sorted(
-            (difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path)
-        )
+            largest.add(difference)
         components = sorted(
             by_component.items(), key=lambda item: (-item[1].size, -item[1].total, item[0])
         )
-        return whole, entries, components if any(map(any, labels)) else [], by_directory.largest()
+        return (
+            whole,
+            largest.sorted(),
+            components if any(map(any, labels)) else [],
+            by_directory.largest(),
+        )
 
 
 class _Directories:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Callable
-from heapq import heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from build_oci.compare.model import (
     CONTENTS,
     WORDS,
     Cause,
+    Costliest,
     Difference,
     Differs,
     Entry,
@@ -71,12 +71,10 @@ def _explained(
     that came from or went to other layers as they are.
     """
     counts: Counter[tuple[What, Differs]] = Counter()
-    largest: list[tuple[int, int, Difference]] = []
+    largest = Costliest(_MOST_NAMED)
     paths: list[tuple[bytes, Differs]] = []
     cost = 0
-    for number, (path, what, bits, old, new) in enumerate(
-        table.layer_differences(layer, counterpart, check=check)
-    ):
+    for path, what, bits, old, new in table.layer_differences(layer, counterpart, check=check):
         difference = made(path, what, bits, old, new, ratio)
         if not moved_directories and _moved_directory(difference):
             continue
@@ -84,16 +82,8 @@ def _explained(
         cost += difference.cost
         if len(paths) <= _MOST_NAMED:
             paths.append((path, difference.differs))
-        # A heap of those that cost most: the number breaks ties, so that differences are never
-        # compared.
-        item = (difference.cost, -number, difference)
-        if len(largest) < _MOST_NAMED:
-            heappush(largest, item)
-        elif item > largest[0]:
-            heapreplace(largest, item)
-    entries = sorted(
-        (difference for _, _, difference in largest), key=lambda one: (-one.cost, one.path)
-    )
+        largest.add(difference)
+    entries = largest.sorted()
     if not counts:
         return None
     if counterpart is None and all(what == What.ADDED for what, _ in counts):

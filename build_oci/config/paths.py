@@ -58,6 +58,12 @@ def _layout_problems(path: str, where: str) -> list[BuildOciError]:
     ]
 
 
+def _not_yet(what: str, where: str) -> UsageError:
+    return UsageError(
+        what, where=where, hint="`optional: true` builds without it until there is one"
+    )
+
+
 def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
     problems: list[BuildOciError] = []
     if previous.image is not None:
@@ -66,22 +72,10 @@ def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
             problems += _layout_problems(previous.image, previous.where)
         elif not previous.optional:
             what = "holds no `index.json`" if empty else "does not exist"
-            problems.append(
-                UsageError(
-                    f"`{previous.image}` {what}",
-                    where=previous.where,
-                    hint="`optional: true` builds without it until there is one",
-                )
-            )
+            problems.append(_not_yet(f"`{previous.image}` {what}", previous.where))
     if previous.plan is not None and not os.path.lexists(previous.plan):
         if not previous.optional:
-            problems.append(
-                UsageError(
-                    f"`{previous.plan}` does not exist",
-                    where=previous.plan_where,
-                    hint="`optional: true` builds without it until there is one",
-                )
-            )
+            problems.append(_not_yet(f"`{previous.plan}` does not exist", previous.plan_where))
     elif previous.plan is not None and not os.path.isfile(previous.plan):
         problems.append(
             UsageError(

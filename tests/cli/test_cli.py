@@ -26,6 +26,16 @@ from build_oci.oci.documents import Platform
 from build_oci.work.cpus import usable_cpus
 
 
+def image_of(platform: Platform, **more: Any) -> Any:
+    """A BuiltImage as far as the command looks at it."""
+    nothing = {"layers_size": 0, "uncompressed_size": 0, "files": 0, "unchanged": 0, "whiteouts": 0}
+    described = types.SimpleNamespace(platform=platform)
+    rest = {"seconds": 0.0, "plan": None, "layers": (), "others": ()}
+    return types.SimpleNamespace(
+        **{"digest": "sha256:ab", "descriptor": described} | nothing | rest | more
+    )
+
+
 class StandIn:
     """Stands in for build_oci.pipeline: notes what it was asked for, then does `action`."""
 
@@ -33,18 +43,14 @@ class StandIn:
         self.calls: list[dict[str, Any]] = []
         self.action: Callable[[dict[str, Any]], None] = lambda call: None
         self.images = [
-            types.SimpleNamespace(
-                digest="sha256:ab",
-                descriptor=types.SimpleNamespace(platform=Platform("arm64", "linux", variant="v8")),
+            image_of(
+                Platform("arm64", "linux", variant="v8"),
                 layers_size=250_000,
                 uncompressed_size=1_000_000,
                 files=7,
                 unchanged=1234,
                 whiteouts=5,
                 seconds=1.25,
-                plan=None,
-                layers=(),
-                others=(),
             )
         ]
 
@@ -134,19 +140,7 @@ def test_summary(
 
 
 def test_summary_without_layers() -> None:
-    image: Any = types.SimpleNamespace(
-        digest="sha256:ab",
-        descriptor=types.SimpleNamespace(platform=Platform("amd64", "linux")),
-        layers_size=0,
-        uncompressed_size=0,
-        files=0,
-        unchanged=0,
-        whiteouts=0,
-        seconds=0.0,
-        plan=None,
-        layers=(),
-        others=(),
-    )
+    image = image_of(Platform("amd64", "linux"))
     told = summary(image, "out")
     assert told == ("build-oci: out: linux/amd64: sha256:ab  no layer of its own  0 files  0.0 s")
 
