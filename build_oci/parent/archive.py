@@ -93,34 +93,36 @@ def read_archive(
     workers: Crew,
     reader: ArchiveReader | None,
     write: Callable[[bytes | memoryview], None] | None = None,
+    spool: Archive | None = None,
 ) -> None:
-    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER and WRITE get every
-    piece of the archive. Raises ParentError.
+    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER, WRITE and SPOOL get
+    every piece of the archive. Raises ParentError, OutputError.
     """
     algorithm, _, expected = diff_id.partition(":")
     digest = hashlib.new(algorithm)
     hashed = reader is not None and reader.digest() is not None
     # A scan hashes contents and archive in one pass, for little more than the archive's digest
     # alone takes.
-    concurrently = reader.feed if reader is not None and hashed else digest.update
+    concurrently = [reader.feed if reader is not None and hashed else digest.update]
+    if spool is not None:
+        concurrently.append(spool.write)
     others: list[Callable[[bytes | memoryview], None]] = (
         [reader.feed] if reader is not None and not hashed else []
     )
     if write is not None:
         others.append(write)
-    hashing: Future[None] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="digests") as beside, named(path):
+    running: list[Future[None]] = []
+    with ThreadPoolExecutor(len(concurrently), "digests") as beside, named(path):
         for piece in decode(codec, _read_ahead(blob, beside), workers.windows):
             workers.check()
-            # One piece behind, which is as long as a piece is valid: the two threads meet once a
-            # piece.
-            if hashing is not None:
-                hashing.result()
-            hashing = beside.submit(concurrently, piece)
+            # One piece behind, which is as long as a piece is valid: the threads meet once a piece.
+            for task in running:
+                task.result()
+            running = [beside.submit(take, piece) for take in concurrently]
             for read in others:
                 read(piece)
-        if hashing is not None:
-            hashing.result()
+        for task in running:
+            task.result()
     found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
     if found != expected:
         raise ParentError(

@@ -282,7 +282,6 @@ class Parents:
                     if stored
                     else Archive(self._layout.nameless_file(), self._layout.path, is_ours=True)
                 )
-                write = None if stored else archive.write
                 read_archive(
                     codec,
                     gauge.watch(blob),
@@ -290,7 +289,7 @@ class Parents:
                     diff_id,
                     self._workers,
                     scans.reader(number),
-                    write,
+                    spool=None if stored else archive,
                 )
                 archive.flush()
                 with named(path):

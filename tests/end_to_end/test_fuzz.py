@@ -18,7 +18,15 @@ CORPUS = {kind: sorted((places.CORPUS / kind).iterdir()) for kind in ("yaml", "t
 
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("trees", 30), ("round-trips", 15), ("documents", 300), ("parents", 80), ("chunked", 60)],
+    [
+        ("trees", 30),
+        ("round-trips", 15),
+        ("documents", 300),
+        ("parents", 80),
+        ("chunked", 60),
+        ("archives", 40),
+        ("parts", 10),
+    ],
 )
 def test_seeds(tmp_path: Path, name: str, seeds: int) -> None:
     for seed in range(seeds):

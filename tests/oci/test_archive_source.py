@@ -4,9 +4,13 @@ they are from the directory, and hostile archives refused in one line.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
+import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -17,12 +21,14 @@ import archives
 import clients
 import layouts
 import pytest
-from faults import TIMEOUT, command, environment, run, snapshot
+from faults import TIMEOUT, command, environment, make_tree, run, snapshot
 
 from build_oci.cli.command import main
-from build_oci.errors import ParentError
+from build_oci.config.load import load_config
+from build_oci.errors import BuildOciError, ParentError
 from build_oci.oci import archive_source
 from build_oci.oci.archive_source import ArchiveSource, layout_path, open_source
+from build_oci.pipeline import build
 
 EPOCH = {"SOURCE_DATE_EPOCH": "1"}
 
@@ -444,3 +450,200 @@ def test_a_name_that_is_only_a_prefix(tmp_path: Path) -> None:
     status, said = run(image(parent={"image": "oci-archive:"}), tmp_path / "out")
     assert status == 2
     assert "images[0].parent.image: is empty" in said
+
+
+# ---- things that go wrong meanwhile
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree, and beside it an archive of it with a zstd layer."""
+    folder = tmp_path_factory.mktemp("small")
+    tree = make_tree(folder / "tree", 100_000)
+    config = image(layer=str(tree), previous={"image": str(folder / "former"), "optional": True})
+    assert run(config, Path(f"oci-archive:{folder / 'image.tar'}"), "--no-sync", **EPOCH) == (0, "")
+    (tree / "new").write_text("new")
+    return folder
+
+
+SMALL_USES: dict[str, Callable[[str, str], clients.Document]] = {
+    "parent": lambda name, tree: image(layer=tree, parent={"image": name}),
+    "previous": lambda name, tree: image(layer=tree, previous={"image": name}),
+    "part": lambda name, tree: image(layers=[{"image": name}, {"add": tree}]),
+    "tree": lambda name, tree: image(layer={"image": name}),
+}
+
+
+def in_child(work: Callable[[], None]) -> tuple[int, str]:
+    """Run WORK in a child of this process: its exit status, negative where a signal ended it, and
+    what the error says that it raised.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BuildOciError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        said = pipe.read().decode()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+
+def replaced(name: str, before: Callable[[Any], None]) -> None:
+    """Let the function NAME of `os` call BEFORE, with its first argument."""
+    call = getattr(os, name)
+
+    def instead(target: Any, *arguments: Any, **more: Any) -> Any:
+        before(target)
+        return call(target, *arguments, **more)
+
+    setattr(os, name, instead)
+
+
+def built_in_child(config: clients.Document, output: str) -> None:
+    build(load_config(json.dumps(config)), output=output, workers=2, epoch=2, sync=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", list(SMALL_USES))
+def test_every_call_on_the_archive_fails(use: str, small: Path, tmp_path: Path) -> None:
+    """Each in turn: one line that names the archive, and nothing is written. What is only read to
+    tell why a layer of a previous image is not used is survived.
+    """
+    archive = small / "image.tar"
+    config = SMALL_USES[use](str(archive), str(small / "tree"))
+    happened = tmp_path / "happened"
+
+    def failing(nth: int) -> None:
+        calls = itertools.count(1)
+
+        def fail(target: Any) -> None:
+            path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else target
+            if str(path) == str(archive) and next(calls) == nth:
+                happened.touch()
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        for name in ("open", "pread"):
+            replaced(name, fail)
+        built_in_child(config, str(tmp_path / "out"))
+
+    for nth in range(1, 200):
+        happened.unlink(missing_ok=True)
+        status, said = in_child(lambda nth=nth: failing(nth))  # type: ignore[misc]
+        if status:
+            assert status == 1
+            assert f"{archive}" in said
+            assert "Input/output error" in said
+            assert not (tmp_path / "out").exists()
+        else:
+            assert use == "previous" or not happened.exists()
+            shutil.rmtree(tmp_path / "out")
+        if not happened.exists():
+            assert status == 0
+            assert nth > 20
+            break
+    else:
+        pytest.fail("there is no end of calls")
+
+
+# What a build does to the file system, by the name of the function.
+CHANGES = ("open", "write", "pwrite", "mkdir", "link", "unlink", "rmdir", "replace",
+           "copy_file_range", "sendfile", "close")  # fmt: skip
+
+
+def killed_at(nth: int, config: clients.Document, output: str) -> bool:
+    """A build that is killed before its NTH such call. Did it come to its end before?"""
+
+    def work() -> None:
+        left = itertools.count(nth - 1, -1)
+
+        def end(_: Any) -> None:
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        for name in CHANGES:
+            replaced(name, end)
+        built_in_child(config, output)
+
+    status, said = in_child(work)
+    assert said == ""
+    assert status in (0, -signal.SIGKILL)
+    return status == 0
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_moments(small: Path, tmp_path: Path) -> None:
+    """contract: parent-archive, output-archive. A late edit of an archive in its own place leaves
+    the former archive or the new one, wherever it ends; the next build clears what is left.
+    """
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    archive = folder / "image.tar"
+    former = (small / "image.tar").read_bytes()
+    config = SMALL_USES["part"](str(archive), str(small / "tree"))
+    archive.write_bytes(former)
+    assert run(config, Path(f"oci-archive:{archive}"), "--no-sync", SOURCE_DATE_EPOCH="2") == (
+        0,
+        "",
+    )
+    new = archive.read_bytes()
+    assert new != former
+    moments = 0
+    for nth in itertools.count(1):
+        archive.write_bytes(former)
+        ended = killed_at(nth, config, f"oci-archive:{archive}")
+        assert archive.read_bytes() in ([new] if ended else [former, new])
+        if ended:
+            break
+        moments += 1
+    assert moments >= 50
+    assert run(config, Path(f"oci-archive:{archive}"), "--no-sync", SOURCE_DATE_EPOCH="2") == (
+        0,
+        "",
+    )
+    assert os.listdir(folder) == ["image.tar"]
+
+
+@pytest.mark.slow
+def test_two_builds_write_one_archive(small: Path, tmp_path: Path) -> None:
+    """At once: it is that of the one or of the other, as a whole."""
+    archive = tmp_path / "image.tar"
+    configs = [
+        image(
+            parent={"image": f"{small}/image.tar", "config": "inherit"},
+            config={"Labels": {"a": label}},
+        )
+        for label in "xy"
+    ]
+    wanted = []
+    for config in configs:
+        assert run(config, Path(f"oci-archive:{archive}"), "--no-sync", **EPOCH) == (0, "")
+        wanted.append(archive.read_bytes())
+    for _ in range(2):
+        builds = [
+            subprocess.Popen(
+                command(Path(f"oci-archive:{archive}"), "--no-sync"),
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(**EPOCH),
+                text=True,
+            )
+            for _ in configs
+        ]
+        for process, config in zip(builds, configs, strict=True):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(config))
+            process.stdin.close()
+        for process in builds:
+            assert process.wait(TIMEOUT) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+            process.stderr.close()
+        assert archive.read_bytes() in wanted
+        assert os.listdir(tmp_path) == ["image.tar"]

@@ -2,8 +2,8 @@
 mutated parents.
 
 A bounded share runs in test_fuzz.py; `python fuzz.py run --seconds N trees round-trips documents
-parents chunked` goes on with new seeds. An input that fails is printed with its seed and saved;
-`--seed N` makes it again.
+parents chunked archives parts` goes on with new seeds. An input that fails is printed with its seed
+and saved; `--seed N` makes it again.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import io
 import json
 import os
 import random
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import archives
 import clients
 import fuzz_chunked
 import oracles
@@ -37,7 +41,7 @@ from test_layer_tar import assert_same_tar, built_tar
 
 from build_oci.config.load import load_config
 from build_oci.config.model import BuildConfig
-from build_oci.errors import ConfigError, ParentError
+from build_oci.errors import ConfigError, ParentError, TreeError
 from build_oci.oci.documents import to_json
 
 MOST_SECONDS = 10.0
@@ -269,6 +273,37 @@ def spoil(rng: random.Random, layout: Path) -> None:
         (layout / "index.json").write_text(json.dumps(changed_value(rng, index)))
 
 
+def attempt(
+    keep: Path,
+    output: Path,
+    image: clients.Document,
+    compression: str,
+    *,
+    is_read: bool,
+) -> None:
+    """Build IMAGE: it is refused in one line or holds, and nothing in KEEP
+    but OUTPUT is touched.
+
+    is_read: are its archives looked into? Of what is only carried the blobs' digests are known.
+    """
+    before, began = files_in(keep), time.process_time()
+    said: list[str] = []
+    try:
+        built(output, image, compression=compression)
+    except (ParentError, ConfigError, TreeError) as error:
+        said = [str(error)]
+    assert time.process_time() - began < MOST_SECONDS
+    assert all(line.isprintable() for line in said)
+    assert output.exists() == (not said)
+    if not said:
+        for descriptor in clients.manifest_of(output)["layers"]:
+            clients.blob(output, descriptor["digest"])
+        if is_read:
+            clients.layer_tars(output)
+        shutil.rmtree(output)
+    assert files_in(keep) == before
+
+
 def parents(seed: int, keep: Path) -> None:
     """contract: promise-hostile-input. An untrusted parent is refused in one line, or built upon;
     nothing is written outside the output.
@@ -292,25 +327,72 @@ def parents(seed: int, keep: Path) -> None:
         trust_checksum_xattrs=False,
     )
     spoil(rng, parent)
-    before, began = files_in(keep), time.process_time()
     layer = tree if rng.random() < 0.8 else None
-    said: list[str] = []
-    try:
-        built(output, image_of(layer, parent), compression=rng.choice(COMPRESSIONS))
-    except (ParentError, ConfigError) as error:
-        said = error.lines()
-    assert time.process_time() - began < MOST_SECONDS
-    assert all(line.isprintable() for line in said)
-    assert output.exists() == (not said)
-    if not said:
-        # Without a layer nobody looks into what is carried: then only the blobs' own digests are
-        # known to hold.
-        for descriptor in clients.manifest_of(output)["layers"]:
-            clients.blob(output, descriptor["digest"])
-        if layer:
-            clients.layer_tars(output)
-        shutil.rmtree(output)
-    assert files_in(keep) == before
+    image = image_of(layer, parent)
+    attempt(keep, output, image, rng.choice(COMPRESSIONS), is_read=layer is not None)
+
+
+def archive_of(rng: random.Random, layout: Path) -> bytes:
+    """The layout LAYOUT in one archive, in which something may be wrong: its bytes, or a header
+    with a checksum that fits.
+    """
+    out = io.BytesIO()
+    with tarfile.open(
+        fileobj=out, mode="w", format=rng.choice([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+    ) as tar:
+        for path in sorted(layout.rglob("*")):
+            tar.add(path, str(path.relative_to(layout)), recursive=False)
+    data = bytearray(out.getvalue())
+    for _ in range(rng.choice([0, 0, 1, 1, 3])):
+        at = rng.randrange(len(data) // 512) * 512
+        for _ in range(rng.randrange(1, 4)):
+            data[at + rng.choice([0, 1, 124, 130, 135, 156, 257, rng.randrange(512)])] = rng.choice(
+                b"\0 /0157xgLKS2\x80\xff"
+            )
+        data[at : at + 512] = archives.sealed(bytes(data[at : at + 512]))
+    if rng.random() < 0.3:
+        return bytes(mutated(rng, bytes(data), [bytes(data)]))
+    return bytes(data)
+
+
+def sources(seed: int, keep: Path, *, archived: bool) -> None:
+    """contract: promise-hostile-input, parent-archive. Whatever an image is used for, it is refused
+    in one line or holds; nothing is written outside the output.
+    """
+    rng = random.Random(seed)
+    tree, output = keep / "tree", keep / "deep" / "output"
+    tree.mkdir()
+    output.parent.mkdir(parents=True)
+    trees.materialise(trees.random_tree(rng, 12), tree)
+    named = []
+    for number in range(1 if archived else 2):
+        source = keep / f"source-{number}"
+        built(
+            source,
+            image_of(tree),
+            compression=rng.choice(COMPRESSIONS),
+            trust_checksum_xattrs=False,
+        )
+        (tree / "new").write_text("new")
+        if rng.random() < 0.7:
+            spoil(rng, source)
+        if archived and not any(path.is_fifo() for path in source.rglob("*")):
+            (keep / "source.tar").write_bytes(archive_of(rng, source))
+            source = keep / "source.tar"
+        named.append(str(source))
+    image: dict[str, Any] = {"os": "linux", "architecture": "amd64"}
+    use = rng.choice(["parent", "labels", "tree", "previous", "parts"] if archived else ["parts"])
+    if use in ("parent", "labels"):
+        image["parent"] = {"image": named[0], "config": "inherit"}
+    if use in ("parent", "previous"):
+        image["layer"] = str(tree)
+    if use == "tree":
+        image["layer"] = {"image": named[0]}
+    if use == "previous":
+        image["previous"] = {"image": named[0], "trust": rng.random() < 0.5}
+    if use == "parts":
+        image["layers"] = [{"image": name} for name in named] + [{"add": str(tree)}]
+    attempt(keep, output, image, rng.choice(COMPRESSIONS), is_read=False)
 
 
 CHECKS: dict[str, Callable[[int, Path], None]] = {
@@ -319,6 +401,8 @@ CHECKS: dict[str, Callable[[int, Path], None]] = {
     "documents": documents,
     "parents": parents,
     "chunked": fuzz_chunked.chunked,
+    "archives": partial(sources, archived=True),
+    "parts": partial(sources, archived=False),
 }
 
 
