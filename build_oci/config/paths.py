@@ -6,7 +6,6 @@ import os
 
 from build_oci.config.model import BuildConfig, PreviousConfig
 from build_oci.errors import BuildOciError, ConfigError, ParentError, UsageError
-from build_oci.oci.archive_source import is_layout, open_source
 
 
 def check_paths(config: BuildConfig) -> None:
@@ -43,6 +42,8 @@ def check_paths(config: BuildConfig) -> None:
 def _layout_problems(path: str, where: str) -> list[BuildOciError]:
     """Why the directory or the archive PATH cannot be read as an OCI layout."""
     if os.path.isfile(path):
+        from build_oci.oci.archive_source import open_source
+
         try:
             open_source(path)
         except ParentError as error:
@@ -67,6 +68,8 @@ def _not_yet(what: str, where: str) -> UsageError:
 def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
     problems: list[BuildOciError] = []
     if previous.image is not None:
+        from build_oci.oci.archive_source import is_layout
+
         empty = os.path.isdir(previous.image) and not is_layout(previous.image)
         if not empty and os.path.lexists(previous.image):
             problems += _layout_problems(previous.image, previous.where)

@@ -27,7 +27,6 @@ from build_oci.config.document import (
 from build_oci.config.keys import PLAIN_SOURCES, SECTIONS, SOURCE_KEYS, Key, Kind
 from build_oci.config.model import ComponentSource
 from build_oci.config.patterns import compile_pattern
-from build_oci.oci.archive_source import layout_path
 
 # How alike a stray key and a known one are (difflib's ratio) where it is a slip: `layr` 0.89,
 # `imags` 0.91. What real documents carry beside the known keys (`created`, `tags`) has 0.6 at the
@@ -217,6 +216,8 @@ class Reader:
         if not isinstance(value, str):
             return must_be(Kind.STRING, node, f'quote it: "{shown(node.value)}"')
         if key.kind is Kind.LAYOUT:
+            from build_oci.oci.archive_source import layout_path
+
             value = layout_path(value)
         if not value and (key.required or key.kind in _PATHS):
             raise BadValue("is empty", f"it is {key.doc}")

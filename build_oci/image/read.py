@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import PlanError
 from build_oci.image.run import Run, Shares
-from build_oci.oci.archive_source import is_layout
 
 if TYPE_CHECKING:
     from build_oci._native.unpack import AnyTree
@@ -38,6 +37,7 @@ class Reading:
         previous = self._image.previous
         if previous is None:
             return
+        from build_oci.oci.archive_source import is_layout
         from build_oci.previous.image import PreviousImage, read_plan_file
 
         context = self._context
