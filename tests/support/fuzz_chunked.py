@@ -20,7 +20,7 @@ from build_oci.codec.chunked.encoder import CannotBeChunkedError
 
 MOST_SECONDS = 10.0
 """Of processor time that one layer may take."""
-ODD = [
+ODD: list[object] = [
     None,
     -1,
     0,

@@ -12,7 +12,7 @@
 
 enum { SHA256_DIGEST = 32, SHA256_BLOCK = 64 };
 
-/* Two extensions carry a copy of this code each; neither may see the other's. */
+/* Every extension that hashes carries a copy of this code; none may see another's. */
 #pragma GCC visibility push(hidden)
 
 /* How one CPU compresses blocks of 64 bytes. Data may stand at any alignment; `blocks` may be 0. */
