@@ -85,7 +85,7 @@ cdef extern from "parts.h" nogil:
     int parts_cut(parts *, const sha256_kernel *, const uint8_t *data, uint64_t size, read_around *,
                   void *of)
     void parts_free(parts *)
-    int is_whole(const piece *)
+    int piece_is_whole(const piece *)
     void parts_toc(const parts *, const uint64_t *packed, uint64_t offset, text *out)
     void parts_tar_split(const parts *, const uint8_t *data, text *out)
     const item *parts_opened(const parts *)
@@ -106,8 +106,8 @@ cdef extern from "plan_parts.h" nogil:
         TIME_TOO_FAR
         WITHOUT_MEMORY
 
-    inexpressible toc_can_say(const entry *, const header_options *)
-    void put_entry(text *, const entry *, const header_options *, text_span *name)
+    inexpressible plan_parts_can_say(const entry *, const header_options *)
+    void plan_parts_put_entry(text *, const entry *, const header_options *, text_span *name)
     int plan_parts(parts *, plan *, size_t first, size_t count, const uint8_t *data, problem *out)
 
 
@@ -124,8 +124,8 @@ cdef extern from "splitter.h" nogil:
     size_t splitter_feed(splitter *, const uint8_t *data, size_t size)
     void splitter_finish(splitter *)
     void splitter_take(splitter *, const uint8_t *data, parts *out, surroundings *)
-    int read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size,
-                          uint8_t *after, size_t *after_size)
+    int splitter_read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size,
+                                   uint8_t *after, size_t *after_size)
     void splitter_free(splitter *)
 
 
@@ -205,11 +205,11 @@ def survey(owner):
     cdef size_t i, failed_at = 0
     with nogil:
         for i in range(of.members_count):
-            why = toc_can_say(of.members[i], &of.options)
+            why = plan_parts_can_say(of.members[i], &of.options)
             if why != EXPRESSIBLE:
                 failed_at = i
                 break
-            put_entry(&t, of.members[i], &of.options, &name)
+            plan_parts_put_entry(&t, of.members[i], &of.options, &name)
             total += t.size + 1
             t.size = 0
     free(t.at)
@@ -273,7 +273,7 @@ cdef class Parts:
         found = []
         for i in range(self.parts.pieces_count):
             c = &self.parts.pieces[i]
-            if is_whole(c):
+            if piece_is_whole(c):
                 continue
             chunks = []
             for j in range(c.count):
@@ -334,7 +334,8 @@ cdef class Cut:
         memset(&self.parts, 0, sizeof(parts))
         with nogil:
             status = parts_cut(
-                &found.parts, self.kernel, start, self.size, read_surroundings, &self.around
+                &found.parts, self.kernel, start, self.size, splitter_read_surroundings,
+                &self.around,
             )
         if status:
             raise MemoryError
@@ -393,7 +394,7 @@ cdef class Splitter:
         cut.pieces = []
         for i in range(cut.parts.pieces_count):
             one = &cut.parts.pieces[i]
-            if not is_whole(one):
+            if not piece_is_whole(one):
                 cut.pieces.append((one.start, one.size, bool(one.is_last)))
         return cut
 

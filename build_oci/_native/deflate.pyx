@@ -21,7 +21,7 @@ cdef extern from "deflate.h" nogil:
     size_t deflate_make_joinable(uint8_t *data, size_t size, const deflate_shape *, uint8_t *flush)
 
 cdef extern from "noise.h" nogil:
-    bint data_is_incompressible "is_incompressible"(const uint8_t *data, size_t size)
+    bint noise_is_incompressible(const uint8_t *data, size_t size)
 
 
 def is_incompressible(data):
@@ -29,7 +29,7 @@ def is_incompressible(data):
     cdef bint found
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     with nogil:
-        found = data_is_incompressible(<const uint8_t *>view.buf, <size_t>view.len)
+        found = noise_is_incompressible(<const uint8_t *>view.buf, <size_t>view.len)
     PyBuffer_Release(&view)
     return found
 

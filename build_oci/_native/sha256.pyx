@@ -190,7 +190,8 @@ cdef class Files:
         if status:
             return None
         return [
-            (self.files[i].error, self.files[i].size, (<const char *>self.files[i].digest)[:SHA256_DIGEST])
+            (self.files[i].error, self.files[i].size,
+             (<const char *>self.files[i].digest)[:SHA256_DIGEST])
             for i in range(self.count)
         ]
 

@@ -92,7 +92,8 @@ cdef extern from "layer_recipe.h" nogil:
         DIFFERENCE_XATTR
         DIFFERENCE_DEVICE
 
-    difference plan_difference(const plan *, const member *, size_t count, int ended, size_t *at)
+    difference layer_recipe_difference(const plan *, const member *, size_t count, int ended,
+                                       size_t *at)
 
 
 OWNER_NOBODY = 0xFFFFFFFF
@@ -286,7 +287,7 @@ cdef class Plan:
         cdef size_t at = start
         cdef difference found
         with nogil:
-            found = plan_difference(self.plan, view.members, view.count, view.ended, &at)
+            found = layer_recipe_difference(self.plan, view.members, view.count, view.ended, &at)
         if found == DIFFERENCE_NONE:
             return at
         kind = {

@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
-cdef extern from "tree.h" nogil:
+cdef extern from "xattr.h" nogil:
     ctypedef struct xattr:
         const uint8_t *name
         const uint8_t *value
@@ -13,6 +13,8 @@ cdef extern from "tree.h" nogil:
 
     int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out)
 
+
+cdef extern from "tree.h" nogil:
     enum:
         ENTRY_UNCHANGED
         ENTRY_WHITEOUT
@@ -31,6 +33,8 @@ cdef extern from "tree.h" nogil:
         uint16_t flags
         uint8_t digest[32]
 
+
+cdef extern from "problem.h" nogil:
     ctypedef enum problem_kind:
         PROBLEM_CANCELLED
         PROBLEM_SYSTEM
@@ -51,6 +55,8 @@ cdef extern from "tree.h" nogil:
         const char *name
         problem *next
 
+
+cdef extern from "tree.h" nogil:
     ctypedef struct tree:
         char *root_path
         entry root

@@ -24,7 +24,7 @@ typedef struct outcome {
 static void check_block(parts *p, const surroundings *around, const uint8_t *data, uint64_t size,
                         outcome *o)
 {
-    if (parts_cut(p, sha256_kernel_at(SHA256_SCALAR), data, size, read_surroundings,
+    if (parts_cut(p, sha256_kernel_at(SHA256_SCALAR), data, size, splitter_read_surroundings,
                   (void *)around))
         abort();
     uint64_t at = 0;

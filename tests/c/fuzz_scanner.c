@@ -4,11 +4,12 @@
  */
 #include "scanner.h"
 #include "tar_mutator.h"
-#include "tree.h"
+#include "xattr.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MEMORY = 8 << 20 };
 
@@ -60,7 +61,7 @@ static void check(const member *m)
         size_t shorter = item.name_size < last.name_size ? item.name_size : last.name_size;
         int order = last.name_size ? memcmp(last.name, item.name, shorter) : -1;
         if (order > 0 || (!order && last.name_size >= item.name_size) ||
-            belongs_to_host(item.name, item.name_size))
+            xattr_is_of_host(item.name, item.name_size))
             abort();
     }
 }

@@ -435,15 +435,16 @@ def special(directory: str, names: list[str]) -> list[str]:
 
 def write_seeds(folder: Path) -> None:
     """What libFuzzer begins with: the regression inputs, real layers, streams of every strategy of
-    zlib, frames of zstd's levels.
+    zlib, frames of zstd's levels, pairs of layers, content with and without holes.
     """
-    for kind in ("zstd", "chunked"):
+    for kind in ("zstd", "chunked", "compare", "rolling"):
         (folder / "corpus" / kind).mkdir(parents=True, exist_ok=True)
     for kind, source in (("scanner", "tar"), ("deflate", "deflate")):
         target = folder / "corpus" / kind
         target.mkdir(parents=True, exist_ok=True)
         for path in (CORPUS / source).iterdir():
             shutil.copy(path, target)
+    former = b""
     for seed in range(40):
         rng = random.Random(seed)
         streams = []
@@ -473,9 +474,16 @@ def write_seeds(folder: Path) -> None:
         (folder / "corpus" / "chunked" / f"seed-{seed}").write_bytes(fuzz_chunked.seeds(rng))
         with tempfile.TemporaryDirectory() as directory:
             trees.materialise(trees.random_tree(rng, 6), directory)
-            (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(
-                oracles.expected_tar(directory)
-            )
+            archive = oracles.expected_tar(directory)
+        (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(archive)
+        other = former or archive
+        (folder / "corpus" / "compare" / f"seed-{seed}").write_bytes(
+            bytes([seed % 16]) + len(other).to_bytes(2, "little") + other + archive
+        )
+        former = archive
+        (folder / "corpus" / "rolling" / f"seed-{seed}").write_bytes(
+            bytes([seed, rng.randrange(256)]) + words + bytes(rng.randrange(2000)) + words
+        )
 
 
 def main() -> int:

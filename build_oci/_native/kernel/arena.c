@@ -1,5 +1,6 @@
 #include "arena.h"
 
+#include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ static void *take(arena *a, size_t size, size_t alignment)
     arena_chunk *chunk = a->chunks;
     if (chunk) {
         size_t at = (chunk->used + alignment - 1) & ~(alignment - 1);
+        assert(chunk->used <= chunk->size);
         if (at <= chunk->size && size <= chunk->size - at) {
             chunk->used = at + size;
             return chunk->bytes + at;

@@ -6,29 +6,6 @@
 
 #include <string.h>
 
-/* Fields of a ustar header, and of GNU's where it differs: place and size. */
-enum {
-    NAME_AT = 0,
-    NAME_SIZE = 100,
-    MODE_AT = 100,
-    UID_AT = 108,
-    GID_AT = 116,
-    ID_SIZE = 8,
-    SIZE_AT = 124,
-    TIME_AT = 136,
-    LONG_NUMBER = 12,
-    TYPE_AT = 156,
-    LINK_AT = 157,
-    MAGIC_AT = 257,
-    DEV_MAJOR_AT = 329,
-    DEV_MINOR_AT = 337,
-    PREFIX_AT = 345,
-    PREFIX_SIZE = 155,
-    GNU_ACCESSED_AT = 345,
-    GNU_CHANGED_AT = 357,
-    STAR_AT = 508,
-};
-
 static const char NOT_UTF8[] = "a name is not UTF-8";
 static const char BAD_NUMBER[] = "a number in a header is none that every reader takes";
 static const char BAD_TIME[] = "a time is outside of the years 0 to 9999";
@@ -46,7 +23,7 @@ static int starts(span text, const char *other)
     return text.size >= size && !memcmp(text.at, other, size);
 }
 
-int is_extension(uint8_t type)
+int member_header_is_extension(uint8_t type)
 {
     return type == 'x' || type == 'L' || type == 'K';
 }
@@ -55,15 +32,15 @@ int is_extension(uint8_t type)
 static int unsigned_field(const uint8_t *field, size_t size, uint64_t *out)
 {
     int64_t value;
-    if (number_field(field, size, &value) || value < 0)
+    if (block_number(field, size, &value) || value < 0)
         return -1;
     *out = (uint64_t)value;
     return 0;
 }
 
-const char *extension_size(const uint8_t block[HEADER_BLOCK], uint64_t *size)
+const char *member_header_extension_size(const uint8_t block[TAR_BLOCK], uint64_t *size)
 {
-    if (unsigned_field(block + SIZE_AT, LONG_NUMBER, size))
+    if (unsigned_field(block + SIZE_AT, LONG_SIZE, size))
         return BAD_NUMBER;
     return *size > EXTENSION_MOST ? "an extended header is larger than every reader takes" : NULL;
 }
@@ -75,7 +52,7 @@ static int next_record(span text, size_t *at, span *key, span *value)
         return 0;
     const uint8_t *start = text.at + *at, *space = memchr(start, ' ', text.size - *at);
     uint64_t size;
-    if (!space || parse_decimal((span){start, (size_t)(space - start)}, text.size - *at, &size) ||
+    if (!space || records_decimal((span){start, (size_t)(space - start)}, text.size - *at, &size) ||
         size < 5 || start + size <= space + 1 || start[size - 1] != '\n')
         return -1;
     const uint8_t *end = start + size - 1;
@@ -104,7 +81,7 @@ static const char *read_extension(extensions *x, uint8_t type, span text)
         return "a member has two extended headers of one kind";
     *into = text;
     if (type != 'x') {
-        into->size = text_field(text.at, text.size);
+        into->size = block_text(text.at, text.size);
         if (!into->size)
             return "an extended header holds an empty name";
     }
@@ -130,10 +107,10 @@ static int is_ustar(const uint8_t *block)
 /* Access and change times, which GNU tar keeps where ustar has a prefix. */
 static const char *gnu_times(fields *f, const uint8_t *block)
 {
-    const uint8_t *fields_at[] = {block + GNU_ACCESSED_AT, block + GNU_CHANGED_AT};
+    const uint8_t *fields_at[] = {block + GNU_ATIME_AT, block + GNU_CTIME_AT};
     toc_time *times[] = {&f->numbers.accessed, &f->numbers.changed};
     for (int i = 0; i < 2; i++)
-        if (*fields_at[i] && number_field(fields_at[i], LONG_NUMBER, &times[i]->seconds))
+        if (*fields_at[i] && block_number(fields_at[i], LONG_SIZE, &times[i]->seconds))
             return BAD_NUMBER;
     return NULL;
 }
@@ -144,28 +121,28 @@ static const char *read_block(fields *f, const uint8_t *block)
     if (unsigned_field(block + MODE_AT, ID_SIZE, &n->mode) ||
         unsigned_field(block + UID_AT, ID_SIZE, &n->uid) ||
         unsigned_field(block + GID_AT, ID_SIZE, &n->gid) ||
-        unsigned_field(block + SIZE_AT, LONG_NUMBER, &n->size) ||
-        number_field(block + TIME_AT, LONG_NUMBER, &n->modified.seconds))
+        unsigned_field(block + SIZE_AT, LONG_SIZE, &n->size) ||
+        block_number(block + MTIME_AT, LONG_SIZE, &n->modified.seconds))
         return BAD_NUMBER;
-    f->target = (span){block + LINK_AT, text_field(block + LINK_AT, NAME_SIZE)};
+    f->target = (span){block + LINK_AT, block_text(block + LINK_AT, LINK_SIZE)};
     size_t prefix = 0;
     if (is_ustar(block) || is_gnu(block)) {
-        if (unsigned_field(block + DEV_MAJOR_AT, ID_SIZE, &n->dev_major) ||
-            unsigned_field(block + DEV_MINOR_AT, ID_SIZE, &n->dev_minor))
+        if (unsigned_field(block + MAJOR_AT, ID_SIZE, &n->dev_major) ||
+            unsigned_field(block + MINOR_AT, ID_SIZE, &n->dev_minor))
             return BAD_NUMBER;
         const char *problem = is_gnu(block) ? gnu_times(f, block) : NULL;
         if (problem)
             return problem;
     }
     if (is_ustar(block)) {
-        if (!memcmp(block + STAR_AT, "tar", 4))
+        if (!memcmp(block + XSTAR_MAGIC_AT, "tar", 4))
             return "a header is in the format of star";
-        prefix = text_field(block + PREFIX_AT, PREFIX_SIZE);
+        prefix = block_text(block + PREFIX_AT, PREFIX_SIZE);
         memcpy(f->joined, block + PREFIX_AT, prefix);
         if (prefix)
             f->joined[prefix++] = '/';
     }
-    size_t size = text_field(block + NAME_AT, NAME_SIZE);
+    size_t size = block_text(block + NAME_AT, NAME_SIZE);
     memcpy(f->joined + prefix, block + NAME_AT, size);
     f->name = (span){f->joined, prefix + size};
     return NULL;
@@ -195,8 +172,8 @@ static const char *apply_record(fields *f, span key, span value)
                      : is(key, "atime") ? &n->accessed
                      : is(key, "ctime") ? &n->changed
                                         : NULL;
-    if ((number && parse_decimal(value, INT64_MAX, number)) ||
-        (time && parse_time(value, &time->seconds, &time->nanoseconds)))
+    if ((number && records_decimal(value, INT64_MAX, number)) ||
+        (time && records_time(value, &time->seconds, &time->nanoseconds)))
         return BAD_NUMBER;
     return NULL;
 }
@@ -248,7 +225,7 @@ static const char *put_xattrs(text *t, span records)
         if (!starts(key, PREFIX))
             continue;
         span name = {key.at + sizeof PREFIX - 1, key.size - (sizeof PREFIX - 1)};
-        if (!is_utf8(name.at, name.size))
+        if (!header_is_utf8(name.at, name.size))
             return NOT_UTF8;
         toc_xattr(t, name.at, name.size, value.at, value.size, first);
         first = 0;
@@ -273,8 +250,8 @@ static const char *has_dot_dot(span name)
 static const char *put(const fields *f, span records, text *t, member_header *out)
 {
     int is_link = !strcmp(out->type, "hardlink") || !strcmp(out->type, "symlink");
-    if (!is_utf8(f->name.at, f->name.size) ||
-        (f->target.size && !is_utf8(f->target.at, f->target.size)))
+    if (!header_is_utf8(f->name.at, f->name.size) ||
+        (f->target.size && !header_is_utf8(f->target.at, f->target.size)))
         return NOT_UTF8;
     if (!is_tellable(f->numbers.modified) || !is_tellable(f->numbers.accessed) ||
         !is_tellable(f->numbers.changed))
@@ -319,29 +296,29 @@ static const char *read_fields(const uint8_t *block, const extensions *x, fields
     return f->name.size ? has_dot_dot(f->name) : "a member has no name";
 }
 
-const char *read_member(const uint8_t *data, size_t size, text *t, member_header *out)
+const char *member_header_read(const uint8_t *data, size_t size, text *t, member_header *out)
 {
     extensions x = {{0}};
     fields f = {.numbers = {0}};
     for (;;) {
-        if (size < HEADER_BLOCK || !block_checksum_holds(data))
+        if (size < TAR_BLOCK || !block_checksum_holds(data))
             return BAD_HEADER;
-        if (!is_extension(data[TYPE_AT]))
+        if (!member_header_is_extension(data[TYPE_AT]))
             break;
         uint64_t extension;
-        const char *problem = extension_size(data, &extension);
-        uint64_t whole = (extension + HEADER_BLOCK - 1) / HEADER_BLOCK * HEADER_BLOCK;
-        if (!problem && whole > size - HEADER_BLOCK)
+        const char *problem = member_header_extension_size(data, &extension);
+        uint64_t whole = (extension + TAR_BLOCK - 1) / TAR_BLOCK * TAR_BLOCK;
+        if (!problem && whole > size - TAR_BLOCK)
             problem = BAD_HEADER;
         if (!problem)
             problem =
-                read_extension(&x, data[TYPE_AT], (span){data + HEADER_BLOCK, (size_t)extension});
+                read_extension(&x, data[TYPE_AT], (span){data + TAR_BLOCK, (size_t)extension});
         if (problem)
             return problem;
-        data += HEADER_BLOCK + whole;
-        size -= HEADER_BLOCK + (size_t)whole;
+        data += TAR_BLOCK + whole;
+        size -= TAR_BLOCK + (size_t)whole;
     }
-    if (size != HEADER_BLOCK)
+    if (size != TAR_BLOCK)
         return BAD_HEADER;
     const char *problem = read_fields(data, &x, &f);
     if (problem)

@@ -9,6 +9,7 @@
 #define BUILD_OCI_MEMBER_HEADER_H
 
 #include "metadata.h"
+#include "ustar.h"
 
 typedef struct member_header {
     const char *type;
@@ -18,18 +19,18 @@ typedef struct member_header {
     uint64_t path; /* a hash of the name without what does not count in a path */
 } member_header;
 
-enum { HEADER_BLOCK = 512, EXTENSION_MOST = 1 << 20 };
+enum { EXTENSION_MOST = 1 << 20 };
 
 /* Is it the header of an extension, whose content belongs to the member that follows? */
-int is_extension(uint8_t type);
+int member_header_is_extension(uint8_t type);
 
 /* The bytes of content behind a header of an extension. NULL, or why no reader takes it. */
-const char *extension_size(const uint8_t block[HEADER_BLOCK], uint64_t *size);
+const char *member_header_extension_size(const uint8_t block[TAR_BLOCK], uint64_t *size);
 
 /*
  * The headers DATA, from the first extension's to the member's own block, whole blocks all; puts the
  * start of the TOC's entry at the end of T. NULL, or why the TOC cannot tell the member.
  */
-const char *read_member(const uint8_t *data, size_t size, text *t, member_header *out);
+const char *member_header_read(const uint8_t *data, size_t size, text *t, member_header *out);
 
 #endif

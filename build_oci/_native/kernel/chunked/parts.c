@@ -1,28 +1,18 @@
 #include "parts.h"
 
 #include "crc64.h"
+#include "grow.h"
 #include "metadata.h"
 #include "rolling.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Room for one more of the SIZE bytes each that ITEMS holds, all zero; NULL without memory. */
-static void *one_more(void **items, size_t *count, size_t *capacity, size_t size)
-{
-    if (*count == *capacity) {
-        size_t more = *capacity ? 2 * *capacity : 64;
-        void *moved = realloc(*items, more * size);
-        if (!moved)
-            return NULL;
-        *items = moved;
-        *capacity = more;
-    }
-    return memset((char *)*items + size * (*count)++, 0, size);
-}
-
-#define ONE_MORE(p, what) \
-    one_more((void **)&(p)->what, &(p)->what##_count, &(p)->what##_capacity, sizeof *(p)->what)
+/* One more of the parts WHAT, all zero; NULL without memory. */
+#define ONE_MORE(p, what)                                           \
+    (GROW(&(p)->what, &(p)->what##_capacity, (p)->what##_count + 1) \
+         ? NULL                                                     \
+         : memset(&(p)->what[(p)->what##_count++], 0, sizeof *(p)->what))
 
 item *parts_add_item(parts *p)
 {
@@ -47,7 +37,7 @@ void parts_free(parts *p)
     *p = (parts){0};
 }
 
-int is_whole(const piece *c)
+int piece_is_whole(const piece *c)
 {
     return !c->offset && c->is_last;
 }
@@ -66,7 +56,7 @@ static int find_chunks(parts *p, piece *c, const uint8_t *data, read_around *aro
 {
     uint8_t before[HOLE_MIN], after[HOLE_MIN];
     size_t before_size = 0, after_size = 0;
-    if (!is_whole(c) && around(of, c, before, &before_size, after, &after_size))
+    if (!piece_is_whole(c) && around(of, c, before, &before_size, after, &after_size))
         return CUT_UNREADABLE;
     found->count = 0;
     if (rolling_cut(found, data + c->start, (size_t)c->size, before, before_size, after, after_size,
@@ -83,7 +73,7 @@ static int find_chunks(parts *p, piece *c, const uint8_t *data, read_around *aro
         int goes_on = (!i && !c->starts_chunk) || (i + 1 == found->count && !c->is_last);
         *new = (chunk){.frame = p->frames_count - 1,
                        .is_hole = one->is_hole,
-                       .is_digested = !goes_on && !(is_whole(c) && found->count == 1)};
+                       .is_digested = !goes_on && !(piece_is_whole(c) && found->count == 1)};
     }
     return 0;
 }
@@ -97,7 +87,7 @@ static int digest(parts *p, const sha256_kernel *kernel, const uint8_t *data)
     size_t count = 0;
     for (size_t i = 0; i < p->pieces_count; i++) {
         piece *c = &p->pieces[i];
-        if (is_whole(c) && !c->is_digested)
+        if (piece_is_whole(c) && !c->is_digested)
             jobs[count++] = (sha256_job){data + c->start, (size_t)c->size, c->digest};
     }
     for (size_t i = 0; i < p->chunks_count; i++)
@@ -170,7 +160,7 @@ void parts_toc(const parts *p, const uint64_t *packed, uint64_t offset, text *ou
         if (one->kind == ITEM_EMPTY) {
             put_span(p, one->entry, out);
             text_put(out, "}", 1);
-        } else if (one->piece != NO_PIECE && is_whole(&p->pieces[one->piece])) {
+        } else if (one->piece != NO_PIECE && piece_is_whole(&p->pieces[one->piece])) {
             const piece *c = &p->pieces[one->piece];
             for (; next < p->chunks[c->first].frame; next++)
                 offset += packed[next];
@@ -190,7 +180,7 @@ void parts_tar_split(const parts *p, const uint8_t *data, text *out)
                             one->position);
         if (one->kind == ITEM_EMPTY)
             tar_split_content(out, name, one->name.size, 0, 0, one->position + 1);
-        else if (c && is_whole(c))
+        else if (c && piece_is_whole(c))
             tar_split_content(out, name, one->name.size, one->size, c->checksum, one->position + 1);
     }
 }
@@ -203,7 +193,7 @@ const item *parts_opened(const parts *p)
             /* The pieces of a large file follow its headers, as one piece, in the same item or the
              * next. */
             const piece *c = p->pieces_count ? &p->pieces[p->pieces_count - 1] : NULL;
-            return c && c->item >= i && is_whole(c) ? NULL : one;
+            return c && c->item >= i && piece_is_whole(c) ? NULL : one;
         }
     }
     return NULL;

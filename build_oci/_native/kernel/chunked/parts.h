@@ -45,12 +45,13 @@ typedef struct item {
     item_kind kind;
     uint64_t position; /* of its first line in the tar-split; that of its content is one further */
     uint64_t headers, headers_size; /* 0 bytes: they stand in the block before */
-    size_t
-        padding; /* zeros that the tar-split has in front of the headers and the frame before them */
+    /* zeros that the tar-split has in front of the headers and the frame before them */
+    size_t padding;
     size_t piece;  /* NO_PIECE where there is none */
     uint64_t size; /* of the content */
-    text_span
-        entry; /* the start of its TOC entry, up to the keys of its content; empty where the headers stand in a block before */
+    /* the start of its TOC entry, up to the keys of its content; empty where the headers stand in a
+     * block before */
+    text_span entry;
     text_span name; /* as a JSON string */
 } item;
 
@@ -83,7 +84,7 @@ piece *parts_add_piece(parts *);
 void parts_free(parts *);
 
 /* Is all of the file in the block? */
-int is_whole(const piece *);
+int piece_is_whole(const piece *);
 
 /* What surrounds a piece in its file, as far as it matters for the cuts: up to HOLE_MIN bytes
  * (rolling.h) on either side. -1 ends the work. */

@@ -2,6 +2,7 @@
 
 #include "metadata.h"
 #include "rolling.h"
+#include "xattr.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static int is_name_utf8(const entry *e)
     name_buffer b = {0};
     size_t size;
     const uint8_t *name = name_make(&b, e, &size);
-    int found = name ? is_utf8(name, size) : -1;
+    int found = name ? header_is_utf8(name, size) : -1;
     name_end(&b);
     return found;
 }
@@ -39,7 +40,7 @@ static int is_link(const entry *e)
     return S_ISREG(e->mode) && e->link;
 }
 
-inexpressible toc_can_say(const entry *e, const header_options *options)
+inexpressible plan_parts_can_say(const entry *e, const header_options *options)
 {
     uint32_t nanoseconds;
     int64_t seconds;
@@ -49,14 +50,14 @@ inexpressible toc_can_say(const entry *e, const header_options *options)
     /* The components above were looked at with their own entries, but are they emitted? */
     int fits = is_name_utf8(e);
     if (fits > 0 && S_ISLNK(e->mode))
-        fits = is_utf8((const uint8_t *)e->target, e->target_size);
+        fits = header_is_utf8((const uint8_t *)e->target, e->target_size);
     if (fits > 0 && is_link(e))
         fits = is_name_utf8(e->link);
     if (fits < 0)
         return WITHOUT_MEMORY;
     xattr item;
     for (size_t at = 0; fits && !is_link(e) && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
-        fits = is_utf8(item.name, item.name_size);
+        fits = header_is_utf8(item.name, item.name_size);
     return fits ? EXPRESSIBLE : NAME_NOT_UTF8;
 }
 
@@ -81,12 +82,12 @@ static void put_xattrs(text *t, const entry *e)
     toc_xattrs_end(t);
 }
 
-void put_entry(text *t, const entry *e, const header_options *options, text_span *name)
+void plan_parts_put_entry(text *t, const entry *e, const header_options *options, text_span *name)
 {
     int is_device = S_ISCHR(e->mode) || S_ISBLK(e->mode);
     toc_numbers numbers = {
         .mode = e->mode & 07777,
-        .size = has_content(e) ? e->size : 0,
+        .size = entry_has_content(e) ? e->size : 0,
         .uid = e->uid,
         .gid = e->gid,
         .dev_major = is_device ? major((dev_t)e->rdev) & DEVICE_FIELD : 0,
@@ -109,12 +110,6 @@ void put_entry(text *t, const entry *e, const header_options *options, text_span
         put_xattrs(t, e);
 }
 
-static int no_memory(problem *out, const entry *at)
-{
-    *out = (problem){.kind = PROBLEM_SYSTEM, .error = ENOMEM, .call = "malloc", .at = at};
-    return -1;
-}
-
 /* An item of MEMBER, with its place in the TOC if AND_ENTRY. */
 static item *add_item(parts *p, const plan *from, size_t member, int and_entry)
 {
@@ -122,12 +117,12 @@ static item *add_item(parts *p, const plan *from, size_t member, int and_entry)
     if (!new)
         return NULL;
     const entry *e = from->members[member];
-    new->kind = has_content(e) ? ITEM_CONTENT : ITEM_EMPTY;
+    new->kind = entry_has_content(e) ? ITEM_CONTENT : ITEM_EMPTY;
     new->position = 2 * (uint64_t)member;
-    new->size = has_content(e) ? e->size : 0;
+    new->size = entry_has_content(e) ? e->size : 0;
     if (and_entry) {
         size_t at = p->texts.size;
-        put_entry(&p->texts, e, &from->options, &new->name);
+        plan_parts_put_entry(&p->texts, e, &from->options, &new->name);
         new->entry = (text_span){at, p->texts.size - at};
     }
     return new;
@@ -138,8 +133,8 @@ static void add_headers(item *to, const plan *from, size_t member, uint64_t at, 
     const entry *previous = member ? from->members[member - 1] : NULL;
     to->headers = at;
     to->headers_size = size;
-    if (previous && has_content(previous))
-        to->padding = (size_t)(padded(previous->size) - previous->size);
+    if (previous && entry_has_content(previous))
+        to->padding = (size_t)(tar_padded(previous->size) - previous->size);
 }
 
 static int add_piece(parts *p, const plan *from, size_t member, uint64_t start, uint64_t offset,
@@ -187,9 +182,9 @@ static int find_members(parts *p, const plan *from, const segment *s, uint64_t a
         if (!new)
             return -1;
         add_headers(new, from, i, at, headers);
-        if (has_content(e) && add_piece(p, from, i, at + headers, 0, e->size))
+        if (entry_has_content(e) && add_piece(p, from, i, at + headers, 0, e->size))
             return -1;
-        at += headers + (has_content(e) ? padded(e->size) : 0);
+        at += headers + (entry_has_content(e) ? tar_padded(e->size) : 0);
     }
     return 0;
 }
@@ -251,10 +246,10 @@ int plan_parts(parts *p, plan *from, size_t first, size_t count, const uint8_t *
     uint64_t size = 0;
     for (size_t i = first; i < first + count; size += from->segments[i++].size)
         if (find_items(p, from, &from->segments[i], size))
-            return no_memory(out, &from->tree->root);
+            return problem_no_memory(&from->tree->root, out);
     files f = {.from = from, .parts = p, .out = out};
     reader_begin(&f.reader, from->tree);
     int status = parts_cut(p, from->kernel, data, size, read_file_around, &f);
     reader_end(&f.reader);
-    return status == CUT_WITHOUT_MEMORY ? no_memory(out, &from->tree->root) : status;
+    return status == CUT_WITHOUT_MEMORY ? problem_no_memory(&from->tree->root, out) : status;
 }

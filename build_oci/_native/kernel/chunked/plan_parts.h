@@ -13,10 +13,10 @@ typedef enum inexpressible {
 } inexpressible;
 
 /* Can the TOC say what E's headers say? */
-inexpressible toc_can_say(const entry *, const header_options *);
+inexpressible plan_parts_can_say(const entry *, const header_options *);
 
 /* The start of the TOC's entry of E, as in item.entry; *NAME is where its name stands in the text. */
-void put_entry(text *, const entry *, const header_options *, text_span *name);
+void plan_parts_put_entry(text *, const entry *, const header_options *, text_span *name);
 
 /*
  * The parts of the block DATA, which holds COUNT segments of the plan from FIRST on, filled. Reads

@@ -1,5 +1,8 @@
 #include "rolling.h"
 
+#include "grow.h"
+
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -152,14 +155,10 @@ static int add(cuts *out, size_t start, size_t size, int is_hole)
 {
     if (!size)
         return 0;
-    if (out->count == out->capacity) {
-        size_t capacity = out->capacity ? 2 * out->capacity : 64;
-        cut *moved = realloc(out->items, capacity * sizeof *moved);
-        if (!moved)
-            return -1;
-        out->items = moved;
-        out->capacity = capacity;
-    }
+    if (GROW(&out->items, &out->capacity, out->count + 1))
+        return -1;
+    assert(!out->count ||
+           out->items[out->count - 1].start + out->items[out->count - 1].size == start);
     out->items[out->count++] = (cut){start, size, is_hole};
     return 0;
 }

@@ -1,12 +1,13 @@
 #include "splitter.h"
 
 #include "block.h"
+#include "grow.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADERS_MOST = 3 * (EXTENSION_MOST + 2 * HEADER_BLOCK), END_LINE = 1 << 20 };
+enum { HEADERS_MOST = 3 * (EXTENSION_MOST + 2 * TAR_BLOCK), END_LINE = 1 << 20 };
 
 static void refuse(splitter *s, const char *problem)
 {
@@ -100,7 +101,7 @@ static item *add_item(splitter *s, item_kind kind)
 static void end_content(splitter *s)
 {
     s->run = s->size;
-    s->left = (0 - s->content) & (HEADER_BLOCK - 1);
+    s->left = (0 - s->content) & (TAR_BLOCK - 1);
     s->state = s->left ? SPLIT_PADDING : SPLIT_HEADER;
     s->content = 0;
 }
@@ -124,8 +125,8 @@ static void add_member(splitter *s)
         s->offset = 0;
         begin_piece(s);
         /* Where the headers alone fill the block, some of the content belongs to it as well. */
-        if (s->size + HEADER_BLOCK > s->cut)
-            s->cut = s->size + HEADER_BLOCK;
+        if (s->size + TAR_BLOCK > s->cut)
+            s->cut = s->size + TAR_BLOCK;
     } else if (s->size >= s->cut) {
         s->full = s->size;
     }
@@ -133,7 +134,8 @@ static void add_member(splitter *s)
 
 static void end_headers(splitter *s)
 {
-    const char *problem = read_member(s->headers, s->headers_size, &s->block.texts, &s->member);
+    const char *problem =
+        member_header_read(s->headers, s->headers_size, &s->block.texts, &s->member);
     s->headers_size = 0;
     if (problem) {
         refuse(s, problem);
@@ -165,17 +167,9 @@ static void add_end(splitter *s)
 
 static void keep_header(splitter *s, const uint8_t *data, size_t size)
 {
-    if (size > s->headers_capacity - s->headers_size) {
-        size_t capacity = 2 * s->headers_capacity > s->headers_size + size
-                              ? 2 * s->headers_capacity
-                              : s->headers_size + size + 4096;
-        uint8_t *moved = realloc(s->headers, capacity);
-        if (!moved) {
-            exhausted(s);
-            return;
-        }
-        s->headers = moved;
-        s->headers_capacity = capacity;
+    if (GROW(&s->headers, &s->headers_capacity, s->headers_size + size)) {
+        exhausted(s);
+        return;
     }
     memcpy(s->headers + s->headers_size, data, size);
     s->headers_size += size;
@@ -184,10 +178,10 @@ static void keep_header(splitter *s, const uint8_t *data, size_t size)
 /* The last block of `headers` is complete. */
 static void end_header_block(splitter *s)
 {
-    const uint8_t *block = s->headers + s->headers_size - HEADER_BLOCK;
+    const uint8_t *block = s->headers + s->headers_size - TAR_BLOCK;
     s->header_filled = 0;
-    if (is_zero(block, HEADER_BLOCK)) {
-        if (s->headers_size > HEADER_BLOCK)
+    if (block_is_zero(block, TAR_BLOCK)) {
+        if (s->headers_size > TAR_BLOCK)
             refuse(s, "the archive ends where an extended header wants its member");
         s->headers_size = 0;
         if (++s->zeros == 2)
@@ -198,16 +192,16 @@ static void end_header_block(splitter *s)
         refuse(s, "the archive goes on behind a block of zeros");
         return;
     }
-    if (!is_extension(block[156])) {
+    if (!member_header_is_extension(block[TYPE_AT])) {
         end_headers(s);
         return;
     }
-    const char *problem = extension_size(block, &s->left);
+    const char *problem = member_header_extension_size(block, &s->left);
     if (problem) {
         refuse(s, problem);
         return;
     }
-    s->left = (s->left + HEADER_BLOCK - 1) / HEADER_BLOCK * HEADER_BLOCK;
+    s->left = (s->left + TAR_BLOCK - 1) / TAR_BLOCK * TAR_BLOCK;
     s->state = s->left ? SPLIT_EXTENSION : SPLIT_HEADER;
     if (s->headers_size + s->left > HEADERS_MOST)
         refuse(s, "a member has two extended headers of one kind");
@@ -215,13 +209,13 @@ static void end_header_block(splitter *s)
 
 static size_t feed_header(splitter *s, const uint8_t *data, size_t size)
 {
-    size_t step = HEADER_BLOCK - s->header_filled < size ? HEADER_BLOCK - s->header_filled : size;
+    size_t step = TAR_BLOCK - s->header_filled < size ? TAR_BLOCK - s->header_filled : size;
     keep_header(s, data, step);
     if (s->without_memory)
         return 0;
     s->size += step;
     s->header_filled += step;
-    if (s->header_filled == HEADER_BLOCK)
+    if (s->header_filled == TAR_BLOCK)
         end_header_block(s);
     return step;
 }
@@ -380,8 +374,8 @@ void splitter_take(splitter *s, const uint8_t *data, parts *out, surroundings *a
     }
 }
 
-int read_surroundings(void *of, const piece *c, uint8_t *before, size_t *before_size,
-                      uint8_t *after, size_t *after_size)
+int splitter_read_surroundings(void *of, const piece *c, uint8_t *before, size_t *before_size,
+                               uint8_t *after, size_t *after_size)
 {
     const surroundings *around = of;
     *before_size = c->offset ? around->before_size : 0;

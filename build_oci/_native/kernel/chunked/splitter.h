@@ -74,8 +74,8 @@ void splitter_finish(splitter *);
 void splitter_take(splitter *, const uint8_t *data, parts *out, surroundings *around);
 
 /* A read_around for parts_cut(), of a `surroundings`. */
-int read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size, uint8_t *after,
-                      size_t *after_size);
+int splitter_read_surroundings(void *of, const piece *, uint8_t *before, size_t *before_size,
+                               uint8_t *after, size_t *after_size);
 
 void splitter_free(splitter *);
 

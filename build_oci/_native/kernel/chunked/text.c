@@ -1,5 +1,9 @@
 #include "text.h"
 
+#include "grow.h"
+#include "hex.h"
+
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,17 +12,11 @@ static char *reserve(text *t, size_t size)
 {
     if (t->failed)
         return NULL;
-    if (size > t->capacity - t->size) {
-        size_t capacity =
-            2 * t->capacity > t->size + size ? 2 * t->capacity : t->size + size + 4096;
-        char *moved = realloc(t->at, capacity);
-        if (!moved) {
-            t->failed = 1;
-            return NULL;
-        }
-        t->at = moved;
-        t->capacity = capacity;
+    if (GROW(&t->at, &t->capacity, t->size + size)) {
+        t->failed = 1;
+        return NULL;
     }
+    assert(t->size + size <= t->capacity);
     char *room = t->at + t->size;
     t->size += size;
     return room;
@@ -112,11 +110,8 @@ void text_put_base64(text *t, size_t zeros, const uint8_t *data, size_t size)
 
 void text_put_digest(text *t, const uint8_t digest[32])
 {
-    char hex[64];
-    for (size_t i = 0; i < 32; i++) {
-        hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-        hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-    }
+    char hex[HEX_DIGEST];
+    hex_write_digest(digest, hex);
     text_put_string(t, "\"sha256:");
     text_put(t, hex, sizeof hex);
     text_put(t, "\"", 1);

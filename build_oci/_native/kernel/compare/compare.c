@@ -1,5 +1,8 @@
 #include "compare_state.h"
 
+#include "grow.h"
+
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -146,17 +149,11 @@ size_t compare_path(const compare_node *node, char *out)
 
 int compare_begin_layer(compare *c, int side, uint32_t layer)
 {
-    if (layer >= c->layers_capacity[side]) {
-        size_t capacity = 2 * (size_t)layer + 16;
-        layer_list *more = realloc(c->layers[side], capacity * sizeof *more);
-        if (!more)
-            return -1;
-        memset(more + c->layers_capacity[side], 0,
-               (capacity - c->layers_capacity[side]) * sizeof *more);
-        c->layers[side] = more;
-        c->layers_capacity[side] = capacity;
-    }
-    c->layers_count[side] = (size_t)layer + 1;
+    size_t count = c->layers_count[side], after = (size_t)layer + 1;
+    if (GROW(&c->layers[side], &c->layers_capacity[side], after))
+        return -1;
+    memset(c->layers[side] + count, 0, (after - count) * sizeof *c->layers[side]);
+    c->layers_count[side] = after;
     c->side = side;
     c->layer = layer;
     c->directory = NULL;
@@ -205,6 +202,7 @@ static int add_member(compare *c, const member *m)
         there->m = m; /* twice in one archive: the last one counts */
         return 0;
     }
+    assert(!there || there->layer < c->layer); /* layers come from the lowest to the topmost */
     occurrence *o = arena_take(&c->arena, sizeof *o);
     if (!o)
         return -1;

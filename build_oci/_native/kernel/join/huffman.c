@@ -1,5 +1,6 @@
 #include "huffman.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* Returns the table entry of SYMBOL, whose code has LENGTH bits. */
@@ -65,6 +66,8 @@ static int make_code(huffman_code *made, table_entry *table, const uint8_t *leng
         }
         for (unsigned count = made->count[length]; count; count--) {
             unsigned highest = 1u << (length - 1);
+
+            assert(at < LITERALS && made->symbols[at] < symbols);
 
             table[next & (size - 1)] =
                 length <= table_bits ? mean(made->symbols[at], length) : LONGER;

@@ -61,7 +61,7 @@ static size_t saved_by_code(const uint8_t *data, size_t size)
     return size > bits / 8 ? size - (size_t)(bits / 8) : 0;
 }
 
-int is_incompressible(const uint8_t *data, size_t size)
+int noise_is_incompressible(const uint8_t *data, size_t size)
 {
     uint32_t last[1 << HASH_BITS] = {0}; /* position at which each hash was seen last */
     size_t saved = 0, allowed = size * NOISE_PERCENT / 100, at = 0;

@@ -17,6 +17,6 @@ enum { NOISE_PERCENT = 2 };
  * no, which is early for most data. It computes with whole numbers alone, so that every CPU answers
  * the same.
  */
-int is_incompressible(const uint8_t *data, size_t size);
+int noise_is_incompressible(const uint8_t *data, size_t size);
 
 #endif

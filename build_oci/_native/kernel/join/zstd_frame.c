@@ -48,6 +48,7 @@
  */
 #include "zstd_frame.h"
 
+#include "grow.h"
 #include "zstd_sequences.h"
 
 #include <assert.h>
@@ -68,7 +69,7 @@ typedef struct block {
 
 /* Reads the block at AT into OUT. Returns the start of the next block, or NULL if this one is
    malformed. */
-static const uint8_t *take_block(block *out, const uint8_t *at, const uint8_t *end)
+static const uint8_t *take_block(const uint8_t *at, const uint8_t *end, block *out)
 {
     if (end - at < FRAME_BLOCK_HEADER)
         return NULL;
@@ -169,14 +170,15 @@ static void push_offset(uint32_t last[REPEAT_OFFSETS], uint32_t value, int no_li
 static int translate(offsets *o, sequence *q)
 {
     int no_literals = !q->codes[LITERAL_LENGTHS];
-    uint32_t value = offset_value(q), distance = resolve(o->compressor, value, no_literals);
+    uint32_t value = sequence_offset_value(q),
+             distance = resolve(o->compressor, value, no_literals);
     if (!distance)
         return -1;
     push_offset(o->compressor, value, no_literals, distance);
     int changed = resolve(o->decoder, value, no_literals) != distance;
     if (changed) {
         value = distance + REPEAT_OFFSETS;
-        set_offset_value(q, value);
+        sequence_set_offset_value(q, value);
     }
     assert(resolve(o->decoder, value, no_literals) == distance);
     push_offset(o->decoder, value, no_literals, distance);
@@ -198,21 +200,15 @@ typedef struct joiner {
     sequence *reread;    /* those of a rewritten block, decoded again */
     uint8_t *written;    /* the section of a rewritten block */
     uint8_t *head;
-    size_t head_size, head_room;
+    size_t head_size, head_capacity;
     const uint8_t *plain, *plain_end; /* the decompressed data from the current block on */
     size_t limit;                     /* bytes that a rewritten block must stay below */
 } joiner;
 
 static int append(joiner *j, const uint8_t *data, size_t size)
 {
-    if (j->head_room - j->head_size < size) {
-        size_t room = 2 * (j->head_size + size);
-        uint8_t *more = realloc(j->head, room);
-        if (!more)
-            return -1;
-        j->head = more;
-        j->head_room = room;
-    }
+    if (GROW(&j->head, &j->head_capacity, j->head_size + size))
+        return -1;
     memcpy(j->head + j->head_size, data, size);
     j->head_size += size;
     return 0;
@@ -279,7 +275,7 @@ static frame_outcome join_compressed(joiner *j, const block *b)
         if (changed < 0)
             return FRAME_MALFORMED;
         rewritten |= changed;
-        size += match_length(&j->sequences[i]);
+        size += sequence_match_length(&j->sequences[i]);
     }
     if (size > ZSTD_BLOCK_MAX || size > (size_t)(j->plain_end - j->plain))
         return FRAME_MALFORMED;
@@ -332,7 +328,7 @@ static frame_outcome join_blocks(joiner *j, const uint8_t *frame, size_t size, j
     int in_head = 1;
     while (!b.last) {
         const uint8_t *from = at;
-        if (!(at = take_block(&b, from, end)))
+        if (!(at = take_block(from, end, &b)))
             return FRAME_MALFORMED;
         if (in_head && settled(j)) {
             in_head = 0;

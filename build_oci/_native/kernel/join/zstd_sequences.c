@@ -113,6 +113,7 @@ static int make_table(fse_table *table, const int16_t *counts, unsigned symbols,
 {
     unsigned size = 1u << log, mask = size - 1, high = size - 1, at = 0;
     unsigned next[SYMBOLS_MAX];
+    assert(symbols <= SYMBOLS_MAX && log >= 5);
     table->log = (uint8_t)log;
     for (unsigned s = 0; s < symbols; s++) {
         next[s] = counts[s] < 0 ? 1 : (unsigned)counts[s];
@@ -289,7 +290,7 @@ int section_read(const section *s, const fse_table tables[SEQUENCE_CODES], seque
     return in.left ? -1 : 0;
 }
 
-size_t match_length(const sequence *q)
+size_t sequence_match_length(const sequence *q)
 {
     size_t length = 3 + q->extra[MATCH_LENGTHS];
     /* each covers as many lengths as its extra bits have values */
@@ -298,12 +299,12 @@ size_t match_length(const sequence *q)
     return length;
 }
 
-uint32_t offset_value(const sequence *q)
+uint32_t sequence_offset_value(const sequence *q)
 {
     return (1u << q->codes[OFFSETS]) + q->extra[OFFSETS];
 }
 
-void set_offset_value(sequence *q, uint32_t value)
+void sequence_set_offset_value(sequence *q, uint32_t value)
 {
     q->codes[OFFSETS] = (uint8_t)highest_bit(value);
     q->extra[OFFSETS] = value - (1u << q->codes[OFFSETS]);

@@ -67,10 +67,10 @@ int section_read(const section *, const fse_table tables[SEQUENCE_CODES], sequen
 size_t section_write(const sequence *sequences, size_t count, uint8_t *out);
 
 /* The length of the match, in bytes. */
-size_t match_length(const sequence *);
+size_t sequence_match_length(const sequence *);
 
 /* The coded offset (3.1.1.5): 1 to 3 name a repeat offset; larger values are the distance + 3. */
-uint32_t offset_value(const sequence *);
-void set_offset_value(sequence *, uint32_t value);
+uint32_t sequence_offset_value(const sequence *);
+void sequence_set_offset_value(sequence *, uint32_t value);
 
 #endif

@@ -5,12 +5,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int failed(problem *out, problem_kind kind, const entry *at, const char *call)
-{
-    *out = (problem){.kind = kind, .error = errno, .call = call, .at = at};
-    return -1;
-}
-
 void reader_begin(reader *r, const tree *t)
 {
     *r = (reader){.tree = t};
@@ -29,12 +23,12 @@ int content_unchanged(int fd, const entry *e, problem *out)
     if (e->flags & ENTRY_IN_ARCHIVE)
         return 0; /* digests and fingerprints tell */
     if (fstat(fd, &st))
-        return failed(out, PROBLEM_SYSTEM, e, "fstat");
+        return problem_fill(PROBLEM_SYSTEM, errno, e, "fstat", out);
     /* One without any name left has vanished, open as it may be; there are file systems that never
      * count links. */
     if (!entry_is(e, &st) || (!st.st_nlink && e->nlink) || (uint64_t)st.st_size != e->size ||
         (int64_t)st.st_mtim.tv_sec != e->mtime || (uint32_t)st.st_mtim.tv_nsec != e->mtime_ns)
-        return failed(out, PROBLEM_CHANGED, e, "fstat");
+        return problem_fill(PROBLEM_CHANGED, errno, e, "fstat", out);
     return 0;
 }
 
@@ -42,7 +36,7 @@ int reader_open(reader *r, const entry *e, problem *out)
 {
     if (e->flags & ENTRY_IN_ARCHIVE) {
         int copy = fcntl(r->tree->sources[e->dev], F_DUPFD_CLOEXEC, 0);
-        return copy < 0 ? failed(out, PROBLEM_SYSTEM, e, "open") : copy;
+        return copy < 0 ? problem_fill(PROBLEM_SYSTEM, errno, e, "open", out) : copy;
     }
     if (r->at.directory != e->parent) {
         int fd = tree_open_directory(r->tree, e->parent, &r->at, out);
@@ -55,10 +49,9 @@ int reader_open(reader *r, const entry *e, problem *out)
      * regular file. */
     int fd = openat(r->at.fd, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
-        return failed(out,
-                      errno == ENOENT || errno == ELOOP || errno == ENXIO ? PROBLEM_CHANGED
-                                                                          : PROBLEM_SYSTEM,
-                      e, "open");
+        return problem_fill(errno == ENOENT || errno == ELOOP || errno == ENXIO ? PROBLEM_CHANGED
+                                                                                : PROBLEM_SYSTEM,
+                            errno, e, "open", out);
     return fd;
 }
 
@@ -69,11 +62,10 @@ static int misread(int fd, problem_kind kind, const entry *e, problem *out)
     int error = errno;
     if (content_unchanged(fd, e, out))
         return -1;
-    errno = error;
     /* An archive was found to be whole before. */
-    return failed(out,
-                  kind == PROBLEM_LENGTH && e->flags & ENTRY_IN_ARCHIVE ? PROBLEM_CHANGED : kind, e,
-                  "read");
+    if (kind == PROBLEM_LENGTH && e->flags & ENTRY_IN_ARCHIVE)
+        kind = PROBLEM_CHANGED;
+    return problem_fill(kind, error, e, "read", out);
 }
 
 int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t size, problem *out)

@@ -2,6 +2,7 @@
 
 #include "inodes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -16,12 +17,6 @@ enum {
     BATCH_FILES = 256,
 };
 
-static int no_memory(const entry *at, problem *out)
-{
-    *out = (problem){.kind = PROBLEM_SYSTEM, .error = ENOMEM, .call = "malloc", .at = at};
-    return -1;
-}
-
 static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *files, size_t count,
                         problem *out)
 {
@@ -31,7 +26,7 @@ static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *fi
         bytes += (size_t)files[i]->size;
     uint8_t *content = malloc(bytes + 1);
     if (!content)
-        return no_memory(files[0], out);
+        return problem_no_memory(files[0], out);
     int status = 0;
     for (size_t i = 0; !status && i < count; i++) {
         status = content_read_whole(r, files[i], content + used, out);
@@ -93,8 +88,7 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
             sha256_final(kernel, &l->context, digest);
             if (l->file->flags & ENTRY_IN_ARCHIVE &&
                 memcmp(digest, l->file->digest, sizeof digest)) {
-                *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = l->file};
-                return -1;
+                return problem_fill(PROBLEM_CHANGED, 0, l->file, "read", out);
             }
             memcpy(l->file->digest, digest, sizeof digest);
             l->file->flags |= ENTRY_DIGEST_KNOWN;
@@ -113,13 +107,13 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
             posix_fadvise(l->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
             continue;
         }
+        assert(l->offset < l->file->size);
         uint64_t rest = l->file->size - l->offset;
         size_t size = rest < l->room ? (size_t)rest : l->room;
         if (content_read(l->fd, l->file, l->offset, l->piece, size, out))
             return -1;
         if (l->file->fingerprints && !compare_slices(l, r->tree, size)) {
-            *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = l->file};
-            return -1;
+            return problem_fill(PROBLEM_CHANGED, 0, l->file, "read", out);
         }
         l->at = l->piece;
         l->left = size;
@@ -152,7 +146,7 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
     size_t used = sha256_lanes(kernel), piece = PIECES / used;
     uint8_t *pieces = malloc(PIECES);
     if (!pieces)
-        return no_memory(files[0], out);
+        return problem_no_memory(files[0], out);
     lane lanes[SHA256_MOST_LANES] = {{0}};
     for (size_t i = 0; i < used; i++)
         lanes[i] = (lane){.fd = -1, .piece = pieces + i * piece, .room = piece};
@@ -162,8 +156,7 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
         lane *busy[SHA256_MOST_LANES];
         size_t still = 0;
         if (atomic_load_explicit(cancelled, memory_order_relaxed)) {
-            *out = (problem){.kind = PROBLEM_CANCELLED, .at = files[0]};
-            failed = -1;
+            failed = problem_fill(PROBLEM_CANCELLED, 0, files[0], NULL, out);
             break;
         }
         for (size_t i = 0; !failed && i < used; i++) {
@@ -246,6 +239,8 @@ static int cut(digests *d)
         bytes += d->files[i]->size;
     }
     d->batches[d->batches_count] = d->files_count;
+    for (size_t i = 0; i < d->batches_count; i++)
+        assert(d->batches[i] < d->batches[i + 1]); /* no batch is empty */
     return 0;
 }
 
@@ -289,8 +284,7 @@ digests *digests_new(tree *t, const sha256_kernel *kernel)
 int digests_hash(digests *d, size_t batch, problem *out)
 {
     if (atomic_load_explicit(&d->cancelled, memory_order_relaxed)) {
-        *out = (problem){.kind = PROBLEM_CANCELLED, .at = &d->tree->root};
-        return -1;
+        return problem_fill(PROBLEM_CANCELLED, 0, &d->tree->root, NULL, out);
     }
     size_t first = d->batches[batch], end = d->batches[batch + 1];
     return digest_files(d->tree, d->kernel, d->files + first, end - first, &d->cancelled, out);

@@ -52,7 +52,7 @@ static difference compare(const plan *p, const entry *e, const member *m)
         return DIFFERENCE_MODE;
     if (e->uid != m->uid || e->gid != m->gid)
         return DIFFERENCE_OWNER;
-    if (!has_xattrs(p->kernel, m, e->xattrs, link ? 0 : e->xattrs_size))
+    if (!records_match(p->kernel, m, e->xattrs, link ? 0 : e->xattrs_size))
         return DIFFERENCE_XATTR;
     return seconds != m->mtime || nanoseconds != m->mtime_ns ? DIFFERENCE_MTIME : DIFFERENCE_NONE;
 }
@@ -67,8 +67,8 @@ static difference new_or_gone(const plan *p, const member *m, size_t from)
     return DIFFERENCE_GONE;
 }
 
-difference plan_difference(const plan *p, const member *members, size_t count, int ended,
-                           size_t *at)
+difference layer_recipe_difference(const plan *p, const member *members, size_t count, int ended,
+                                   size_t *at)
 {
     for (; *at < count; ++*at) {
         const member *m = members + *at;

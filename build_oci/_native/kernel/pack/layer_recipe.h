@@ -58,6 +58,7 @@ typedef enum difference {
  * to the first that differs: the number of a member for DIFFERENCE_GONE, else of an entry. ENDED:
  * more members do not follow. Digests that are not known count as equal.
  */
-difference plan_difference(const plan *, const member *, size_t count, int ended, size_t *at);
+difference layer_recipe_difference(const plan *, const member *, size_t count, int ended,
+                                   size_t *at);
 
 #endif

@@ -1,7 +1,9 @@
 #include "pack.h"
 
 #include "digest.h"
+#include "grow.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +18,10 @@ enum {
 
 static segment *add_segment(plan *p, segment_kind kind, size_t first, uint64_t size)
 {
-    if (p->segments_count == p->segments_capacity) {
-        size_t capacity = p->segments_capacity ? 2 * p->segments_capacity : 64;
-        segment *more = realloc(p->segments, capacity * sizeof *more);
-        if (!more)
-            return NULL;
-        p->segments = more;
-        p->segments_capacity = capacity;
-    }
+    if (GROW(&p->segments, &p->segments_capacity, p->segments_count + 1))
+        return NULL;
     segment *s = &p->segments[p->segments_count++];
+    assert(size && size % TAR_BLOCK == 0);
     *s = (segment){.kind = kind, .first = first, .count = 1, .size = size};
     p->archive_size += size;
     return s;
@@ -44,7 +41,7 @@ static int add_large(plan *p, size_t member, uint64_t headers, uint64_t segment_
     for (uint64_t offset = 0; offset < e->size; offset += segment_size) {
         uint64_t left = e->size - offset;
         segment *slice = add_segment(p, SEGMENT_SLICE, member,
-                                     left > segment_size ? segment_size : padded(left));
+                                     left > segment_size ? segment_size : tar_padded(left));
         if (!slice)
             return -1;
         slice->offset = offset;
@@ -60,7 +57,7 @@ static int cut_with(plan *p, header_maker *maker, uint64_t segment_size)
         uint64_t headers = header_size(maker, e);
         if (!headers)
             return -1;
-        if (has_content(e)) {
+        if (entry_has_content(e)) {
             p->files++;
             p->bytes += e->size;
             if (e->size > segment_size) {
@@ -72,7 +69,7 @@ static int cut_with(plan *p, header_maker *maker, uint64_t segment_size)
         } else if (S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT)) {
             p->files++;
         }
-        uint64_t size = headers + (has_content(e) ? padded(e->size) : 0);
+        uint64_t size = headers + (entry_has_content(e) ? tar_padded(e->size) : 0);
         segment *last = open ? &p->segments[p->segments_count - 1] : NULL;
         if (last && last->size + size <= segment_size && last->count < MEMBERS_MAX) {
             last->size += size;
@@ -131,17 +128,11 @@ void plan_free(plan *p)
     free(p);
 }
 
-static int no_memory(problem *out, const entry *at)
-{
-    *out = (problem){.kind = PROBLEM_SYSTEM, .error = ENOMEM, .call = "malloc", .at = at};
-    return -1;
-}
-
 int plan_digest(plan *p, const size_t *indexes, size_t count, problem *out)
 {
     entry **files = malloc((count + 1) * sizeof *files);
     if (!files)
-        return no_memory(out, &p->tree->root);
+        return problem_no_memory(&p->tree->root, out);
     for (size_t i = 0; i < count; i++)
         files[i] = p->members[p->segments[indexes[i]].first];
     int status = digest_files(p->tree, p->kernel, files, count, &p->cancelled, out);
@@ -174,11 +165,10 @@ static int settle(const plan *p, header_maker *maker, pending *w, problem *out)
             memcpy(e->digest, w->digests[i], sizeof e->digest);
             e->flags |= ENTRY_DIGEST_KNOWN;
         } else if (memcmp(e->digest, w->digests[i], sizeof e->digest)) {
-            *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
-            return -1;
+            return problem_fill(PROBLEM_CHANGED, 0, e, "read", out);
         }
         if (header_write(maker, e, w->headers[i]))
-            return no_memory(out, e);
+            return problem_no_memory(e, out);
     }
     w->count = w->bytes = 0;
     return 0;
@@ -186,6 +176,7 @@ static int settle(const plan *p, header_maker *maker, pending *w, problem *out)
 
 static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
 {
+    uint8_t *at = into;
     pending waiting;
     waiting.count = waiting.bytes = 0;
     reader r;
@@ -194,28 +185,28 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
     int status = 0;
     for (size_t i = s->first; !status && i < s->first + s->count; i++) {
         entry *e = p->members[i];
-        uint8_t *headers = into;
+        uint8_t *headers = at;
         uint64_t headers_size = header_size(&maker, e);
         if (!headers_size) {
-            status = no_memory(out, e);
+            status = problem_no_memory(e, out);
             break;
         }
-        into += headers_size;
+        at += headers_size;
         int is_file = S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT);
-        if (is_file && (status = content_read_whole(&r, e, into, out)))
+        if (is_file && (status = content_read_whole(&r, e, at, out)))
             break;
         if (is_file && !(e->flags & ENTRY_BELIEVED)) {
             waiting.jobs[waiting.count] = (sha256_job){
-                .data = into, .size = (size_t)e->size, .digest = waiting.digests[waiting.count]};
+                .data = at, .size = (size_t)e->size, .digest = waiting.digests[waiting.count]};
             waiting.members[waiting.count] = e;
             waiting.headers[waiting.count++] = headers;
             waiting.bytes += (size_t)e->size;
         } else if (header_write(&maker, e, headers)) {
-            status = no_memory(out, e);
+            status = problem_no_memory(e, out);
         }
-        if (has_content(e)) {
-            memset(into + e->size, 0, (size_t)(padded(e->size) - e->size));
-            into += padded(e->size);
+        if (entry_has_content(e)) {
+            memset(at + e->size, 0, (size_t)(tar_padded(e->size) - e->size));
+            at += tar_padded(e->size);
         }
         if (!status && (waiting.count == PENDING_FILES || waiting.bytes >= PENDING_BYTES))
             status = settle(p, &maker, &waiting, out);
@@ -224,13 +215,14 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
         status = settle(p, &maker, &waiting, out);
     reader_end(&r);
     header_maker_end(&maker);
+    assert(status || at == into + s->size); /* a batch fills its segment */
     return status;
 }
 
 static int fill_header(const plan *p, const entry *e, uint8_t *into, problem *out)
 {
     header_maker maker = {.options = &p->options};
-    int status = header_write(&maker, e, into) ? no_memory(out, e) : 0;
+    int status = header_write(&maker, e, into) ? problem_no_memory(e, out) : 0;
     header_maker_end(&maker);
     return status;
 }
@@ -240,6 +232,7 @@ static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
     const entry *e = p->members[s->first];
     uint64_t left = e->size - s->offset;
     size_t size = (size_t)(left < s->size ? left : s->size);
+    assert(s->offset < e->size && s->size - size < TAR_BLOCK);
     reader r;
     reader_begin(&r, p->tree);
     int fd = reader_open(&r, e, out);
@@ -248,8 +241,7 @@ static int fill_slice(plan *p, const segment *s, uint8_t *into, problem *out)
         status = content_unchanged(fd, e, out);
     if (!status && !(e->flags & ENTRY_BELIEVED) &&
         !tree_same_slice(p->tree, e, s->offset, fingerprint_add(&p->tree->key, 0, into, size))) {
-        *out = (problem){.kind = PROBLEM_CHANGED, .call = "read", .at = e};
-        status = -1;
+        status = problem_fill(PROBLEM_CHANGED, 0, e, "read", out);
     }
     memset(into + size, 0, (size_t)(s->size - size));
     if (fd >= 0)
@@ -262,8 +254,7 @@ int plan_fill(plan *p, size_t index, uint8_t *into, problem *out)
 {
     const segment *s = &p->segments[index];
     if (atomic_load_explicit(&p->cancelled, memory_order_relaxed)) {
-        *out = (problem){.kind = PROBLEM_CANCELLED, .at = &p->tree->root};
-        return -1;
+        return problem_fill(PROBLEM_CANCELLED, 0, &p->tree->root, NULL, out);
     }
     switch (s->kind) {
     case SEGMENT_BATCH: return fill_batch(p, s, into, out);

@@ -150,6 +150,8 @@ static int lay_out(builder *b)
         return -1;
     b->members = p->members;
     pass(b);
+    for (size_t i = 0; i < p->layers_count; i++)
+        assert(b->ends[i] == p->starts[i + 1]); /* both passes count alike */
     return 0;
 }
 

@@ -1,5 +1,7 @@
 #include "recipe.h"
 
+#include "grow.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,13 +18,8 @@ static size_t make_headers(headers *h, const entry *e)
     uint64_t size = header_size(&h->maker, e);
     if (!size || size > SIZE_MAX / 2)
         return 0;
-    if (size > h->capacity) {
-        uint8_t *more = realloc(h->bytes, 2 * (size_t)size);
-        if (!more)
-            return 0;
-        h->bytes = more;
-        h->capacity = 2 * (size_t)size;
-    }
+    if (GROW(&h->bytes, &h->capacity, (size_t)size))
+        return 0;
     return header_write(&h->maker, e, h->bytes) ? 0 : (size_t)size;
 }
 

@@ -1,5 +1,7 @@
 #include "claims.h"
 
+#include "grow.h"
+
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -34,14 +36,9 @@ int claims_in_both(const lower *left, const lower *right, const lower_node **nam
                 ++*count;
                 continue;
             }
-            if (waiting == capacity) {
-                capacity *= 2;
-                pair *more = realloc(pairs, capacity * sizeof *more);
-                if (!more) {
-                    free(pairs);
-                    return -1;
-                }
-                pairs = more;
+            if (GROW(&pairs, &capacity, waiting + 1)) {
+                free(pairs);
+                return -1;
             }
             pairs[waiting++] = (pair){other, node};
         }

@@ -1,5 +1,6 @@
 #include "diff.h"
 
+#include "grow.h"
 #include "inodes.h"
 #include "records.h"
 
@@ -60,7 +61,7 @@ static int same_metadata(const diff *d, const entry *e, const member *m)
     if ((e->mode ^ m->mode) & mode_bits || e->uid != m->uid || e->gid != m->gid ||
         !same_time(mtime, mtime_ns, m))
         return 0;
-    if (!has_xattrs(d->kernel, m, e->xattrs, e->xattrs_size))
+    if (!records_match(d->kernel, m, e->xattrs, e->xattrs_size))
         return 0;
     switch (e->mode & S_IFMT) {
     case S_IFREG: return e->size == m->size;
@@ -183,16 +184,8 @@ static int add_whiteouts(diff *d, entry *directory)
         if (tree_child(directory, child->name, child->name_size) ||
             is_hidden_by_tree(directory, child->name, child->name_size))
             continue;
-        if (count == capacity) {
-            capacity = capacity ? 2 * capacity : 16;
-            entry **more = realloc(found, capacity * sizeof *more);
-            if (!more) {
-                free(found);
-                return -1;
-            }
-            found = more;
-        }
-        if (!(found[count++] = new_whiteout(d, directory, child))) {
+        if (GROW(&found, &capacity, count + 1) ||
+            !(found[count++] = new_whiteout(d, directory, child))) {
             free(found);
             return -1;
         }
@@ -362,7 +355,7 @@ int diff_add(tree *t, const lower *l, const header_options *options, int preserv
               .options = options,
               .kernel = sha256_kernel_at(sha256_kernel_best()),
               .adding = 1};
-    *out = (problem){.kind = PROBLEM_CANCELLED};
+    *out = (problem){0};
     *missing = SIZE_MAX;
     d.removed = malloc((removed_count + 1) * sizeof *d.removed);
     int status = d.removed ? 0 : -1;

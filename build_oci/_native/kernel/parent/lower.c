@@ -1,7 +1,8 @@
 #include "lower_table.h"
 
-#include "tree.h"
+#include "xattr.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -404,8 +405,10 @@ static int place(lower *l, const member *m)
     }
     if (find_places(l, m, directory_size, 1))
         return -1;
+    assert(l->places_count && l->places_count <= LOWER_PLACES);
     for (size_t i = 0; i < l->places_count; i++) {
         lower_node *directory = l->places[i].directory;
+        assert(is_directory(directory));
         /* At the literal place, clients that have it have nothing else. */
         if ((l->places[i].followed ? place_in_doubt : place_certainly)(l, directory, name, size,
                                                                        inode, m))

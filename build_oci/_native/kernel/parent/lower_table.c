@@ -1,5 +1,7 @@
 #include "lower_table.h"
 
+#include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,6 +83,7 @@ static int grow(lower *l)
     l->slots = slots;
     l->mask = mask;
     l->removed = 0;
+    assert(2 * (l->used + 1) <= mask); /* a probe always comes to a free slot */
     return 0;
 }
 
@@ -91,6 +94,8 @@ lower_node *lower_add(lower *l, lower_node *parent, const char *name, size_t siz
     lower_node *node = arena_take(&l->arena, sizeof *node);
     if (!node)
         return NULL;
+    assert(size && size <= NAME_MAX && !memchr(name, '/', size));
+    assert(!lower_find(l, parent, name, size));
     *node = (lower_node){.parent = parent,
                          .name = name,
                          .name_size = (uint16_t)size,
@@ -112,6 +117,7 @@ lower_node *lower_add(lower *l, lower_node *parent, const char *name, size_t siz
 void lower_drop(lower *l, lower_node *node)
 {
     size_t slot = node->hash & l->mask;
+    assert(!node->child && node->inode && node->inode->names);
     while (l->slots[slot] != node)
         slot = (slot + 1) & l->mask;
     l->slots[slot] = &GONE;

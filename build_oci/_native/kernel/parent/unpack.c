@@ -1,5 +1,8 @@
 #include "unpack.h"
 
+#include "grow.h"
+#include "xattr.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +101,7 @@ static int take_instructions(unpack *u, entry *e, const lower_node *node)
     xattr item;
     while (xattr_next(e->xattrs, e->xattrs_size, &at, &item)) {
         count++;
-        taken += (size_t)is_instruction(&item);
+        taken += (size_t)xattr_is_instruction(&item);
     }
     if (!taken)
         return 0;
@@ -108,7 +111,7 @@ static int take_instructions(unpack *u, entry *e, const lower_node *node)
     size_t kept = 0, end = count - taken;
     at = 0;
     while (xattr_next(e->xattrs, e->xattrs_size, &at, &item))
-        items[is_instruction(&item) ? end++ : kept++] = item;
+        items[xattr_is_instruction(&item) ? end++ : kept++] = item;
     int status =
         xattr_pack(&u->tree.arena, items, kept, &e->xattrs, &e->xattrs_size) ||
         xattr_pack(&u->tree.arena, items + kept, taken, &e->instructions, &e->instructions_size);
@@ -182,14 +185,8 @@ static int in_order(const void *left, const void *right)
 
 static int wait_for(unpack *u, entry *directory)
 {
-    if (u->waiting_count == u->waiting_capacity) {
-        size_t capacity = 2 * u->waiting_capacity;
-        entry **more = realloc(u->waiting, capacity * sizeof *more);
-        if (!more)
-            return -1;
-        u->waiting = more;
-        u->waiting_capacity = capacity;
-    }
+    if (GROW(&u->waiting, &u->waiting_capacity, u->waiting_count + 1))
+        return -1;
     u->waiting[u->waiting_count++] = directory;
     return 0;
 }
@@ -199,14 +196,8 @@ static ptrdiff_t sort_children(unpack *u, const lower_node *node)
 {
     size_t count = 0;
     for (const lower_node *child = node->child; child; child = child->next) {
-        if (count == u->sorted_capacity) {
-            size_t capacity = count ? 2 * count : 256;
-            const lower_node **more = realloc(u->sorted, capacity * sizeof *more);
-            if (!more)
-                return -1;
-            u->sorted = more;
-            u->sorted_capacity = capacity;
-        }
+        if (GROW(&u->sorted, &u->sorted_capacity, count + 1))
+            return -1;
         u->sorted[count++] = child;
     }
     qsort(u->sorted, count, sizeof *u->sorted, in_order);

@@ -41,7 +41,7 @@ typedef struct unpack {
     int has_owner;
     uint32_t uid, gid;     /* of every entry, where there is an owner */
     int take_instructions; /* user.component and user.update-interval go to `instructions` */
-    char error[512];   /* why the last call failed; empty without memory */
+    char error[512];       /* why the last call failed; empty without memory */
 } unpack;
 
 /*

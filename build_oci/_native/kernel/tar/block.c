@@ -2,19 +2,13 @@
 
 #include <string.h>
 
-enum {
-    NAME_FIELD = 100,
-    PREFIX_FIELD = 155,
-    XSTAR_PREFIX_FIELD = 131 /* star keeps access times in the rest */
-};
-
-size_t text_field(const uint8_t *field, size_t size)
+size_t block_text(const uint8_t *field, size_t size)
 {
     const uint8_t *end = memchr(field, 0, size);
     return end ? (size_t)(end - field) : size;
 }
 
-int number_field(const uint8_t *field, size_t size, int64_t *out)
+int block_number(const uint8_t *field, size_t size, int64_t *out)
 {
     if (*field & 0x80) {
         int64_t value = *field & 0x40 ? (int64_t)*field - 256 : *field & 0x7f;
@@ -37,7 +31,7 @@ int number_field(const uint8_t *field, size_t size, int64_t *out)
     return 0;
 }
 
-int is_zero(const uint8_t *data, size_t size)
+int block_is_zero(const uint8_t *data, size_t size)
 {
     return !size || (!data[0] && !memcmp(data, data + 1, size - 1));
 }
@@ -45,10 +39,10 @@ int is_zero(const uint8_t *data, size_t size)
 int block_checksum_holds(const uint8_t *block)
 {
     int64_t expected, plain = 8 * ' ', with_signs = 8 * ' '; /* the field itself counts as spaces */
-    if (block[148] & 0x80 || number_field(block + 148, 8, &expected))
+    if (block[CHECKSUM_AT] & 0x80 || block_number(block + CHECKSUM_AT, CHECKSUM_SIZE, &expected))
         return 0;
-    for (size_t i = 0; i < BLOCK; i++) {
-        if (i >= 148 && i < 156)
+    for (size_t i = 0; i < TAR_BLOCK; i++) {
+        if (i >= CHECKSUM_AT && i < CHECKSUM_AT + CHECKSUM_SIZE)
             continue;
         plain += block[i];
         with_signs += (int8_t)block[i]; /* as some old writers did */
@@ -58,24 +52,23 @@ int block_checksum_holds(const uint8_t *block)
 
 static int is_gnu(const uint8_t *block)
 {
-    return !memcmp(block + 257, "ustar  ", 8);
+    return !memcmp(block + MAGIC_AT, "ustar  ", 8);
 }
 
 int block_has_devices(const uint8_t *block)
 {
-    return is_gnu(block) || !memcmp(block + 257, "ustar", 6);
+    return is_gnu(block) || !memcmp(block + MAGIC_AT, "ustar", 6);
 }
 
 int block_prefix_misread(const uint8_t *block)
 {
-    enum { ACCESS = 345, CHANGE = 357, TIME_FIELD = 12 };
     int64_t time;
-    if (!is_gnu(block) || !(number_field(block + ACCESS, TIME_FIELD, &time) ||
-                            number_field(block + CHANGE, TIME_FIELD, &time)))
+    if (!is_gnu(block) || !(block_number(block + GNU_ATIME_AT, LONG_SIZE, &time) ||
+                            block_number(block + GNU_CTIME_AT, LONG_SIZE, &time)))
         return 0;
-    size_t size = text_field(block + ACCESS, PREFIX_FIELD);
+    size_t size = block_text(block + PREFIX_AT, PREFIX_SIZE);
     for (size_t i = 0; i < size; i++)
-        if (block[ACCESS + i] & 0x80)
+        if (block[PREFIX_AT + i] & 0x80)
             return 0;
     return size > 0;
 }
@@ -85,19 +78,20 @@ size_t block_name(const uint8_t *block, uint8_t *out)
     size_t size = 0;
     /* In GNU's format, whose magic goes on with a space, the place of the prefix belongs to other
      * things. */
-    if (!memcmp(block + 257, "ustar", 6)) {
-        size = text_field(block + 345,
-                          memcmp(block + 508, "tar", 4) ? PREFIX_FIELD : XSTAR_PREFIX_FIELD);
-        memcpy(out, block + 345, size);
+    if (!memcmp(block + MAGIC_AT, "ustar", 6)) {
+        size =
+            block_text(block + PREFIX_AT,
+                       memcmp(block + XSTAR_MAGIC_AT, "tar", 4) ? PREFIX_SIZE : XSTAR_PREFIX_SIZE);
+        memcpy(out, block + PREFIX_AT, size);
         if (size)
             out[size++] = '/';
     }
-    size_t name = text_field(block, NAME_FIELD);
-    memcpy(out + size, block, name);
+    size_t name = block_text(block + NAME_AT, NAME_SIZE);
+    memcpy(out + size, block + NAME_AT, name);
     return size + name;
 }
 
-const char *tar_type_name(uint8_t type)
+const char *block_type_name(uint8_t type)
 {
     switch (type) {
     case 'S': return "a sparse file";

@@ -3,20 +3,22 @@
 #ifndef BUILD_OCI_BLOCK_H
 #define BUILD_OCI_BLOCK_H
 
+#include "ustar.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BLOCK = 512, BLOCK_NAME = 256 };
+enum { BLOCK_NAME = 256 };
 
 /* The length of a field of text, which ends at its first NUL, if any. */
-size_t text_field(const uint8_t *field, size_t size);
+size_t block_text(const uint8_t *field, size_t size);
 
 /* A field with a number: octal digits among spaces and NULs, or base-256 where its first bit is
  * set. -1 where it is neither or too large. */
-int number_field(const uint8_t *field, size_t size, int64_t *out);
+int block_number(const uint8_t *field, size_t size, int64_t *out);
 
 /* Is every byte zero? */
-int is_zero(const uint8_t *data, size_t size);
+int block_is_zero(const uint8_t *data, size_t size);
 
 /* Does the header's checksum hold, be it counted with bytes or, as some old writers did, with
  * signed characters? */
@@ -34,6 +36,6 @@ int block_prefix_misread(const uint8_t *block);
 size_t block_name(const uint8_t *block, uint8_t *out);
 
 /* What a member type is that no layer can hold. */
-const char *tar_type_name(uint8_t type);
+const char *block_type_name(uint8_t type);
 
 #endif

@@ -1,26 +1,21 @@
 #include "header.h"
 
+#include "hex.h"
+#include "xattr.h"
+
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
-enum { NAME_FIELD = 100, LINK_FIELD = 100, DECIMAL_MAX = 20 };
+enum { DECIMAL_MAX = 20 };
 
 #define OCTAL_7 ((uint64_t)1 << 21)  /* first number that an eight-byte field cannot hold */
 #define OCTAL_11 ((uint64_t)1 << 33) /* likewise a twelve-byte field */
 
+static const char USTAR[8] = {'u', 's', 't', 'a', 'r', 0, '0', '0'}; /* magic and version */
 static const char DIGEST_KEY[] = "freedesktopsdk.checksum.sha256";
 static const char XATTR_PREFIX[] = "SCHILY.xattr.";
-
-int has_content(const entry *e)
-{
-    return S_ISREG(e->mode) && !e->link && e->size;
-}
-
-uint64_t padded(uint64_t size)
-{
-    return (size + TAR_BLOCK - 1) & ~(uint64_t)(TAR_BLOCK - 1);
-}
 
 /* Where bytes go; only their number is kept where there is no `at`. */
 typedef struct sink {
@@ -62,7 +57,7 @@ static size_t utf8_character(const uint8_t *text, size_t left)
     return size;
 }
 
-int is_utf8(const uint8_t *text, size_t size)
+int header_is_utf8(const uint8_t *text, size_t size)
 {
     for (size_t at = 0; at < size;) {
         size_t step = utf8_character(text + at, size - at);
@@ -114,34 +109,31 @@ static void ustar_block(sink *s, const ustar *u)
     if (s->at) {
         uint8_t *block = s->at + s->size;
         memset(block, 0, TAR_BLOCK);
-        text_field(block, NAME_FIELD, u->name, u->name_size);
-        octal_field(block + 100, 8, u->mode);
-        octal_field(block + 108, 8, u->uid);
-        octal_field(block + 116, 8, u->gid);
-        octal_field(block + 124, 12, u->size);
-        octal_field(block + 136, 12, u->mtime);
-        memset(block + 148, ' ', 8);
-        block[156] = (uint8_t)u->type;
-        text_field(block + 157, LINK_FIELD, u->target, u->target_size);
-        memcpy(block + 257,
-               "ustar\0"
-               "00",
-               8);
+        text_field(block + NAME_AT, NAME_SIZE, u->name, u->name_size);
+        octal_field(block + MODE_AT, ID_SIZE, u->mode);
+        octal_field(block + UID_AT, ID_SIZE, u->uid);
+        octal_field(block + GID_AT, ID_SIZE, u->gid);
+        octal_field(block + SIZE_AT, LONG_SIZE, u->size);
+        octal_field(block + MTIME_AT, LONG_SIZE, u->mtime);
+        memset(block + CHECKSUM_AT, ' ', CHECKSUM_SIZE);
+        block[TYPE_AT] = (uint8_t)u->type;
+        text_field(block + LINK_AT, LINK_SIZE, u->target, u->target_size);
+        memcpy(block + MAGIC_AT, USTAR, sizeof USTAR);
         if (u->is_device) {
-            octal_field(block + 329, 8, major((dev_t)u->device));
-            octal_field(block + 337, 8, minor((dev_t)u->device));
+            octal_field(block + MAJOR_AT, ID_SIZE, major((dev_t)u->device));
+            octal_field(block + MINOR_AT, ID_SIZE, minor((dev_t)u->device));
         }
         uint64_t sum = 0;
         for (size_t i = 0; i < TAR_BLOCK; i++)
             sum += block[i];
-        octal_field(block + 148, 7, sum);
+        octal_field(block + CHECKSUM_AT, CHECKSUM_SIZE - 1, sum);
     }
     s->size += TAR_BLOCK;
 }
 
 /* VALUE in decimal digits; how many of them. (A layer's headers hold a few numbers an entry: printf
  * took 2 % of packing small files.) */
-static size_t decimal(char out[DECIMAL_MAX], uint64_t value)
+static size_t decimal(uint64_t value, char out[DECIMAL_MAX])
 {
     char digits[DECIMAL_MAX];
     size_t count = 0;
@@ -162,7 +154,7 @@ static void record(sink *s, const void *prefix, size_t prefix_size, const void *
     size_t count = 0;
     while (rest + count != total || !count) {
         total = rest + count;
-        count = decimal(digits, total);
+        count = decimal(total, digits);
     }
     put(s, digits, count);
     put(s, " ", 1);
@@ -181,11 +173,11 @@ static void text_record(sink *s, const char *key, const void *value, size_t valu
 static void number_record(sink *s, const char *key, uint64_t value)
 {
     char text[DECIMAL_MAX];
-    text_record(s, key, text, decimal(text, value));
+    text_record(s, key, text, decimal(value, text));
 }
 
 /* SECONDS + NANOSECONDS as the shortest exact decimal. */
-static size_t format_time(char out[1 + DECIMAL_MAX + 10], int64_t seconds, uint32_t nanoseconds)
+static size_t format_time(int64_t seconds, uint32_t nanoseconds, char out[1 + DECIMAL_MAX + 10])
 {
     int negative = seconds < 0;
     uint64_t whole = negative ? 0 - (uint64_t)seconds : (uint64_t)seconds;
@@ -197,10 +189,10 @@ static size_t format_time(char out[1 + DECIMAL_MAX + 10], int64_t seconds, uint3
     size_t length = 0;
     if (negative)
         out[length++] = '-';
-    length += decimal(out + length, whole);
+    length += decimal(whole, out + length);
     if (nanoseconds) {
         /* The one in front keeps the zeros; the point takes its place. */
-        decimal(out + length, 1000000000u + nanoseconds);
+        decimal(1000000000u + nanoseconds, out + length);
         out[length] = '.';
         length += 10;
         while (out[length - 1] == '0')
@@ -264,17 +256,17 @@ static int write_headers(header_maker *m, const entry *e, sink *s)
 
     int records_digest = S_ISREG(e->mode) && !is_link && !(e->flags & ENTRY_WHITEOUT);
     int has_xattrs = e->xattrs_size && !is_link;
-    int long_name = u.name_size > NAME_FIELD || !is_ascii(u.name, u.name_size);
-    int long_target = u.target_size > LINK_FIELD || !is_ascii(u.target, u.target_size);
+    int long_name = u.name_size > NAME_SIZE || !is_ascii(u.name, u.name_size);
+    int long_target = u.target_size > LINK_SIZE || !is_ascii(u.target, u.target_size);
     int any = records_digest || has_xattrs || long_name || long_target || u.uid != e->uid ||
               u.gid != e->gid || u.size != size || !fits || nanoseconds;
     if (any) {
-        int binary = (long_name && !is_utf8(u.name, u.name_size)) ||
-                     (long_target && !is_utf8(u.target, u.target_size));
+        int binary = (long_name && !header_is_utf8(u.name, u.name_size)) ||
+                     (long_target && !header_is_utf8(u.target, u.target_size));
         xattr item;
         for (size_t at = 0;
              has_xattrs && !binary && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
-            binary = !is_utf8(item.value, item.value_size);
+            binary = !header_is_utf8(item.value, item.value_size);
 
         size_t header_at = s->size;
         s->size += TAR_BLOCK;
@@ -282,12 +274,9 @@ static int write_headers(header_maker *m, const entry *e, sink *s)
         if (binary)
             put(s, "21 hdrcharset=BINARY\n", 21);
         if (records_digest) {
-            char hex[65];
-            for (size_t i = 0; i < 32; i++) {
-                hex[2 * i] = "0123456789abcdef"[e->digest[i] >> 4];
-                hex[2 * i + 1] = "0123456789abcdef"[e->digest[i] & 15];
-            }
-            text_record(s, DIGEST_KEY, hex, 64);
+            char hex[HEX_DIGEST];
+            hex_write_digest(e->digest, hex);
+            text_record(s, DIGEST_KEY, hex, sizeof hex);
         }
         for (size_t at = 0; has_xattrs && xattr_next(e->xattrs, e->xattrs_size, &at, &item);)
             record(s, XATTR_PREFIX, sizeof XATTR_PREFIX - 1, item.name, item.name_size, item.value,
@@ -304,10 +293,10 @@ static int write_headers(header_maker *m, const entry *e, sink *s)
             number_record(s, "size", size);
         if (!fits || nanoseconds) {
             char text[1 + DECIMAL_MAX + 10];
-            text_record(s, "mtime", text, format_time(text, mtime, nanoseconds));
+            text_record(s, "mtime", text, format_time(mtime, nanoseconds, text));
         }
         size_t records_size = s->size - records_at;
-        size_t padding = (size_t)padded(records_size) - records_size;
+        size_t padding = (size_t)tar_padded(records_size) - records_size;
         if (s->at)
             memset(s->at + s->size, 0, padding);
         s->size += padding;
@@ -327,7 +316,10 @@ static int write_headers(header_maker *m, const entry *e, sink *s)
 uint64_t header_size(header_maker *m, const entry *e)
 {
     sink s = {0};
-    return write_headers(m, e, &s) ? 0 : s.size;
+    if (write_headers(m, e, &s))
+        return 0;
+    assert(s.size && s.size % TAR_BLOCK == 0);
+    return s.size;
 }
 
 int header_write(header_maker *m, const entry *e, uint8_t *out)

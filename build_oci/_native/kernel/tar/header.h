@@ -6,8 +6,7 @@
 #define BUILD_OCI_HEADER_H
 
 #include "name.h"
-
-enum { TAR_BLOCK = 512 };
+#include "ustar.h"
 
 typedef struct header_options {
     int has_epoch;
@@ -34,13 +33,7 @@ void header_maker_end(header_maker *);
 /* The mtime that the headers of ENTRY tell. */
 void header_time(const entry *, const header_options *, int64_t *seconds, uint32_t *nanoseconds);
 
-/* Does ENTRY carry content in the archive? */
-int has_content(const entry *);
-
-/* The size of the content, padded to whole blocks. */
-uint64_t padded(uint64_t size);
-
 /* Is TEXT what Python's strict decoder takes for UTF-8? */
-int is_utf8(const uint8_t *text, size_t size);
+int header_is_utf8(const uint8_t *text, size_t size);
 
 #endif

@@ -1,5 +1,8 @@
 #include "name.h"
 
+#include "grow.h"
+
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,14 +11,7 @@ enum { DOT_SLASH = 2 };
 /* Room for SIZE bytes. -1 without memory. */
 static int reserve(name_buffer *b, size_t size)
 {
-    if (size <= b->capacity)
-        return 0;
-    uint8_t *more = realloc(b->text, 2 * size);
-    if (!more)
-        return -1;
-    b->text = more;
-    b->capacity = 2 * size;
-    return 0;
+    return GROW(&b->text, &b->capacity, size);
 }
 
 /* E with a slash behind it, at the end of what the buffer holds. -1 without memory. */
@@ -59,6 +55,7 @@ static int enter(name_buffer *b, const entry *directory)
 
 const uint8_t *name_make(name_buffer *b, const entry *e, size_t *size)
 {
+    assert(e->parent || S_ISDIR(e->mode));
     if (!e->parent) {
         *size = DOT_SLASH;
         return enter(b, e) ? NULL : b->text;

@@ -1,5 +1,7 @@
 #include "records.h"
 
+#include "grow.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,16 +112,10 @@ static int add_xattr(records *r, span name, span value, int schily, const char *
     }
     if (schily)
         see_overlay(r, name);
-    if (belongs_to_host(name.at, name.size) || is(name, OLDER_DIGEST))
+    if (xattr_is_of_host(name.at, name.size) || is(name, OLDER_DIGEST))
         return 0;
-    if (r->xattrs_count == r->xattrs_capacity) {
-        size_t more = r->xattrs_capacity ? 2 * r->xattrs_capacity : 16;
-        record_xattr *moved = realloc(r->xattrs, more * sizeof *moved);
-        if (!moved)
-            return -1;
-        r->xattrs = moved;
-        r->xattrs_capacity = more;
-    }
+    if (GROW(&r->xattrs, &r->xattrs_capacity, r->xattrs_count + 1))
+        return -1;
     r->xattrs[r->xattrs_count] = (record_xattr){
         .item = {.name = name.at,
                  .name_size = (uint32_t)name.size,
@@ -232,8 +228,8 @@ int records_pack(records *r, arena *a, const uint8_t **packed, uint32_t *size)
     return status;
 }
 
-uint32_t xattrs_condense(const sha256_kernel *kernel, const uint8_t **packed, uint32_t size,
-                         uint8_t out[XATTRS_CONDENSED])
+uint32_t records_condense(const sha256_kernel *kernel, const uint8_t **packed, uint32_t size,
+                          uint8_t out[XATTRS_CONDENSED])
 {
     const uint32_t name_size = 0, value_size = SHA256_DIGEST + 4;
     if (size <= XATTRS_KEPT)
@@ -249,11 +245,12 @@ uint32_t xattrs_condense(const sha256_kernel *kernel, const uint8_t **packed, ui
     return XATTRS_CONDENSED;
 }
 
-int has_xattrs(const sha256_kernel *kernel, const member *m, const uint8_t *packed, uint32_t size)
+int records_match(const sha256_kernel *kernel, const member *m, const uint8_t *packed,
+                  uint32_t size)
 {
     uint8_t condensed[XATTRS_CONDENSED];
     if (size != m->xattrs_size)
-        size = xattrs_condense(kernel, &packed, size, condensed);
+        size = records_condense(kernel, &packed, size, condensed);
     return size == m->xattrs_size && (!size || !memcmp(packed, m->xattrs, size));
 }
 
@@ -269,7 +266,7 @@ int records_pack_condensed(records *r, const sha256_kernel *kernel, arena *a,
     uint8_t condensed[XATTRS_CONDENSED];
     int status = records_pack(r, &whole, packed, size);
     if (!status && *size) {
-        *size = xattrs_condense(kernel, packed, *size, condensed);
+        *size = records_condense(kernel, packed, *size, condensed);
         uint8_t *kept = arena_take_bytes(a, *size);
         if (kept)
             memcpy(kept, *packed, *size);
@@ -293,7 +290,7 @@ void records_free(records *r)
     *r = (records){.xattrs = NULL};
 }
 
-int parse_decimal(span text, uint64_t most, uint64_t *out)
+int records_decimal(span text, uint64_t most, uint64_t *out)
 {
     uint64_t value = 0;
     if (!text.size)
@@ -310,7 +307,7 @@ int parse_decimal(span text, uint64_t most, uint64_t *out)
     return 0;
 }
 
-int parse_time(span text, int64_t *seconds, uint32_t *nanoseconds)
+int records_time(span text, int64_t *seconds, uint32_t *nanoseconds)
 {
     int negative = text.size && *text.at == '-';
     const uint8_t *start = text.at + negative;
@@ -328,8 +325,8 @@ int parse_time(span text, int64_t *seconds, uint32_t *nanoseconds)
     uint64_t below = negative && fraction;
     /* The lowest number has no positive counterpart; a fraction is rounded down from one above it.
      */
-    if (parse_decimal((span){start, point ? (size_t)(point - start) : size},
-                      INT64_MAX + (uint64_t)(negative && !fraction), &whole))
+    if (records_decimal((span){start, point ? (size_t)(point - start) : size},
+                        INT64_MAX + (uint64_t)(negative && !fraction), &whole))
         return -1;
     *seconds = (int64_t)(negative ? 0 - whole - below : whole);
     *nanoseconds = (uint32_t)(below ? 1000000000u - fraction : fraction);

@@ -5,7 +5,7 @@
 #include "arena.h"
 #include "member.h"
 #include "sha256.h"
-#include "tree.h"
+#include "xattr.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -61,11 +61,11 @@ int records_pack(records *, arena *, const uint8_t **packed, uint32_t *size);
  * is packed; OUT holds the latter. The new size.
  */
 enum { XATTRS_KEPT = 1024, XATTRS_CONDENSED = 8 + SHA256_DIGEST + 4 };
-uint32_t xattrs_condense(const sha256_kernel *, const uint8_t **packed, uint32_t size,
-                         uint8_t out[XATTRS_CONDENSED]);
+uint32_t records_condense(const sha256_kernel *, const uint8_t **packed, uint32_t size,
+                          uint8_t out[XATTRS_CONDENSED]);
 
 /* Does M, whose own may be condensed, have just the SIZE bytes of packed attributes? */
-int has_xattrs(const sha256_kernel *, const member *m, const uint8_t *packed, uint32_t size);
+int records_match(const sha256_kernel *, const member *m, const uint8_t *packed, uint32_t size);
 
 /* Packs the attributes as records_pack() does, condensed. */
 int records_pack_condensed(records *, const sha256_kernel *, arena *, const uint8_t **packed,
@@ -76,10 +76,10 @@ void records_clear(records *);
 void records_free(records *);
 
 /* TEXT as a decimal number of at most MOST. -1 where it is none. */
-int parse_decimal(span text, uint64_t most, uint64_t *out);
+int records_decimal(span text, uint64_t most, uint64_t *out);
 
 /* TEXT as seconds with an optional sign and fraction; digits behind the ninth are cut off. -1 where
  * it is none. */
-int parse_time(span text, int64_t *seconds, uint32_t *nanoseconds);
+int records_time(span text, int64_t *seconds, uint32_t *nanoseconds);
 
 #endif

@@ -1,5 +1,8 @@
 #include "scanner_state.h"
 
+#include "grow.h"
+
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -11,7 +14,7 @@
 enum {
     RECORDS_LIMIT = 1024 * 1024, /* Go reads no more */
     /* the end of the archive and what a writer may pad it with */
-    ZEROS_LIMIT = 2 * BLOCK + 1024 * 1024,
+    ZEROS_LIMIT = 2 * TAR_BLOCK + 1024 * 1024,
 };
 
 int scanner_exhausted(scanner *s)
@@ -58,7 +61,7 @@ static int begin_extension(scanner *s, extension_kind kind)
     extension *e = s->extension = s->extensions + kind;
     uint64_t size = 0,
              most = kind == LONG_NAME || kind == LONG_TARGET ? NAME_LIMIT + 1 : RECORDS_LIMIT;
-    if (scanner_number(s, 124, 12, INT64_MAX, "size", &size))
+    if (scanner_number(s, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &size))
         return -1;
     if (size > most)
         return scanner_refuse(
@@ -73,18 +76,10 @@ static int begin_extension(scanner *s, extension_kind kind)
 static int add_to_extension(scanner *s, const uint8_t *data, size_t size)
 {
     extension *e = s->extension;
-    if (size > e->capacity - e->size) {
-        /* Doubling what is there, so that memory follows what has been read and not what a header
-         * claims. */
-        size_t capacity = 2 * e->size > e->size + size ? 2 * e->size : e->size + size;
-        if (capacity > e->size + s->left)
-            capacity = e->size + (size_t)s->left;
-        uint8_t *moved = realloc(e->text, capacity);
-        if (!moved)
-            return scanner_exhausted(s);
-        e->text = moved;
-        e->capacity = capacity;
-    }
+    /* Memory follows what has been read, and not what a header claims. */
+    if (GROW(&e->text, &e->capacity, e->size + size))
+        return scanner_exhausted(s);
+    assert(size <= s->left && e->size + size <= e->capacity);
     memcpy(e->text + e->size, data, size);
     e->size += size;
     return 0;
@@ -163,7 +158,8 @@ static int body(scanner *s, state kind, uint64_t size)
 {
     s->state = kind;
     s->left = size;
-    s->padding = (size_t)(0 - size) & (BLOCK - 1);
+    s->padding = (size_t)(0 - size) & (TAR_BLOCK - 1);
+    assert((kind == EXTENSION || kind == CONTENT) && (size + s->padding) % TAR_BLOCK == 0);
     return size ? 0 : end_body(s);
 }
 
@@ -176,19 +172,19 @@ static int begin_member(scanner *s)
 static int header(scanner *s)
 {
     s->filled = 0;
-    s->where = s->offset - BLOCK;
-    if (is_zero(s->block, BLOCK)) {
+    s->where = s->offset - TAR_BLOCK;
+    if (block_is_zero(s->block, TAR_BLOCK)) {
         s->state = END;
-        s->zeros = BLOCK;
+        s->zeros = TAR_BLOCK;
         return is_pending(s)
                    ? scanner_refuse(s, "the archive ends where an extended header wants its member")
                    : 0;
     }
     if (s->digesting_headers)
-        sha256_update(s->kernel, &s->headers, s->block, BLOCK);
+        sha256_update(s->kernel, &s->headers, s->block, TAR_BLOCK);
     if (!block_checksum_holds(s->block))
         return scanner_refuse(s, "this is no tar header: its checksum does not hold");
-    switch (s->block[156]) {
+    switch (s->block[TYPE_AT]) {
     case 'L': return begin_extension(s, LONG_NAME);
     case 'K': return begin_extension(s, LONG_TARGET);
     case 'x': return begin_extension(s, RECORDS);
@@ -200,7 +196,7 @@ static int header(scanner *s)
 static int end(scanner *s, const uint8_t *data, size_t size)
 {
     size_t zeros = 0, most = ZEROS_LIMIT - (size_t)s->zeros;
-    if (is_zero(data, size))
+    if (block_is_zero(data, size))
         zeros = size;
     while (zeros < size && !data[zeros])
         zeros++;
@@ -244,7 +240,7 @@ static void hash_headers(scanner *s, const uint8_t *data, size_t size)
     if (s->state == EXTENSION || s->state == GAP)
         sha256_update(s->kernel, &s->headers, data,
                       least(s->state == GAP ? s->padding : s->left, size));
-    if (s->state == PADDING && !is_zero(data, least(s->padding, size)))
+    if (s->state == PADDING && !block_is_zero(data, least(s->padding, size)))
         s->unlike_ours = 1;
 }
 
@@ -259,11 +255,12 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
         case HEADER:
             if (!s->filled)
                 s->name = (span){NULL, 0};
-            step = least(size, BLOCK - s->filled);
+            step = least(size, TAR_BLOCK - s->filled);
             memcpy(s->block + s->filled, data, step);
             s->filled += step;
             s->offset += step;
-            if (s->filled == BLOCK)
+            assert(s->filled <= TAR_BLOCK);
+            if (s->filled == TAR_BLOCK)
                 header(s);
             break;
         case EXTENSION:
@@ -274,6 +271,7 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
             break;
         case GAP:
         case PADDING:
+            assert(s->padding && s->padding < TAR_BLOCK && !s->left);
             step = least(s->padding, size);
             s->offset += step;
             s->padding -= step;
@@ -285,6 +283,7 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
             end(s, data, step);
             break;
         }
+        assert(s->failed || step); /* every round takes something in */
         if (s->digesting && !content_hashed)
             sha256_update(s->kernel, &s->archive, data, step);
         data += step;
@@ -409,7 +408,7 @@ void scanner_digest_headers(scanner *s)
 
 int scanner_headers_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
 {
-    if (!s->digesting_headers || s->unlike_ours || s->state != END || s->zeros != 2 * BLOCK)
+    if (!s->digesting_headers || s->unlike_ours || s->state != END || s->zeros != 2 * TAR_BLOCK)
         return 0;
     sha256_final(s->kernel, &s->headers, digest);
     return 1;

@@ -22,9 +22,14 @@
  */
 #include "scanner_state.h"
 
+#include "grow.h"
+#include "hex.h"
+
+#include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 enum {
@@ -37,7 +42,7 @@ int scanner_number(scanner *s, size_t at, size_t size, uint64_t most, const char
                    uint64_t *out)
 {
     int64_t value;
-    if (number_field(s->block + at, size, &value) || value < 0 || (uint64_t)value > most)
+    if (block_number(s->block + at, size, &value) || value < 0 || (uint64_t)value > most)
         return scanner_refuse(s, "the %s in the header is not a number that it can be", what);
     *out = (uint64_t)value;
     return 0;
@@ -56,7 +61,7 @@ static int member_number(scanner *s, record_key key, size_t at, size_t size, uin
     span record = record_of(s, key);
     if (!record.size)
         return scanner_number(s, at, size, most, what, out);
-    return parse_decimal(record, most, out)
+    return records_decimal(record, most, out)
                ? scanner_refuse(s, "the %s in a pax record is not a number that it can be", what)
                : 0;
 }
@@ -65,10 +70,10 @@ static int member_time(scanner *s, member *m)
 {
     span record = record_of(s, RECORD_MTIME);
     if (record.size)
-        return parse_time(record, &m->mtime, &m->mtime_ns)
+        return records_time(record, &m->mtime, &m->mtime_ns)
                    ? scanner_refuse(s, "the mtime in a pax record is not a time")
                    : 0;
-    return number_field(s->block + 136, 12, &m->mtime)
+    return block_number(s->block + MTIME_AT, LONG_SIZE, &m->mtime)
                ? scanner_refuse(s, "the mtime in the header is not a time")
                : 0;
 }
@@ -120,6 +125,7 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
         memcpy(to + used, part, length);
         used += length;
     }
+    assert(used <= raw.size && (!used || to[0] != '/') && (!used || to[used - 1] != '/'));
     to[used] = 0;
     *out = to;
     *out_size = (uint32_t)used;
@@ -147,7 +153,7 @@ static int long_text(scanner *s, record_key key, extension_kind kind, const char
 
 static int member_target(scanner *s, member *m)
 {
-    span raw = {s->block + 157, text_field(s->block + 157, 100)};
+    span raw = {s->block + LINK_AT, block_text(s->block + LINK_AT, LINK_SIZE)};
     if (long_text(s, RECORD_LINKPATH, LONG_TARGET, "target", &raw))
         return -1;
     if (!raw.size)
@@ -186,7 +192,7 @@ static int raw_name(scanner *s)
 static int member_type(scanner *s, member *m)
 {
     int slash = s->name.at[s->name.size - 1] == '/';
-    uint8_t type = s->block[156];
+    uint8_t type = s->block[TYPE_AT];
     switch (type) {
     case 0:
     case '0':
@@ -210,7 +216,7 @@ static int member_type(scanner *s, member *m)
     case '7': return scanner_refuse(s, "a contiguous file, which no container client unpacks");
     default:
         return scanner_refuse(s, "the member type \\x%02x (%s) is not understood", type,
-                              tar_type_name(type));
+                              block_type_name(type));
     }
     /* No content follows, whatever the size says: it tells of the linked file, or of what a
      * directory may hold. */
@@ -226,14 +232,8 @@ static int refuse_memory(scanner *s)
 
 static int append(scanner *s, const member *m)
 {
-    if (s->count == s->capacity) {
-        size_t capacity = s->capacity + s->capacity / 2 + 8;
-        member *moved = realloc(s->members, capacity * sizeof *m);
-        if (!moved)
-            return scanner_exhausted(s);
-        s->members = moved;
-        s->capacity = capacity;
-    }
+    if (GROW(&s->members, &s->capacity, s->count + 1))
+        return scanner_exhausted(s);
     s->members[s->count++] = *m;
     return scanner_held(s) > s->memory_limit ? refuse_memory(s) : 0;
 }
@@ -245,7 +245,7 @@ static void begin_digest(scanner *s, member *m)
     s->claims = 0;
     for (int i = 0; i < 2; i++) {
         span record = record_of(s, keys[i]);
-        s->claims += parse_digest(record.at, record.size, s->claimed[s->claims]);
+        s->claims += hex_parse_digest(record.at, record.size, s->claimed[s->claims]);
     }
     s->hashing = !s->trust || !s->claims;
     if (s->hashing) {
@@ -258,6 +258,7 @@ static void begin_digest(scanner *s, member *m)
 
 int scanner_end_digest(scanner *s)
 {
+    assert(s->count && s->hashing);
     member *m = s->members + s->count - 1;
     sha256_final(s->kernel, &s->context, m->digest);
     m->flags |= MEMBER_DIGEST_KNOWN;
@@ -284,10 +285,11 @@ int scanner_begin_member(scanner *s, uint64_t *content_size)
     if (s->name.size > NAME_LIMIT)
         return scanner_refuse(s, "a name of %zu bytes; at most %d are accepted", s->name.size,
                               NAME_LIMIT);
-    if (scanner_number(s, 100, 8, UINT32_MAX, "mode", &mode) ||
-        member_number(s, RECORD_UID, 108, 8, UINT32_MAX, "uid", &uid) ||
-        member_number(s, RECORD_GID, 116, 8, UINT32_MAX, "gid", &gid) ||
-        member_number(s, RECORD_SIZE, 124, 12, INT64_MAX, "size", &m.size) || member_time(s, &m))
+    if (scanner_number(s, MODE_AT, ID_SIZE, UINT32_MAX, "mode", &mode) ||
+        member_number(s, RECORD_UID, UID_AT, ID_SIZE, UINT32_MAX, "uid", &uid) ||
+        member_number(s, RECORD_GID, GID_AT, ID_SIZE, UINT32_MAX, "gid", &gid) ||
+        member_number(s, RECORD_SIZE, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &m.size) ||
+        member_time(s, &m))
         return -1;
     m.mode = mode & 07777;
     m.uid = (uint32_t)uid;
@@ -301,8 +303,8 @@ int scanner_begin_member(scanner *s, uint64_t *content_size)
     if (S_ISCHR(m.mode) || S_ISBLK(m.mode)) {
         if (!block_has_devices(s->block))
             return scanner_refuse(s, "a device in a header of a format without device numbers");
-        if (scanner_number(s, 329, 8, UINT32_MAX, "device number", &rdev_major) ||
-            scanner_number(s, 337, 8, UINT32_MAX, "device number", &rdev_minor))
+        if (scanner_number(s, MAJOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_major) ||
+            scanner_number(s, MINOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_minor))
             return -1;
         m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
     }

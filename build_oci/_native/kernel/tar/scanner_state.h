@@ -42,7 +42,7 @@ struct scanner {
     uint64_t left;   /* of the content or the extension */
     uint64_t zeros;  /* at the end */
     size_t padding, filled;
-    uint8_t block[BLOCK];
+    uint8_t block[TAR_BLOCK];
     extension extensions[EXTENSION_KINDS], *extension;
     /* of the member; of a global header, which may hold none that count */
     records records, globals;

@@ -1,6 +1,6 @@
 #include "checksum.h"
 
-#include "tree.h"
+#include "hex.h"
 
 #include <sys/vfs.h>
 #include <sys/xattr.h>
@@ -12,5 +12,5 @@ int checksum_of(int fd, int everywhere, uint8_t out[32])
     if (!everywhere && (fstatfs(fd, &fs) || (uint32_t)fs.f_type != FUSE_MAGIC))
         return 0;
     ssize_t got = fgetxattr(fd, CHECKSUM, value, sizeof value);
-    return got > 0 && parse_digest(value, (size_t)got, out);
+    return got > 0 && hex_parse_digest(value, (size_t)got, out);
 }

@@ -1,5 +1,6 @@
 #include "exclude.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,7 @@ static void reach(const exclusion *x, exclude_stepper *s, uint32_t place)
 {
     /* A `**` also stands for nothing: what is behind it is reached with it. */
     for (;; place++) {
+        assert(place < x->components_count);
         if (s->seen[place] == s->step)
             return;
         s->seen[place] = s->step;
@@ -176,7 +178,7 @@ void exclude_stepper_end(exclude_stepper *s)
 }
 
 /* Cuts TEXT, one pattern, at its slashes into components from OUT on; returns how many. */
-static uint32_t cut(component *out, char *text, uint32_t pattern)
+static uint32_t cut(char *text, uint32_t pattern, component *out)
 {
     uint32_t count = 0;
     for (char *at = text; at;) {
@@ -214,7 +216,7 @@ exclusion *exclusion_new(const char *const *patterns, size_t count)
     char *at = x->text;
     for (size_t i = 0; !failed && i < count; i++) {
         strcpy(at, patterns[i]);
-        x->components_count += cut(x->components + x->components_count, at, (uint32_t)i);
+        x->components_count += cut(at, (uint32_t)i, x->components + x->components_count);
         at += strlen(patterns[i]) + 1;
     }
     failed = failed || begin_step(x, &s);

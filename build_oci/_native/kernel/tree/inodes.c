@@ -1,5 +1,6 @@
 #include "inodes.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 static int has_names(const entry *e)
@@ -23,6 +24,7 @@ inode_group *inodes_group(const inode_table *t, const entry *e)
 {
     if (!t->slots || !has_names(e))
         return NULL;
+    assert((t->mask & (t->mask + 1)) == 0);
     size_t slot =
         (size_t)(((e->ino ^ (e->dev << 40 | e->dev >> 24)) * 0x9e3779b97f4a7c15u) >> 32) & t->mask;
     while (t->slots[slot].first &&

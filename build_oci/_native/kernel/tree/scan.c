@@ -1,5 +1,8 @@
 #include "scan_worker.h"
 
+#include "grow.h"
+
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -83,14 +86,8 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
         if (scan_report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
             return -1;
     }
-    if (w->found_count == w->found_capacity) {
-        size_t capacity = w->found_capacity ? 2 * w->found_capacity : 256;
-        entry *more = realloc(w->found, capacity * sizeof *more);
-        if (!more)
-            return scan_exhausted(s);
-        w->found = more;
-        w->found_capacity = capacity;
-    }
+    if (GROW(&w->found, &w->found_capacity, w->found_count + 1))
+        return scan_exhausted(s);
     entry *e = &w->found[w->found_count];
     *e = (entry){.parent = directory};
     take_stat(s, e, &st);
@@ -189,6 +186,9 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
     size_t files = 0;
     while (files < count && !S_ISDIR(children[files].mode))
         files++;
+    assert(!directory->children);
+    for (size_t i = 1; i < count; i++)
+        assert(in_order(&children[i - 1], &children[i]) < 0);
     directory->children = children;
     directory->children_count = (uint32_t)count;
     directory->files_count = (uint32_t)files;
@@ -196,16 +196,9 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
     if (files == count)
         return 0;
     pthread_mutex_lock(&s->lock);
-    size_t needed = s->waiting_count + (count - files);
-    if (needed > s->waiting_capacity) {
-        size_t capacity = 2 * needed;
-        entry **more = realloc(s->waiting, capacity * sizeof *more);
-        if (!more) {
-            pthread_mutex_unlock(&s->lock);
-            return scan_exhausted(s);
-        }
-        s->waiting = more;
-        s->waiting_capacity = capacity;
+    if (GROW(&s->waiting, &s->waiting_capacity, s->waiting_count + (count - files))) {
+        pthread_mutex_unlock(&s->lock);
+        return scan_exhausted(s);
     }
     /* The last one goes first: taken from the end, directories come in the order in which a disk
      * probably holds them. */
@@ -371,6 +364,7 @@ int scan_run(scan *s)
         pthread_mutex_unlock(&s->lock);
         int status = read_directory(s, w, directory);
         pthread_mutex_lock(&s->lock);
+        assert(s->busy);
         s->busy--;
         if (status || (!s->busy && !s->waiting_count))
             pthread_cond_broadcast(&s->wake);

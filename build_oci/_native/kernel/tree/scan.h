@@ -52,7 +52,7 @@ typedef struct scan {
     size_t problems_count;
     scan_worker *workers; /* their arenas live as long as the tree */
     scan_device *devices;
-    size_t devices_count;
+    size_t devices_count, devices_capacity;
     uint32_t root_uid;               /* of the root on disk */
     atomic_int owners_differ;        /* not all entries belong to it */
     atomic_size_t entries, believed; /* files whose digest is the attribute's */

@@ -3,6 +3,7 @@
 #define BUILD_OCI_SCAN_WORKER_H
 
 #include "scan.h"
+#include "xattr.h"
 
 #include <dirent.h>
 #include <limits.h>

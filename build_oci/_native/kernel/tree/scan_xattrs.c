@@ -1,6 +1,9 @@
 #include "checksum.h"
 #include "scan_worker.h"
 
+#include "grow.h"
+#include "hex.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +11,7 @@
 #include <sys/xattr.h>
 
 enum {
-    VALUE_MAX = 64 * 1024,   /* XATTR_SIZE_MAX of the kernel */
+    VALUE_MAX = 64 * 1024, /* XATTR_SIZE_MAX of the kernel */
     /* Asked for first: the kernel allocates and clears as much as the caller has room for. */
     LIST_FIRST = 512,
     VALUE_FIRST = 256,
@@ -21,28 +24,15 @@ enum {
 };
 
 /*
- * Room for one more attribute and for a value of any size behind USED bytes of values. 0 without
+ * Room for one more attribute and for a value of any size behind USED bytes of values. -1 without
  * memory.
  */
 static int reserve(scan_worker *w, size_t count, size_t used)
 {
-    if (count == w->attributes_capacity) {
-        size_t capacity = count ? 2 * count : 16;
-        xattr *more = realloc(w->attributes, capacity * sizeof *more);
-        if (!more)
-            return 0;
-        w->attributes = more;
-        w->attributes_capacity = capacity;
-    }
-    if (w->values_capacity - used < VALUE_MAX) {
-        size_t capacity = 2 * used + 2 * VALUE_MAX;
-        uint8_t *more = realloc(w->values, capacity);
-        if (!more)
-            return 0;
-        w->values = more;
-        w->values_capacity = capacity;
-    }
-    return 1;
+    return GROW(&w->attributes, &w->attributes_capacity, count + 1) ||
+                   GROW(&w->values, &w->values_capacity, used + VALUE_MAX)
+               ? -1
+               : 0;
 }
 
 /* Gives the first COUNT of w->attributes to E. */
@@ -52,7 +42,7 @@ static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
     size_t taken_count = 0, kept = 0;
     for (size_t i = 0; i < count; i++) {
         if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 &&
-            is_instruction(&w->attributes[i]))
+            xattr_is_instruction(&w->attributes[i]))
             taken[taken_count++] = w->attributes[i];
         else
             w->attributes[kept++] = w->attributes[i];
@@ -76,11 +66,8 @@ static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
     if (is_fuse < 0) {
         struct statfs fs;
         is_fuse = !statfs(path, &fs) && (uint32_t)fs.f_type == FUSE_MAGIC;
-        scan_device *more = realloc(s->devices, (s->devices_count + 1) * sizeof *more);
-        if (more) {
-            s->devices = more;
+        if (!GROW(&s->devices, &s->devices_capacity, s->devices_count + 1))
             s->devices[s->devices_count++] = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
-        }
     }
     pthread_mutex_unlock(&s->lock);
     w->device = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
@@ -104,8 +91,8 @@ static ssize_t get_value(const char *path, const char *attribute, uint8_t *into)
 
 /* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
  * among them? -1: stop; 1: reported. */
-static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe, int *listed,
-                     size_t *count, const entry *directory, const char *name)
+static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe,
+                     const entry *directory, const char *name, int *listed, size_t *count)
 {
     size_t used = 0;
     ssize_t size = list_names(w, path);
@@ -120,7 +107,7 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
     w->list[size] = 0;
     for (const char *attribute = w->list; attribute < w->list + size;
          attribute += strlen(attribute) + 1) {
-        if (!*attribute || belongs_to_host(attribute, strlen(attribute)))
+        if (!*attribute || xattr_is_of_host(attribute, strlen(attribute)))
             continue;
         int checksum = !strcmp(attribute, CHECKSUM);
         *listed |= checksum;
@@ -128,7 +115,7 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
             continue;
         if (strchr(attribute, '='))
             return scan_report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
-        if (!reserve(w, *count, used))
+        if (reserve(w, *count, used))
             return scan_exhausted(s);
         ssize_t got = get_value(path, attribute, w->values + used);
         if (got < 0) {
@@ -139,7 +126,7 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
                        : 1;
         }
         if (checksum) {
-            if (parse_digest(w->values + used, (size_t)got, e->digest))
+            if (hex_parse_digest(w->values + used, (size_t)got, e->digest))
                 e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
             continue;
         }
@@ -179,7 +166,7 @@ int scan_read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const 
         return 0;
     w->read_by_path = 1;
     if (!skip) {
-        int status = read_list(s, w, e, path, believe, &listed, &count, directory, name);
+        int status = read_list(s, w, e, path, believe, directory, name, &listed, &count);
         if (status)
             return status < 0 ? -1 : 0;
     }
@@ -188,7 +175,7 @@ int scan_read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const 
          * file is hashed. */
         uint8_t value[65];
         ssize_t got = lgetxattr(path, CHECKSUM, value, sizeof value);
-        if (got > 0 && parse_digest(value, (size_t)got, e->digest))
+        if (got > 0 && hex_parse_digest(value, (size_t)got, e->digest))
             e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
     }
     if (e->flags & ENTRY_BELIEVED)

@@ -1,96 +1,11 @@
 #include "tree.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out)
-{
-    if (*at >= size)
-        return 0;
-    memcpy(&out->name_size, packed + *at, 4);
-    memcpy(&out->value_size, packed + *at + 4, 4);
-    out->name = packed + *at + 8;
-    out->value = out->name + out->name_size;
-    *at += 8 + (size_t)out->name_size + out->value_size;
-    return 1;
-}
-
-static int by_name(const void *left, const void *right)
-{
-    const xattr *a = left, *b = right;
-    size_t shorter = a->name_size < b->name_size ? a->name_size : b->name_size;
-    int order = memcmp(a->name, b->name, shorter);
-    return order ? order : (a->name_size > b->name_size) - (a->name_size < b->name_size);
-}
-
-int xattr_pack(arena *a, xattr *items, size_t count, const uint8_t **packed, uint32_t *size)
-{
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++)
-        total += 8 + (size_t)items[i].name_size + items[i].value_size;
-    *packed = NULL;
-    *size = 0;
-    if (!total)
-        return 0;
-    uint8_t *out = total <= UINT32_MAX ? arena_take_bytes(a, total) : NULL;
-    if (!out)
-        return -1;
-    qsort(items, count, sizeof *items, by_name);
-    *packed = out;
-    *size = (uint32_t)total;
-    for (size_t i = 0; i < count; i++) {
-        memcpy(out, &items[i].name_size, 4);
-        memcpy(out + 4, &items[i].value_size, 4);
-        memcpy(out + 8, items[i].name, items[i].name_size);
-        if (items[i].value_size)
-            memcpy(out + 8 + items[i].name_size, items[i].value, items[i].value_size);
-        out += 8 + (size_t)items[i].name_size + items[i].value_size;
-    }
-    return 0;
-}
-
-int belongs_to_host(const void *name, size_t size)
-{
-    static const char *const prefixes[] = {"trusted.overlay.", "user.overlay."};
-    static const char *const names[] = {"security.selinux", "system.nfs4_acl"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (size == strlen(names[i]) && !memcmp(name, names[i], size))
-            return 1;
-    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-        if (size >= strlen(prefixes[i]) && !memcmp(name, prefixes[i], strlen(prefixes[i])))
-            return 1;
-    return 0;
-}
-
-int is_instruction(const xattr *item)
-{
-    static const char *const names[] = {"user.component", "user.update-interval"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (item->name_size == strlen(names[i]) && !memcmp(item->name, names[i], item->name_size))
-            return 1;
-    return 0;
-}
-
-static int digit(uint8_t c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int parse_digest(const uint8_t *text, size_t size, uint8_t out[32])
-{
-    if (size != 64)
-        return 0;
-    for (size_t i = 0; i < 32; i++) {
-        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return 0;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return 1;
-}
 
 size_t entry_path(const entry *e, char *out)
 {
@@ -164,6 +79,7 @@ entry *tree_insert_directory(tree *t, entry *directory, const char *name, size_t
         for (size_t j = 0; S_ISDIR(e->mode) && j < e->children_count; j++)
             e->children[j].parent = e;
     }
+    assert(place <= count && place >= directory->files_count);
     directory->children = block;
     directory->children_count++;
     return &block[place];
@@ -203,20 +119,20 @@ entry **tree_order(tree *t, size_t *count)
             for (entry *w = e->whiteouts; w; w = w->next)
                 order[at++] = w;
     }
+    assert(at == total);
     *count = total;
     return order;
+}
+
+int entry_has_content(const entry *e)
+{
+    return S_ISREG(e->mode) && !e->link && e->size;
 }
 
 int entry_is(const entry *e, const struct stat *st)
 {
     return (uint64_t)st->st_dev == e->dev && (uint64_t)st->st_ino == e->ino &&
            (st->st_mode & S_IFMT) == (e->mode & S_IFMT);
-}
-
-static int failed(problem *out, const entry *at, const char *call)
-{
-    *out = (problem){.kind = PROBLEM_SYSTEM, .error = errno, .call = call, .at = at};
-    return -1;
 }
 
 int tree_take_fingerprints(tree *t, entry *e)
@@ -231,6 +147,7 @@ int tree_take_fingerprints(tree *t, entry *e)
 int tree_same_slice(const tree *t, const entry *e, uint64_t offset, uint64_t fingerprint)
 {
     uint64_t other = 0, value = fingerprint + 1; /* 0 stands for an empty slot */
+    assert(e->fingerprints && offset < e->size);
     return atomic_compare_exchange_strong(&e->fingerprints[offset / t->slice_size], &other,
                                           value) ||
            other == value;
@@ -301,19 +218,18 @@ int tree_open_directory(const tree *t, const entry *directory, const open_direct
     }
     if (fd < 0) {
         if (errno == ELOOP || errno == ENOTDIR || (errno == ENOENT && directory->parent)) {
-            *out = (problem){.kind = PROBLEM_CHANGED, .call = "open", .at = directory};
-            return -1;
+            return problem_fill(PROBLEM_CHANGED, 0, directory, "open", out);
         }
-        return failed(out, directory, "open");
+        return problem_fill(PROBLEM_SYSTEM, errno, directory, "open", out);
     }
     struct stat st;
     if (fstat(fd, &st)) {
-        failed(out, directory, "fstat");
+        problem_fill(PROBLEM_SYSTEM, errno, directory, "fstat", out);
         close(fd);
         return -1;
     }
     if (!entry_is(directory, &st)) {
-        *out = (problem){.kind = PROBLEM_CHANGED, .call = "open", .at = directory};
+        problem_fill(PROBLEM_CHANGED, 0, directory, "open", out);
         close(fd);
         return -1;
     }

@@ -12,6 +12,7 @@
 
 #include "arena.h"
 #include "fingerprint.h"
+#include "problem.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -34,8 +35,6 @@ enum {
     ENTRY_IN_ARCHIVE = 32,
 };
 
-typedef struct entry entry;
-
 struct entry {
     entry *parent;    /* the directory it stands in; NULL for the root */
     const char *name; /* base name, NUL-terminated; "" for the root */
@@ -45,9 +44,9 @@ struct entry {
          * tree_take_fingerprints() */
         _Atomic uint64_t *fingerprints;
     };
-    /* packed by xattr_pack order: see xattr_next(); NULL where there are none */
+    /* packed by xattr_pack order: see xattr.h; NULL where there are none */
     const uint8_t *xattrs;
-    /* likewise those that say how to build, and are not written: see is_instruction() */
+    /* likewise those that say how to build, and are not written: see xattr_is_instruction() */
     const uint8_t *instructions;
     /* of a directory: one block, files sorted by name, then subdirectories sorted by name */
     entry *children;
@@ -77,53 +76,6 @@ struct entry {
     uint16_t flags;
     uint8_t digest[32];
 };
-
-/* One extended attribute inside `xattrs`; name and value are not terminated. */
-typedef struct xattr {
-    const uint8_t *name, *value;
-    uint32_t name_size, value_size;
-} xattr;
-
-/* Steps through packed attributes from *AT (start with 0). 0 at the end. */
-int xattr_next(const uint8_t *packed, size_t size, size_t *at, xattr *out);
-
-/* Packs ITEMS, sorted by name, into ARENA. -1 when memory is exhausted. */
-int xattr_pack(arena *, xattr *items, size_t count, const uint8_t **packed, uint32_t *size);
-
-/* Does the attribute tell of the build host and not of the image? Such are left out. */
-int belongs_to_host(const void *name, size_t size);
-
-/* Does the attribute say which component the file belongs to, or how often that changes? */
-int is_instruction(const xattr *);
-
-/* The digest that 64 lower-case hexadecimal digits stand for, into OUT; 0 where TEXT is anything
- * else. */
-int parse_digest(const uint8_t *text, size_t size, uint8_t out[32]);
-
-/* Where in a walk or a packing something went wrong. */
-typedef enum problem_kind {
-    PROBLEM_CANCELLED = 0,
-    PROBLEM_SYSTEM,  /* a call failed: `error` is the errno, `call` its name */
-    PROBLEM_CHANGED, /* the file is no longer what the walk saw */
-    /* the content is longer or shorter than the size says, though nothing changed */
-    PROBLEM_LENGTH,
-    PROBLEM_XATTR_NAME,    /* an attribute's name contains '=' */
-    PROBLEM_XATTRS_SIZE,   /* the attributes take more room than clients read */
-    PROBLEM_TYPE,          /* a type that no tar can hold */
-    PROBLEM_SOCKET,        /* skipped: a warning */
-    PROBLEM_WHITEOUT_NAME, /* a file of the tree called .wh.…: a warning */
-    /* added where the image below has a directory, or a directory where it has something else */
-    PROBLEM_COVERS,
-} problem_kind;
-
-typedef struct problem {
-    problem_kind kind;
-    int error;
-    const char *call; /* static text */
-    const entry *at;  /* the entry, or, where `name` is set, the directory */
-    const char *name; /* malloc'ed, or NULL */
-    struct problem *next;
-} problem;
 
 typedef struct tree {
     char *root_path; /* without a closing slash, NUL-terminated; "" for / itself */
@@ -179,6 +131,9 @@ typedef struct open_directory {
  */
 int tree_open_directory(const tree *, const entry *directory, const open_directory *near,
                         problem *out);
+
+/* Does an archive hold content for E? */
+int entry_has_content(const entry *);
 
 /* Is this what the walk saw there? Compares device, inode and type. */
 int entry_is(const entry *, const struct stat *);
