@@ -21,7 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROUNDS = 3
-EPOCH = "1700000000"
+# As an installed package, whose modules are compiled once. To compile them at each start takes
+# 0.25 s.
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+} | {"SOURCE_DATE_EPOCH": "1700000000"}
 
 
 def config(tree: Path, previous: dict[str, Any] | None, *, trust_digests: bool) -> str:
@@ -57,7 +61,7 @@ def measure(document: str, output: Path) -> Cost:
             input=document,
             text=True,
             check=True,
-            env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH},
+            env=ENVIRONMENT,
             stderr=subprocess.DEVNULL,
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
