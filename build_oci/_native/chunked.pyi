@@ -74,8 +74,8 @@ class Parts:
         that goes on in the next, at most.
         """
 
-def plan_block(plan: Plan, first: int, count: int, data: Buffer) -> Parts:
-    """The parts of a block that holds COUNT filled segments of PLAN from FIRST on, one behind the
+def plan_block(owner: Plan, first: int, count: int, data: Buffer) -> Parts:
+    """The parts of a block that holds COUNT filled segments of a plan from FIRST on, one behind the
     other in DATA. Releases the GIL.
     """
 
