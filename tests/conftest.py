@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import random
@@ -83,21 +84,25 @@ def debian_tree() -> Path:
         return tree
     clients.need_root()
     program = clients.need("debootstrap")
-    half = tree.with_suffix(".half-made")
-    shutil.rmtree(half, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [program, "--variant=minbase", DEBIAN_RELEASE, half],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(
-            "debootstrap could not make a Debian tree:"
-            f" {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+    with open(cache / "minbase.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of these tests may be making it
+        if tree.is_dir():
+            return tree
+        half = tree.with_suffix(".half-made")
+        shutil.rmtree(half, ignore_errors=True)
+        done = subprocess.run(
+            [program, "--variant=minbase", DEBIAN_RELEASE, half],
+            capture_output=True,
+            text=True,
+            check=False,
         )
-    return half.rename(tree)
+        if done.returncode != 0:
+            pytest.skip(
+                "debootstrap could not make a Debian tree:"
+                f" {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+            )
+        return half.rename(tree)
 
 
 @pytest.fixture
