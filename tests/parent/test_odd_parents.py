@@ -29,8 +29,8 @@ def warnings_of(layout: Path, tmp_path: Path) -> list[str]:
     ("content", "media_type"),
     [
         (layouts.FIRST, layouts.LAYER + "+gzip"),
-        (gzip.compress(layouts.FIRST), layouts.LAYER),
-        (gzip.compress(layouts.FIRST), layouts.LAYER + "+zstd"),
+        (gzip.compress(layouts.FIRST, mtime=0), layouts.LAYER),
+        (gzip.compress(layouts.FIRST, mtime=0), layouts.LAYER + "+zstd"),
     ],
 )
 def test_media_type_that_lies(content: bytes, media_type: str, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def changelog(*days: int) -> bytes:
             f" Somebody <a@example.org>  {when}\n\n"
         )
 
-    return gzip.compress("".join(entry(day) for day in days).encode())
+    return gzip.compress("".join(entry(day) for day in days).encode(), mtime=0)
 
 
 def string(value: str) -> tuple[int, int, bytes]:
