@@ -261,7 +261,8 @@ def assert_is(found: oracles.Model, expected: oracles.Model) -> None:
         ours, theirs = found[path].mtime, expected[path].mtime
         if ours // SECOND == theirs // SECOND and (ours % SECOND == 0 or theirs % SECOND == 0):
             found[path].mtime = theirs
-    assert oracles.compare(found, expected) == []
+    differences = oracles.compare(found, expected)
+    assert differences == [], "\n".join(differences)
 
 
 def round_trip(
