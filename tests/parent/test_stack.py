@@ -216,6 +216,25 @@ def test_a_removed_directory_is_replaced_wholly(tmp_path: Path) -> None:
     assert parents.top_layer(above) == [".", "a", "a/.wh.b", "a/.wh.k", "a/n", "lib"]
 
 
+def test_a_name_removed_and_added_again_keeps_its_links(tmp_path: Path) -> None:
+    """Three names of one file stay names of one file where one of them was removed before, and a
+    fourth name goes.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    for root, names in ((first, "abcd"), (second, "abc")):
+        root.mkdir()
+        (root / "a").write_bytes(b"content")
+        for name in names[1:]:
+            os.link(root / "a", root / name)
+        os.utime(root / "a", (EPOCH, EPOCH))
+    below = parents.built(tmp_path / "below", parents.image_of(first))
+    item = {"add": str(second), "remove": ["a", "d"]}
+    above = parents.built(tmp_path / "above", stack(item, parent={"image": str(below)}))
+    found = parents.model_of(above)
+    assert sorted(found) == [b".", b"a", b"b", b"c"]
+    assert found[b"a"] is found[b"b"] is found[b"c"]
+
+
 @pytest.mark.parametrize("codec", COMPRESSIONS)
 def test_composed(tmp_path: Path, codec: str) -> None:
     """Parts that were built apart, a directory between them: what the merged directory would be;

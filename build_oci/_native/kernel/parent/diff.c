@@ -74,7 +74,8 @@ static int same_metadata(const diff *d, const entry *e, const member *m)
 }
 
 /* Gathers for every inode of the tree how many names it has, and whether all of them are names of
- * one inode in the parent. */
+ * one inode in the parent, none or all of them in the place of something removed: a name that is
+ * written again takes its other names along. */
 static void gather_names(diff *d)
 {
     for (size_t i = 0; i < d->count; i++) {
@@ -86,7 +87,8 @@ static void gather_names(diff *d)
         const lower_inode *inode = node ? node->inode : NULL;
         if (!inodes_first(&d->inodes, e))
             group->lower = inode;
-        if (!inode || group->lower != inode || !lower_is_certain(node))
+        if (!inode || group->lower != inode || !lower_is_certain(node) ||
+            (e->flags ^ group->first->flags) & ENTRY_REPLACES)
             group->differs = 1;
     }
 }
