@@ -1,5 +1,4 @@
-"""The job in plain Python, as a careful person would write it without native code: the yardstick
-that is always there.
+"""The job in plain Python, as a careful person would write it without native code.
 
 Walk, hash, `tarfile` into a temporary file, hash that, compress it with `gzip`, hash the result;
 with a parent (of one layer), verify and carry that, and skip what it holds unchanged. One thread,

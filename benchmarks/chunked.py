@@ -1,5 +1,6 @@
-"""zstd:chunked against plain zstd and against the writer that podman uses: processor seconds, wall
-time, bytes, for each tree given.
+"""Measures zstd:chunked against plain zstd and against the writer that podman uses.
+
+Prints processor seconds, wall time and bytes, for each tree given.
 
     python benchmarks/chunked.py [--go PROGRAM] [--runs N] [--scratch DIR] TREE...
 

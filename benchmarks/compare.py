@@ -1,10 +1,9 @@
-"""This tool and its peers on the same root file system, interleaved in one run, their outputs held
-against each other.
+"""Measures build-oci and its peers on one root file system, and compares their outputs.
 
     python benchmarks/compare.py ROOTFS [--runs 5] [--original DIR] [--rs BINARY] [--json FILE]
         [--chart FILE.png] [--scratch DIR]
 
-Each case is one job at one setting; its rivals run in turn, A B C A B C …, after one warm-up each,
+Each case is one job at one setting. Its rivals run in turn, A B C A B C …, after one warm-up each,
 so that a drift of the machine's speed meets all of them alike. Printed are medians of the
 wall-clock time, the ratio to build-oci's, the median memory peak of the largest process (from 30
 MiB on, what this one has) and the size of the layer. Peers that are not there are named as skipped.

@@ -1,5 +1,6 @@
-"""From a tree to a registry, as docs/pipeline.md has it: `build-oci` alone, against the chain of
-podman, overlay and chunkah that it takes the place of. As root:
+"""Measures the way from a tree to a registry: `build-oci` alone, and podman with chunkah.
+
+docs/pipeline.md describes it; podman, an overlay and chunkah do the same job. As root:
 
     python benchmarks/pipeline.py SCRATCH TREE [UPDATED] [--chunkah PATH] [--only before|after]
 

@@ -60,18 +60,20 @@ def build(
     `oci-archive:FILE`, `oci-archive:-`).
 
     workers: threads; None: as many as there are CPUs that this process may use.
-
     epoch: SOURCE_DATE_EPOCH in seconds, or None: files keep their own times and `created` is now.
-    warn: called, from any thread, with each warning. explain: the same with a line on each
-    decision: codec, kernel, what becomes of layers. on_progress: called, from any thread and some
-    hundred times a second, with how far each image is; what it raises ends the build. on_image:
-    called, from any thread, with each image when its blobs are written; the index follows the last
-    of them. sync: wait until the disk has all blobs before the index names them. prune: then remove
-    the blobs that the new index does not reach. started: called before the output is touched, with
-    a function that makes the build end with Cancelled; any thread may call it, and so may a signal
-    handler: an exception out of one, in the midst of making or removing something, would leave it
-    behind. Once the first file is being renamed to its place it has no effect any more: the build
-    ends, and successfully.
+    warn: called, from any thread, with each warning.
+    explain: the same with a line on each decision: codec, kernel, what becomes of layers.
+    on_progress: called, from any thread and some hundred times a second, with how far each image
+    is; what it raises ends the build.
+    on_image: called, from any thread, with each image when its blobs are written; the index follows
+    the last of them.
+    sync: wait until the disk has all blobs before the index names them.
+    prune: after the commit, remove the blobs that the new index does not reach.
+    started: called before the output is touched, with a function that makes the build end with
+    Cancelled. Any thread may call that function. So may a signal handler, and it should not raise
+    instead: an exception in the midst of making or removing a file would leave it behind. Once the
+    first file is being renamed to its place the function has no effect: the build ends
+    successfully.
 
     Raises ConfigError when a path of the configuration does not hold up, TreeError, ParentError and
     OutputError; then, and when any other exception passes through, the output is as it was before.

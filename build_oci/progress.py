@@ -11,10 +11,12 @@ Stage = Literal["walk", "parent", "hash", "previous", "pack", "done"]
 class Progress(NamedTuple):
     """How far one image is.
 
-    image: its number in the configuration, from 0. stage: `walk` and `hash` count entries of the
-    tree, `parent` and `previous` bytes of those images' blobs, `pack` bytes of the layers'
-    archives; `done` comes once, at the end. total: None where it is not known yet. `parent` runs
-    beside `walk` and `hash`.
+    image: its number in the configuration, from 0.
+    stage: `walk` and `hash` count entries of the tree, `parent` and `previous` bytes of those
+    images' blobs, `pack` bytes of the layers' archives; `done` comes once, at the end.
+    total: None where it is not known yet.
+
+    `parent` runs beside `walk` and `hash`.
     """
 
     image: int

@@ -19,8 +19,10 @@ Chunk = tuple[int, int, int, bool, bytes | None]
 class Piece(NamedTuple):
     """What a block holds of a file that stands in several blocks.
 
-    offset: where it begins in the file. checksum: CRC-64 of the piece. starts_chunk: does a chunk
-    begin with it, or does one of the piece before go on? is_last: the file ends with it.
+    offset: where it begins in the file.
+    checksum: CRC-64 of the piece.
+    starts_chunk: does a chunk begin with it, or does one of the piece before go on?
+    is_last: the file ends with it.
     """
 
     offset: int
@@ -33,9 +35,11 @@ class Piece(NamedTuple):
 class OpenFile(NamedTuple):
     """A file whose headers are in a block and whose content ends in another.
 
-    entry: a comma and the start of its entry in the TOC. name: its name, a JSON string. position:
-    of its headers in the tar-split. size: of the content. digest: SHA-256 of the content, None
-    where it is not known yet.
+    entry: a comma and the start of its entry in the TOC.
+    name: its name, a JSON string.
+    position: of its headers in the tar-split.
+    size: of the content.
+    digest: SHA-256 of the content, None where it is not known yet.
     """
 
     entry: bytes
@@ -48,9 +52,9 @@ class OpenFile(NamedTuple):
 class Parts:
     """The parts of a block.
 
-    problem: what went wrong, if anything; nothing else may be asked then. tar_split: the lines for
-    the headers in the block, and for the contents that are wholly in it. opened: the last file, if
-    it ends in another block; at most one.
+    problem: what went wrong, if anything; nothing else may be asked then.
+    tar_split: the lines for the headers in the block, and for the contents that are wholly in it.
+    opened: the last file, if it ends in another block; at most one.
     """
 
     problem: Problem | None

@@ -29,8 +29,8 @@ class Comparison:
     """Two images, of which some layers may be left out because both have them. Names count as they
     stand in the archives.
 
-    memory_limit: bytes that the table of names may take. old_complete, new_complete: are all layers
-    of that image going to be added?
+    memory_limit: bytes that the table of names may take.
+    old_complete, new_complete: are all layers of that image going to be added?
 
     For one thread at a time; a call releases the GIL.
     """

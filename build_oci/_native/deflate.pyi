@@ -3,12 +3,11 @@
 from typing_extensions import Buffer
 
 def make_joinable(first: bytearray, second: bytearray | None = None) -> None:
-    """Let FIRST, a whole raw deflate stream (RFC 1951), go on: whatever streams follow it now. The
-    same with SECOND.
+    """Change FIRST, a whole raw deflate stream (RFC 1951), so that another may follow it. The same
+    with SECOND.
 
-    Its last block is no longer marked as the last, and an empty stored block ends it on a whole
-    byte: what zlib calls a full flush where the stream that follows looks back no further. Two at
-    once take less time than one and one. Lets other threads run.
+    The mark of its last block is cleared, and an empty stored block ends it on a whole byte (as
+    zlib's full flush does). Two at once take less time than one and one. Releases the GIL.
 
     ValueError if one is not a whole, well-formed stream; then both are as they were.
     """

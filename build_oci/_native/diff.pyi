@@ -1,4 +1,4 @@
-"""A tree held against what its parent image has (spec: against the parent)."""
+"""A tree held against what its parent image has (docs/contract.md: diff-unchanged)."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ class Digests:
     """Gives every regular file of a tree its SHA-256, those that have none yet: `hash` every batch,
     from any threads, then `finish`.
 
-    tree: a walked tree without errors. kernel: number of the SHA-256 kernel.
+    tree: a walked tree without errors.
+    kernel: number of the SHA-256 kernel.
     """
 
     def __new__(cls, tree: AnyTree, *, kernel: int) -> Digests: ...

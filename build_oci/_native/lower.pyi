@@ -1,5 +1,5 @@
-"""The lower file system, as the layers of a parent image tell of it (spec: against the parent,
-hostile input).
+"""The lower file system, as the layers of a parent image tell of it (docs/contract.md:
+diff-merge, promise-hostile-input).
 """
 
 from collections.abc import Callable
@@ -44,9 +44,10 @@ class Scan:
     memory_limit: bytes that the members may take.
     trust: take a checksum record for the digest of a file, instead of computing it and refusing a
     record that says otherwise.
-    digest: compute that of the whole archive as well, at little cost. recipe: and that of its
-    headers (kernel/pack/layer_recipe.h). keep: if not, members are forgotten once they are read, so
-    that memory is bounded whatever the archive holds.
+    digest: compute the digest of the whole archive as well, at little cost.
+    recipe: compute that of its headers, too (kernel/pack/layer_recipe.h).
+    keep: if not, members are forgotten once they are read, so that memory is bounded whatever the
+    archive holds.
     whole: keep attributes of files that take more than 1 KiB, and not their digest alone.
     """
 

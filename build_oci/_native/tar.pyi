@@ -1,5 +1,5 @@
-"""The layers of a walked tree, and their tar segments, in any order, from many threads (spec: tar,
-hard links, layers).
+"""The layers of a walked tree, and their tar segments, in any order, from many threads
+(docs/contract.md: layer-tar, hardlink-first-name, split-layers).
 """
 
 from typing import Literal, TypeAlias

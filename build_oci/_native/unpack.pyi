@@ -1,4 +1,4 @@
-"""The tree that an image unpacks to, its contents left in the archives (spec: late edits)."""
+"""The tree that an image unpacks to, its contents left in the archives (docs/late-edits.md)."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -16,10 +16,12 @@ class ImageTree:
     """The entries of one image, as a walk of the unpacked image would find them; for the other
     extensions what walk.Tree is.
 
-    lower_table: the merged layers; it may go once this object is made. sources: for each layer, the
-    bottom one first, its scan, the file of the uncompressed archive, where in it that begins, and
-    whether nobody else can write to it; they are kept as long as this object.
-    owner: user and group of every entry, in place of their own. take_instructions: as of walk.Tree.
+    lower_table: the merged layers; it may go once this object is made.
+    sources: for each layer, the bottom one first, its scan, the file of the uncompressed archive,
+    where in it that begins, and whether nobody else can write to it; they are kept as long as this
+    object.
+    owner: user and group of every entry, in place of their own.
+    take_instructions: as of walk.Tree.
     check: called again and again; may raise to stop this.
 
     Raises ValueError for what clients do not agree about, and for more than MEMORY_LIMIT bytes;

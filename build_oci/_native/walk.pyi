@@ -1,4 +1,4 @@
-"""The parallel walk of a root file system (spec: the layer, extended attributes)."""
+"""The parallel walk of a root file system (docs/contract.md: layer-tar, xattr-bytes)."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
@@ -61,8 +61,9 @@ class Tree:
     also with skip_xattrs.
     owner: user and group of every entry, in place of their own.
     exclude: patterns as kernel/tree/exclude.h describes them, no slash at either end; what one
-    matches is left out with all below it. take_instructions: `user.component` and
-    `user.update-interval` are for `listing`, and not for the layer.
+    matches is left out with all below it.
+    take_instructions: `user.component` and `user.update-interval` are for `listing`, and not for
+    the layer.
     """
 
     def __new__(

@@ -157,12 +157,13 @@ class Why(NamedTuple):
 
     kind: "recompressed" (an old layer holds the same archive), "order" (the same entries, in
     another order), "headers" (the same entries, written otherwise), "entries", "added" (the old
-    image has nothing like it), "unread" (it is none that build-oci can read). counterpart: number
-    of the old layer that it is held against.
-    counts: how many entries, by what became of them and in what they differ. entries: those that
-    cost most, first.
-    metadata_only: nothing but metadata differs. paths: all that differ, where they are few, else
-    empty. cost: about the bytes that a client downloads for all that differ.
+    image has nothing like it), "unread" (it is none that build-oci can read).
+    counterpart: number of the old layer that it is held against.
+    counts: how many entries, by what became of them and in what they differ.
+    entries: those that cost most, first.
+    metadata_only: nothing but metadata differs.
+    paths: all that differ, where they are few, else empty.
+    cost: about the bytes that a client downloads for all that differ.
     """
 
     kind: str
@@ -271,10 +272,11 @@ class Side(NamedTuple):
 class Comparison(NamedTuple):
     """Two images compared.
 
-    complete: all layers of both were read, so that nothing is in doubt. entries: at most
-    MOST_ENTRIES, those that cost most first; `tally` counts all. components: those of the layers
-    that hold the entries. changed_components: (added, removed, changed) names, by what the layers'
-    annotations say of their content; None where one of the images says nothing.
+    complete: all layers of both were read, so that nothing is in doubt.
+    entries: at most MOST_ENTRIES, those that cost most first; `tally` counts all.
+    components: those of the layers that hold the entries.
+    changed_components: (added, removed, changed) names, by what the layers' annotations say of
+    their content; None where one of the images says nothing.
     """
 
     old: Side

@@ -57,9 +57,12 @@ def compare_layouts(
     """Compare the images that OLD and NEW name (LAYOUT, LAYOUT@N, LAYOUT:REFNAME), those of one
     platform with each other.
 
-    workers: layers to read at once. read: read the new layers; else only documents are, and nothing
-    is known of entries. deep: read the layers that both have, too. maps: makes what collects the
-    sizes for a treemap. Raises UsageError, ParentError, Cancelled.
+    workers: layers to read at once.
+    read: read the new layers; else only documents are, and nothing is known of entries.
+    deep: read the layers that both have, too.
+    maps: makes what collects the sizes for a treemap.
+
+    Raises UsageError, ParentError, Cancelled.
     """
     with Layers(workers) as layers:
         old_images = images_of(parse_reference(old), layers.check)

@@ -40,8 +40,8 @@ def explain(
 ) -> Why:
     """Why the new image's layer number LAYER is new, from the TABLE in which both images stand.
 
-    ratio: size of its blob by that of its archive. recompressed: by layer, the old layer that is
-    the same archive.
+    ratio: size of its blob by that of its archive.
+    recompressed: by layer, the old layer that is the same archive.
     """
     if layer in recompressed:
         return Why("recompressed", recompressed[layer])

@@ -72,8 +72,8 @@ class Key(NamedTuple):
 _CONFIG = Key(
     "config",
     Kind.CHOICE,
-    "`inherit` takes its config over; what `config` says replaces its keys, and its `Labels` and"
-    " `Env` by name",
+    "`inherit` takes its config over; what `config` says replaces its keys,"
+    " and its `Labels` and `Env` by name",
     default=False,
     choices={"replace": False, "inherit": True},
 )
@@ -98,8 +98,8 @@ PREVIOUS_KEYS = (
     Key(
         "image",
         Kind.LAYOUT,
-        "the OCI layout that an earlier build made: layers that come out the same are taken"
-        " from it",
+        "the OCI layout that an earlier build made:"
+        " layers that come out the same are taken from it",
     ),
     Key("index", Kind.INTEGER, "which manifest of the layout's index, from 0", default=0),
     Key(
@@ -155,8 +155,8 @@ SPLIT_KEYS = (
     Key(
         "components",
         Kind.SOURCES,
-        "who owns a file: `xattr`, `packages`, `file: PATH`, `paths: {NAME: [GLOB]}`; the first"
-        " that claims it",
+        "who owns a file: `xattr`, `packages`, `file: PATH`, `paths: {NAME: [GLOB]}`;"
+        " the first that claims it",
         default=PLAIN_SOURCES,
     ),
     Key(
@@ -183,8 +183,8 @@ IMAGE_KEYS = (
     Key(
         "layer",
         Kind.TREE,
-        "the directory to pack, relative to the current directory; or an image, to pack what it"
-        " unpacks to",
+        "the directory to pack, relative to the current directory;"
+        " or an image, to pack what it unpacks to",
         keys=LAYER_KEYS,
     ),
     Key("split", Kind.SECTION, "pack `layer` as many layers, by component", keys=SPLIT_KEYS),

@@ -109,8 +109,8 @@ def _ref_names(document: Document, top: Section) -> None:
     if name is not None and not re.fullmatch(REF_NAME, name):
         document.warn(
             top.places["ref-name"],
-            f"`{shown(name)}` is not a name of the image-spec: letters and digits, `-._:@/+`"
-            " between them",
+            f"`{shown(name)}` is not a name of the image-spec:"
+            " letters and digits, `-._:@/+` between them",
         )
     seen: dict[str, str] = {}
     two = len(top.values["compression"]) > 1
@@ -126,14 +126,14 @@ def _ref_names(document: Document, top: Section) -> None:
         if two:
             document.warn(
                 place,
-                f"the {REF_NAME_KEY} names the image with gzip only; `ref-name` at the top names"
-                " both",
+                f"the {REF_NAME_KEY} names the image with gzip only;"
+                " `ref-name` at the top names both",
             )
         if given in seen:
             document.warn(
                 place,
-                f"`{shown(given)}` is the {REF_NAME_KEY} of {seen[given]} too: clients find only"
-                " one of them by it",
+                f"`{shown(given)}` is the {REF_NAME_KEY} of {seen[given]} too:"
+                " clients find only one of them by it",
             )
         seen.setdefault(given, section.place.path)
 
@@ -151,8 +151,8 @@ def source_date_epoch(environ: Mapping[str, str]) -> int | None:
             f"must be a whole number of seconds from 0 to {LAST_EPOCH}, not `{shown(text)}`",
             where="SOURCE_DATE_EPOCH",
             hint=(
-                "unset it to keep the times of the files, or set it: `SOURCE_DATE_EPOCH=$(git log"
-                " -1 --format=%ct)`"
+                "unset it to keep the times of the files, or set it:"
+                " `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`"
             ),
         )
     return int(text)

@@ -54,8 +54,8 @@ def _after_bracket(component: bytes, start: int) -> int:
             raise ValueError("has a `[` without a `]`; write `\\[` for the character itself")
         if component[at : at + 2] == b"[:":
             raise ValueError(
-                "has a class such as `[:alpha:]`, which is not understood: write the characters, as"
-                " in `[a-z]`"
+                "has a class such as `[:alpha:]`, which is not understood:"
+                " write the characters, as in `[a-z]`"
             )
         if component[at] >= 0x80:
             raise ValueError(

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 class BuiltLayer(NamedTuple):
     """A layer that this build made, or took from the previous image.
 
-    size, uncompressed_size: bytes as stored and as an archive. components: none where nothing is
-    split. reused: is it the previous image's? difference: where not, in what it differs from the
-    layer there that it is most like; None also where there is none.
+    size, uncompressed_size: bytes as stored and as an archive.
+    components: none where nothing is split.
+    reused: is it the previous image's?
+    difference: where not, in what it differs from the layer of that image that it is most like;
+    None where that image has no such layer.
     """
 
     digest: str
@@ -46,15 +48,17 @@ class OtherCodec(NamedTuple):
 class BuiltImage(NamedTuple):
     """What came of one image.
 
-    descriptor: of its manifest, as the index has it. layers_size, uncompressed_size: bytes of the
-    layers that this build made, as stored and as archives. files: regular files written. unchanged,
-    whiteouts: entries left to the parent, and names of it hidden. digests_believed: files of the
-    tree that were not hashed, because their attribute was believed.
+    descriptor: of its manifest, as the index has it.
+    layers_size, uncompressed_size: bytes of the layers that this build made, as stored and as
+    archives.
+    files: regular files written.
+    unchanged, whiteouts: entries left to the parent, and names of it hidden.
+    digests_believed: files of the tree that were not hashed, because their attribute was believed.
     stages: seconds by stage: `walk`, `hash`, `parent`, `diff`, `split`, `previous`, `pack`, those
     that there were; `parent` runs beside the first two.
-    layers: those that this build made, the lowest first. plan, unclaimed_size, unclaimed_files: of
-    `split`, and what no source claims. others: the image in the codecs after the first, which all
-    the rest is about.
+    layers: those that this build made, the lowest first.
+    plan, unclaimed_size, unclaimed_files: of `split`, and what no source claims.
+    others: the image in the codecs after the first, which all the rest is about.
     """
 
     descriptor: Descriptor

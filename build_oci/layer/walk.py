@@ -53,10 +53,12 @@ def read_tree(
 ) -> Tree:
     """Walk the directory ROOT, and call MEANWHILE once while that goes on.
 
-    trust_checksum_xattrs: None believes them on FUSE. exclude: patterns that compile_pattern takes;
-    exclude_where is for the warning about those that match nothing. owner: user and group of every
-    entry, in place of their own. take_instructions: `user.component` and `user.update-interval` say
-    how to divide the tree, and are not written.
+    trust_checksum_xattrs: None believes them on FUSE.
+    exclude: patterns that compile_pattern takes; exclude_where is for the warning about those that
+    match nothing.
+    owner: user and group of every entry, in place of their own.
+    take_instructions: `user.component` and `user.update-interval` say how to divide the tree, and
+    are not written.
 
     Raises TreeError naming every file (up to ten) that cannot be read; sockets are a warning.
     """

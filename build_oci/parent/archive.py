@@ -126,8 +126,8 @@ def read_archive(
     found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
     if found != expected:
         raise ParentError(
-            f"its archive has the digest {algorithm}:{found}, but the image's config says"
-            f" {diff_id}",
+            f"its archive has the digest {algorithm}:{found},"
+            f" but the image's config says {diff_id}",
             where=str(path),
         )
 

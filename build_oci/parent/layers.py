@@ -226,8 +226,8 @@ class Parents:
             found = manifest.config.get(key)
             if isinstance(found, str) and found and found != wanted:
                 self._warn(
-                    f"{parent.where}: this parent has the {key} “{found[:100]}”, and the image"
-                    f" “{wanted}”"
+                    f"{parent.where}: this parent has the {key} “{found[:100]}”,"
+                    f" and the image “{wanted}”"
                 )
 
     def _codec(self, part: FilePart, descriptor: ReadDescriptor, where: str) -> str:
@@ -237,8 +237,8 @@ class Parents:
         codec = CODECS.get(descriptor.media_type)
         if codec is None:
             raise ParentError(
-                f"is a layer of the type “{descriptor.media_type[:200]}”, which build-oci cannot"
-                " read",
+                f"is a layer of the type “{descriptor.media_type[:200]}”,"
+                " which build-oci cannot read",
                 where=where,
             )
         try:
@@ -249,8 +249,8 @@ class Parents:
         if found == codec or (found == "disabled" and not is_archive(start)):
             return codec
         self._warn(
-            f"{where}: its media type is {descriptor.media_type}, but it is {_CONTENT[found]}: read"
-            " as what it is"
+            f"{where}: its media type is {descriptor.media_type}, but it is {_CONTENT[found]}:"
+            " read as what it is"
         )
         return found
 
@@ -390,8 +390,8 @@ class Parents:
             part, layer.annotations, archive, self._workers.check, self._workers.windows
         ):
             self._warn(
-                f"{path}: its annotations of zstd:chunked are left out, because they do not hold:"
-                f" {problem}"
+                f"{path}: its annotations of zstd:chunked are left out,"
+                f" because they do not hold: {problem}"
             )
             return without_annotations(layer.annotations)
         return layer.annotations

@@ -19,8 +19,8 @@ _MOST_READ = 100  # images whose descriptors tell no platform, and indexes insid
 class ReadManifest(NamedTuple):
     """The documents of a parent, checked against each other.
 
-    history: an entry for each layer, also where the parent has none. config: the whole image
-    config, as untrusted as it was.
+    history: an entry for each layer, also where the parent has none.
+    config: the whole image config, as untrusted as it was.
     """
 
     layers: list[ReadDescriptor]
@@ -136,8 +136,8 @@ def _for_platform(
         )
     if fitting is None:
         hint = (
-            f"architecture and os of the image choose among these; {key}.image can be another"
-            " layout"
+            "architecture and os of the image choose among these;"
+            f" {key}.image can be another layout"
         )
         wanted, others = (
             f"{platform.os}/{platform.architecture}",

@@ -268,8 +268,8 @@ class PreviousImage:
             for _, _, one, blob in opened:
                 if one.kind == "disabled" and one.descriptor.digest != one.diff_id:
                     raise ParentError(
-                        "is stored as it is, but the image's config says that its archive is"
-                        f" {one.diff_id}",
+                        "is stored as it is,"
+                        f" but the image's config says that its archive is {one.diff_id}",
                         where=str(blob.path),
                         hint="somebody changed this image: build once without it",
                     )

@@ -45,9 +45,10 @@ class Unclaimed(NamedTuple):
 class Ownership(NamedTuple):
     """Who owns each entry of a tree.
 
-    components: sorted by name; each owns at least one entry. owners: for each entry, as a buffer of
-    32 bits each, the number of its component; NO_OWNER for a directory that nobody claims, for
-    nothing else. warnings: lines for the user.
+    components: sorted by name; each owns at least one entry.
+    owners: for each entry, as a buffer of 32 bits each, the number of its component; NO_OWNER for a
+    directory that nobody claims, for nothing else.
+    warnings: lines for the user.
     """
 
     components: tuple[Component, ...]

@@ -28,10 +28,12 @@ _HEADERS = 3 * _BLOCK
 class Division(NamedTuple):
     """A tree in layers.
 
-    plan: which components share a layer, the lowest first. layers: for each entry of the walk, in
-    tar order, the number of its layer, or NO_OWNER for a directory that no planned component owns.
-    components: for each entry the number of its component in `names`, or NO_OWNER. reason: why the
-    plan is as it is, in a line. unclaimed: what no source claims.
+    plan: which components share a layer, the lowest first.
+    layers: for each entry of the walk, in tar order, the number of its layer, or NO_OWNER for a
+    directory that no planned component owns.
+    components: for each entry the number of its component in `names`, or NO_OWNER.
+    reason: why the plan is as it is, in a line.
+    unclaimed: what no source claims.
     """
 
     plan: Plan

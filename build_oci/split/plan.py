@@ -49,8 +49,10 @@ class PlanResult(NamedTuple):
     """A plan and why it is as it is.
 
     expected_cost, fresh_cost: bytes that an update is expected to move, with the plan and with one
-    that heeds no earlier plan. replanned: an earlier plan was given up. reason: a line for
-    people."""
+    that heeds no earlier plan.
+    replanned: an earlier plan was given up.
+    reason: a line for people.
+    """
 
     plan: Plan
     expected_cost: float

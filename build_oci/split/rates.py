@@ -33,11 +33,12 @@ _HALVINGS = 30  # down to a millionth of a day
 class Component(NamedTuple):
     """A set of files that change together, as the planner sees it.
 
-    size: bytes that it adds to a layer. interval_days: how often it changes, as far as anybody
-    said. digest: of its content, in hexadecimal, where it is known; a plan keeps the first
-    DIGEST_KEPT digits. Names are any text that is not empty, in the order of code points: files
-    that no source claims come as components of their own, under whatever names the caller reserves
-    for them.
+    size: bytes that it adds to a layer.
+    interval_days: how often it changes, as far as anybody said.
+    digest: of its content, in hexadecimal, where it is known; a plan keeps the first DIGEST_KEPT
+    digits.
+    name: any text that is not empty; names are in the order of code points. Files that no source
+    claims come as components of their own, under whatever names the caller reserves for them.
     """
 
     name: str
@@ -49,9 +50,11 @@ class Component(NamedTuple):
 class History(NamedTuple):
     """What a plan remembers of a component.
 
-    builds: updates that were seen with it before and after; changes: those of them that changed it;
-    digest: its content in the last build, "" where it was not known; gone: updates since it was
-    last there, 0 while it is there."""
+    builds: updates that were seen with it before and after.
+    changes: those of them that changed it.
+    digest: its content in the last build, "" where it was not known.
+    gone: updates since it was last there, 0 while it is there.
+    """
 
     builds: int = 0
     changes: int = 0

@@ -43,9 +43,11 @@ def verify(
     """Look at everything in the layout PATH, a directory or an archive. UsageError where there is
     none, ParentError where an archive cannot be read.
 
-    workers: layers that are read at once. problem, note: called with a line `WHERE: WHAT` for what
-    is wrong, and for what is odd but allowed. bootc: look for what keeps an image from booting with
-    bootc, too; what it should not have for that is a line for `warning`.
+    workers: layers that are read at once.
+    problem, note: called with a line `WHERE: WHAT` for what is wrong, and for what is odd but
+    allowed.
+    bootc: look for what keeps an image from booting with bootc, too; what it should not have for
+    that is a line for `warning`.
     """
     path = layout_path(path)
     if not os.path.exists(path):

@@ -58,9 +58,9 @@ class Crew:
         self.windows = Budget(LARGE_WINDOWS)
         # Memory of blocks that nobody uses, and that no budget counts.
         self.spare: deque[bytearray] = deque()
-        # What the compressor of one image may take of memory, in bytes, beside the data that comes
-        # in: what is promised (section “Memory” of the architecture), less that data and what
-        # everything else takes.
+        # The bytes that the compressors of one image may take: what is promised
+        # (docs/internals/memory.md has the sum), less the data in flight and 80 MiB for everything
+        # else.
         promised = min(memory_limit + (128 << 20), 300 << 20)
         memory = promised - max(self.budget.limit, block_size) - (80 << 20)
         self.images_at_once = max(

@@ -1,7 +1,7 @@
 /*
- * libFuzzer target of the cuts and the JSON of zstd:chunked: the content of a file is cut without a gap
- * where the plain rule cuts it, however it comes in pieces; and names become JSON that holds no
- * byte that must be escaped.
+ * libFuzzer target of the cuts and the JSON of zstd:chunked. The content of a file is cut without a
+ * gap where the plain rule cuts it, however it comes in pieces. Names become JSON without a control
+ * character.
  *
  * An input: a byte that scales what follows up (a hole takes 1 KiB), a byte that says where the
  * content is cut into two pieces, the content.
@@ -37,7 +37,8 @@ static void check(const uint8_t *data, size_t size, const cuts *found)
         abort();
 }
 
-/* Chunks of the two pieces begin where those of the whole begin; STARTS: one begins at the BORDER. */
+/* Chunks of the two pieces begin where those of the whole begin. STARTS: one begins at the
+ * BORDER. */
 static void check_pieces(const cuts *whole, const cuts *first, const cuts *second, size_t border,
                          int starts)
 {

@@ -1,7 +1,6 @@
 /*
- * libFuzzer target of what makes a zstd frame go on: whatever the bytes, nothing is read outside
- * them, and what comes out is blocks that are whole, of which none is the last, and that need
- * nothing more to go on.
+ * libFuzzer target of frame_make_joinable(). Whatever the bytes, nothing is read outside them. What
+ * comes out is whole blocks to its end, and none of them is marked as the last.
  */
 #include "zstd_frame.h"
 #include "zstd_sequences.h"

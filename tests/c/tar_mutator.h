@@ -1,4 +1,4 @@
-/* The mutator of the fuzzers whose inputs are archives; TAR_MUTATOR_SKIP bytes stand before them. */
+/* The mutator of the fuzzers that take an archive, with TAR_MUTATOR_SKIP bytes in front of it. */
 #ifndef BUILD_OCI_TAR_MUTATOR_H
 #define BUILD_OCI_TAR_MUTATOR_H
 

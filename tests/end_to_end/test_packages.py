@@ -1,4 +1,4 @@
-"""The package as a whole: what the wheel holds, and the order of its rooms."""
+"""The package as a whole: what the wheel holds, and which part may import which."""
 
 from __future__ import annotations
 

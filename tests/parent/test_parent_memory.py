@@ -1,6 +1,4 @@
-"""What is held of parents is bounded by their entries and let go of after their last image (spec
-6).
-"""
+"""What is held of parents is bounded by their entries, and freed after the last image on them."""
 
 from __future__ import annotations
 

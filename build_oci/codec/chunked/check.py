@@ -73,8 +73,9 @@ def chunked_problems(
 ) -> list[str]:
     """What is wrong with the metadata of the blob LAYER; at most one problem, the first.
 
-    archive: the digest of its archive and the bytes in it. check: called often; may raise to stop
-    this. windows: see codec.zstd.decode.
+    archive: the digest of its archive and the bytes in it.
+    check: called often; may raise to stop this.
+    windows: see codec.zstd.decode.
     """
     try:
         metadata = read_annotations(annotations)

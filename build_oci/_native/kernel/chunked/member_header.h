@@ -28,8 +28,8 @@ int member_header_is_extension(uint8_t type);
 const char *member_header_extension_size(const uint8_t block[TAR_BLOCK], uint64_t *size);
 
 /*
- * The headers DATA, from the first extension's to the member's own block, whole blocks all; puts the
- * start of the TOC's entry at the end of T. NULL, or why the TOC cannot tell the member.
+ * The headers DATA, from the first extension's to the member's own block, all of them whole blocks.
+ * Puts the start of the TOC's entry at the end of T. NULL, or why the TOC cannot tell the member.
  */
 const char *member_header_read(const uint8_t *data, size_t size, text *t, member_header *out);
 

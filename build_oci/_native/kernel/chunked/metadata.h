@@ -1,5 +1,5 @@
-/* What the TOC and the tar-split of zstd:chunked say of a member, whoever wrote its headers; the keys
- * and their meaning are those of the format's reference reader. */
+/* What the TOC and the tar-split of zstd:chunked say of a member, whoever wrote its headers. The
+ * keys and their meaning are those of the format's reference reader. */
 #ifndef BUILD_OCI_METADATA_H
 #define BUILD_OCI_METADATA_H
 
@@ -21,14 +21,19 @@ typedef struct toc_numbers {
 } toc_numbers;
 
 /*
- * An entry of the TOC is put together in this order: its start with the TYPE; the name, a JSON string;
- * of a link the start of the target, and the target, a JSON string; the numbers; the attributes; the
- * keys of the content; the closing brace.
+ * An entry of the TOC is put together in this order:
+ * - its start with the TYPE, and the name, a JSON string
+ * - of a link: the start of the target, and the target, a JSON string
+ * - the numbers
+ * - the attributes
+ * - the keys of the content
+ * - the closing brace
  */
 void toc_begin(text *, const char *type);
 void toc_target(text *);
 void toc_put_numbers(text *, const toc_numbers *);
-/* An attribute, by its UTF-8 name; the FIRST of them opens their object, toc_xattrs_end() closes it. */
+/* An attribute, by its UTF-8 name. The FIRST of them opens their object; toc_xattrs_end() closes
+ * it. */
 void toc_xattr(text *, const uint8_t *name, size_t name_size, const uint8_t *value,
                size_t value_size, int first);
 void toc_xattrs_end(text *);

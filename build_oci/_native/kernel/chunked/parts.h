@@ -2,7 +2,7 @@
  * A block of an archive as zstd:chunked sees it: headers, contents, and the chunks that each
  * content is cut into.
  *
- *     block  | pad | headers | content | pad + headers | content ...         | pad + headers | content:
+ *     block  | pad | headers | content | pad + headers | content ...         | pad + headers | cont
  *     frames |       0       |    1    |       2       | 3: chunk | 4: chunk |       5       |  6
  *     items  |         item 0          |             item 1                  |      item 2, begun
  *
@@ -11,8 +11,8 @@
  * last one share a block with other members. Where a piece does not hold the whole file, its first
  * and last chunk may go on beyond the block; the caller puts them together, block after block.
  *
- * Who knows the members adds items and pieces (plan_parts.h, foreign.h); then parts_cut() does the
- * rest. TOC and tar-split follow from that.
+ * Who knows the members adds items and pieces (plan_parts.h, splitter.h); then parts_cut() does
+ * the rest. TOC and tar-split follow from that.
  */
 #ifndef BUILD_OCI_PARTS_H
 #define BUILD_OCI_PARTS_H
@@ -109,7 +109,7 @@ void parts_toc(const parts *, const uint64_t *packed, uint64_t offset, text *out
  * it. */
 void parts_tar_split(const parts *, const uint8_t *data, text *out);
 
-/* The item whose headers are in the block while its content ends in another; NULL: there is none. */
+/* The item whose headers are in the block and whose content ends in another, or NULL. */
 const item *parts_opened(const parts *);
 
 #endif

@@ -15,7 +15,8 @@ typedef enum inexpressible {
 /* Can the TOC say what E's headers say? */
 inexpressible plan_parts_can_say(const entry *, const header_options *);
 
-/* The start of the TOC's entry of E, as in item.entry; *NAME is where its name stands in the text. */
+/* Puts the start of the TOC's entry of E, as in item.entry. *NAME is where its name stands in the
+ * text. */
 void plan_parts_put_entry(text *, const entry *, const header_options *, text_span *name);
 
 /*

@@ -235,7 +235,7 @@ static size_t least(uint64_t a, size_t b)
 
 static size_t feed_content(splitter *s, size_t size)
 {
-    /* A content that reaches beyond the block is taken in as far as its next chunk may depend on. */
+    /* Of a content that reaches beyond the block, take in as much as its next chunk depends on. */
     uint64_t end = s->size + s->left, beyond = end > s->cut ? end - s->cut : 0;
     uint64_t wanted = beyond ? s->cut + least(beyond, HOLE_MIN) - s->size : s->left;
     size_t step = least(wanted, size);

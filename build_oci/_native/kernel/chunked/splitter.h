@@ -1,8 +1,8 @@
 /*
  * An archive of any builder, as it streams by, cut into the blocks that zstd:chunked packs.
  *
- *     archive   headers | content | pad headers | pad headers | content ..........................| pad headers
- *     blocks    |---------- first ----------------------------|--- second: LIMIT bytes ---|-- third ...
+ *     archive  headers | content | pad headers | pad headers | content ............ | pad headers
+ *     blocks   |-------------------- first ------------------|- second: LIMIT -|- third ...
  *
  * A block ends between two members, or within the content of a file that does not fit into one.
  * Headers are never cut, and the padding of a content belongs to the headers that follow. Where

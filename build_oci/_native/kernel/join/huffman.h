@@ -1,6 +1,6 @@
 /*
- * The Huffman codes of a deflate block (RFC 1951, 3.2), as tables that say how many bits a code takes
- * and what kind of symbol follows, and not what it stands for.
+ * The Huffman codes of a deflate block (RFC 1951, 3.2), as tables. They say how many bits a code
+ * takes and what kind of symbol follows, and not what the code stands for.
  *
  * A table entry has 16 bits. With 2 x 2,048 entries a stream, the tables of two streams take 16 KiB
  * and stay in the first-level cache:

@@ -9,15 +9,17 @@
  *     | count: 1 to 3 bytes | modes: 1 byte | tables: 0 to 3 | bit stream ... 1 0..0 |
  *                             LL OF ML 00                                     ^ mark
  *
- * A mode says where the table of literal lengths, offsets or match lengths comes from: PREDEFINED
- * by the format, RLE (one symbol), COMPRESSED (its distribution is here), REPEATED (an earlier
- * block's).
+ * A mode says where the table of literal lengths, offsets or match lengths comes from:
+ * - PREDEFINED: the format defines it
+ * - RLE: it has one symbol
+ * - COMPRESSED: its distribution stands here
+ * - REPEATED: an earlier block has it
  *
- * The bit stream is read backwards, from the highest set bit of the last byte, which is only a
+ * The bit stream is read backwards, from the highest set bit of the last byte. That bit is only a
  * mark:
  *
- *     first states: LL OF ML | extra bits of sequence 0: OF ML LL | state bits: LL ML OF | extra
- *         ...
+ *     first states  | extra bits of sequence 0 | state bits | extra bits of sequence 1 | ...
+ *     LL OF ML      | OF ML LL                 | LL ML OF   | OF ML LL                 |
  *
  * A state of a table gives a symbol (a code), and, with some more bits, the next state. After the
  * last sequence no state bits follow. Because the reader starts at the end, section_write() goes

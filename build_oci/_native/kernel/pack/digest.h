@@ -12,7 +12,8 @@
 
 /*
  * Sets the digests of FILES, regular files of one tree, from their content. Gives up, with -1 and
- * PROBLEM_CANCELLED, once *CANCELLED is set; -1 with OUT filled when one cannot be read or has changed.
+ * PROBLEM_CANCELLED, once *CANCELLED is set; -1 with OUT filled when one cannot be read or has
+ * changed.
  */
 int digest_files(const tree *, const sha256_kernel *, entry *const *files, size_t count,
                  const atomic_int *cancelled, problem *out);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The headers of one entry; the memory is used for the next one. All zero but for the maker's options. */
+/* The headers of one entry. The memory is used again for the next one. At the start all is zero but
+ * for the maker's options. */
 typedef struct headers {
     header_maker maker;
     uint8_t *bytes;

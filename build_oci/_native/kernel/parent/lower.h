@@ -2,24 +2,27 @@
  * What a parent image holds: the members of its layers merged, in order, into one tree of names
  * over inodes.
  *
- * Clients do not agree about every image (see the rule in scanner_member.c). Where they do not, the table
- * holds the names of all of them, and says of each that it is in doubt: it never counts as equal to
- * an entry of the tree, and where the tree lacks it, a whiteout makes it sure. In doubt are
+ * Clients do not agree about every image (see the rule in scanner_member.c). Where they do not, the
+ * table holds the names of all of them, and says of each that it is in doubt. Such a name never
+ * counts as equal to an entry of the tree. Where the tree lacks it, a whiteout removes it for every
+ * client. In doubt are:
  *
- *   a name whose path leads through a symbolic link: lib/foo on top of lib -> usr/lib. One client
- *     follows the link (vfs, umoci), another puts a directory in its place (overlay). So lib becomes
- *     a directory that remembers the link, and both lib/foo and usr/lib/foo stand in the table. A
- *     whiteout through a link may have removed what the link leads to. A link or a file that a
- *     whiteout leads through stays (vfs, umoci) or becomes a directory (overlay)
- *   what stands before its own whiteout in one layer: containers/storage removes it, umoci does not
- *   a name that one layer has twice, a member with MEMBER_AMBIGUOUS, a file one of whose hard links
- *     claims other metadata
- *   the metadata of a directory in which a layer has something without an entry for the directory
- *     itself: vfs keeps its mode and owner, overlay does not
+ * - A name whose path leads through a symbolic link: lib/foo on top of lib -> usr/lib. One client
+ *   follows the link (vfs, umoci), another puts a directory in its place (overlay). So lib becomes
+ *   a directory that remembers the link, and both lib/foo and usr/lib/foo stand in the table. A
+ *   whiteout through a link may have removed what the link leads to. A link or a file that a
+ *   whiteout leads through stays (vfs, umoci) or becomes a directory (overlay).
+ * - What stands before its own whiteout in one layer: containers/storage removes it, umoci does
+ *   not.
+ * - A name that one layer has twice.
+ * - A member with MEMBER_AMBIGUOUS.
+ * - A file one of whose hard links claims other metadata.
+ * - The metadata of a directory in which a layer has something without an entry for the directory
+ *   itself: vfs keeps its mode and owner, overlay does not.
  *
- * Doubt in a name with all below it is kept as a number: `sequence` counts members over all layers,
- * `placed` is its value when the name was put there last, `doubted` its value when the name or a
- * directory above came into doubt. What was placed later is certain again.
+ * Doubt in a name and all below it is kept as three numbers. `sequence` counts members over all
+ * layers. `placed` is its value when the name was put there last, `doubted` its value when the name
+ * or a directory above came into doubt. What was placed later is certain again.
  *
  * Built by one thread (lower_apply for each layer, the bottom one first), then only read, by any
  * number of threads, without locks.

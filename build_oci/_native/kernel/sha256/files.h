@@ -1,4 +1,5 @@
-/* The digests of open files, or of parts of them, as many side by side as a kernel has lanes (sha256.h). */
+/* The digests of open files, or of parts of them: as many side by side as a kernel has lanes
+ * (sha256.h). */
 #ifndef BUILD_OCI_FILES_H
 #define BUILD_OCI_FILES_H
 

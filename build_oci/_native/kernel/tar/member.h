@@ -9,8 +9,7 @@ enum {
     MEMBER_DIGEST_KNOWN = 1, /* of a regular file: `digest` holds the SHA-256 of its content */
     /* a further name of `target`; its metadata is what the link's own header says */
     MEMBER_HARD_LINK = 2,
-    /* its mtime was rounded to a double before it was written, as far as the layer's other times
-     * tell */
+    /* the layer's times tell that the writer rounded the mtime to a double */
     MEMBER_FLOAT_TIME = 8,
     MEMBER_XATTR_NEWLINE = 16, /* the value of one of its attributes holds a newline */
     /* clients may read it otherwise: it never counts as equal to an entry of the tree (see
@@ -19,11 +18,10 @@ enum {
 };
 
 typedef struct member {
-    /* normalised: no leading slash, no "." or empty component, no closing slash; "" is the root.
-     * NUL-terminated */
+    /* NUL-terminated, normalised: no slash at either end, no "." or empty component; "" is the
+     * root */
     const char *name;
-    /* of a symbolic link, as it stands; of a hard link, a normalised name; else NULL.
-     * NUL-terminated */
+    /* NUL-terminated: of a symbolic link, as it stands; of a hard link, normalised; else NULL */
     const char *target;
     /* packed and sorted as in tree.h, and, where they are large, condensed: see records.h; NULL
      * where there are none */

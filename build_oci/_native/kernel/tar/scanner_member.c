@@ -1,22 +1,27 @@
 /*
- * The rule for archives that readers disagree about
+ * The rule for archives that readers disagree about.
  *
  * A file that equals the parent's is left out of the new layer, so the parent's archive must mean
  * to us what it means to the clients that unpack it: umoci, and what is built upon
  * containers/storage or moby (buildah, podman, docker). All of them read it with Go's archive/tar.
- * A member that one of them may read otherwise than we do is
+ * A member that one of them may read otherwise than we do is refused or marked.
  *
- *   refused, where no client agrees with us, or the name itself is in question:
- *     global pax records that count, or under a name of their own (containers/storage removes what
- *     has that name); a global header between an extended header and its member; GNU long names
- *     that differ from a pax path or linkpath; a GNU header with text in the place of ustar's prefix
- *     that Go reads as one; devices under a magic for which Go reads no device numbers; regular
- *     files whose name ends with a slash; contiguous files; xattrs that redirect an overlay;
- *     checksum records that are not the content's
- *   MEMBER_AMBIGUOUS, where the name is certain and the rest is not, so that it never counts as
- *   equal:
- *     LIBARCHIVE.xattr records without the same name under SCHILY.xattr; xattrs by which an overlay
- *     hides what is below
+ * Refused, because no client agrees with us, or the name itself is in question:
+ * - global pax records that count, or under a name of their own (containers/storage removes what
+ *   has that name)
+ * - a global header between an extended header and its member
+ * - GNU long names that differ from a pax path or linkpath
+ * - a GNU header with text in the place of ustar's prefix that Go reads as one
+ * - devices under a magic for which Go reads no device numbers
+ * - regular files whose name ends with a slash
+ * - contiguous files
+ * - xattrs that redirect an overlay
+ * - checksum records that are not the content's
+ *
+ * Marked MEMBER_AMBIGUOUS, because the name is certain and the rest is not, so that it never counts
+ * as equal:
+ * - LIBARCHIVE.xattr records without the same name under SCHILY.xattr
+ * - xattrs by which an overlay hides what is below
  *
  * lower.c holds the other half: names and directories that depend on how a client applies a layer.
  */

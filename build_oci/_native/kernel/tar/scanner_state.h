@@ -27,7 +27,22 @@ typedef struct extension {
     int pending; /* waits for its member */
 } extension;
 
-/* a gap pads an extension, padding content */
+/*
+ * The states. Each takes in bytes until it is complete. Then header(), end_body() or scanner_feed()
+ * chooses the next one.
+ *
+ *                 ┌──────────────────────────────────────────────────┐
+ *                 ▼                                                  │
+ *     start ──► HEADER ── L, K, x, g ──► EXTENSION ──► GAP ──────────┤
+ *                 │                                                  │
+ *                 ├── another type ────► CONTENT ────► PADDING ──────┘
+ *                 │
+ *                 └── a block of zeros ► END
+ *
+ * GAP pads an extension to whole blocks, PADDING a content. A state that would take no byte is
+ * left out. END takes only zeros. An archive may end in HEADER (before a header's first byte),
+ * PADDING or END, if no extension waits for its member.
+ */
 typedef enum state { HEADER, EXTENSION, GAP, CONTENT, PADDING, END } state;
 
 struct scanner {

@@ -2,8 +2,10 @@
  * The block that every archive is made of, and the fields of a header (POSIX.1-2001, ustar):
  * NAME_AT is where a field begins, NAME_SIZE how many bytes it has.
  *
- *     0    100  108 116 124  136   148      156  157  257   263     265   297   329   337   345     500
- *     name mode uid gid size mtime checksum type link magic version uname gname major minor prefix
+ *     0    100  108 116 124  136   148      156  157
+ *     name mode uid gid size mtime checksum type link
+ *     257   263     265   297   329   337   345    500
+ *     magic version uname gname major minor prefix
  */
 #ifndef BUILD_OCI_USTAR_H
 #define BUILD_OCI_USTAR_H

@@ -18,8 +18,7 @@ enum {
     /* bytes of pax records of one member that Go's archive/tar reads, and so every client */
     RECORDS_MOST = 1 << 20,
     OTHER_RECORDS = 72 * 1024, /* of them: the longest name, a target, numbers */
-    /* of one with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE” and a newline, without NAME and
-     * VALUE */
+    /* of a record with an attribute: “LENGTH SCHILY.xattr.NAME=VALUE\n” without NAME and VALUE */
     RECORD_FRAME = 24,
 };
 

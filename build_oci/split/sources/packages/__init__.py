@@ -27,11 +27,12 @@ _SHARED = NO_OWNER - 1
 
 
 class Package(NamedTuple):
-    """One installed package. paths: what it owns, relative to the root or absolute, directories
-    included; read once, and lazily.
+    """One installed package.
 
-    source: the name of its source package. dates: of its changelog, in seconds since 1970, as far
-    as they are known.
+    source: the name of its source package.
+    paths: what it owns, relative to the root or absolute, directories included; read once, and
+    lazily.
+    dates: of its changelog, in seconds since 1970, as far as they are known.
     """
 
     source: str
