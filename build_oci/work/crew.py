@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # waits. More only cost memory, and time where they leave the CPU's caches.
 BLOCKS_WAITING = 3
 MOST_IN_FLIGHT = 72 << 20
+# The memory promise in bytes; docs/internals/memory.md has the sum. Where `prefetch-limit-mb` is
+# small, the promise is that and BESIDE_LIMIT.
+PROMISED = 300 << 20
+BESIDE_LIMIT = 128 << 20
+EVERYTHING_ELSE = 80 << 20  # interpreter, libraries, heads of files, free pieces of the heap
 # Bytes that the windows of all readers of zstd streams may take together, beside the 8 MiB that
 # each may have: one of the largest.
 LARGE_WINDOWS = 128 << 20
@@ -59,10 +64,9 @@ class Crew:
         # Memory of blocks that nobody uses, and that no budget counts.
         self.spare: deque[bytearray] = deque()
         # The bytes that the compressors of one image may take: what is promised
-        # (docs/internals/memory.md has the sum), less the data in flight and 80 MiB for everything
-        # else.
-        promised = min(memory_limit + (128 << 20), 300 << 20)
-        memory = promised - max(self.budget.limit, block_size) - (80 << 20)
+        # (docs/internals/memory.md has the sum), less the data in flight and everything else.
+        promised = min(memory_limit + BESIDE_LIMIT, PROMISED)
+        memory = promised - max(self.budget.limit, block_size) - EVERYTHING_ELSE
         self.images_at_once = max(
             1, min(images, count, memory_limit // (2 * block_size), memory // codec_least)
         )

@@ -9,12 +9,12 @@ enum {
     MEMBER_DIGEST_KNOWN = 1, /* of a regular file: `digest` holds the SHA-256 of its content */
     /* a further name of `target`; its metadata is what the link's own header says */
     MEMBER_HARD_LINK = 2,
-    /* the layer's times tell that the writer rounded the mtime to a double */
-    MEMBER_FLOAT_TIME = 8,
-    MEMBER_XATTR_NEWLINE = 16, /* the value of one of its attributes holds a newline */
     /* clients may read it otherwise: it never counts as equal to an entry of the tree (see
      * scanner_member.c) */
     MEMBER_AMBIGUOUS = 4,
+    /* the layer's times tell that the writer rounded the mtime to a double */
+    MEMBER_FLOAT_TIME = 8,
+    MEMBER_XATTR_NEWLINE = 16, /* the value of one of its attributes holds a newline */
 };
 
 typedef struct member {

@@ -24,15 +24,15 @@ enum {
     ENTRY_DIGEST_KNOWN = 1,    /* `digest` holds the SHA-256 of the content */
     ENTRY_UNCHANGED = 2,       /* the parent image has it: not emitted */
     ENTRY_WHITEOUT = 4,        /* made by the diff: an empty file that hides a name of the parent */
-    ENTRY_WHITEOUT_NAMES = 16, /* a directory: a name in it begins with .wh. */
     /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is
      * not computed again */
     ENTRY_BELIEVED = 8,
+    ENTRY_WHITEOUT_NAMES = 16, /* a directory: a name in it begins with .wh. */
+    /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
+    ENTRY_IN_ARCHIVE = 32,
     /* made by the diff: a directory of the image below, which keeps its time whatever the epoch */
     ENTRY_OWN_TIME = 64,
     ENTRY_REPLACES = 128, /* made by the diff: what the image below has here is removed */
-    /* a regular file: its content is in tree.sources[dev] at the offset `ino` (see unpack.h) */
-    ENTRY_IN_ARCHIVE = 32,
 };
 
 struct entry {
