@@ -38,6 +38,9 @@ from build_oci.codec.chunked.encoder import CannotBeChunkedError
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
 
+# These tests hardly depend on the version of Python.
+pytestmark = pytest.mark.slow
+
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 
 

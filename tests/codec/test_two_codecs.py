@@ -19,6 +19,9 @@ from build_oci.merge import merge
 from build_oci.pipeline import BuildResult, build
 from build_oci.work.budget import Budget, RelievedBudget
 
+# These tests hardly depend on the version of Python.
+pytestmark = pytest.mark.slow
+
 EPOCH = 1_700_000_000
 ZSTD = "io.github.containers.compression.zstd"
 REF_NAME = "org.opencontainers.image.ref.name"

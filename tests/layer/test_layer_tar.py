@@ -81,6 +81,7 @@ def members(tar: bytes) -> list[tarfile.TarInfo]:
 # The product against the oracle
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(
     items=trees.trees(),
@@ -121,6 +122,7 @@ def test_odd_trees(
     assert_same_tar(got, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_large_odd_trees(tmp_path: Path, seed: int) -> None:
     """contract: layer-tar. On trees that fill several directories' and segments' worth of work."""
@@ -153,6 +155,7 @@ def test_sizes_around_blocks_and_segments(tmp_path: Path, workers: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_many_small_files(tmp_path: Path) -> None:
     """contract: layer-order. Names sorted by bytes, whatever order readdir gives them in."""
     for number in range(60):

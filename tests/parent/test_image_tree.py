@@ -31,6 +31,9 @@ from build_oci.errors import BuildOciError, ParentError, TreeError
 from build_oci.parent import layers as layers_module
 from build_oci.pipeline import build
 
+# These tests hardly depend on the version of Python.
+pytestmark = pytest.mark.slow
+
 COMPRESSIONS = parents.COMPRESSIONS
 EPOCH = parents.EPOCH
 

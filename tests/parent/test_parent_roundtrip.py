@@ -39,6 +39,9 @@ from test_clients import as_buildah_mounts, as_umoci_unpacks, assert_same_tree, 
 
 from build_oci.oci import untrusted as source_module
 
+# These tests hardly depend on the version of Python.
+pytestmark = pytest.mark.slow
+
 build_options = st.fixed_dictionaries(
     {"compression": st.sampled_from(COMPRESSIONS)},
     optional={"hardlinks": st.sampled_from(["preserve", "copy"]), "skip_xattrs": st.booleans()},
