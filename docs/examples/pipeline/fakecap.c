@@ -64,8 +64,9 @@ static void add(const char *root, char *line)
 /* Reads the data base once, before the program has threads. */
 __attribute__((constructor)) static void load(void)
 {
-    real_list = (ssize_t(*)(const char *, char *, size_t))dlsym(RTLD_NEXT, "llistxattr");
-    real_get = (ssize_t(*)(const char *, const char *, void *, size_t))dlsym(RTLD_NEXT, "lgetxattr");
+    real_list = (ssize_t (*)(const char *, char *, size_t))dlsym(RTLD_NEXT, "llistxattr");
+    real_get =
+        (ssize_t (*)(const char *, const char *, void *, size_t))dlsym(RTLD_NEXT, "lgetxattr");
     const char *root = getenv("FAKECAP_ROOT"), *name = getenv("FAKECAP_DB");
     if (!root || !name)
         return;

@@ -21,9 +21,9 @@
 #include <sys/stat.h>
 
 enum {
-    ENTRY_DIGEST_KNOWN = 1,    /* `digest` holds the SHA-256 of the content */
-    ENTRY_UNCHANGED = 2,       /* the parent image has it: not emitted */
-    ENTRY_WHITEOUT = 4,        /* made by the diff: an empty file that hides a name of the parent */
+    ENTRY_DIGEST_KNOWN = 1, /* `digest` holds the SHA-256 of the content */
+    ENTRY_UNCHANGED = 2,    /* the parent image has it: not emitted */
+    ENTRY_WHITEOUT = 4,     /* made by the diff: an empty file that hides a name of the parent */
     /* `digest` comes from the attribute user.checksum.sha256, or was computed in safety: it is
      * not computed again */
     ENTRY_BELIEVED = 8,
