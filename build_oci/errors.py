@@ -52,6 +52,10 @@ def size_text(size: float) -> str:
     return f"{size:.0f} B"
 
 
+# The way out where the system has no more descriptors for us (EMFILE), whichever call meets it.
+OPEN_FILES_HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"
+
+
 class BuildOciError(Exception):
     """Base of every error this package raises on purpose. `where` and `hint` may be empty."""
 

@@ -52,8 +52,8 @@ def test_few_descriptors(limit: int, tree: Path, output: Path) -> None:
     elif status:
         assert (status, names(output)) == (1, before)
         assert (
-            ": cannot be opened: Too many open files\nhint: raise the limit of open files (ulimit"
-            " -n), or use fewer workers (-j)" in said
+            ": Too many open files\nhint: raise the limit of open files (ulimit -n), or use fewer"
+            " workers (-j)" in said
         )
 
 
