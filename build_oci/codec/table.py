@@ -124,9 +124,13 @@ def encoder(
     epoch: int | None,
     memory: int = 300 << 20,
     budget: Budget | None = None,
+    chunked: Callable[..., Encoder] | None = None,
 ) -> Encoder:
     """An encoder for COMPRESSION ("zstd", "gzip", "disabled") at LEVEL (None: the default); SINK
     gets the compressed bytes in order.
+
+    CHUNKED makes that of "zstd:chunked", which must know what it encodes: it is called with level,
+    sink, pool, workers and budget, the last three by name.
 
     SINK is called within write(), add(), poll() and finish() only, and may keep what it gets, but
     not of "disabled". POOL compresses the blocks, and WORKERS says how many threads it has: so many
@@ -135,6 +139,8 @@ def encoder(
     share its bytes instead. EPOCH, in seconds, is the time in gzip's header. ValueError for another
     name.
     """
+    if compression == CHUNKED and chunked:
+        return chunked(level, sink, pool=pool, workers=workers, budget=budget or Budget(memory))
     level = _level(compression, level)
     if compression == "disabled":
         return stored.StoredEncoder(sink)

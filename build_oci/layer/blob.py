@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci._native import sha256
 from build_oci.codec.blocks import Encoder, Piece, Sink
-from build_oci.codec.table import CHUNKED, Share, block_size, encoder, shares, stream_codec
+from build_oci.codec.table import CHUNKED, block_size, encoder, shares, stream_codec
 from build_oci.layer.walk import problem_error
 from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
@@ -109,7 +109,15 @@ def _write(
                 # blob.
                 digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
                 new_encoder = partial(
-                    _encoder, compression, level, packer, layout, workers, share, epoch
+                    encoder,
+                    compression,
+                    level,
+                    pool=workers.pool,
+                    workers=workers.count,
+                    epoch=epoch,
+                    memory=share.memory,
+                    budget=share.budget,
+                    chunked=partial(_chunked, packer, layout),
                 )
                 blob = blobs.enter_context(layout.blob())
                 outputs.append(
@@ -152,38 +160,15 @@ def _write(
             outputs.clear()  # which hold each other by way of the budget
 
 
-def _encoder(
-    compression: str,
-    level: int | None,
-    packer: Packer,
-    layout: Layout,
-    workers: Crew,
-    share: Share,
-    epoch: int | None,
-    sink: Sink,
-) -> Encoder:
-    if compression == CHUNKED:
-        from build_oci.codec.chunked.encoder import PlanEncoder
+def _chunked(packer: Packer, layout: Layout, *args: Any, **more: Any) -> Encoder:
+    from build_oci.codec.chunked.encoder import PlanEncoder
 
-        return PlanEncoder(
-            packer.plan,
-            level,
-            sink,
-            pool=workers.pool,
-            workers=workers.count,
-            budget=share.budget,
-            new_file=layout.nameless_file,
-            problem_error=partial(problem_error, packer.root),
-        )
-    return encoder(
-        compression,
-        level,
-        sink,
-        pool=workers.pool,
-        workers=workers.count,
-        epoch=epoch,
-        memory=share.memory,
-        budget=share.budget,
+    return PlanEncoder(
+        packer.plan,
+        *args,
+        new_file=layout.nameless_file,
+        problem_error=partial(problem_error, packer.root),
+        **more,
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from build_oci.codec.table import CHUNKED, Share, encoder, shares
+from build_oci.codec.table import CHUNKED, encoder, shares, stream_codec
 from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
 from build_oci.work.budget import RelievedBudget
@@ -40,13 +40,22 @@ class Recompression(ExitStack):
         super().__init__()
         self.left_out: dict[str, str] = {}
         self._layout = layout
-        self._workers = workers
-        self._epoch = epoch
         self._encoders: dict[str, tuple[Encoder, Blob]] = {}
         budget = RelievedBudget(workers.codec_budget, self._relieve)
         for (target, level), share in zip(targets, shares(targets, memory, budget), strict=True):
             output = self.enter_context(layout.blob())
-            self._encoders[target] = self._encoder(target, level, output, share), output
+            one = encoder(
+                target,
+                level,
+                output.write,
+                pool=workers.pool,
+                workers=workers.count,
+                epoch=epoch,
+                memory=share.memory,
+                budget=share.budget,
+                chunked=self._chunked,
+            )
+            self._encoders[target] = one, output
 
     def _relieve(self) -> bool:
         for target in list(self._encoders):
@@ -56,29 +65,11 @@ class Recompression(ExitStack):
                 return True
         return False
 
-    def _encoder(self, target: str, level: int | None, output: Blob, share: Share) -> Encoder:
-        pool, count = self._workers.pool, self._workers.count
-        if target != CHUNKED:
-            return encoder(
-                target,
-                level,
-                output.write,
-                pool=pool,
-                workers=count,
-                epoch=self._epoch,
-                memory=share.memory,
-                budget=share.budget,
-            )
+    def _chunked(self, *args: Any, **more: Any) -> Encoder:
         from build_oci.codec.chunked.archive import ArchiveEncoder
 
         return ArchiveEncoder(
-            level,
-            output.write,
-            pool=pool,
-            workers=count,
-            budget=share.budget,
-            new_file=self._layout.nameless_file,
-            kernel=sha256_kernel(),
+            *args, new_file=self._layout.nameless_file, kernel=sha256_kernel(), **more
         )
 
     def run(self, read: Read) -> dict[str, Descriptor]:
@@ -93,7 +84,7 @@ class Recompression(ExitStack):
                     one, output = self._encoders[target]
                     output.finish()
                     made[target] = Descriptor(
-                        LAYER_MEDIA_TYPES["zstd" if target == CHUNKED else target],
+                        LAYER_MEDIA_TYPES[stream_codec(target)],
                         output.digest,
                         output.size,
                         annotations=one.annotations,

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from build_oci.codec.chunked.container import chunked_annotations
-from build_oci.codec.table import CHUNKED, block_size, encoder, shares
+from build_oci.codec.table import CHUNKED, block_size, encoder, shares, stream_codec
 from build_oci.errors import ParentError
 from build_oci.layer.pack import block_sizes
 from build_oci.layer.walk import problem_error
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from build_oci._native.tar import Plan as TarPlan
     from build_oci.codec.blocks import Encoder
     from build_oci.codec.chunked.check import Blob as Bytes
-    from build_oci.codec.table import Share
     from build_oci.config.keys import Codec
     from build_oci.oci.layout import Blob, Layout
     from build_oci.work.crew import Crew
@@ -44,7 +43,7 @@ class OldBlob(NamedTuple):
     @property
     def codec(self) -> str:
         """What decodes it."""
-        return "zstd" if self.kind == CHUNKED else self.kind
+        return stream_codec(self.kind)
 
     def taken(self) -> Descriptor:
         """The descriptor of the new image."""
@@ -105,8 +104,6 @@ class Remaker(ExitStack):
         super().__init__()
         self._plan = plan
         self._layout = layout
-        self._workers = workers
-        self._epoch = epoch
         self._made: list[tuple[str, Encoder, Blob, _Blocks]] = []
         if any(codec.compression == CHUNKED for codec in codecs):
             from build_oci.codec.chunked.encoder import check_plan
@@ -116,37 +113,32 @@ class Remaker(ExitStack):
         parts = shares(codecs, workers.codec_memory // at_once, budget)
         for (target, level), share in zip(codecs, parts, strict=True):
             output = self.enter_context(layout.blob())
-            one = self._encoder(target, level, output, share)
+            one = encoder(
+                target,
+                level,
+                output.write,
+                pool=workers.pool,
+                workers=workers.count,
+                epoch=epoch,
+                memory=share.memory,
+                budget=share.budget,
+                chunked=self._chunked,
+            )
             self._made.append((target, one, output, _Blocks(one, self._sizes(target, level))))
         self.callback(self._drop)
 
     def _sizes(self, target: str, level: int | None) -> Iterator[int]:
         return block_sizes(self._plan, block_size(target, level))
 
-    def _encoder(self, target: str, level: int | None, output: Blob, share: Share) -> Encoder:
-        pool, count = self._workers.pool, self._workers.count
-        if target != CHUNKED:
-            return encoder(
-                target,
-                level,
-                output.write,
-                pool=pool,
-                workers=count,
-                epoch=self._epoch,
-                memory=share.memory,
-                budget=share.budget,
-            )
+    def _chunked(self, *args: Any, **more: Any) -> Encoder:
         from build_oci.codec.chunked.encoder import PlanEncoder
 
         return PlanEncoder(
             self._plan,
-            level,
-            output.write,
-            pool=pool,
-            workers=count,
-            budget=share.budget,
+            *args,
             new_file=self._layout.nameless_file,
             problem_error=lambda problem: problem_error("", problem),
+            **more,
         )
 
     def _relieve(self) -> bool:
@@ -164,7 +156,7 @@ class Remaker(ExitStack):
             output.finish()
         return {
             target: Descriptor(
-                LAYER_MEDIA_TYPES["zstd" if target == CHUNKED else target],
+                LAYER_MEDIA_TYPES[stream_codec(target)],
                 output.digest,
                 output.size,
                 annotations=one.annotations,
