@@ -1,6 +1,7 @@
 #include "compare_state.h"
 
 #include "grow.h"
+#include "name_hash.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -45,14 +46,6 @@ void compare_free(compare *c)
 
 /* ---- names */
 
-static uint32_t hash_of(const compare_node *parent, const char *name, size_t size)
-{
-    uint64_t hash = 0xcbf29ce484222325u ^ ((uint64_t)(uintptr_t)parent >> 4) * 0x9e3779b97f4a7c15u;
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
-    return (uint32_t)(hash ^ hash >> 32);
-}
-
 static compare_node *find(const compare *c, const compare_node *parent, const char *name,
                           size_t size, uint32_t hash)
 {
@@ -92,7 +85,7 @@ static int grow(compare *c)
 /* The child NAME of PARENT, made if it is missing. NULL without memory. */
 static compare_node *child_of(compare *c, compare_node *parent, const char *name, size_t size)
 {
-    uint32_t hash = hash_of(parent, name, size);
+    uint32_t hash = name_hash(parent, name, size);
     compare_node *node = find(c, parent, name, size, hash);
     if (node)
         return node;
@@ -122,7 +115,7 @@ static compare_node *look_up(compare *c, const char *path, size_t size, int make
         const char *slash = memchr(path, '/', (size_t)(end - path));
         size_t length = slash ? (size_t)(slash - path) : (size_t)(end - path);
         node = make ? child_of(c, node, path, length)
-                    : find(c, node, path, length, hash_of(node, path, length));
+                    : find(c, node, path, length, name_hash(node, path, length));
         path += length + 1;
     }
     return node;

@@ -49,10 +49,9 @@ typedef struct lane {
     int fd;
     uint64_t offset;      /* of what is read next */
     uint64_t fingerprint; /* of the slice that it lies in, up to there */
-    uint8_t *piece, *at;
+    uint8_t *piece;
     size_t room; /* bytes of the piece */
-    size_t left; /* bytes of the piece, from `at` on, that are not hashed yet */
-    sha256_context context;
+    sha256_stream stream;
 } lane;
 
 /* Fingerprints the SIZE bytes that were read at the lane's offset; 0 if a slice that ends there was
@@ -79,13 +78,13 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
                    entry *const *end, problem *out)
 {
     for (;;) {
-        if (l->left)
+        if (l->stream.left)
             return 0;
         if (l->file && l->offset == l->file->size) {
             if (content_unchanged(l->fd, l->file, out))
                 return -1;
             uint8_t digest[SHA256_DIGEST];
-            sha256_final(kernel, &l->context, digest);
+            sha256_final(kernel, &l->stream.context, digest);
             if (l->file->flags & ENTRY_IN_ARCHIVE &&
                 memcmp(digest, l->file->digest, sizeof digest)) {
                 return problem_fill(PROBLEM_CHANGED, 0, l->file, "read", out);
@@ -101,7 +100,7 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
                 return 0;
             l->file = *(*next)++;
             l->offset = l->fingerprint = 0;
-            sha256_init(&l->context);
+            sha256_init(&l->stream.context);
             if ((l->fd = reader_open(r, l->file, out)) < 0)
                 return -1;
             posix_fadvise(l->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
@@ -115,28 +114,9 @@ static int advance(lane *l, reader *r, const sha256_kernel *kernel, entry *const
         if (l->file->fingerprints && !compare_slices(l, r->tree, size)) {
             return problem_fill(PROBLEM_CHANGED, 0, l->file, "read", out);
         }
-        l->at = l->piece;
-        l->left = size;
+        l->stream.at = l->piece;
+        l->stream.left = size;
         l->offset += size;
-    }
-}
-
-/* As far as all of COUNT lanes have data. */
-static void hash_lanes(const sha256_kernel *kernel, lane *const *lanes, size_t count)
-{
-    sha256_context *contexts[SHA256_MOST_LANES];
-    const uint8_t *data[SHA256_MOST_LANES];
-    size_t size = SIZE_MAX;
-    for (size_t i = 0; i < count; i++) {
-        contexts[i] = &lanes[i]->context;
-        data[i] = lanes[i]->at;
-        if (lanes[i]->left < size)
-            size = lanes[i]->left;
-    }
-    sha256_update_lanes(kernel, contexts, data, count, size);
-    for (size_t i = 0; i < count; i++) {
-        lanes[i]->at += size;
-        lanes[i]->left -= size;
     }
 }
 
@@ -153,7 +133,7 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
     entry *const *next = files, *const *end = files + count;
     int failed = 0;
     for (;;) {
-        lane *busy[SHA256_MOST_LANES];
+        sha256_stream *busy[SHA256_MOST_LANES];
         size_t still = 0;
         if (atomic_load_explicit(cancelled, memory_order_relaxed)) {
             failed = problem_fill(PROBLEM_CANCELLED, 0, files[0], NULL, out);
@@ -162,11 +142,11 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
         for (size_t i = 0; !failed && i < used; i++) {
             failed = advance(&lanes[i], r, kernel, &next, end, out);
             if (lanes[i].file)
-                busy[still++] = &lanes[i];
+                busy[still++] = &lanes[i].stream;
         }
         if (failed || !still)
             break;
-        hash_lanes(kernel, busy, still);
+        sha256_update_streams(kernel, busy, still);
     }
     for (size_t i = 0; i < used; i++)
         if (lanes[i].fd >= 0)

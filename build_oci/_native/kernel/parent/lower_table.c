@@ -1,5 +1,7 @@
 #include "lower_table.h"
 
+#include "name_hash.h"
+
 #include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -7,14 +9,6 @@
 
 /* Stands where a node was removed from the table: look-ups go on behind it. */
 static lower_node GONE;
-
-static uint32_t hash_of(const lower_node *parent, const char *name, size_t size)
-{
-    uint64_t hash = 0xcbf29ce484222325u ^ ((uint64_t)(uintptr_t)parent >> 4) * 0x9e3779b97f4a7c15u;
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
-    return (uint32_t)(hash ^ hash >> 32);
-}
 
 lower *lower_new(size_t memory_limit)
 {
@@ -43,7 +37,7 @@ void lower_free(lower *l)
 
 lower_node *lower_find(const lower *l, const lower_node *parent, const char *name, size_t size)
 {
-    uint32_t hash = hash_of(parent, name, size);
+    uint32_t hash = name_hash(parent, name, size);
     for (size_t slot = hash & l->mask; l->slots[slot]; slot = (slot + 1) & l->mask) {
         lower_node *node = l->slots[slot];
         if (node != &GONE && node->hash == hash && node->parent == parent &&
@@ -99,7 +93,7 @@ lower_node *lower_add(lower *l, lower_node *parent, const char *name, size_t siz
     *node = (lower_node){.parent = parent,
                          .name = name,
                          .name_size = (uint16_t)size,
-                         .hash = hash_of(parent, name, size),
+                         .hash = name_hash(parent, name, size),
                          .placed = l->sequence};
     node->next = parent->child;
     if (parent->child)

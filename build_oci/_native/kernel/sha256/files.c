@@ -8,9 +8,8 @@ enum { PIECES = 256 * 1024 }; /* of all lanes; they stay in a core's own cache *
 
 typedef struct lane {
     hashed_file *file; /* NULL when there is no more work */
-    uint8_t *piece, *at;
-    size_t left; /* bytes of the piece, from `at` on, that are not hashed yet */
-    sha256_context context;
+    uint8_t *piece;
+    sha256_stream stream;
 } lane;
 
 /* The next piece of the lane's file; 0 at its end. */
@@ -32,42 +31,23 @@ static size_t read_piece(lane *l, size_t room)
 static void advance(lane *l, const sha256_kernel *kernel, hashed_file **next,
                     const hashed_file *end, size_t room, atomic_ullong *done)
 {
-    while (!l->left) {
+    while (!l->stream.left) {
         if (!l->file) {
             if (*next == end)
                 return;
             l->file = (*next)++;
             l->file->size = 0;
             l->file->error = 0;
-            sha256_init(&l->context);
+            sha256_init(&l->stream.context);
         }
-        l->at = l->piece;
-        l->left = read_piece(l, room);
-        l->file->size += l->left;
-        atomic_fetch_add_explicit(done, l->left, memory_order_relaxed);
-        if (!l->left) {
-            sha256_final(kernel, &l->context, l->file->digest);
+        l->stream.at = l->piece;
+        l->stream.left = read_piece(l, room);
+        l->file->size += l->stream.left;
+        atomic_fetch_add_explicit(done, l->stream.left, memory_order_relaxed);
+        if (!l->stream.left) {
+            sha256_final(kernel, &l->stream.context, l->file->digest);
             l->file = NULL;
         }
-    }
-}
-
-/* As far as all of COUNT lanes have data. */
-static void hash_lanes(const sha256_kernel *kernel, lane *const *lanes, size_t count)
-{
-    sha256_context *contexts[SHA256_MOST_LANES];
-    const uint8_t *data[SHA256_MOST_LANES];
-    size_t size = SIZE_MAX;
-    for (size_t i = 0; i < count; i++) {
-        contexts[i] = &lanes[i]->context;
-        data[i] = lanes[i]->at;
-        if (lanes[i]->left < size)
-            size = lanes[i]->left;
-    }
-    sha256_update_lanes(kernel, contexts, data, count, size);
-    for (size_t i = 0; i < count; i++) {
-        lanes[i]->at += size;
-        lanes[i]->left -= size;
     }
 }
 
@@ -84,18 +64,18 @@ int sha256_files(const sha256_kernel *kernel, hashed_file *files, size_t count,
     hashed_file *next = files;
     int status = 0;
     for (;;) {
-        lane *busy[SHA256_MOST_LANES];
+        sha256_stream *busy[SHA256_MOST_LANES];
         size_t still = 0;
         if ((status = atomic_load_explicit(&progress->cancelled, memory_order_relaxed) != 0))
             break;
         for (size_t i = 0; i < used; i++) {
             advance(&lanes[i], kernel, &next, files + count, room, &progress->done);
             if (lanes[i].file)
-                busy[still++] = &lanes[i];
+                busy[still++] = &lanes[i].stream;
         }
         if (!still)
             break;
-        hash_lanes(kernel, busy, still);
+        sha256_update_streams(kernel, busy, still);
     }
     free(pieces);
     return status;

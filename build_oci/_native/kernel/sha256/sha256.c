@@ -215,6 +215,24 @@ void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uin
     sha256_update(kernel, b, data_b + both, size_b - both);
 }
 
+void sha256_update_streams(const sha256_kernel *kernel, sha256_stream *const *streams, size_t count)
+{
+    sha256_context *contexts[SHA256_MOST_LANES];
+    const uint8_t *data[SHA256_MOST_LANES];
+    size_t size = SIZE_MAX;
+    for (size_t i = 0; i < count; i++) {
+        contexts[i] = &streams[i]->context;
+        data[i] = streams[i]->at;
+        if (streams[i]->left < size)
+            size = streams[i]->left;
+    }
+    sha256_update_lanes(kernel, contexts, data, count, size);
+    for (size_t i = 0; i < count; i++) {
+        streams[i]->at += size;
+        streams[i]->left -= size;
+    }
+}
+
 void sha256_final(const sha256_kernel *kernel, const sha256_context *context,
                   uint8_t digest[SHA256_DIGEST])
 {

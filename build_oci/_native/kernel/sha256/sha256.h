@@ -58,6 +58,17 @@ void sha256_update_two(const sha256_kernel *kernel, sha256_context *a, const uin
 /* Pieces of SIZE bytes each of so many messages, at most as many as the kernel has lanes. */
 void sha256_update_lanes(const sha256_kernel *kernel, sha256_context *const *contexts,
                          const uint8_t *const *data, size_t count, size_t size);
+/* A message whose bytes come in pieces: of the last one, LEFT bytes from `at` on are not hashed. */
+typedef struct sha256_stream {
+    sha256_context context;
+    const uint8_t *at;
+    size_t left;
+} sha256_stream;
+
+/* Hashes so many streams, at most as many as the kernel has lanes, as far as all of them have
+ * bytes. */
+void sha256_update_streams(const sha256_kernel *kernel, sha256_stream *const *streams,
+                           size_t count);
 /* Leaves the context as it was: copying is not needed to go on with the message. */
 void sha256_final(const sha256_kernel *kernel, const sha256_context *context,
                   uint8_t digest[SHA256_DIGEST]);
