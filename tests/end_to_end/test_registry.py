@@ -75,7 +75,7 @@ def test_round_trip_of_a_multi_platform_image(
     it by platform.
     """
     clients.need_root()
-    skopeo, buildah = clients.need("skopeo"), clients.need("buildah")
+    skopeo, store = clients.need("skopeo"), clients.buildah(tmp_path)
     trees = {}
     for architecture in ("amd64", "arm64"):
         trees[architecture] = tmp_path / architecture
@@ -92,15 +92,6 @@ def test_round_trip_of_a_multi_platform_image(
     ]
     output = build({"compression": compression, "images": images}).output
     name = f"{registry}/test/{compression}:latest"
-    store = [
-        buildah,
-        "--storage-driver",
-        "vfs",
-        "--root",
-        str(tmp_path / "root"),
-        "--runroot",
-        str(tmp_path / "run"),
-    ]
     clients.run(*store, "manifest", "create", "all")
     for architecture in trees:
         clients.run(*store, "manifest", "add", "all", f"oci:{output}:{architecture}")
@@ -144,7 +135,7 @@ def test_round_trip_of_a_multi_platform_image(
 def test_a_container_runs(build: Build, tmp_path: Path) -> None:
     """The program in the image runs, and reads the image's file."""
     clients.need_root()
-    buildah, compiler = clients.need("buildah"), clients.need("cc")
+    store, compiler = clients.buildah(tmp_path), clients.need("cc")
     root = tmp_path / "root"
     for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "root"):
         (root / folder).mkdir(parents=True)
@@ -169,15 +160,6 @@ def test_a_container_runs(build: Build, tmp_path: Path) -> None:
             ]
         }
     ).output
-    store = [
-        buildah,
-        "--storage-driver",
-        "vfs",
-        "--root",
-        str(tmp_path / "store"),
-        "--runroot",
-        str(tmp_path / "run"),
-    ]
     container = clients.run(*store, "from", f"oci:{output}").strip()
     try:
         assert (

@@ -320,15 +320,7 @@ def test_an_image_of_buildah(odd_tree: Path, tmp_path: Path) -> None:
     clients.need_root()
     layout = parents.built(tmp_path / "layout", parents.image_of(odd_tree), compression="gzip")
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(tmp_path)}
-    program = (
-        clients.need("buildah"),
-        "--root",
-        str(tmp_path / "root"),
-        "--runroot",
-        str(tmp_path / "run"),
-        "--storage-driver",
-        "vfs",
-    )
+    program = clients.buildah(tmp_path)
     container = clients.run(*program, "from", f"oci:{layout}", env=env).strip()
     root = Path(clients.run(*program, "mount", container, env=env).strip())
     (root / "new").mkdir()

@@ -255,15 +255,7 @@ def test_buildah_image(tree: Path, tmp_path: Path) -> None:
     library buildah shares.
     """
     clients.need_root()
-    buildah = (
-        clients.need("buildah"),
-        "--root",
-        str(tmp_path / "root"),
-        "--runroot",
-        str(tmp_path / "run"),
-        "--storage-driver",
-        "vfs",
-    )
+    buildah = clients.buildah(tmp_path)
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(tmp_path)}
     container = clients.run(*buildah, "from", "scratch", env=env).strip()
     clients.run(*buildah, "copy", container, tree, "/", env=env)

@@ -196,6 +196,21 @@ def need_overlay(scratch: Path) -> None:
         pytest.skip(f"no overlay can be mounted here: {done.stderr.strip()}")
 
 
+def buildah(scratch: Path, *, driver: str = "vfs") -> tuple[str, ...]:
+    """The command and its options for a storage in SCRATCH alone; the running test is skipped
+    without it.
+    """
+    return (
+        need("buildah"),
+        "--root",
+        str(scratch / "root"),
+        "--runroot",
+        str(scratch / "run"),
+        "--storage-driver",
+        driver,  # an option, since --root overrides the variable
+    )
+
+
 @contextlib.contextmanager
 def buildah_mount(layout: Path, scratch: Path, *, driver: str = "vfs") -> Iterator[Path]:
     """The root file system of a buildah container made from the image, mounted; its storage is in
@@ -205,17 +220,8 @@ def buildah_mount(layout: Path, scratch: Path, *, driver: str = "vfs") -> Iterat
     need_root()
     if driver == "overlay":
         need_overlay(scratch)
-    # an option, since --root overrides the variable
     env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(scratch)}
-    program = (
-        need("buildah"),
-        "--root",
-        str(scratch / "root"),
-        "--runroot",
-        str(scratch / "run"),
-        "--storage-driver",
-        driver,
-    )
+    program = buildah(scratch, driver=driver)
     container = run(*program, "from", f"oci:{layout}", env=env).strip()
     try:
         yield Path(run(*program, "mount", container, env=env).strip())

@@ -327,7 +327,8 @@ def test_names_by_way_of_others(layout: Layout) -> None:
 def test_images_of_other_tools(tmp_path: Path, debian_tree: Path) -> None:
     """skopeo, umoci and buildah write nothing that is found wrong."""
     clients.need_root()
-    skopeo, umoci, buildah = (clients.need(tool) for tool in ("skopeo", "umoci", "buildah"))
+    skopeo, umoci = clients.need("skopeo"), clients.need("umoci")
+    store = clients.buildah(tmp_path)
     source = tmp_path / "etc"
     shutil.copytree(debian_tree / "etc", source, symlinks=True)
     made = tmp_path / "umoci"
@@ -349,15 +350,6 @@ def test_images_of_other_tools(tmp_path: Path, debian_tree: Path) -> None:
         clients.run(skopeo, "copy", f"oci:{made}:x", f"{target}:{tmp_path / target}")
     clients.run(skopeo, "copy", f"dir:{tmp_path / 'dir'}", f"oci:{tmp_path / 'again'}:x")
     assert found(tmp_path / "oci")[0] == found(tmp_path / "again")[0] == []
-    store = [
-        buildah,
-        "--storage-driver",
-        "vfs",
-        "--root",
-        str(tmp_path / "root"),
-        "--runroot",
-        str(tmp_path / "run"),
-    ]
     container = clients.run(*store, "from", "scratch").strip()
     clients.run(*store, "copy", "-q", container, str(source), "/etc")
     clients.run(*store, "commit", "-q", container, f"oci:{tmp_path / 'buildah'}")
