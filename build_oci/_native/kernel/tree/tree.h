@@ -73,7 +73,8 @@ struct entry {
     uint32_t children_count, files_count;
     uint32_t xattrs_size, instructions_size;
     uint16_t name_size, target_size;
-    uint16_t flags;
+    /* atomic: while some threads fill a large file's segments, another sets ENTRY_DIGEST_KNOWN */
+    _Atomic uint16_t flags;
     uint8_t digest[32];
 };
 
