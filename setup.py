@@ -49,8 +49,8 @@ KERNELS: dict[str, list[str]] = {
         "tree/inodes.c",
         "tree/exclude.c",
         "tree/checksum.c",
-        "tree/scan.c",
-        "tree/scan_xattrs.c",
+        "tree/walk.c",
+        "tree/walk_xattrs.c",
     ],
     "tar": [
         *TREE,

@@ -1,4 +1,4 @@
-"""The parallel walk of a root file system: a thin face of kernel/tree/scan.c."""
+"""The parallel walk of a root file system: a thin face of kernel/tree/walk.c."""
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
@@ -39,15 +39,15 @@ cdef extern from "inodes.h" nogil:
     void inodes_end(inode_table *)
 
 
-cdef extern from "scan.h" nogil:
+cdef extern from "walk.h" nogil:
     enum:
-        SCAN_SKIP_XATTRS
-        SCAN_TRUST_CHECKSUMS
-        SCAN_TRUST_ON_FUSE
-        SCAN_OWNER
-        SCAN_TAKE_INSTRUCTIONS
+        WALK_SKIP_XATTRS
+        WALK_TRUST_CHECKSUMS
+        WALK_TRUST_ON_FUSE
+        WALK_OWNER
+        WALK_TAKE_INSTRUCTIONS
 
-    ctypedef struct scan_options:
+    ctypedef struct walk_options:
         unsigned flags
         uint32_t uid, gid
         const char *const *excluded
@@ -56,7 +56,7 @@ cdef extern from "scan.h" nogil:
     ctypedef struct exclusion:
         unsigned char *used
 
-    ctypedef struct scan:
+    ctypedef struct walk:
         tree tree
         exclusion *exclusion
         problem *problems
@@ -64,10 +64,10 @@ cdef extern from "scan.h" nogil:
         uint32_t root_uid
         int owners_differ
 
-    scan *scan_new(const char *root_path, const scan_options *options)
-    int scan_run(scan *)
-    void scan_stop(scan *)
-    void scan_free(scan *)
+    walk *walk_new(const char *root_path, const walk_options *options)
+    int walk_run(walk *)
+    void walk_stop(walk *)
+    void walk_free(walk *)
 
 
 cdef extern from "checksum.h" nogil:
@@ -190,24 +190,24 @@ def entries_emitted(capsule):
 cdef class Tree:
     """See walk.pyi."""
 
-    cdef scan *scan
+    cdef walk *walk
     cdef size_t patterns
 
     def __cinit__(
         self, bytes root, *, bint skip_xattrs=False, trust_checksums=None, owner=None, exclude=(),
         bint take_instructions=False,
     ):
-        cdef scan_options options
+        cdef walk_options options
         cdef size_t i
-        options.flags = SCAN_SKIP_XATTRS if skip_xattrs else 0
+        options.flags = WALK_SKIP_XATTRS if skip_xattrs else 0
         if trust_checksums is None:
-            options.flags |= SCAN_TRUST_ON_FUSE
+            options.flags |= WALK_TRUST_ON_FUSE
         elif trust_checksums:
-            options.flags |= SCAN_TRUST_CHECKSUMS
+            options.flags |= WALK_TRUST_CHECKSUMS
         if take_instructions:
-            options.flags |= SCAN_TAKE_INSTRUCTIONS
+            options.flags |= WALK_TAKE_INSTRUCTIONS
         if owner is not None:
-            options.flags |= SCAN_OWNER
+            options.flags |= WALK_OWNER
             options.uid, options.gid = owner
         cdef list patterns = list(exclude)
         if b"\0" in root or any(b"\0" in pattern for pattern in patterns):
@@ -222,32 +222,32 @@ cdef class Tree:
                 texts[i] = <const char *><bytes?>patterns[i]
             options.excluded = <const char *const *>texts
             with nogil:
-                self.scan = scan_new(path, &options)
+                self.walk = walk_new(path, &options)
         finally:
             free(texts)
-        if self.scan == NULL:
+        if self.walk == NULL:
             raise MemoryError
 
     def __dealloc__(self):
-        if self.scan != NULL:
-            scan_free(self.scan)
+        if self.walk != NULL:
+            walk_free(self.walk)
 
     def run(self):
         cdef int status
         with nogil:
-            status = scan_run(self.scan)
+            status = walk_run(self.walk)
         if status:
             raise MemoryError
 
     def stop(self):
-        scan_stop(self.scan)
+        walk_stop(self.walk)
 
     def __len__(self):
-        return self.scan.entries
+        return self.walk.entries
 
     def problems(self):
         found = []
-        cdef problem *p = self.scan.problems
+        cdef problem *p = self.walk.problems
         while p != NULL:
             found.append(problem_tuple(p))
             p = p.next
@@ -264,19 +264,19 @@ cdef class Tree:
         return entries_emitted(self.capsule())
 
     def unused(self):
-        return [i for i in range(self.patterns) if not self.scan.exclusion.used[i]]
+        return [i for i in range(self.patterns) if not self.walk.exclusion.used[i]]
 
     @property
     def digests_believed(self):
-        return self.scan.believed
+        return self.walk.believed
 
     @property
     def sole_owner(self):
-        return None if self.scan.owners_differ else self.scan.root_uid
+        return None if self.walk.owners_differ else self.walk.root_uid
 
     @property
     def mode(self):
-        return self.scan.tree.root.mode & 0o7777
+        return self.walk.tree.root.mode & 0o7777
 
     def capsule(self):
-        return PyCapsule_New(&self.scan.tree, "build_oci.tree", NULL)
+        return PyCapsule_New(&self.walk.tree, "build_oci.tree", NULL)

@@ -2,7 +2,7 @@
  * packing, and walks that are stopped. */
 #include "digest.h"
 #include "pack.h"
-#include "scan.h"
+#include "walk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ static atomic_size_t next;
 
 static void *walk(void *s)
 {
-    return scan_run(s) ? s : NULL;
+    return walk_run(s) ? s : NULL;
 }
 
 static void *hash(void *unused)
@@ -46,9 +46,9 @@ static void *pack(void *unused)
 
 static void *stop(void *s)
 {
-    while (!atomic_load(&((scan *)s)->entries))
+    while (!atomic_load(&((walk *)s)->entries))
         ;
-    scan_stop(s);
+    walk_stop(s);
     return NULL;
 }
 
@@ -78,7 +78,7 @@ int main(int count, char **arguments)
     if (count != 2)
         return 2;
     for (int round = 0; round < 10; round++) {
-        scan *s = scan_new(arguments[1], &(scan_options){0});
+        walk *s = walk_new(arguments[1], &(walk_options){0});
         if (!s)
             return 1;
         on_all(walk, NULL, s);
@@ -103,12 +103,12 @@ int main(int count, char **arguments)
         printf("%zu entries, %zu segments\n", atomic_load(&s->entries), packed->segments_count);
         plan_free(packed);
         partition_free(layers);
-        scan_free(s);
-        s = scan_new(arguments[1], &(scan_options){0});
+        walk_free(s);
+        s = walk_new(arguments[1], &(walk_options){0});
         if (!s)
             return 1;
         on_all(walk, stop, s);
-        scan_free(s);
+        walk_free(s);
     }
     return 0;
 }

@@ -2,7 +2,7 @@
  * The entry table of one root file system: what the walk found, and what the diff and the plan add
  * to it.
  *
- * Built by scan.c from several threads, each with an arena of its own; complete once the walk has
+ * Built by walk.c from several threads, each with an arena of its own; complete once the walk has
  * ended. From then on entries stay where they are. The diff and the partition (one thread) may set
  * `flags`, `digest`, `link` and `whiteouts`; packing (many threads) sets only the `digest` of the
  * entry that it packs.

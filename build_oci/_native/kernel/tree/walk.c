@@ -1,4 +1,4 @@
-#include "scan_worker.h"
+#include "walk_worker.h"
 
 #include "grow.h"
 
@@ -14,7 +14,7 @@
 
 enum { PROBLEMS_MAX = 100 /* after so many the walk stops */ };
 
-int scan_exhausted(scan *s)
+int walk_exhausted(walk *s)
 {
     pthread_mutex_lock(&s->lock);
     s->exhausted = 1;
@@ -24,7 +24,7 @@ int scan_exhausted(scan *s)
     return -1;
 }
 
-int scan_report(scan *s, problem_kind kind, const char *call, int error, const entry *at,
+int walk_report(walk *s, problem_kind kind, const char *call, int error, const entry *at,
                 const char *name)
 {
     problem *p = calloc(1, sizeof *p);
@@ -32,7 +32,7 @@ int scan_report(scan *s, problem_kind kind, const char *call, int error, const e
     if (!p || (name && !copy)) {
         free(p);
         free(copy);
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     }
     *p = (problem){.kind = kind, .call = call, .error = error, .at = at, .name = copy};
     pthread_mutex_lock(&s->lock);
@@ -47,7 +47,7 @@ int scan_report(scan *s, problem_kind kind, const char *call, int error, const e
     return 0;
 }
 
-static void take_stat(scan *s, entry *e, const struct stat *st)
+static void take_stat(walk *s, entry *e, const struct stat *st)
 {
     e->dev = (uint64_t)st->st_dev;
     e->ino = (uint64_t)st->st_ino;
@@ -56,38 +56,38 @@ static void take_stat(scan *s, entry *e, const struct stat *st)
     e->mtime = (int64_t)st->st_mtim.tv_sec;
     e->mtime_ns = (uint32_t)st->st_mtim.tv_nsec;
     e->mode = (uint32_t)st->st_mode;
-    e->uid = s->options.flags & SCAN_OWNER ? s->options.uid : (uint32_t)st->st_uid;
-    e->gid = s->options.flags & SCAN_OWNER ? s->options.gid : (uint32_t)st->st_gid;
+    e->uid = s->options.flags & WALK_OWNER ? s->options.uid : (uint32_t)st->st_uid;
+    e->gid = s->options.flags & WALK_OWNER ? s->options.gid : (uint32_t)st->st_gid;
     e->nlink = (uint32_t)st->st_nlink;
     if ((uint32_t)st->st_uid != s->root_uid)
         atomic_store_explicit(&s->owners_differ, 1, memory_order_relaxed);
 }
 
 /* Adds NAME to w->found, unless it is left out, or reports why not. -1: stop. */
-static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char *name)
+static int look_at(walk *s, walk_worker *w, entry *directory, int fd, const char *name)
 {
     struct stat st;
     const exclude_places *places = s->exclusion ? directory->excluded : NULL, *below = NULL;
     if (places) {
         int excluded = exclude_step(s->exclusion, &w->stepper, places, name, strlen(name));
         if (excluded)
-            return excluded < 0 ? scan_exhausted(s) : 0;
+            return excluded < 0 ? walk_exhausted(s) : 0;
     }
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
-        return scan_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
+        return walk_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
                            directory, name);
     if (S_ISSOCK(st.st_mode))
-        return scan_report(s, PROBLEM_SOCKET, "fstatat", 0, directory, name);
+        return walk_report(s, PROBLEM_SOCKET, "fstatat", 0, directory, name);
     if (!(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode) ||
           S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) || S_ISFIFO(st.st_mode)))
-        return scan_report(s, PROBLEM_TYPE, "fstatat", 0, directory, name);
+        return walk_report(s, PROBLEM_TYPE, "fstatat", 0, directory, name);
     if (!strncmp(name, ".wh.", 4)) {
         directory->flags |= ENTRY_WHITEOUT_NAMES;
-        if (scan_report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
+        if (walk_report(s, PROBLEM_WHITEOUT_NAME, "readdir", 0, directory, name))
             return -1;
     }
     if (GROW(&w->found, &w->found_capacity, w->found_count + 1))
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     entry *e = &w->found[w->found_count];
     *e = (entry){.parent = directory};
     take_stat(s, e, &st);
@@ -95,25 +95,25 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
         int failed = 0;
         below = exclude_keep(&w->stepper, &w->arena, places, &failed);
         if (failed)
-            return scan_exhausted(s);
+            return walk_exhausted(s);
     }
     e->excluded = below;
     e->name_size = (uint16_t)strlen(name);
     if (!(e->name = arena_copy(&w->arena, name, e->name_size)))
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     if (S_ISLNK(e->mode)) {
         ssize_t size = readlinkat(fd, name, w->target, sizeof w->target);
         if (size < 0) {
             int replaced = errno == ENOENT || errno == EINVAL;
-            return scan_report(s, replaced ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "readlinkat", errno,
+            return walk_report(s, replaced ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "readlinkat", errno,
                                directory, name);
         }
         e->target_size = (uint16_t)size;
         if (!(e->target = arena_copy(&w->arena, w->target, (size_t)size)))
-            return scan_exhausted(s);
+            return walk_exhausted(s);
     }
-    if (!(s->options.flags & SCAN_SKIP_XATTRS) ||
-        s->options.flags & (SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE)) {
+    if (!(s->options.flags & WALK_SKIP_XATTRS) ||
+        s->options.flags & (WALK_TRUST_CHECKSUMS | WALK_TRUST_ON_FUSE)) {
         /* Where the kernel refuses the path whole, the same file by way of its open directory. */
         char by_descriptor[sizeof "/proc/self/fd/" + 16 + NAME_MAX + 1];
         const char *path = w->path;
@@ -123,7 +123,7 @@ static int look_at(scan *s, scan_worker *w, entry *directory, int fd, const char
             snprintf(by_descriptor, sizeof by_descriptor, "/proc/self/fd/%d/%s", fd, name);
             path = by_descriptor;
         }
-        if (scan_read_xattrs(s, w, e, path, directory, name))
+        if (walk_read_xattrs(s, w, e, path, directory, name))
             return -1;
     }
     w->found_count++;
@@ -144,7 +144,7 @@ static int in_order(const void *left, const void *right)
  * Network file systems may list a name twice: once in w->found, which is sorted, is enough. A name
  * that stands for two things has changed in between.
  */
-static int drop_repeated(scan *s, scan_worker *w, entry *directory)
+static int drop_repeated(walk *s, walk_worker *w, entry *directory)
 {
     size_t kept = 0, files = 0;
     for (size_t i = 0; i < w->found_count; i++) {
@@ -152,7 +152,7 @@ static int drop_repeated(scan *s, scan_worker *w, entry *directory)
         if (!former || S_ISDIR(former->mode) != S_ISDIR(e->mode) || strcmp(former->name, e->name))
             w->found[kept++] = *e;
         else if ((former->ino != e->ino || former->dev != e->dev || former->mode != e->mode) &&
-                 scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, e->name))
+                 walk_report(s, PROBLEM_CHANGED, "readdir", 0, directory, e->name))
             return -1;
     }
     w->found_count = kept;
@@ -160,7 +160,7 @@ static int drop_repeated(scan *s, scan_worker *w, entry *directory)
         files++;
     for (size_t i = 0, j = files; i < files && j < kept;) {
         int order = strcmp(w->found[i].name, w->found[j].name);
-        if (!order && scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, w->found[i].name))
+        if (!order && walk_report(s, PROBLEM_CHANGED, "readdir", 0, directory, w->found[i].name))
             return -1;
         i += order <= 0;
         j += order >= 0;
@@ -169,19 +169,19 @@ static int drop_repeated(scan *s, scan_worker *w, entry *directory)
 }
 
 /* Gives w->found to DIRECTORY, sorted, and its subdirectories to the other threads. */
-static int adopt(scan *s, scan_worker *w, entry *directory)
+static int adopt(walk *s, walk_worker *w, entry *directory)
 {
     if (!w->found_count)
         return 0;
     if (w->found_count > UINT32_MAX)
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     qsort(w->found, w->found_count, sizeof *w->found, in_order);
     if (drop_repeated(s, w, directory))
         return -1;
     size_t count = w->found_count;
     entry *children = arena_take(&w->arena, count * sizeof *children);
     if (!children)
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     memcpy(children, w->found, count * sizeof *children);
     size_t files = 0;
     while (files < count && !S_ISDIR(children[files].mode))
@@ -198,7 +198,7 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
     pthread_mutex_lock(&s->lock);
     if (GROW(&s->waiting, &s->waiting_capacity, s->waiting_count + (count - files))) {
         pthread_mutex_unlock(&s->lock);
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     }
     /* The last one goes first: taken from the end, directories come in the order in which a disk
      * probably holds them. */
@@ -209,7 +209,7 @@ static int adopt(scan *s, scan_worker *w, entry *directory)
     return 0;
 }
 
-static void set_prefix(const scan *s, scan_worker *w, const entry *directory)
+static void set_prefix(const walk *s, walk_worker *w, const entry *directory)
 {
     size_t root = strlen(s->tree.root_path), below = entry_path(directory, NULL);
     w->prefix_size = 0;
@@ -223,7 +223,7 @@ static void set_prefix(const scan *s, scan_worker *w, const entry *directory)
         w->path[w->prefix_size++] = '/';
 }
 
-static void close_last(scan_worker *w)
+static void close_last(walk_worker *w)
 {
     if (w->stream)
         closedir(w->stream);
@@ -232,7 +232,7 @@ static void close_last(scan_worker *w)
 }
 
 /* Does the path by which attributes were read still lead to DIRECTORY? */
-static int look_at_prefix(scan *s, scan_worker *w, entry *directory)
+static int look_at_prefix(walk *s, walk_worker *w, entry *directory)
 {
     struct stat st;
     if (!w->read_by_path || !w->prefix_size)
@@ -240,21 +240,21 @@ static int look_at_prefix(scan *s, scan_worker *w, entry *directory)
     w->path[w->prefix_size] = 0;
     if (!lstat(w->path, &st) && entry_is(directory, &st))
         return 0;
-    return scan_report(s, PROBLEM_CHANGED, "lstat", 0, directory, NULL);
+    return walk_report(s, PROBLEM_CHANGED, "lstat", 0, directory, NULL);
 }
 
-static int read_directory(scan *s, scan_worker *w, entry *directory)
+static int read_directory(walk *s, walk_worker *w, entry *directory)
 {
     problem trouble;
     int fd = tree_open_directory(&s->tree, directory, &w->last, &trouble);
     close_last(w);
     if (fd < 0)
-        return scan_report(s, trouble.kind, trouble.call, trouble.error, directory, NULL);
+        return walk_report(s, trouble.kind, trouble.call, trouble.error, directory, NULL);
     DIR *stream = fdopendir(fd);
     if (!stream) {
         int error = errno;
         close(fd);
-        return scan_report(s, PROBLEM_SYSTEM, "fdopendir", error, directory, NULL);
+        return walk_report(s, PROBLEM_SYSTEM, "fdopendir", error, directory, NULL);
     }
     w->stream = stream;
     w->last = (open_directory){.directory = directory, .fd = fd};
@@ -267,7 +267,7 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
         struct dirent *item = readdir(stream);
         if (!item) {
             if (errno)
-                status = scan_report(s, PROBLEM_SYSTEM, "readdir", errno, directory, NULL);
+                status = walk_report(s, PROBLEM_SYSTEM, "readdir", errno, directory, NULL);
             break;
         }
         if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, ".."))
@@ -278,15 +278,15 @@ static int read_directory(scan *s, scan_worker *w, entry *directory)
     /* One that was removed before we came to read it looks empty. */
     struct stat st;
     if (!status && !fstat(fd, &st) && !st.st_nlink && directory->nlink)
-        status = scan_report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
+        status = walk_report(s, PROBLEM_CHANGED, "readdir", 0, directory, NULL);
     if (!status)
         status = look_at_prefix(s, w, directory);
     return status ? status : adopt(s, w, directory);
 }
 
-static int read_root(scan *s)
+static int read_root(walk *s)
 {
-    scan_worker *w = calloc(1, sizeof *w);
+    walk_worker *w = calloc(1, sizeof *w);
     if (!w)
         return -1;
     w->next = s->workers;
@@ -300,23 +300,23 @@ static int read_root(scan *s)
     struct stat st;
     int status = 0;
     if (lstat(path, &st))
-        status = scan_report(s, PROBLEM_SYSTEM, "lstat", errno, &s->tree.root, NULL);
+        status = walk_report(s, PROBLEM_SYSTEM, "lstat", errno, &s->tree.root, NULL);
     else if (!S_ISDIR(st.st_mode))
-        status = scan_report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
+        status = walk_report(s, PROBLEM_SYSTEM, "lstat", ENOTDIR, &s->tree.root, NULL);
     else {
         s->root_uid = (uint32_t)st.st_uid;
         take_stat(s, &s->tree.root, &st);
         s->tree.root.excluded = s->exclusion ? s->exclusion->start : NULL;
-        if (!(s->options.flags & SCAN_SKIP_XATTRS))
-            status = scan_read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
+        if (!(s->options.flags & WALK_SKIP_XATTRS))
+            status = walk_read_xattrs(s, w, &s->tree.root, path, &s->tree.root, NULL);
     }
     free(path);
     return status;
 }
 
-scan *scan_new(const char *root_path, const scan_options *options)
+walk *walk_new(const char *root_path, const walk_options *options)
 {
-    scan *s = calloc(1, sizeof *s);
+    walk *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
     pthread_mutex_init(&s->lock, NULL);
@@ -333,7 +333,7 @@ scan *scan_new(const char *root_path, const scan_options *options)
         s->exclusion = exclusion_new(options->excluded, options->excluded_count);
     if (!s->tree.root_path || !s->waiting || (options->excluded_count && !s->exclusion) ||
         read_root(s)) {
-        scan_free(s);
+        walk_free(s);
         errno = ENOMEM;
         return NULL;
     }
@@ -346,11 +346,11 @@ scan *scan_new(const char *root_path, const scan_options *options)
     return s;
 }
 
-int scan_run(scan *s)
+int walk_run(walk *s)
 {
-    scan_worker *w = calloc(1, sizeof *w);
+    walk_worker *w = calloc(1, sizeof *w);
     if (!w)
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     pthread_mutex_lock(&s->lock);
     w->next = s->workers;
     s->workers = w;
@@ -382,7 +382,7 @@ int scan_run(scan *s)
     return status;
 }
 
-void scan_stop(scan *s)
+void walk_stop(walk *s)
 {
     pthread_mutex_lock(&s->lock);
     s->stopped = 1;
@@ -390,7 +390,7 @@ void scan_stop(scan *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-void scan_free(scan *s)
+void walk_free(walk *s)
 {
     while (s->problems) {
         problem *p = s->problems;
@@ -399,7 +399,7 @@ void scan_free(scan *s)
         free(p);
     }
     while (s->workers) {
-        scan_worker *w = s->workers;
+        walk_worker *w = s->workers;
         s->workers = w->next;
         free(w->found);
         free(w->attributes);

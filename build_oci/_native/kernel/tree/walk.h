@@ -6,8 +6,8 @@
  * lgetxattr), dynamically linked, so that the LD_PRELOAD shims under which images are built
  * (fakeroot, fakecap) see it.
  */
-#ifndef BUILD_OCI_SCAN_H
-#define BUILD_OCI_SCAN_H
+#ifndef BUILD_OCI_WALK_H
+#define BUILD_OCI_WALK_H
 
 #include "exclude.h"
 #include "tree.h"
@@ -15,31 +15,31 @@
 #include <stdatomic.h>
 
 enum {
-    SCAN_SKIP_XATTRS = 1,        /* read no extended attributes at all */
-    SCAN_TRUST_CHECKSUMS = 2,    /* user.checksum.sha256 is the digest of the file */
-    SCAN_TRUST_ON_FUSE = 4,      /* it is where the file system is FUSE */
-    SCAN_OWNER = 8,              /* every entry belongs to `uid` and `gid` */
-    SCAN_TAKE_INSTRUCTIONS = 16, /* user.component and user.update-interval go to `instructions` */
+    WALK_SKIP_XATTRS = 1,        /* read no extended attributes at all */
+    WALK_TRUST_CHECKSUMS = 2,    /* user.checksum.sha256 is the digest of the file */
+    WALK_TRUST_ON_FUSE = 4,      /* it is where the file system is FUSE */
+    WALK_OWNER = 8,              /* every entry belongs to `uid` and `gid` */
+    WALK_TAKE_INSTRUCTIONS = 16, /* user.component and user.update-interval go to `instructions` */
 };
 
-typedef struct scan_options {
+typedef struct walk_options {
     unsigned flags;
     uint32_t uid, gid;
     const char *const *excluded; /* patterns, see exclude.h; copied */
     size_t excluded_count;
-} scan_options;
+} walk_options;
 
 /* What statfs said of one device. */
-typedef struct scan_device {
+typedef struct walk_device {
     uint64_t dev;
     int is_fuse;
-} scan_device;
+} walk_device;
 
-typedef struct scan_worker scan_worker;
+typedef struct walk_worker walk_worker;
 
-typedef struct scan {
+typedef struct walk {
     tree tree;
-    scan_options options;
+    walk_options options;
     exclusion *exclusion; /* NULL: nothing is left out */
     pthread_mutex_t lock; /* guards all below but the counters */
     pthread_cond_t wake;
@@ -50,24 +50,24 @@ typedef struct scan {
     int exhausted;      /* of memory */
     problem *problems;
     size_t problems_count;
-    scan_worker *workers; /* their arenas live as long as the tree */
-    scan_device *devices;
+    walk_worker *workers; /* their arenas live as long as the tree */
+    walk_device *devices;
     size_t devices_count, devices_capacity;
     uint32_t root_uid;               /* of the root on disk */
     atomic_int owners_differ;        /* not all entries belong to it */
     atomic_size_t entries, believed; /* files whose digest is the attribute's */
-} scan;
+} walk;
 
 /* ROOT_PATH is copied. NULL with errno set. */
-scan *scan_new(const char *root_path, const scan_options *options);
+walk *walk_new(const char *root_path, const walk_options *options);
 
 /* Takes directories until none is left or the walk is stopped; called once by each thread. -1 when
  * memory is exhausted. */
-int scan_run(scan *);
+int walk_run(walk *);
 
-/* Makes every scan_run return soon. */
-void scan_stop(scan *);
+/* Makes every walk_run return soon. */
+void walk_stop(walk *);
 
-void scan_free(scan *);
+void walk_free(walk *);
 
 #endif

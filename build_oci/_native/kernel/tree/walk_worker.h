@@ -1,8 +1,8 @@
-/* What the two halves of a walk share: scan.c, which reads directories, and scan_xattrs.c. */
-#ifndef BUILD_OCI_SCAN_WORKER_H
-#define BUILD_OCI_SCAN_WORKER_H
+/* What the two halves of a walk share: walk.c, which reads directories, and walk_xattrs.c. */
+#ifndef BUILD_OCI_WALK_WORKER_H
+#define BUILD_OCI_WALK_WORKER_H
 
-#include "scan.h"
+#include "walk.h"
 #include "xattr.h"
 
 #include <dirent.h>
@@ -11,8 +11,8 @@
 enum { LIST_MAX = 64 * 1024 /* XATTR_LIST_MAX of the kernel */ };
 
 /* One thread of the walk. */
-struct scan_worker {
-    scan_worker *next;
+struct walk_worker {
+    walk_worker *next;
     arena arena;
     entry *found; /* the children of the directory at hand */
     size_t found_count, found_capacity;
@@ -23,7 +23,7 @@ struct scan_worker {
     exclude_stepper stepper;
     DIR *stream; /* of the directory that was read last; it may be the parent of the next */
     open_directory last;
-    scan_device device; /* asked for last; a device number of 0 is looked up like any other */
+    walk_device device; /* asked for last; a device number of 0 is looked up like any other */
     int device_known;
     int read_by_path; /* were attributes of the directory at hand read by their path? */
     /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
@@ -34,15 +34,15 @@ struct scan_worker {
 };
 
 /* Stops the walk, because memory is exhausted. Returns -1. */
-int scan_exhausted(scan *);
+int walk_exhausted(walk *);
 
 /* Adds a problem with NAME in the directory AT, or with AT itself where NAME is NULL. -1: stop. */
-int scan_report(scan *, problem_kind, const char *call, int error, const entry *at,
+int walk_report(walk *, problem_kind, const char *call, int error, const entry *at,
                 const char *name);
 
 /* The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where
  * NAME is NULL. -1: stop. */
-int scan_read_xattrs(scan *, scan_worker *, entry *e, const char *path, const entry *directory,
+int walk_read_xattrs(walk *, walk_worker *, entry *e, const char *path, const entry *directory,
                      const char *name);
 
 #endif

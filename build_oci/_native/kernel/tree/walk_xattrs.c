@@ -1,5 +1,5 @@
 #include "checksum.h"
-#include "scan_worker.h"
+#include "walk_worker.h"
 
 #include "grow.h"
 #include "hex.h"
@@ -26,7 +26,7 @@ enum {
  * Room for one more attribute and for a value of any size behind USED bytes of values. -1 without
  * memory.
  */
-static int reserve(scan_worker *w, size_t count, size_t used)
+static int reserve(walk_worker *w, size_t count, size_t used)
 {
     return GROW(&w->attributes, &w->attributes_capacity, count + 1) ||
                    GROW(&w->values, &w->values_capacity, used + VALUE_MAX)
@@ -35,12 +35,12 @@ static int reserve(scan_worker *w, size_t count, size_t used)
 }
 
 /* Gives the first COUNT of w->attributes to E. */
-static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
+static int pack_xattrs(walk *s, walk_worker *w, entry *e, size_t count)
 {
     xattr taken[2]; /* a name is listed once; a third one stays an attribute like others */
     size_t taken_count = 0, kept = 0;
     for (size_t i = 0; i < count; i++) {
-        if (s->options.flags & SCAN_TAKE_INSTRUCTIONS && taken_count < 2 &&
+        if (s->options.flags & WALK_TAKE_INSTRUCTIONS && taken_count < 2 &&
             xattr_is_instruction(&w->attributes[i]))
             taken[taken_count++] = w->attributes[i];
         else
@@ -48,12 +48,12 @@ static int pack_xattrs(scan *s, scan_worker *w, entry *e, size_t count)
     }
     if (xattr_pack(&w->arena, w->attributes, kept, &e->xattrs, &e->xattrs_size) ||
         xattr_pack(&w->arena, taken, taken_count, &e->instructions, &e->instructions_size))
-        return scan_exhausted(s);
+        return walk_exhausted(s);
     return 0;
 }
 
 /* Is the file PATH on a FUSE file system? Asked once for each device. */
-static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
+static int is_on_fuse(walk *s, walk_worker *w, const entry *e, const char *path)
 {
     if (w->device_known && w->device.dev == e->dev)
         return w->device.is_fuse;
@@ -66,16 +66,16 @@ static int is_on_fuse(scan *s, scan_worker *w, const entry *e, const char *path)
         struct statfs fs;
         is_fuse = !statfs(path, &fs) && (uint32_t)fs.f_type == FUSE_MAGIC;
         if (!GROW(&s->devices, &s->devices_capacity, s->devices_count + 1))
-            s->devices[s->devices_count++] = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
+            s->devices[s->devices_count++] = (walk_device){.dev = e->dev, .is_fuse = is_fuse};
     }
     pthread_mutex_unlock(&s->lock);
-    w->device = (scan_device){.dev = e->dev, .is_fuse = is_fuse};
+    w->device = (walk_device){.dev = e->dev, .is_fuse = is_fuse};
     w->device_known = 1;
     return is_fuse;
 }
 
 /* As llistxattr, into w->list. */
-static ssize_t list_names(scan_worker *w, const char *path)
+static ssize_t list_names(walk_worker *w, const char *path)
 {
     ssize_t size = llistxattr(path, w->list, LIST_FIRST);
     return size < 0 && errno == ERANGE ? llistxattr(path, w->list, LIST_MAX) : size;
@@ -90,7 +90,7 @@ static ssize_t get_value(const char *path, const char *attribute, uint8_t *into)
 
 /* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
  * among them? -1: stop; 1: reported. */
-static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int believe,
+static int read_list(walk *s, walk_worker *w, entry *e, const char *path, int believe,
                      const entry *directory, const char *name, int *listed, size_t *count)
 {
     size_t used = 0;
@@ -98,7 +98,7 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
     if (size < 0) {
         if (errno == ENOTSUP || errno == ENOSYS)
             return 0;
-        return scan_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
+        return walk_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
                            errno, directory, name)
                    ? -1
                    : 1;
@@ -113,13 +113,13 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
         if (checksum && !believe)
             continue;
         if (strchr(attribute, '='))
-            return scan_report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
+            return walk_report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
         if (reserve(w, *count, used))
-            return scan_exhausted(s);
+            return walk_exhausted(s);
         ssize_t got = get_value(path, attribute, w->values + used);
         if (got < 0) {
             int vanished = errno == ENODATA || errno == ENOENT;
-            return scan_report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
+            return walk_report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
                                directory, name)
                        ? -1
                        : 1;
@@ -143,7 +143,7 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
         records += RECORD_FRAME + (size_t)w->attributes[i].name_size + w->attributes[i].value_size;
     }
     if (records > RECORDS_MOST - OTHER_RECORDS)
-        return scan_report(s, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
+        return walk_report(s, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
     return 0;
 }
 
@@ -152,13 +152,13 @@ static int read_list(scan *s, scan_worker *w, entry *e, const char *path, int be
  * let another file's attributes in. Where something was taken, the path must therefore still lead
  * to E; where nothing was, read_directory() looks at the directory once.
  */
-int scan_read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const entry *directory,
+int walk_read_xattrs(walk *s, walk_worker *w, entry *e, const char *path, const entry *directory,
                      const char *name)
 {
-    const unsigned trust = SCAN_TRUST_CHECKSUMS | SCAN_TRUST_ON_FUSE;
-    int skip = (s->options.flags & SCAN_SKIP_XATTRS) != 0;
+    const unsigned trust = WALK_TRUST_CHECKSUMS | WALK_TRUST_ON_FUSE;
+    int skip = (s->options.flags & WALK_SKIP_XATTRS) != 0;
     int fuse = S_ISREG(e->mode) && s->options.flags & trust && is_on_fuse(s, w, e, path);
-    int believe = fuse || (S_ISREG(e->mode) && s->options.flags & SCAN_TRUST_CHECKSUMS);
+    int believe = fuse || (S_ISREG(e->mode) && s->options.flags & WALK_TRUST_CHECKSUMS);
     int listed = 0;
     size_t count = 0;
     if (skip && !fuse)
@@ -182,11 +182,11 @@ int scan_read_xattrs(scan *s, scan_worker *w, entry *e, const char *path, const 
     if (count || e->flags & ENTRY_BELIEVED) {
         struct stat st;
         if (lstat(path, &st))
-            return scan_report(
+            return walk_report(
                 s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lstat",
                 errno, directory, name);
         if (!entry_is(e, &st))
-            return scan_report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
+            return walk_report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
     }
     return pack_xattrs(s, w, e, count);
 }
