@@ -26,59 +26,59 @@ enum {
  * Room for one more attribute and for a value of any size behind USED bytes of values. -1 without
  * memory.
  */
-static int reserve(walk_worker *w, size_t count, size_t used)
+static int reserve(walk_worker *worker, size_t count, size_t used)
 {
-    return GROW(&w->attributes, &w->attributes_capacity, count + 1) ||
-                   GROW(&w->values, &w->values_capacity, used + VALUE_MAX)
+    return GROW(&worker->attributes, &worker->attributes_capacity, count + 1) ||
+                   GROW(&worker->values, &worker->values_capacity, used + VALUE_MAX)
                ? -1
                : 0;
 }
 
-/* Gives the first COUNT of w->attributes to E. */
-static int pack_xattrs(walk *s, walk_worker *w, entry *e, size_t count)
+/* Gives the first COUNT of worker->attributes to E. */
+static int pack_xattrs(walk *w, walk_worker *worker, entry *e, size_t count)
 {
     xattr taken[2]; /* a name is listed once; a third one stays an attribute like others */
     size_t taken_count = 0, kept = 0;
     for (size_t i = 0; i < count; i++) {
-        if (s->options.flags & WALK_TAKE_INSTRUCTIONS && taken_count < 2 &&
-            xattr_is_instruction(&w->attributes[i]))
-            taken[taken_count++] = w->attributes[i];
+        if (w->options.flags & WALK_TAKE_INSTRUCTIONS && taken_count < 2 &&
+            xattr_is_instruction(&worker->attributes[i]))
+            taken[taken_count++] = worker->attributes[i];
         else
-            w->attributes[kept++] = w->attributes[i];
+            worker->attributes[kept++] = worker->attributes[i];
     }
-    if (xattr_pack(&w->arena, w->attributes, kept, &e->xattrs, &e->xattrs_size) ||
-        xattr_pack(&w->arena, taken, taken_count, &e->instructions, &e->instructions_size))
-        return walk_exhausted(s);
+    if (xattr_pack(&worker->arena, worker->attributes, kept, &e->xattrs, &e->xattrs_size) ||
+        xattr_pack(&worker->arena, taken, taken_count, &e->instructions, &e->instructions_size))
+        return walk_exhausted(w);
     return 0;
 }
 
 /* Is the file PATH on a FUSE file system? Asked once for each device. */
-static int is_on_fuse(walk *s, walk_worker *w, const entry *e, const char *path)
+static int is_on_fuse(walk *w, walk_worker *worker, const entry *e, const char *path)
 {
-    if (w->device_known && w->device.dev == e->dev)
-        return w->device.is_fuse;
+    if (worker->device_known && worker->device.dev == e->dev)
+        return worker->device.is_fuse;
     int is_fuse = -1;
-    pthread_mutex_lock(&s->lock);
-    for (size_t i = 0; is_fuse < 0 && i < s->devices_count; i++)
-        if (s->devices[i].dev == e->dev)
-            is_fuse = s->devices[i].is_fuse;
+    pthread_mutex_lock(&w->lock);
+    for (size_t i = 0; is_fuse < 0 && i < w->devices_count; i++)
+        if (w->devices[i].dev == e->dev)
+            is_fuse = w->devices[i].is_fuse;
     if (is_fuse < 0) {
         struct statfs fs;
         is_fuse = !statfs(path, &fs) && (uint32_t)fs.f_type == FUSE_MAGIC;
-        if (!GROW(&s->devices, &s->devices_capacity, s->devices_count + 1))
-            s->devices[s->devices_count++] = (walk_device){.dev = e->dev, .is_fuse = is_fuse};
+        if (!GROW(&w->devices, &w->devices_capacity, w->devices_count + 1))
+            w->devices[w->devices_count++] = (walk_device){.dev = e->dev, .is_fuse = is_fuse};
     }
-    pthread_mutex_unlock(&s->lock);
-    w->device = (walk_device){.dev = e->dev, .is_fuse = is_fuse};
-    w->device_known = 1;
+    pthread_mutex_unlock(&w->lock);
+    worker->device = (walk_device){.dev = e->dev, .is_fuse = is_fuse};
+    worker->device_known = 1;
     return is_fuse;
 }
 
-/* As llistxattr, into w->list. */
-static ssize_t list_names(walk_worker *w, const char *path)
+/* As llistxattr, into worker->list. */
+static ssize_t list_names(walk_worker *worker, const char *path)
 {
-    ssize_t size = llistxattr(path, w->list, LIST_FIRST);
-    return size < 0 && errno == ERANGE ? llistxattr(path, w->list, LIST_MAX) : size;
+    ssize_t size = llistxattr(path, worker->list, LIST_FIRST);
+    return size < 0 && errno == ERANGE ? llistxattr(path, worker->list, LIST_MAX) : size;
 }
 
 /* As lgetxattr, INTO having room for VALUE_MAX bytes. */
@@ -88,23 +88,23 @@ static ssize_t get_value(const char *path, const char *attribute, uint8_t *into)
     return size < 0 && errno == ERANGE ? lgetxattr(path, attribute, into, VALUE_MAX) : size;
 }
 
-/* Reads the attributes that PATH lists into w->attributes and w->values. *LISTED: is the checksum
- * among them? -1: stop; 1: reported. */
-static int read_list(walk *s, walk_worker *w, entry *e, const char *path, int believe,
+/* Reads the attributes that PATH lists into worker->attributes and worker->values. *LISTED: is the
+ * checksum among them? -1: stop; 1: reported. */
+static int read_list(walk *w, walk_worker *worker, entry *e, const char *path, int believe,
                      const entry *directory, const char *name, int *listed, size_t *count)
 {
     size_t used = 0;
-    ssize_t size = list_names(w, path);
+    ssize_t size = list_names(worker, path);
     if (size < 0) {
         if (errno == ENOTSUP || errno == ENOSYS)
             return 0;
-        return walk_report(s, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
+        return walk_report(w, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
                            errno, directory, name)
                    ? -1
                    : 1;
     }
-    w->list[size] = 0;
-    for (const char *attribute = w->list; attribute < w->list + size;
+    worker->list[size] = 0;
+    for (const char *attribute = worker->list; attribute < worker->list + size;
          attribute += strlen(attribute) + 1) {
         if (!*attribute || xattr_is_of_host(attribute, strlen(attribute)))
             continue;
@@ -113,37 +113,38 @@ static int read_list(walk *s, walk_worker *w, entry *e, const char *path, int be
         if (checksum && !believe)
             continue;
         if (strchr(attribute, '='))
-            return walk_report(s, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
-        if (reserve(w, *count, used))
-            return walk_exhausted(s);
-        ssize_t got = get_value(path, attribute, w->values + used);
+            return walk_report(w, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
+        if (reserve(worker, *count, used))
+            return walk_exhausted(w);
+        ssize_t got = get_value(path, attribute, worker->values + used);
         if (got < 0) {
             int vanished = errno == ENODATA || errno == ENOENT;
-            return walk_report(s, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
+            return walk_report(w, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
                                directory, name)
                        ? -1
                        : 1;
         }
         if (checksum) {
-            if (hex_parse_digest(w->values + used, (size_t)got, e->digest))
+            if (hex_parse_digest(worker->values + used, (size_t)got, e->digest))
                 e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
             continue;
         }
-        w->attributes[(*count)++] = (xattr){.name = (const uint8_t *)attribute,
-                                            .name_size = (uint32_t)strlen(attribute),
-                                            .value_size = (uint32_t)got};
+        worker->attributes[(*count)++] = (xattr){.name = (const uint8_t *)attribute,
+                                                 .name_size = (uint32_t)strlen(attribute),
+                                                 .value_size = (uint32_t)got};
         used += (size_t)got;
     }
     /* Only now do the values stay where they are. */
     used = 0;
     size_t records = 0;
     for (size_t i = 0; i < *count; i++) {
-        w->attributes[i].value = w->values + used;
-        used += w->attributes[i].value_size;
-        records += RECORD_FRAME + (size_t)w->attributes[i].name_size + w->attributes[i].value_size;
+        worker->attributes[i].value = worker->values + used;
+        used += worker->attributes[i].value_size;
+        records += RECORD_FRAME + (size_t)worker->attributes[i].name_size +
+                   worker->attributes[i].value_size;
     }
     if (records > RECORDS_MOST - OTHER_RECORDS)
-        return walk_report(s, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
+        return walk_report(w, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
     return 0;
 }
 
@@ -152,20 +153,20 @@ static int read_list(walk *s, walk_worker *w, entry *e, const char *path, int be
  * let another file's attributes in. Where something was taken, the path must therefore still lead
  * to E; where nothing was, read_directory() looks at the directory once.
  */
-int walk_read_xattrs(walk *s, walk_worker *w, entry *e, const char *path, const entry *directory,
-                     const char *name)
+int walk_read_xattrs(walk *w, walk_worker *worker, entry *e, const char *path,
+                     const entry *directory, const char *name)
 {
     const unsigned trust = WALK_TRUST_CHECKSUMS | WALK_TRUST_ON_FUSE;
-    int skip = (s->options.flags & WALK_SKIP_XATTRS) != 0;
-    int fuse = S_ISREG(e->mode) && s->options.flags & trust && is_on_fuse(s, w, e, path);
-    int believe = fuse || (S_ISREG(e->mode) && s->options.flags & WALK_TRUST_CHECKSUMS);
+    int skip = (w->options.flags & WALK_SKIP_XATTRS) != 0;
+    int fuse = S_ISREG(e->mode) && w->options.flags & trust && is_on_fuse(w, worker, e, path);
+    int believe = fuse || (S_ISREG(e->mode) && w->options.flags & WALK_TRUST_CHECKSUMS);
     int listed = 0;
     size_t count = 0;
     if (skip && !fuse)
         return 0;
-    w->read_by_path = 1;
+    worker->read_by_path = 1;
     if (!skip) {
-        int status = read_list(s, w, e, path, believe, directory, name, &listed, &count);
+        int status = read_list(w, worker, e, path, believe, directory, name, &listed, &count);
         if (status)
             return status < 0 ? -1 : 0;
     }
@@ -178,15 +179,15 @@ int walk_read_xattrs(walk *s, walk_worker *w, entry *e, const char *path, const 
             e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
     }
     if (e->flags & ENTRY_BELIEVED)
-        atomic_fetch_add_explicit(&s->believed, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&w->believed, 1, memory_order_relaxed);
     if (count || e->flags & ENTRY_BELIEVED) {
         struct stat st;
         if (lstat(path, &st))
             return walk_report(
-                s, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lstat",
+                w, errno == ENOENT || errno == ENOTDIR ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lstat",
                 errno, directory, name);
         if (!entry_is(e, &st))
-            return walk_report(s, PROBLEM_CHANGED, "lstat", 0, directory, name);
+            return walk_report(w, PROBLEM_CHANGED, "lstat", 0, directory, name);
     }
-    return pack_xattrs(s, w, e, count);
+    return pack_xattrs(w, worker, e, count);
 }
