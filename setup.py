@@ -21,7 +21,7 @@ LIMITED_API = "0x030B0000"
 SHA256 = ["sha256/sha256.c", "sha256/sha256_avx.c", "sha256/sha256_x86.c", "sha256/sha256_arm.c"]
 TREE = ["arena.c", "tree/fingerprint.c", "tree/tree.c", "tree/xattr.c"]
 CONTENT = ["tree/inodes.c", "pack/content.c", "pack/digest.c", *SHA256]
-TAR_READER = ["tar/block.c", "tar/records.c", "tar/scanner.c", "tar/scanner_member.c"]
+TAR_READER = ["tar/block.c", "tar/records.c", "tar/reader.c", "tar/reader_member.c"]
 LOWER = ["parent/lower.c", "parent/lower_table.c"]
 CHUNKED = [
     "crc64",

@@ -11,7 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from build_oci._native.diff import Digests, mark_unchanged
-from build_oci._native.lower import Lower, Scan
+from build_oci._native.lower import Lower, TarReader
 from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
@@ -62,16 +62,16 @@ def test_pack(benchmark: BenchmarkFixture, tree: Path) -> None:
 
 
 def test_lower(benchmark: BenchmarkFixture, tree: Path) -> None:
-    """The scan of a parent's archive, and its table."""
+    """The reader of a parent's archive, and its table."""
     data = archive(tree)
 
     def read() -> Lower:
-        scan = Scan()
+        reader = TarReader()
         for at in range(0, len(data), 1 << 20):
-            scan.feed(memoryview(data)[at : at + (1 << 20)])
-        scan.finish()
+            reader.feed(memoryview(data)[at : at + (1 << 20)])
+        reader.finish()
         lower = Lower(memory_limit=1 << 30)
-        lower.apply(scan)
+        lower.apply(reader)
         return lower
 
     assert benchmark(read)
@@ -79,11 +79,11 @@ def test_lower(benchmark: BenchmarkFixture, tree: Path) -> None:
 
 def test_diff(benchmark: BenchmarkFixture, made: dict[str, Path]) -> None:
     """Hash every file of the tree and hold it against a parent of which 1 % has changed."""
-    scan = Scan()
-    scan.feed(archive(made["many small"]))
-    scan.finish()
+    reader = TarReader()
+    reader.feed(archive(made["many small"]))
+    reader.finish()
     lower = Lower(memory_limit=1 << 30)
-    lower.apply(scan)
+    lower.apply(reader)
 
     def compare() -> tuple[int, int]:
         tree = walked(made["changed"])

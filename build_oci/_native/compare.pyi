@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from typing_extensions import disjoint_base
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 
 _Entry = tuple[int, int, int, int, int, int, bytes | None, int, bool]
 """Layer, mode with the type bits, size, uid, gid, mtime in nanoseconds, target of a link, device
@@ -39,7 +39,7 @@ class Comparison:
         cls, *, memory_limit: int, old_complete: bool, new_complete: bool
     ) -> Comparison: ...
     def add(
-        self, side: int, layer: int, scan: Scan, check: Callable[[], None] | None = None
+        self, side: int, layer: int, reader: TarReader, check: Callable[[], None] | None = None
     ) -> None:
         """The layer number LAYER (0 is the lowest) of the old (SIDE 0) or the new (1) image; those
         of an image in rising order.

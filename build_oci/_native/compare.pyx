@@ -5,7 +5,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 
-cdef extern from "scanner.h" nogil:
+cdef extern from "reader.h" nogil:
     enum:
         MEMBER_HARD_LINK
 
@@ -15,10 +15,10 @@ cdef extern from "scanner.h" nogil:
         int64_t mtime
         uint32_t mtime_ns, mode, uid, gid, target_size, flags
 
-    ctypedef struct scanner:
+    ctypedef struct tar_reader:
         pass
 
-    const member *scanner_members(const scanner *, size_t *count)
+    const member *tar_reader_members(const tar_reader *, size_t *count)
 
 
 cdef extern from "compare.h" nogil:
@@ -81,10 +81,10 @@ cdef class Comparison:
     """See compare.pyi."""
 
     cdef compare *compare
-    cdef list scans
+    cdef list readers
 
     def __cinit__(self, *, size_t memory_limit, bint old_complete, bint new_complete):
-        self.scans = []
+        self.readers = []
         self.compare = compare_new(memory_limit, old_complete, new_complete)
         if self.compare == NULL:
             raise MemoryError
@@ -93,12 +93,12 @@ cdef class Comparison:
         if self.compare != NULL:
             compare_free(self.compare)
 
-    def add(self, int side, uint32_t layer, scan, check=None):
-        cdef void *native = PyCapsule_GetPointer(scan.capsule(), "build_oci.members")
+    def add(self, int side, uint32_t layer, reader, check=None):
+        cdef void *native = PyCapsule_GetPointer(reader.capsule(), "build_oci.members")
         cdef size_t count = 0, at = 0, size
-        cdef const member *members = scanner_members(<const scanner *>native, &count)
+        cdef const member *members = tar_reader_members(<const tar_reader *>native, &count)
         cdef int status
-        self.scans.append(scan)
+        self.readers.append(reader)
         if compare_begin_layer(self.compare, side, layer):
             raise MemoryError
         while at < count:

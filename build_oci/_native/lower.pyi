@@ -36,7 +36,7 @@ class Member(TypedDict):
     """Does the value of one of them hold a newline?"""
 
 @disjoint_base
-class Scan:
+class TarReader:
     """Reads the uncompressed archive of one layer, in pieces of any size. For one thread at a time.
 
     kernel: number of the SHA-256 kernel, as `build_oci._native.sha256.kernel_id` gives it; by
@@ -61,7 +61,7 @@ class Scan:
         recipe: bool = False,
         keep: bool = True,
         whole: bool = False,
-    ) -> Scan: ...
+    ) -> TarReader: ...
     def feed(self, data: Buffer) -> None:
         """The next bytes of the archive, as many as there are. Releases the GIL.
 
@@ -127,7 +127,7 @@ class Lower:
     """
 
     def __new__(cls, *, memory_limit: int) -> Lower: ...
-    def apply(self, scan: Scan, check: Callable[[], None] | None = None) -> None:
+    def apply(self, reader: TarReader, check: Callable[[], None] | None = None) -> None:
         """Put the next layer, read to its end, on top. Releases the GIL. ValueError when it does
         not fit what is below, or the limit.
 

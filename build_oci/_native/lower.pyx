@@ -1,5 +1,5 @@
 """The lower file system, as the layers of a parent image tell of it: a thin face of
-kernel/tar/scanner.c.
+kernel/tar/reader.c.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -18,7 +18,7 @@ cdef extern from "sha256.h" nogil:
     int sha256_kernel_best()
 
 
-cdef extern from "scanner.h" nogil:
+cdef extern from "reader.h" nogil:
     enum:
         MEMBER_DIGEST_KNOWN
         MEMBER_HARD_LINK
@@ -39,31 +39,31 @@ cdef extern from "scanner.h" nogil:
         size_t count
         int ended
 
-    ctypedef struct scanner:
+    ctypedef struct tar_reader:
         pass
 
-    scanner *scanner_new(const sha256_kernel *, size_t memory_limit, int trust)
-    int scanner_feed(scanner *, const uint8_t *data, size_t size)
-    int scanner_seek_through(
-        scanner *, int fd, uint64_t start, uint64_t size, uint64_t *at, size_t most, int *error
+    tar_reader *tar_reader_new(const sha256_kernel *, size_t memory_limit, int trust)
+    int tar_reader_feed(tar_reader *, const uint8_t *data, size_t size)
+    int tar_reader_seek_through(
+        tar_reader *, int fd, uint64_t start, uint64_t size, uint64_t *at, size_t most, int *error
     )
-    int scanner_finish(scanner *)
-    const member *scanner_members(const scanner *, size_t *count)
-    size_t scanner_held(const scanner *)
-    const char *scanner_error(const scanner *)
-    void scanner_digest_archive(scanner *)
-    void scanner_archive_digest(const scanner *, uint8_t *digest)
-    void scanner_digest_headers(scanner *)
-    void scanner_forget(scanner *)
-    void scanner_keep_whole(scanner *)
-    int scanner_headers_digest(const scanner *, uint8_t *digest)
-    void scanner_free(scanner *)
+    int tar_reader_finish(tar_reader *)
+    const member *tar_reader_members(const tar_reader *, size_t *count)
+    size_t tar_reader_held(const tar_reader *)
+    const char *tar_reader_error(const tar_reader *)
+    void tar_reader_digest_archive(tar_reader *)
+    void tar_reader_archive_digest(const tar_reader *, uint8_t *digest)
+    void tar_reader_digest_headers(tar_reader *)
+    void tar_reader_forget(tar_reader *)
+    void tar_reader_keep_whole(tar_reader *)
+    int tar_reader_headers_digest(const tar_reader *, uint8_t *digest)
+    void tar_reader_free(tar_reader *)
 
 
-cdef class Scan:
+cdef class TarReader:
     """See lower.pyi."""
 
-    cdef scanner *scanner
+    cdef tar_reader *reader
     cdef member_view view
     cdef bint finished, digesting
 
@@ -75,24 +75,24 @@ cdef class Scan:
         cdef const sha256_kernel *chosen = sha256_kernel_at(number)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
-        self.scanner = scanner_new(chosen, memory_limit, trust)
-        if self.scanner == NULL:
+        self.reader = tar_reader_new(chosen, memory_limit, trust)
+        if self.reader == NULL:
             raise MemoryError
         self.digesting = digest
         if digest:
-            scanner_digest_archive(self.scanner)
+            tar_reader_digest_archive(self.reader)
         if recipe:
-            scanner_digest_headers(self.scanner)
+            tar_reader_digest_headers(self.reader)
         if not keep:
-            scanner_forget(self.scanner)
+            tar_reader_forget(self.reader)
         if whole:
-            scanner_keep_whole(self.scanner)
+            tar_reader_keep_whole(self.reader)
 
     def __dealloc__(self):
-        scanner_free(self.scanner)
+        tar_reader_free(self.reader)
 
     cdef int _raise(self) except -1:
-        cdef const char *message = scanner_error(self.scanner)
+        cdef const char *message = tar_reader_error(self.reader)
         if message == NULL:
             raise MemoryError
         raise ValueError((<bytes>message).decode("ascii"))
@@ -104,7 +104,7 @@ cdef class Scan:
         cdef int status
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         with nogil:
-            status = scanner_feed(self.scanner, <const uint8_t *>view.buf, <size_t>view.len)
+            status = tar_reader_feed(self.reader, <const uint8_t *>view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
         if status:
             self._raise()
@@ -114,7 +114,7 @@ cdef class Scan:
         if self.finished:
             raise RuntimeError("the archive has been finished")
         with nogil:
-            end = scanner_seek_through(self.scanner, fd, start, size, &at, most, &error)
+            end = tar_reader_seek_through(self.reader, fd, start, size, &at, most, &error)
         if end < 0:
             self._raise()
         if end and error:
@@ -124,13 +124,13 @@ cdef class Scan:
         return at
 
     def finish(self):
-        if scanner_finish(self.scanner):
+        if tar_reader_finish(self.reader):
             self._raise()
         self.finished = True
 
     def __len__(self):
         cdef size_t count
-        scanner_members(self.scanner, &count)
+        tar_reader_members(self.reader, &count)
         return count
 
     @property
@@ -138,23 +138,23 @@ cdef class Scan:
         cdef uint8_t digest[32]
         if not self.digesting:
             return None
-        scanner_archive_digest(self.scanner, digest)
+        tar_reader_archive_digest(self.reader, digest)
         return (<const char *>digest)[:32]
 
     @property
     def recipe(self):
         cdef uint8_t digest[32]
-        if not self.finished or not scanner_headers_digest(self.scanner, digest):
+        if not self.finished or not tar_reader_headers_digest(self.reader, digest):
             return None
         return (<const char *>digest)[:32]
 
     @property
     def held(self):
-        return scanner_held(self.scanner)
+        return tar_reader_held(self.reader)
 
     def members(self, size_t start=0, stop=None):
         cdef size_t count, i, at
-        cdef const member *m = scanner_members(self.scanner, &count)
+        cdef const member *m = tar_reader_members(self.reader, &count)
         cdef xattr item
         found = []
         for i in range(start, count if stop is None else min(count, <size_t>stop)):
@@ -184,10 +184,10 @@ cdef class Scan:
     def capsule(self):
         if not self.finished:
             raise RuntimeError("the archive has not been finished")
-        return PyCapsule_New(self.scanner, "build_oci.members", NULL)
+        return PyCapsule_New(self.reader, "build_oci.members", NULL)
 
     def seen(self):
-        self.view.members = scanner_members(self.scanner, &self.view.count)
+        self.view.members = tar_reader_members(self.reader, &self.view.count)
         self.view.ended = self.finished
         # The digest of the last one may be under way.
         if not self.finished and self.view.count:
@@ -225,10 +225,10 @@ cdef class Lower:
     """See lower.pyi."""
 
     cdef lower *lower
-    cdef list scans
+    cdef list readers
 
     def __cinit__(self, *, size_t memory_limit):
-        self.scans = []
+        self.readers = []
         self.lower = lower_new(memory_limit)
         if self.lower == NULL:
             raise MemoryError
@@ -237,11 +237,11 @@ cdef class Lower:
         if self.lower != NULL:
             lower_free(self.lower)
 
-    def apply(self, Scan scan, check=None):
+    def apply(self, TarReader reader, check=None):
         cdef size_t count = 0, at, size
-        cdef const member *members = scanner_members(scan.scanner, &count)
+        cdef const member *members = tar_reader_members(reader.reader, &count)
         cdef int status, placing
-        self.scans.append(scan)
+        self.readers.append(reader)
         lower_begin(self.lower)
         for placing in range(2):
             at = 0

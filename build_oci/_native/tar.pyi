@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from typing_extensions import Buffer, disjoint_base
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci._native.unpack import AnyTree
 from build_oci._native.walk import Problem
 
@@ -135,12 +135,12 @@ class Plan:
         the walk saw.
         """
 
-    def difference(self, scan: Scan, start: int = 0) -> int | tuple[Difference, bytes]:
-        """The first entry, from number `start` on, that differs from the members that `scan` has
+    def difference(self, reader: TarReader, start: int = 0) -> int | tuple[Difference, bytes]:
+        """The first entry, from number `start` on, that differs from the members that `reader` has
         read so far: in what, and its path.
 
         A number where there is none: that of the entry to go on with. Releases the GIL; not while
-        the scan is fed.
+        the reader is fed.
         """
 
     def cancel(self) -> None:

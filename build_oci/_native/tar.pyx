@@ -281,8 +281,8 @@ cdef class Plan:
             status = plan_fill(self.plan, index, start, &trouble)
         return problem_tuple(&trouble) if status else None
 
-    def difference(self, scan, size_t start=0):
-        cdef void *seen = PyCapsule_GetPointer(scan.seen(), "build_oci.member_view")
+    def difference(self, reader, size_t start=0):
+        cdef void *seen = PyCapsule_GetPointer(reader.seen(), "build_oci.member_view")
         cdef member_view *view = <member_view *>seen
         cdef size_t at = start
         cdef difference found

@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias
 
 from typing_extensions import disjoint_base
 
-from build_oci._native.lower import Lower, Scan
+from build_oci._native.lower import Lower, TarReader
 from build_oci._native.walk import Listing, Tree
 
 class HasFileno(Protocol):
@@ -17,7 +17,7 @@ class ImageTree:
     extensions what walk.Tree is.
 
     lower_table: the merged layers; it may go once this object is made.
-    sources: for each layer, the bottom one first, its scan, the file of the uncompressed archive,
+    sources: for each layer, the bottom one first, its reader, the file of the uncompressed archive,
     where in it that begins, and whether nobody else can write to it; they are kept as long as this
     object.
     owner: user and group of every entry, in place of their own.
@@ -31,7 +31,7 @@ class ImageTree:
     def __new__(
         cls,
         lower_table: Lower,
-        sources: Sequence[tuple[Scan, HasFileno, int, bool]],
+        sources: Sequence[tuple[TarReader, HasFileno, int, bool]],
         *,
         owner: tuple[int, int] | None = None,
         take_instructions: bool = False,

@@ -12,14 +12,14 @@ from build_oci._native.walk import entries_emitted, entries_listing, entries_pat
 from build_oci._native.tree cimport tree
 
 
-cdef extern from "scanner.h" nogil:
+cdef extern from "reader.h" nogil:
     ctypedef struct member:
         pass
 
-    ctypedef struct scanner:
+    ctypedef struct tar_reader:
         pass
 
-    const member *scanner_members(const scanner *, size_t *count)
+    const member *tar_reader_members(const tar_reader *, size_t *count)
 
 
 cdef extern from "unpack.h" nogil:
@@ -78,7 +78,7 @@ cdef class ImageTree:
     """See unpack.pyi."""
 
     cdef unpack *unpack
-    cdef list sources  # with the scans that the tree points into
+    cdef list sources  # with the readers that the tree points into
 
     def __cinit__(
         self, lower_table, sources, *, owner=None, bint take_instructions=False,
@@ -87,15 +87,17 @@ cdef class ImageTree:
         cdef size_t count = len(sources), i
         cdef unpack_source *given = <unpack_source *>calloc(count + 1, sizeof(unpack_source))
         cdef void *below = PyCapsule_GetPointer(lower_table.capsule(), "build_oci.lower")
-        cdef const scanner *native
+        cdef const tar_reader *native
         cdef int status = 1
         if given == NULL:
             raise MemoryError
         self.sources = list(sources)
         try:
-            for i, (scan, archive, start, is_ours) in enumerate(self.sources):
-                native = <const scanner *>PyCapsule_GetPointer(scan.capsule(), "build_oci.members")
-                given[i].members = scanner_members(native, &given[i].count)
+            for i, (reader, archive, start, is_ours) in enumerate(self.sources):
+                native = <const tar_reader *>PyCapsule_GetPointer(
+                    reader.capsule(), "build_oci.members"
+                )
+                given[i].members = tar_reader_members(native, &given[i].count)
                 given[i].fd = archive.fileno()
                 given[i].start = start
                 given[i].is_ours = is_ours

@@ -1,4 +1,4 @@
-"""Images opened by the names that users give them, and their layers scanned: everything as
+"""Images opened by the names that users give them, and their layers read: everything as
 untrusted as a parent image.
 """
 
@@ -18,11 +18,11 @@ from build_oci.parent.manifest import NESTING, ReadManifest, is_index, read_imag
 from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Scan
+    from build_oci._native.lower import TarReader
     from build_oci.work.pool import Task
 
 # For the members of all layers that are held at once: some 5 million.
-SCANS_LIMIT = 1 << 30
+MEMBERS_LIMIT = 1 << 30
 MOST_IMAGES = 1000  # of one layout
 _MOST_READERS = 8  # threads: beyond that, the file system is the limit, and memory grows
 
@@ -187,7 +187,7 @@ def _image(
 class Layer(NamedTuple):
     """What comes of reading a layer. `size`: of the archive, in bytes."""
 
-    scan: Scan
+    reader: TarReader
     codec: str
     size: int
 
@@ -199,7 +199,7 @@ class Layers:
         """WORKERS: layers to read at once."""
         self._crew = Crew(min(workers, _MOST_READERS), 1 << 20)
         self._tasks: dict[str, Task[Layer]] = {}
-        self._scans: list[Scan] = []
+        self._readers: list[TarReader] = []
         self._error: BaseException | None = None
 
     def __enter__(self) -> Layers:
@@ -239,21 +239,21 @@ class Layers:
 
     def _read(self, source: Source, layer: ReadDescriptor) -> Layer:
         try:
-            return self._scanned(source, layer)
+            return self._layer(source, layer)
         except BaseException as error:
             if not isinstance(error, Cancelled) and self._error is None:
                 self._error = error
             self._crew.cancel()
             raise
 
-    def _scanned(self, source: Source, layer: ReadDescriptor) -> Layer:
-        from build_oci._native.lower import Scan
+    def _layer(self, source: Source, layer: ReadDescriptor) -> Layer:
+        from build_oci._native.lower import TarReader
         from build_oci.parent.lower import named
 
         # A record that an archive has of a file's digest is believed: `verify` holds it against the
         # file.
-        scan = Scan(memory_limit=SCANS_LIMIT, trust=True)
-        self._scans.append(scan)
+        reader = TarReader(memory_limit=MEMBERS_LIMIT, trust=True)
+        self._readers.append(reader)
         size = 0
         with source.blob(layer) as blob, named(blob.path):
             pieces = iter(blob)
@@ -263,12 +263,12 @@ class Layers:
                 codec, chain((start,), pieces) if start else (), self._crew.windows
             ):
                 self._crew.check()
-                scan.feed(piece)
+                reader.feed(piece)
                 size += len(piece)
-                if sum(other.held for other in self._scans) > SCANS_LIMIT:
+                if sum(other.held for other in self._readers) > MEMBERS_LIMIT:
                     raise ValueError(
                         "the members of the layers that are read need more than"
-                        f" {SCANS_LIMIT >> 20} MiB of memory"
+                        f" {MEMBERS_LIMIT >> 20} MiB of memory"
                     )
-            scan.finish()
-        return Layer(scan, codec, size)
+            reader.finish()
+        return Layer(reader, codec, size)

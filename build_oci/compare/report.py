@@ -32,7 +32,7 @@ from build_oci.compare.model import (
     components_label,
 )
 from build_oci.compare.partial import partial_bytes
-from build_oci.compare.read import SCANS_LIMIT, Image, Layer, Layers, images_of, parse_reference
+from build_oci.compare.read import MEMBERS_LIMIT, Image, Layer, Layers, images_of, parse_reference
 from build_oci.compare.why import causes, explain, made
 from build_oci.errors import ParentError
 
@@ -220,7 +220,7 @@ class _Pair:
         for image, layers in zip(self._images, wanted, strict=True):
             self._layers.start(image.source, layers)
         table = Table(
-            memory_limit=SCANS_LIMIT,
+            memory_limit=MEMBERS_LIMIT,
             old_complete=not self._unread[_OLD],
             new_complete=not self._unread[_NEW],
         )
@@ -230,7 +230,7 @@ class _Pair:
                     continue
                 layer = self._read[side][number] = self._layers.get(descriptor)
                 try:
-                    table.add(side, number, layer.scan, self._check)
+                    table.add(side, number, layer.reader, self._check)
                 except ValueError as error:
                     raise ParentError(str(error), where=str(image.source.path)) from None
         return table
@@ -242,7 +242,7 @@ class _Pair:
             view._replace(
                 archive_size=read[view.number].size,
                 codec=read[view.number].codec,
-                entries=len(read[view.number].scan),
+                entries=len(read[view.number].reader),
             )
             if view.number in read
             else view

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from build_oci.compare.documents import components_of
 from build_oci.compare.model import Entry, components_label
-from build_oci.compare.read import SCANS_LIMIT, Image, Layer, Layers, images_of, parse_reference
+from build_oci.compare.read import MEMBERS_LIMIT, Image, Layer, Layers, images_of, parse_reference
 from build_oci.compare.text import Style, fitted, padded
 from build_oci.errors import ParentError, counted, printable, size_text
 from build_oci.oci.media_types import CODECS
@@ -56,7 +56,7 @@ def _contents(image: Image, layers: Layers, *, files: bool) -> Contents:
     readable = [layer if layers.can_read(layer) else None for layer in image.read.layers]
     layers.start(image.source, filter(None, readable))
     table = Comparison(
-        memory_limit=SCANS_LIMIT, old_complete=True, new_complete=None not in readable
+        memory_limit=MEMBERS_LIMIT, old_complete=True, new_complete=None not in readable
     )
     found: list[Layer | None] = []
     for number, descriptor in enumerate(readable):
@@ -64,7 +64,7 @@ def _contents(image: Image, layers: Layers, *, files: bool) -> Contents:
         found.append(layer)
         if layer is not None:
             try:
-                table.add(_NEW, number, layer.scan, layers.check)
+                table.add(_NEW, number, layer.reader, layers.check)
             except ValueError as error:
                 raise ParentError(str(error), where=str(image.source.path)) from None
     size = count = 0
@@ -128,7 +128,7 @@ def _image(image: Image, contents: Contents | None, style: Style) -> Iterator[st
     for number, layer in enumerate(image.read.layers):
         read = contents.layers[number] if contents else None
         ratio = f"{layer.size / read.size:.1%}" if read and read.size else "-"
-        entries = f"{len(read.scan):,}" if read else "-"
+        entries = f"{len(read.reader):,}" if read else "-"
         codec = CODECS.get(layer.media_type, "?")
         names = components[number]
         label = printable(
@@ -218,7 +218,7 @@ def _image_document(image: Image, contents: Contents | None, *, files: bool) -> 
                 "mediaType": printable(layer.media_type),
                 "size": layer.size,
                 "archiveSize": read.size if read else None,
-                "entries": len(read.scan) if read else None,
+                "entries": len(read.reader) if read else None,
                 "components": [printable(one) for one in components[number]],
             }
             for number, (layer, diff_id) in enumerate(

@@ -121,7 +121,7 @@ class Reading:
                 preserve_hardlinks=self._context.config.preserve_hardlinks,
             )
         # The table may be large, and packing takes its time.
-        return parent._replace(lower=None, scans=None), tree, path
+        return parent._replace(lower=None, readers=None), tree, path
 
     def hash(self, tree: AnyTree, path: str) -> None:
         """Let every file of TREE, the directory PATH, have its digest."""

@@ -8,12 +8,12 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.errors import TreeError, UsageError, counted
-from build_oci.parent.lower import empty_table, own_scan
+from build_oci.parent.lower import empty_table, own_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from build_oci._native.lower import Scan
+    from build_oci._native.lower import TarReader
     from build_oci._native.unpack import AnyTree
     from build_oci.config.model import StackItem
     from build_oci.parent.layers import ParentImage
@@ -39,17 +39,17 @@ class OwnArchive:
     """Reads the archive of a layer while this build makes it, for what is put on top of it."""
 
     def __init__(self) -> None:
-        self._scan: Scan | None = None
+        self._reader: TarReader | None = None
 
     def begin(self) -> Callable[[memoryview], None]:
         """What is to be given the archive; it may begin anew."""
-        self._scan = own_scan()
-        return self._scan.feed
+        self._reader = own_reader()
+        return self._reader.feed
 
-    def finish(self) -> Scan:
-        assert self._scan is not None
-        self._scan.finish()
-        return self._scan
+    def finish(self) -> TarReader:
+        assert self._reader is not None
+        self._reader.finish()
+        return self._reader
 
 
 class Below:
@@ -63,9 +63,9 @@ class Below:
         self._is_empty = True
 
     def put_image(self, image: ParentImage) -> None:
-        """The layers of IMAGE, which has been scanned. Raises ParentError."""
-        assert image.scans is not None
-        image.scans.put_on(self._lower, image.wheres, self._check)
+        """The layers of IMAGE, which has been read. Raises ParentError."""
+        assert image.readers is not None
+        image.readers.put_on(self._lower, image.wheres, self._check)
         self._is_empty = self._is_empty and not image.layers
 
     def put_layer(self, archive: OwnArchive) -> None:

@@ -1,5 +1,5 @@
-"""A layer's blob read to its end: decoded, verified and scanned; and its archive, where that is
-kept.
+"""A layer's blob read to its end: decoded, verified, its members found; and its archive, where
+that is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci.layout import output_error
-from build_oci.parent.lower import ArchiveReader, named
+from build_oci.parent.lower import ArchiveSink, named
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -91,23 +91,23 @@ def read_archive(
     path: Path,
     diff_id: str,
     workers: Crew,
-    reader: ArchiveReader | None,
+    sink: ArchiveSink | None,
     write: Callable[[bytes | memoryview], None] | None = None,
     spool: Archive | None = None,
 ) -> None:
-    """Unpack BLOB, the file PATH, to its end and check its diff_id; READER, WRITE and SPOOL get
+    """Unpack BLOB, the file PATH, to its end and check its diff_id; SINK, WRITE and SPOOL get
     every piece of the archive. Raises ParentError, OutputError.
     """
     algorithm, _, expected = diff_id.partition(":")
     digest = hashlib.new(algorithm)
-    hashed = reader is not None and reader.digest() is not None
-    # A scan hashes contents and archive in one pass, for little more than the archive's digest
+    hashed = sink is not None and sink.digest() is not None
+    # A reader hashes contents and archive in one pass, for little more than the archive's digest
     # alone takes.
-    concurrently = [reader.feed if reader is not None and hashed else digest.update]
+    concurrently = [sink.feed if sink is not None and hashed else digest.update]
     if spool is not None:
         concurrently.append(spool.write)
     others: list[Callable[[bytes | memoryview], None]] = (
-        [reader.feed] if reader is not None and not hashed else []
+        [sink.feed] if sink is not None and not hashed else []
     )
     if write is not None:
         others.append(write)
@@ -123,7 +123,7 @@ def read_archive(
                 read(piece)
         for task in running:
             task.result()
-    found = ((reader.digest() if reader is not None and hashed else None) or digest.digest()).hex()
+    found = ((sink.digest() if sink is not None and hashed else None) or digest.digest()).hex()
     if found != expected:
         raise ParentError(
             f"its archive has the digest {algorithm}:{found},"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import TreeError
 from build_oci.oci.archive_source import open_source
-from build_oci.parent.lower import Scans
+from build_oci.parent.lower import TarReaders
 from build_oci.parent.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def read_image_tree(
 
     source = open_source(image.image, parents.check)
     manifest = read_manifest(source, image.number, platform)
-    scans = Scans(manifest.diff_ids, trust=False, share=parents.in_use, whole=True)
-    archives = parents.read_archives(source, manifest, scans, read)
-    lower = scans.merge(
+    readers = TarReaders(manifest.diff_ids, trust=False, share=parents.in_use, whole=True)
+    archives = parents.read_archives(source, manifest, readers, read)
+    lower = readers.merge(
         [source.blob_path(layer.digest) for layer in manifest.layers], parents.check
     )
     try:
         sources = [
-            (scans[number], archive, archive.start, archive.is_ours)
+            (readers[number], archive, archive.start, archive.is_ours)
             for number, archive in enumerate(archives)
         ]
         tree = ImageTree(
@@ -55,7 +55,7 @@ def read_image_tree(
             sources,
             owner=owner,
             take_instructions=take_instructions,
-            memory_limit=scans.limit(),
+            memory_limit=readers.limit(),
             check=parents.check,
         )
     except ValueError as error:

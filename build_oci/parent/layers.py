@@ -29,7 +29,7 @@ from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import FilePart, ReadDescriptor, Source
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
-from build_oci.parent.lower import Scans, named
+from build_oci.parent.lower import TarReaders, named
 from build_oci.parent.manifest import ReadManifest, read_manifest
 from build_oci.parent.recompress import recompressed
 
@@ -60,8 +60,8 @@ class ParentImage(NamedTuple):
 
     config: the part of its image config that says how a container runs, as untrusted as it was;
     None where there is none.
-    wheres, scans: the blobs of its layers, and what they hold, for a stack; `scans` is there where
-    `lower` is.
+    wheres, readers: the blobs of its layers, and what they hold, for a stack; `readers` is there
+    where `lower` is.
     """
 
     layers: tuple[ParentLayer, ...]
@@ -69,7 +69,7 @@ class ParentImage(NamedTuple):
     lower: Lower | None
     config: dict[str, Any] | None
     wheres: list[Path]
-    scans: Scans | None
+    readers: TarReaders | None
 
 
 def _compared(image: ImageConfig) -> list[ParentConfig]:
@@ -190,8 +190,8 @@ class Parents:
         manifest = read_manifest(source, parent.number, platform)
         self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
-        scans = (
-            Scans(manifest.diff_ids, trust=parent.trust, share=self.in_use)
+        readers = (
+            TarReaders(manifest.diff_ids, trust=parent.trust, share=self.in_use)
             if _identity(parent) in self._diffed
             else None
         )
@@ -206,14 +206,20 @@ class Parents:
 
         def take(number: int) -> ParentLayer:
             return self._take_layer(
-                source, manifest, number, scans, gauge, recompress=parent.recompress, memory=memory
+                source,
+                manifest,
+                number,
+                readers,
+                gauge,
+                recompress=parent.recompress,
+                memory=memory,
             )
 
         layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
         wheres = [source.blob_path(layer.digest) for layer in manifest.layers]
-        lower = scans.merge(wheres, self._workers.check) if scans is not None else None
+        lower = readers.merge(wheres, self._workers.check) if readers is not None else None
         return ParentImage(
-            tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, scans
+            tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, readers
         )
 
     def _compare_platforms(
@@ -259,9 +265,13 @@ class Parents:
         self._workers.check()
 
     def read_archives(
-        self, source: Source, manifest: ReadManifest, scans: Scans, read: Callable[[int, int], None]
+        self,
+        source: Source,
+        manifest: ReadManifest,
+        readers: TarReaders,
+        read: Callable[[int, int], None],
     ) -> list[Archive]:
-        """Verify and scan all layers of MANIFEST, several at once, and have their archives open:
+        """Verify and read all layers of MANIFEST, several at once, and have their archives open:
         spools, but where a blob is the archive. Raises ParentError, OutputError, Cancelled.
         """
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
@@ -288,12 +298,12 @@ class Parents:
                     path,
                     diff_id,
                     self._workers,
-                    scans.reader(number),
+                    readers.sink(number),
                     spool=None if stored else archive,
                 )
                 archive.flush()
                 with named(path):
-                    scans.finish(number)
+                    readers.finish(number)
             return archive
 
         return self._workers.each(
@@ -307,14 +317,14 @@ class Parents:
         source: Source,
         manifest: ReadManifest,
         number: int,
-        scans: Scans | None,
+        readers: TarReaders | None,
         gauge: ReadGauge,
         *,
         recompress: bool,
         memory: int,
     ) -> ParentLayer:
         """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and
-        scan its archive on the way.
+        read its archive on the way.
         """
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
@@ -331,7 +341,7 @@ class Parents:
                 for target, (_, level) in zip(targets, self._config.codecs, strict=True)
                 if target not in (kind, codec)
             ]
-            reader = scans.reader(number) if scans else None
+            sink = readers.sink(number) if readers else None
             read = partial(read_archive, codec, path=path, diff_id=diff_id, workers=self._workers)
             made: dict[str, Descriptor] = {}
             if new:
@@ -339,8 +349,8 @@ class Parents:
                     path,
                     codec,
                     new,
-                    lambda write: read(gauge.watch(blob), reader=reader, write=write),
-                    lambda write: read(blob, reader=None, write=write),
+                    lambda write: read(gauge.watch(blob), sink=sink, write=write),
+                    lambda write: read(blob, sink=None, write=write),
                     self._layout,
                     self._workers,
                     memory=memory,
@@ -348,11 +358,11 @@ class Parents:
                     explain=self._explain,
                     warn=self._warn,
                 )
-            elif scans and scans.can_seek(blob, codec, diff_id):
+            elif readers and readers.can_seek(blob, codec, diff_id):
                 with named(path):
-                    scans.seek_through(number, blob, gauge.add)
-            elif scans:
-                read(gauge.watch(blob), reader=reader)
+                    readers.seek_through(number, blob, gauge.add)
+            elif readers:
+                read(gauge.watch(blob), sink=sink)
             elif not blob.is_known:
                 for _ in gauge.watch(blob):
                     pass
@@ -370,9 +380,9 @@ class Parents:
                     descriptor.size,
                     annotations=annotations,
                 )
-        if scans:
+        if readers:
             with named(path):
-                scans.finish(number)
+                readers.finish(number)
         return ParentLayer(tuple(made[target] for target in targets), diff_id)
 
     def _annotations(

@@ -1,5 +1,5 @@
-"""What the layers of a parent hold when they are put on top of each other, scanned while they are
-read.
+"""What the layers of a parent hold when they are put on top of each other, found while they
+are read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from build_oci.errors import ParentError
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Lower, Scan
+    from build_oci._native.lower import Lower, TarReader
     from build_oci.oci.untrusted import VerifiedBlob
 
 # For the table of a parent's names: far beyond any image (3 million entries), far below what a
@@ -28,7 +28,7 @@ _READS = 256  # of a few kilobytes, between two looks at whether to stop
 LAYER_COST = 4096  # of a layer with next to nothing in it
 
 
-class ArchiveReader(NamedTuple):
+class ArchiveSink(NamedTuple):
     """Who takes in an archive piece by piece. digest: the SHA-256 of what was fed, None where it is
     not computed.
     """
@@ -37,7 +37,7 @@ class ArchiveReader(NamedTuple):
     digest: Callable[[], bytes | None]
 
 
-class Scans:
+class TarReaders:
     """What the layers of one parent hold; they share one limit of memory with the table that is
     made of them.
     """
@@ -50,14 +50,14 @@ class Scans:
 
         WHOLE: large attributes are wanted, not only their digests.
         """
-        from build_oci._native.lower import Scan
+        from build_oci._native.lower import TarReader
         from build_oci.work.cpus import sha256_kernel
 
         self._new = partial(
-            Scan, kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=trust, whole=whole
+            TarReader, kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=trust, whole=whole
         )
         self._trust = trust
-        self._scans = [self._new(digest=diff_id.startswith("sha256:")) for diff_id in diff_ids]
+        self._readers = [self._new(digest=diff_id.startswith("sha256:")) for diff_id in diff_ids]
         self._slack = _SLACK // share + LAYER_COST * len(diff_ids)
         self._lock = threading.Lock()
         self._counted = [(0, 0)] * len(diff_ids)  # bytes and members of each
@@ -67,17 +67,17 @@ class Scans:
         """The next piece of the archive of layer NUMBER; several threads may feed different layers.
         ValueError when it is refused.
         """
-        self._scans[number].feed(piece)
+        self._readers[number].feed(piece)
         self._count(number)
         self.left()
 
     def digest(self, number: int) -> bytes | None:
         """The SHA-256 of what was fed of archive NUMBER, where its diff_id is one."""
-        return self._scans[number].digest
+        return self._readers[number].digest
 
-    def reader(self, number: int) -> ArchiveReader:
-        """What reads the archive of layer NUMBER."""
-        return ArchiveReader(partial(self.feed, number), partial(self.digest, number))
+    def sink(self, number: int) -> ArchiveSink:
+        """What takes in the archive of layer NUMBER."""
+        return ArchiveSink(partial(self.feed, number), partial(self.digest, number))
 
     def can_seek(self, blob: VerifiedBlob, codec: str, diff_id: str) -> bool:
         """May the contents in BLOB be sought over: is it known to be a plain archive of that
@@ -91,12 +91,12 @@ class Scans:
         told how many more bytes are done, and may raise. ParentError where it cannot be read,
         ValueError when it is refused.
         """
-        scan = self._scans[number] = self._new(digest=False)
+        reader = self._readers[number] = self._new(digest=False)
         at, size = 0, blob.descriptor.size
         while at < size:
             before = at
             try:
-                at = scan.seek_through(blob.part.fd, blob.part.start, size, at, _READS)
+                at = reader.seek_through(blob.part.fd, blob.part.start, size, at, _READS)
             except OSError as error:
                 raise ParentError(
                     f"cannot be read: {error.strerror}", where=str(blob.path)
@@ -107,7 +107,7 @@ class Scans:
 
     def finish(self, number: int) -> None:
         """That archive has ended. ValueError when it should not have."""
-        self._scans[number].finish()
+        self._readers[number].finish()
         self._count(number)
 
     def merge(self, wheres: list[Path], check: Callable[[], None]) -> Lower:
@@ -120,17 +120,17 @@ class Scans:
 
     def put_on(self, lower: Lower, wheres: list[Path], check: Callable[[], None]) -> None:
         """Put the layers on top of LOWER. ParentError naming one of WHERES."""
-        for scan, where in zip(self._scans, wheres, strict=True):
+        for reader, where in zip(self._readers, wheres, strict=True):
             check()
             with named(where):
-                lower.apply(scan, check)
+                lower.apply(reader, check)
 
-    def __getitem__(self, number: int) -> Scan:
-        return self._scans[number]
+    def __getitem__(self, number: int) -> TarReader:
+        return self._readers[number]
 
     def _count(self, number: int) -> None:
-        scan = self._scans[number]
-        held, members = now = scan.held, len(scan)
+        reader = self._readers[number]
+        held, members = now = reader.held, len(reader)
         with self._lock:
             before = self._counted[number]
             self._counted[number] = now
@@ -159,17 +159,17 @@ def empty_table() -> Lower:
     return Lower(memory_limit=_TABLE_LIMIT)
 
 
-def own_scan() -> Scan:
+def own_reader() -> TarReader:
     """What reads an archive that this build makes, and whose records are true."""
-    from build_oci._native.lower import Scan
+    from build_oci._native.lower import TarReader
     from build_oci.work.cpus import sha256_kernel
 
-    return Scan(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True)
+    return TarReader(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True)
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """What a decoder or a scanner refuses is the fault of the blob PATH."""
+    """What a decoder or a tar reader refuses is the fault of the blob PATH."""
     try:
         yield
     except ValueError as error:

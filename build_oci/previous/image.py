@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci.codec.table import decode, least_memory
 from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, printable
 from build_oci.layer.blob import Layer
@@ -22,7 +22,7 @@ from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob, verify_blobs
 from build_oci.parent.archive import ReadGauge, read_archive
-from build_oci.parent.lower import ArchiveReader, named
+from build_oci.parent.lower import ArchiveSink, named
 from build_oci.parent.manifest import read_manifest
 from build_oci.previous.codecs import OldBlob, Remaker, holds, old_blob, siblings
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
@@ -351,7 +351,7 @@ class PreviousImage:
                         self._workers.check()
                 else:
                     read_archive(
-                        one.codec, opened, opened.path, one.diff_id, self._workers, reader=None
+                        one.codec, opened, opened.path, one.diff_id, self._workers, sink=None
                     )
             return self._carry(one, opened)
 
@@ -369,14 +369,14 @@ class PreviousImage:
         """The recipe of OLD, whose archive is read to its end, and verified. Empty where no build
         of ours can have written it.
         """
-        scan = Scan(kernel=sha256_kernel(), digest=True, recipe=True, keep=False)
-        reader = ArchiveReader(scan.feed, lambda: scan.digest)
+        reader = TarReader(kernel=sha256_kernel(), digest=True, recipe=True, keep=False)
+        sink = ArchiveSink(reader.feed, lambda: reader.digest)
         read_archive(
-            old.codec, gauge.watch(blob), blob.path, old.diff_id, self._workers, reader, write
+            old.codec, gauge.watch(blob), blob.path, old.diff_id, self._workers, sink, write
         )
         with named(blob.path):
-            scan.finish()
-        recipe = scan.recipe or b""
+            reader.finish()
+        recipe = reader.recipe or b""
         if old.recipe is not None and recipe != old.recipe:
             raise ParentError(
                 f"its descriptor tells another recipe ({RECIPE}) than its archive has",
@@ -447,19 +447,19 @@ class PreviousImage:
         return owned
 
     def _compare(self, plan: TarPlan, old: _Old) -> Difference | None:
-        scan = Scan(memory_limit=_COMPARED, trust=True)
+        reader = TarReader(memory_limit=_COMPARED, trust=True)
         at = 0
         with self._source.blob(old.descriptor) as blob:
             for piece in decode(
                 old.codec, _checked(blob, self._workers.check), self._workers.windows
             ):
-                scan.feed(piece)
-                found = plan.difference(scan, at)
+                reader.feed(piece)
+                found = plan.difference(reader, at)
                 if not isinstance(found, int):
                     return Difference(*found)
                 at = found
-        scan.finish()
-        found = plan.difference(scan, at)
+        reader.finish()
+        found = plan.difference(reader, at)
         return (
             Difference("unknown", b"no entry, but the bytes of the archive")
             if isinstance(found, int)

@@ -26,29 +26,29 @@ from build_oci.verify.names import Tree, members
 from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Scan
+    from build_oci._native.lower import TarReader
     from build_oci.work.pool import Task
 
 # For the members of all archives that are held at once, beside 400 bytes for each: hostile ones may
 # have attributes and long names.
-_SCANS_SLACK = 64 << 20
-_MOST_SCAN = 1 << 30  # of one archive: 2.5 million members
+_MEMBERS_SLACK = 64 << 20
+_ARCHIVE_LIMIT = 1 << 30  # of one archive: 2.5 million members
 # Of those that have been looked at, for other images that have the same layers.
-_SCANS_KEPT = 128 << 20
+_MEMBERS_KEPT = 128 << 20
 
 
 class Archive:
-    """What comes of reading one layer; `scan` is None where the archive was refused, which is one
+    """What comes of reading one layer; `reader` is None where the archive was refused, which is one
     of `problems`.
     """
 
     def __init__(self, algorithm: str) -> None:
         """ALGORITHM: of the diff_id."""
-        from build_oci._native.lower import Scan
+        from build_oci._native.lower import TarReader
 
         self.done: Task[None]
         self.users = 0  # that still wait for it
-        self.scan: Scan | None = Scan(memory_limit=_MOST_SCAN)
+        self.reader: TarReader | None = TarReader(memory_limit=_ARCHIVE_LIMIT)
         self.codec = ""
         self.diff_id = ""  # empty where the stream does not come to its end
         self.ended = False  # by end-of-archive blocks
@@ -65,9 +65,9 @@ class Archive:
         self._content.update(piece)
         self.size += len(piece)
         self._tail = (self._tail + bytes(piece[-1024:]))[-1024:]
-        if self.scan is not None:
+        if self.reader is not None:
             try:
-                self.scan.feed(piece)
+                self.reader.feed(piece)
             except ValueError as error:
                 self.refuse(str(error))
 
@@ -75,17 +75,17 @@ class Archive:
         """There are no more bytes. ValueError where there should be."""
         self.diff_id = f"{self._algorithm}:{self._content.hexdigest()}"
         self.ended = len(self._tail) == 1024 and not self._tail.strip(b"\0")
-        if self.scan is not None:
-            self.scan.finish()
+        if self.reader is not None:
+            self.reader.finish()
 
     def refuse(self, what: str) -> None:
         """Nothing is said of the names in it; its digest may still be right."""
-        self.scan = None
+        self.reader = None
         self.problems.append(what)
 
     def damaged(self, what: str) -> None:
         """The blob is not what its digest says: what it holds is nobody's word."""
-        self.scan, self.codec, self.diff_id, self.problems = None, "", "", [what]
+        self.reader, self.codec, self.diff_id, self.problems = None, "", "", [what]
 
 
 class Layers:
@@ -145,21 +145,21 @@ class Layers:
             self._counted.add(layer.digest)
             self.count += 1
             self.size += archive.size
-            self.entries += len(archive.scan) if archive.scan else 0
+            self.entries += len(archive.reader) if archive.reader else 0
         self._archive(layer, archive, path)
         if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
             where = f"{image.where}: rootfs.diff_ids[{number}]"
             self._findings.problem(
                 path, f"its archive has the digest {archive.diff_id}, but {where} says {diff_id}"
             )
-        if archive.scan is None:
+        if archive.reader is None:
             tree.incomplete = True
         else:
             if self._bootc:
                 chunked = bool(chunked_annotations(layer.annotations))
-                for finding in boot.layer(members(archive.scan), chunked=chunked):
+                for finding in boot.layer(members(archive.reader), chunked=chunked):
                     self._findings.tell_boot(path, finding)
-            for finding in tree.apply(archive.scan, self._crew.check):
+            for finding in tree.apply(archive.reader, self._crew.check):
                 self._findings.tell(path, finding)
 
     def _archive(self, layer: ReadDescriptor, archive: Archive, path: Path) -> None:
@@ -176,7 +176,7 @@ class Layers:
             # A codec that differs is said above already.
             if not (archive.codec == "disabled" != codec and problem.startswith("at byte 0:")):
                 self._findings.problem(path, problem)
-        if archive.scan is not None and not archive.ended:
+        if archive.reader is not None and not archive.ended:
             self._findings.note(path, "has no end-of-archive blocks")
 
     def _read_ahead(
@@ -262,11 +262,11 @@ class Layers:
         """Bring the sums up to date with ARCHIVE. LIMITED: refuse it where they are too high,
         before another one may be.
         """
-        scan = None if gone else archive.scan
+        reader = None if gone else archive.reader
         with self._lock:
-            self._add(archive, (scan.held, len(scan)) if scan is not None else (0, 0))
-            limit = _SCANS_SLACK + ENTRY_COST * self._members + LAYER_COST * len(self._archives)
-            if limited and scan is not None and self._held > limit:
+            self._add(archive, (reader.held, len(reader)) if reader is not None else (0, 0))
+            limit = _MEMBERS_SLACK + ENTRY_COST * self._members + LAYER_COST * len(self._archives)
+            if limited and reader is not None and self._held > limit:
                 archive.refuse(
                     "the members of the layers that are read need more memory than so many may have"
                 )
@@ -297,11 +297,11 @@ class Layers:
 
     def _forget(self) -> None:
         """Let go of the oldest archives that nobody waits for, so that those to come find room."""
-        if self._held <= _SCANS_KEPT:
+        if self._held <= _MEMBERS_KEPT:
             return
         for key, archive in list(self._archives.items()):
             if not archive.users:
                 del self._archives[key]
                 self._count(archive, gone=True)
-            if self._held <= _SCANS_KEPT:
+            if self._held <= _MEMBERS_KEPT:
                 break

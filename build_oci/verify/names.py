@@ -11,7 +11,7 @@ from build_oci.parent.lower import ENTRY_COST
 from build_oci.verify.findings import Finding
 
 if TYPE_CHECKING:
-    from build_oci._native.lower import Member, Scan
+    from build_oci._native.lower import Member, TarReader
 
 _MEMBERS_AT_ONCE = 4096
 _WHITEOUT = b".wh."
@@ -28,10 +28,10 @@ OTHER, LINK, _FOLDER, _HIDING = range(4)
 _KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: LINK}
 
 
-def members(scan: Scan) -> Iterator[Member]:
-    """The members of SCAN in the order of the archive, a batch of them in memory."""
-    for start in range(0, len(scan), _MEMBERS_AT_ONCE):
-        yield from scan.members(start, start + _MEMBERS_AT_ONCE)
+def members(reader: TarReader) -> Iterator[Member]:
+    """The members of READER in the order of the archive, a batch of them in memory."""
+    for start in range(0, len(reader), _MEMBERS_AT_ONCE):
+        yield from reader.members(start, start + _MEMBERS_AT_ONCE)
 
 
 class Tree:
@@ -48,15 +48,15 @@ class Tree:
         self._members = 0
         self._through_links = False
 
-    def apply(self, scan: Scan, check: Callable[[], None]) -> Iterator[Finding]:
+    def apply(self, reader: TarReader, check: Callable[[], None]) -> Iterator[Finding]:
         """Put a layer on top; yields what is wrong or odd with it. CHECK may raise to stop this."""
         added: dict[bytes, int] = {}
-        self._members += len(scan)
+        self._members += len(reader)
         linked: list[tuple[bytes, bytes]] = []  # to what is not in this layer
         hidden: list[tuple[bytes, bytes]] = []
-        for start in range(0, len(scan), _MEMBERS_AT_ONCE):
+        for start in range(0, len(reader), _MEMBERS_AT_ONCE):
             check()
-            for member in scan.members(start, start + _MEMBERS_AT_ONCE):
+            for member in reader.members(start, start + _MEMBERS_AT_ONCE):
                 name = member["name"]
                 folder, _, last = name.rpartition(b"/")
                 if name in added:

@@ -8,7 +8,7 @@
 #define TAR_MUTATOR_SKIP 3
 
 #include "compare.h"
-#include "scanner.h"
+#include "reader.h"
 #include "tar_mutator.h"
 
 #include <stdlib.h>
@@ -24,21 +24,21 @@ enum {
 
 /* Which of the two archives each layer of an image is; both have as many. */
 typedef struct image {
-    const scanner *layers[LAYERS];
+    const tar_reader *layers[LAYERS];
     uint32_t count;
     int complete;
 } image;
 
-static scanner *scanned(const uint8_t *data, size_t size)
+static tar_reader *read_all(const uint8_t *data, size_t size)
 {
-    scanner *s = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
+    tar_reader *s = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
     if (!s)
         abort();
-    scanner_keep_whole(s);
-    scanner_feed(s, data, size);
-    if (!scanner_finish(s))
+    tar_reader_keep_whole(s);
+    tar_reader_feed(s, data, size);
+    if (!tar_reader_finish(s))
         return s;
-    scanner_free(s);
+    tar_reader_free(s);
     return NULL;
 }
 
@@ -46,7 +46,7 @@ static void add(compare *c, int side, const image *from)
 {
     for (uint32_t i = 0; i < from->count; i++) {
         size_t count;
-        const member *members = scanner_members(from->layers[i], &count);
+        const member *members = tar_reader_members(from->layers[i], &count);
         if (compare_begin_layer(c, side, i) || compare_add(c, members, count))
             abort();
     }
@@ -100,8 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     size_t left = size - FIRST_HEADER, at = (size_t)(data[1] | data[2] << 8) % (left + 1);
     unsigned choices = data[0];
-    scanner *first = scanned(data + FIRST_HEADER, at),
-            *second = scanned(data + FIRST_HEADER + at, left - at);
+    tar_reader *first = read_all(data + FIRST_HEADER, at),
+               *second = read_all(data + FIRST_HEADER + at, left - at);
     if (first && second) {
         size_t there[KINDS], back[KINDS];
         image old = {{first, second}, 1 + (choices & 1), choices >> 2 & 1},
@@ -116,8 +116,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     }
     if (first)
-        scanner_free(first);
+        tar_reader_free(first);
     if (second)
-        scanner_free(second);
+        tar_reader_free(second);
     return 0;
 }

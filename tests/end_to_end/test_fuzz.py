@@ -9,7 +9,7 @@ import places
 import pytest
 
 from build_oci._native.deflate import make_joinable
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci.config.model import BuildConfig
 
 pytestmark = pytest.mark.slow
@@ -42,11 +42,11 @@ def test_document(path: Path) -> None:
     assert isinstance(taken, BuildConfig) == (path.stem in ("full", "plain"))
 
 
-def scan_in_pieces(data: bytes, step: int) -> None:
-    scan = Scan()
+def read_in_pieces(data: bytes, step: int) -> None:
+    reader = TarReader()
     for at in range(0, len(data), step):
-        scan.feed(data[at : at + step])
-    scan.finish()
+        reader.feed(data[at : at + step])
+    reader.finish()
 
 
 @pytest.mark.parametrize("path", CORPUS["tar"], ids=lambda path: path.name)
@@ -58,7 +58,7 @@ def test_archive(path: Path) -> None:
     said = []
     for step in (len(data), 1, 500):
         with pytest.raises(ValueError, match=r"\w") as caught:
-            scan_in_pieces(data, step)
+            read_in_pieces(data, step)
         said.append(str(caught.value))
     assert len(set(said)) == 1
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from build_oci._native.diff import Digests, mark_unchanged
-from build_oci._native.lower import Lower, Scan
+from build_oci._native.lower import Lower, TarReader
 from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import OWNER_NOBODY, Partition, Plan, component_digests
 from build_oci._native.walk import Tree
@@ -215,11 +215,11 @@ def needs(item: trees.Item) -> list[bytes]:
 
 
 def lower_of(tar: bytes) -> Lower:
-    scan = Scan(kernel=KERNEL)
-    scan.feed(tar)
-    scan.finish()
+    reader = TarReader(kernel=KERNEL)
+    reader.feed(tar)
+    reader.finish()
     lower = Lower(memory_limit=1 << 28)
-    lower.apply(scan)
+    lower.apply(reader)
     return lower
 
 

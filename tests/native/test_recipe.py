@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from test_partition import KERNEL, archive, random_owners, walked
 
 from build_oci._native.diff import Digests
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
 
@@ -56,12 +56,12 @@ def headers_digest(tar: bytes) -> bytes:
     return digest.digest()
 
 
-def scanned(tar: bytes, piece: int = 1 << 20, *, trust: bool = False) -> Scan:
-    scan = Scan(recipe=True, trust=trust)
+def reader_of(tar: bytes, piece: int = 1 << 20, *, trust: bool = False) -> TarReader:
+    reader = TarReader(recipe=True, trust=trust)
     for at in range(0, len(tar), piece):
-        scan.feed(tar[at : at + piece])
-    scan.finish()
-    return scan
+        reader.feed(tar[at : at + piece])
+    reader.finish()
+    return reader
 
 
 @settings(max_examples=40)
@@ -85,8 +85,8 @@ def test_recipe_is_the_digest_of_the_headers(
                 continue
             tar = archive(partition, layer, epoch)
             plan = plan_of(partition, layer, epoch)
-            assert plan.recipe() == headers_digest(tar) == scanned(tar, piece).recipe
-            assert plan.difference(scanned(tar)) == plan.members
+            assert plan.recipe() == headers_digest(tar) == reader_of(tar, piece).recipe
+            assert plan.difference(reader_of(tar)) == plan.members
 
 
 @pytest.fixture
@@ -203,20 +203,20 @@ def test_every_field_counts(root: Path, change: str) -> None:
             os.utime(path, ns=(mtime, mtime))
     plan = plan_of(Partition(digested(root)), epoch=None)
     assert plan.recipe() != before
-    assert plan.difference(scanned(tar)) == expected
+    assert plan.difference(reader_of(tar)) == expected
 
 
 def test_large_attributes_count(root: Path) -> None:
-    """Of which a scan keeps a digest alone."""
+    """Of which a reader keeps a digest alone."""
     try:
         os.setxattr(root / "dir" / "other", "user.note", b"v" * 2000)
     except OSError:
         pytest.skip("no large extended attributes here")
     partition = Partition(digested(root))
-    plan, scan = plan_of(partition, epoch=None), scanned(archive(partition, 0, None))
-    assert plan.difference(scan) == plan.members
+    plan, reader = plan_of(partition, epoch=None), reader_of(archive(partition, 0, None))
+    assert plan.difference(reader) == plan.members
     os.setxattr(root / "dir" / "other", "user.note", b"v" * 1999 + b"w")
-    assert plan_of(Partition(digested(root)), epoch=None).difference(scan) == (
+    assert plan_of(Partition(digested(root)), epoch=None).difference(reader) == (
         "xattr",
         b"dir/other",
     )
@@ -233,7 +233,7 @@ def test_device_numbers_count(tmp_path: Path) -> None:
             pytest.skip("devices cannot be made here")
         found.append(Partition(digested(root)))
     assert plan_of(found[0]).recipe() != plan_of(found[1]).recipe()
-    assert plan_of(found[0]).difference(scanned(archive(found[1], 0, EPOCH))) == (
+    assert plan_of(found[0]).difference(reader_of(archive(found[1], 0, EPOCH))) == (
         "device",
         b"device",
     )
@@ -248,15 +248,15 @@ def test_difference_while_an_archive_streams_by(root: Path) -> None:
     tar = archive(Partition(digested(root)), 0, EPOCH)
     (root / "dir" / "other").write_bytes(b"ANOTHER")
     plan = plan_of(Partition(digested(root)))
-    scan, at = Scan(recipe=True), 0
+    reader, at = TarReader(recipe=True), 0
     found: object = None
     for start in range(0, len(tar), 100):
-        scan.feed(tar[start : start + 100])
-        step = plan.difference(scan, at)
+        reader.feed(tar[start : start + 100])
+        step = plan.difference(reader, at)
         if not isinstance(step, int):
             found = step
             break
-        assert at <= step <= len(scan)
+        assert at <= step <= len(reader)
         at = step
     assert found == ("content", b"dir/other")
 
@@ -267,24 +267,24 @@ def test_archives_that_no_plan_writes_have_no_recipe(root: Path) -> None:
     """
     partition = Partition(digested(root))
     tar = archive(partition, 0, EPOCH)
-    assert scanned(tar).recipe == plan_of(partition).recipe()
+    assert reader_of(tar).recipe == plan_of(partition).recipe()
     at = tar.index(b"content of a file") + len(b"content of a file")
     dirty = tar[:at] + b"x" + tar[at + 1 :]
     for other in (dirty, tar[:-512], tar[:-1024], tar + bytes(512), tar + bytes(9216)):
-        assert scanned(other).recipe is None
-    assert Scan().recipe is None
+        assert reader_of(other).recipe is None
+    assert TarReader().recipe is None
 
 
 def test_records_that_lie_are_refused_unless_trusted(root: Path) -> None:
-    """kernel/pack/layer_recipe.h, 3: equal headers mean equal contents only because a scan hashes
+    """kernel/pack/layer_recipe.h, 3: equal headers mean equal contents only because a reader hashes
     them.
     """
     partition = Partition(digested(root))
     tar = archive(partition, 0, EPOCH)
     lying = tar.replace(b"content of a file", b"CONTENT of a file")
     with pytest.raises(ValueError, match="a lying record"):
-        scanned(lying)
-    assert scanned(lying, trust=True).recipe == plan_of(partition).recipe()
+        reader_of(lying)
+    assert reader_of(lying, trust=True).recipe == plan_of(partition).recipe()
 
 
 def test_recipe_needs_every_digest(root: Path) -> None:

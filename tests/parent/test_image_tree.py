@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from layouts import Layout, archive, image, set_to
 from test_clients import as_buildah_mounts, as_umoci_unpacks, assert_same_tree, changed
 
-from build_oci._native.lower import Lower, Scan
+from build_oci._native.lower import Lower, TarReader
 from build_oci._native.unpack import ImageTree
 from build_oci.config.load import load_config
 from build_oci.errors import BuildOciError, ParentError, TreeError
@@ -233,13 +233,13 @@ def test_instructions_take_bounded_memory() -> None:
         (b"SCHILY.xattr.user.component", b"c"), (b"SCHILY.xattr.user.z", bytes(100_000))
     ) + header(b"f")
     links = [header(b"%d" % number, b"1", link=b"f") for number in range(100)]
-    scan = Scan(whole=True)
-    scan.feed(file + b"".join(links) + END)
-    scan.finish()
+    reader = TarReader(whole=True)
+    reader.feed(file + b"".join(links) + END)
+    reader.finish()
     lower = Lower(memory_limit=1 << 30)
-    lower.apply(scan)
+    lower.apply(reader)
     with Path(os.devnull).open("rb") as nothing:
-        sources: Any = [(scan, nothing, 0, True)]
+        sources: Any = [(reader, nothing, 0, True)]
         ImageTree(lower, sources, memory_limit=1 << 20)
         with pytest.raises(ValueError, match="more attributes than there is memory for"):
             ImageTree(lower, sources, take_instructions=True, memory_limit=1 << 20)
@@ -441,15 +441,15 @@ def test_a_blob_that_is_changed_after_it_was_verified(
 
 
 def test_many_members_take_bounded_memory() -> None:
-    scan = Scan()
-    scan.feed(archive(*((f"{number:05}", b"") for number in range(9000))))
-    scan.finish()
+    reader = TarReader()
+    reader.feed(archive(*((f"{number:05}", b"") for number in range(9000))))
+    reader.finish()
     lower = Lower(memory_limit=1 << 30)
-    lower.apply(scan)
+    lower.apply(reader)
     with Path("/dev/null").open("rb") as nothing:
-        assert len(ImageTree(lower, [(scan, nothing, 0, True)])) == 9001
+        assert len(ImageTree(lower, [(reader, nothing, 0, True)])) == 9001
         with pytest.raises(ValueError, match="more entries than there is memory for"):
-            ImageTree(lower, [(scan, nothing, 0, True)], memory_limit=1 << 20)
+            ImageTree(lower, [(reader, nothing, 0, True)], memory_limit=1 << 20)
 
 
 def test_descriptors_are_closed(odd_tree: Path, tmp_path: Path) -> None:

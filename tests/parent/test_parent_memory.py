@@ -13,30 +13,30 @@ import clients
 import pytest
 from parents import built, hand_made, image_of, top_layer
 
-from build_oci._native.lower import Lower, Scan
+from build_oci._native.lower import Lower, TarReader
 from build_oci.parent import layers as parent_layers
 from build_oci.parent.layers import most_in_use
 from build_oci.parent.lower import LAYER_COST
 
 
-def scanned(tar: bytes, *, whole: bool = False) -> Scan:
-    scan = Scan(memory_limit=1 << 26, whole=whole)
-    scan.feed(tar + archives.END)
-    scan.finish()
-    return scan
+def reader_of(tar: bytes, *, whole: bool = False) -> TarReader:
+    reader = TarReader(memory_limit=1 << 26, whole=whole)
+    reader.feed(tar + archives.END)
+    reader.finish()
+    return reader
 
 
 @pytest.mark.parametrize(("size", "kept"), [(1024 - 8 - 6, True), (1024 - 8 - 6 + 1, False)])
 def test_large_attributes_are_kept_as_a_digest(size: int, kept: bool) -> None:
-    (member,) = scanned(
+    (member,) = reader_of(
         archives.pax((b"SCHILY.xattr.user.a", b"v" * size)) + archives.header()
     ).members()
     assert member["xattrs"] == ([(b"user.a", b"v" * size)] if kept else None)
     large = archives.pax((b"SCHILY.xattr.user.a", b"v" * 2000))
-    assert scanned(large + archives.header()).held < 2000
+    assert reader_of(large + archives.header()).held < 2000
     for written in (
-        scanned(large + archives.header(), whole=True),
-        scanned(large + archives.header(b"d", b"5")),
+        reader_of(large + archives.header(), whole=True),
+        reader_of(large + archives.header(b"d", b"5")),
     ):
         assert written.members()[0]["xattrs"] == [(b"user.a", b"v" * 2000)]
 
@@ -93,11 +93,11 @@ def test_large_attributes_of_hard_links(same: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [20, 2000])
 def test_newlines_in_attributes(size: int) -> None:
-    (member,) = scanned(
+    (member,) = reader_of(
         archives.pax((b"SCHILY.xattr.user.a", b"v" * size)) + archives.header()
     ).members()
     assert not member["xattr_newline"]
-    (first, second) = scanned(
+    (first, second) = reader_of(
         archives.pax((b"SCHILY.xattr.user.a", b"v" * size + b"\n"))
         + archives.header()
         + archives.header(b"g")
@@ -109,12 +109,12 @@ def test_newlines_in_attributes(size: int) -> None:
 def test_records_of_one_member() -> None:
     """No more than Go's archive/tar reads."""
     frame = len(b"1048576 SCHILY.xattr.user.a=\n")
-    (member,) = scanned(
+    (member,) = reader_of(
         archives.pax((b"SCHILY.xattr.user.a", b"v" * ((1 << 20) - frame))) + archives.header()
     ).members()
     assert member["xattrs"] is None
     with pytest.raises(ValueError, match="1048577 bytes; at most 1048576"):
-        scanned(
+        reader_of(
             archives.pax((b"SCHILY.xattr.user.a", b"v" * ((1 << 20) - frame + 1)))
             + archives.header()
         )
@@ -122,16 +122,16 @@ def test_records_of_one_member() -> None:
 
 def test_small_layers_take_little() -> None:
     """Thousands of layers with next to nothing in them are no 256 KiB each."""
-    scan = scanned(archives.header())
-    assert scan.held < LAYER_COST // 2
-    assert scanned(archives.header() * 10).held < LAYER_COST
+    reader = reader_of(archives.header())
+    assert reader.held < LAYER_COST // 2
+    assert reader_of(archives.header() * 10).held < LAYER_COST
 
 
 def test_limit_of_the_table_counts_its_slots() -> None:
-    scan = scanned(archives.pax((b"path", b"n/" * 30000 + b"n")) + archives.header())
-    Lower(memory_limit=5 << 20).apply(scan)
+    reader = reader_of(archives.pax((b"path", b"n/" * 30000 + b"n")) + archives.header())
+    Lower(memory_limit=5 << 20).apply(reader)
     with pytest.raises(ValueError, match="more names than there is memory for"):
-        Lower(memory_limit=3_000_000).apply(scan)
+        Lower(memory_limit=3_000_000).apply(reader)
 
 
 @pytest.mark.parametrize(

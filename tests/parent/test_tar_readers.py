@@ -22,7 +22,7 @@ import oracles
 import pytest
 from archives import BLOCK, END, GNU, USTAR, V7, extended, header, padded, pax
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 
 SOURCE = Path(__file__).parents[1] / "go" / "tarlist"
 MAGICS = [
@@ -164,13 +164,13 @@ def random_member(rng: random.Random) -> bytes:
 
 
 def read_by_us(tar: bytes) -> list[dict[str, Any]] | str:
-    scan = Scan(memory_limit=1 << 24)
+    reader = TarReader(memory_limit=1 << 24)
     try:
-        scan.feed(tar)
-        scan.finish()
+        reader.feed(tar)
+        reader.finish()
     except ValueError as error:
         return str(error)
-    return [dict(member) for member in scan.members()]
+    return [dict(member) for member in reader.members()]
 
 
 def read_by_go(tarlist: Path, tars: list[bytes]) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def read_by_go(tarlist: Path, tars: list[bytes]) -> list[dict[str, Any]]:
 
 
 def as_ours(found: dict[str, Any]) -> dict[str, Any]:
-    """A member that Go found, in the terms of Scan.members()."""
+    """A member that Go found, in the terms of TarReader.members()."""
     kinds = {
         "0": stat.S_IFREG,
         "1": stat.S_IFREG,

@@ -439,7 +439,7 @@ def write_seeds(folder: Path) -> None:
     """
     for kind in ("zstd", "chunked", "compare", "rolling"):
         (folder / "corpus" / kind).mkdir(parents=True, exist_ok=True)
-    for kind, source in (("scanner", "tar"), ("deflate", "deflate")):
+    for kind, source in (("tar_reader", "tar"), ("deflate", "deflate")):
         target = folder / "corpus" / kind
         target.mkdir(parents=True, exist_ok=True)
         for path in (CORPUS / source).iterdir():
@@ -475,7 +475,7 @@ def write_seeds(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as directory:
             trees.materialise(trees.random_tree(rng, 6), directory)
             archive = oracles.expected_tar(directory)
-        (folder / "corpus" / "scanner" / f"seed-{seed}").write_bytes(archive)
+        (folder / "corpus" / "tar_reader" / f"seed-{seed}").write_bytes(archive)
         other = former or archive
         (folder / "corpus" / "compare" / f"seed-{seed}").write_bytes(
             bytes([seed % 16]) + len(other).to_bytes(2, "little") + other + archive

@@ -22,7 +22,7 @@ from layouts import (
     set_to,
 )
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci.verify import layers, names
 
 __all__ = ["layout"]
@@ -137,14 +137,14 @@ def test_memory_is_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> N
         *(image(layout, [many, FIRST, many[:-512], deep][:count]) for count in (1, 2, 3)),
         image(layout, [deep]),
     )
-    monkeypatch.setattr(layers, "_SCANS_KEPT", 0)  # archives are read again for the next image
+    monkeypatch.setattr(layers, "_MEMBERS_KEPT", 0)  # archives are read again for the next image
     assert found(path) == ([], [])
     monkeypatch.setattr(names, "_TREE_SLACK", 1 << 16)
     assert {problem.split(": ", 1)[1] for problem in found(path)[0]} == {
         "with it, the names of the image need more memory than so many may have: the rest is not"
         " looked at"
     }
-    monkeypatch.setattr(layers, "_SCANS_SLACK", 1 << 16)
+    monkeypatch.setattr(layers, "_MEMBERS_SLACK", 1 << 16)
     assert [
         problem
         for problem in found(path)[0]
@@ -154,10 +154,10 @@ def test_memory_is_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> N
     pair = [
         archive(*((f"{letter}/{long}/{number}", b"") for number in range(600))) for letter in "ab"
     ]
-    scan = Scan()
-    scan.feed(pair[0])
-    monkeypatch.setattr(layers, "_SCANS_SLACK", scan.held * 3 // 2 - 400 * 900)
-    monkeypatch.setattr(layers, "_SCANS_KEPT", scan.held * 2)
+    reader = TarReader()
+    reader.feed(pair[0])
+    monkeypatch.setattr(layers, "_MEMBERS_SLACK", reader.held * 3 // 2 - 400 * 900)
+    monkeypatch.setattr(layers, "_MEMBERS_KEPT", reader.held * 2)
     monkeypatch.setattr(names, "_TREE_SLACK", 1 << 30)
     assert len(found(layout.index(image(layout, pair)))[0]) == 1
 

@@ -17,7 +17,7 @@ import trees
 from parents import built, image_of
 
 from build_oci._native.diff import Digests, mark_unchanged
-from build_oci._native.lower import Lower, Scan
+from build_oci._native.lower import Lower, TarReader
 from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
@@ -75,11 +75,11 @@ def run_together(tasks: list[Callable[[], None]]) -> None:
 
 
 def lower_of(root: Path) -> Lower:
-    scan = Scan(kernel=KERNEL)
-    scan.feed(oracles.expected_tar(root, trust_checksum_xattrs=False))
-    scan.finish()
+    reader = TarReader(kernel=KERNEL)
+    reader.feed(oracles.expected_tar(root, trust_checksum_xattrs=False))
+    reader.finish()
     lower = Lower(memory_limit=1 << 28)
-    lower.apply(scan)
+    lower.apply(reader)
     return lower
 
 

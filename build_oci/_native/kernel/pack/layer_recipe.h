@@ -14,22 +14,22 @@
  *     recipe = SHA-256(H1 H2 ... Hn)
  *
  * Two ways lead to it: recipe_of_plan() (recipe.h) writes the headers of entries whose digests are
- * all known; scanner.c takes the raw bytes of the headers out of an archive that streams by
- * (scanner_digest_headers).
+ * all known; reader.c takes the raw bytes of the headers out of an archive that streams by
+ * (tar_reader_digest_headers).
  *
- * Invariant: if the scanner took a whole archive B without refusing it, gives a recipe for it, and
- * that is the recipe of the plan of A, then B = A byte for byte. Proof:
+ * Invariant: if the tar reader took a whole archive B without refusing it, gives a recipe for it,
+ * and that is the recipe of the plan of A, then B = A byte for byte. Proof:
  *   1. The recipes are equal, so the concatenated headers are (SHA-256 has no known collisions).
  *   2. Where a header ends, and how long the content behind it is, follows from the bytes of the
  *      headers up to there alone. So both are cut into the same H1 ... Hn, and Ci has the same
  *      length in both.
  *   3. Every Hi of A in front of content holds the record freedesktopsdk.checksum.sha256, and so
- *      does that of B. The scanner hashes every content and refuses a record that is not its
+ *      does that of B. The tar reader hashes every content and refuses a record that is not its
  *      digest. So both Ci have one SHA-256 and are equal. (Digests in A that were believed are what
  *      packing would write too.)
- *   4. The scanner gives no recipe where an archive has other padding than zeros, or ends with
+ *   4. The tar reader gives no recipe where an archive has other padding than zeros, or ends with
  *      anything but two blocks of zeros.
- * Then the digest of B, its diff_id, is that of A. Without the check in 3 (a scanner that trusts
+ * Then the digest of B, its diff_id, is that of A. Without the check in 3 (a tar reader that trusts
  * records) this holds as far as the writer of B is trusted.
  */
 #ifndef BUILD_OCI_LAYER_RECIPE_H

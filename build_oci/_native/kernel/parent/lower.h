@@ -2,7 +2,7 @@
  * What a parent image holds: the members of its layers merged, in order, into one tree of names
  * over inodes.
  *
- * Clients do not agree about every image (see the rule in scanner_member.c). Where they do not, the
+ * Clients do not agree about every image (see the rule in reader_member.c). Where they do not, the
  * table holds the names of all of them, and says of each that it is in doubt. Such a name never
  * counts as equal to an entry of the tree. Where the tree lacks it, a whiteout removes it for every
  * client. In doubt are:

@@ -4,8 +4,8 @@
 
 #include "lower.h"
 
-/* A new child NAME of PARENT, without an inode. SIZE is at most NAME_MAX: the scanner and spread()
- * see to it. NULL without memory. */
+/* A new child NAME of PARENT, without an inode. SIZE is at most NAME_MAX: the tar reader and
+ * spread() see to it. NULL without memory. */
 lower_node *lower_add(lower *, lower_node *parent, const char *name, size_t size);
 
 /* Takes one node, without children, out of the table. */

@@ -2,7 +2,7 @@
  * The tree that an image unpacks to, without unpacking it: the merged table of its layers (lower.h)
  * as an entry table (tree.h), which is packed, split and compared like the tree of a directory.
  *
- * Contents stay in the archives. The scanner has noted where in its archive a member's content
+ * Contents stay in the archives. The tar reader has noted where in its archive a member's content
  * begins; every archive is open as one descriptor, a layer's own blob where that is uncompressed,
  * else a spool. An entry with ENTRY_IN_ARCHIVE says by `dev` in which of them its content lies and
  * by `ino` where: no two members have the same place, so the two name the inode as well, as hard

@@ -1,4 +1,4 @@
-/* One member of a parent layer's archive, as the scanner hands it to the lower table. */
+/* One member of a parent layer's archive, as the tar reader hands it to the lower table. */
 #ifndef BUILD_OCI_MEMBER_H
 #define BUILD_OCI_MEMBER_H
 
@@ -10,7 +10,7 @@ enum {
     /* a further name of `target`; its metadata is what the link's own header says */
     MEMBER_HARD_LINK = 2,
     /* clients may read it otherwise: it never counts as equal to an entry of the tree (see
-     * scanner_member.c) */
+     * reader_member.c) */
     MEMBER_AMBIGUOUS = 4,
     /* the layer's times tell that the writer rounded the mtime to a double */
     MEMBER_FLOAT_TIME = 8,
@@ -38,7 +38,7 @@ typedef struct member {
     uint8_t digest[32];
 } member;
 
-/* Members that were read so far; `ended`: there are no more. Valid until the scanner reads on. */
+/* Members that were read so far; `ended`: there are no more. Valid until the reader reads on. */
 typedef struct member_view {
     const member *members;
     size_t count;

@@ -22,15 +22,15 @@ import trees
 from archives import BLOCK, header, padded, pax
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tar_members import SECOND, mixed_archive, outcome, read_members
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Member
-from scans import SECOND, mixed_archive, outcome, scan
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_tarfile_archives(
                 archive.addfile(member, io.BytesIO(content))
             except ValueError:  # does not fit this format
                 assume(False)
-    found = scan(out.getvalue())
+    found = read_members(out.getvalue())
     assert len(found) == len(members)
     kept = {
         name.encode(): value
@@ -173,7 +173,7 @@ def test_own_layers(items: list[trees.Item]) -> None:
             piece = bytearray(plan.size(index))
             assert plan.fill(index, piece) is None
             tar += piece
-        assert oracles.compare(oracles.tree_model(directory), model(scan(bytes(tar)))) == []
+        assert oracles.compare(oracles.tree_model(directory), model(read_members(bytes(tar)))) == []
 
 
 @pytest.mark.parametrize("form", ["v7", "ustar", "gnu", "oldgnu", "posix"])
@@ -213,7 +213,7 @@ def test_gnu_tar(form: str, tmp_path: Path) -> None:
         capture_output=True,
         check=True,
     ).stdout
-    found, expected = model(scan(tar)), oracles.tree_model(root)
+    found, expected = model(read_members(tar)), oracles.tree_model(root)
     if form != "posix":
         for node in expected.values():
             node.mtime -= node.mtime % SECOND
@@ -244,16 +244,16 @@ def test_cuts_do_not_matter(tar: bytes) -> None:
 def _sought(tar: bytes, folder: Path, start: int) -> list[Member] | str:
     """As `outcome` with records believed, but contents sought over in a file."""
     (folder / "file").write_bytes(b"x" * start + tar + b"behind it")
-    scanner = Scan(trust=True)
+    reader = TarReader(trust=True)
     at = 0
     try:
         with (folder / "file").open("rb") as file:
             while at < len(tar):
-                at = scanner.seek_through(file.fileno(), start, len(tar), at, 3)
-        scanner.finish()
+                at = reader.seek_through(file.fileno(), start, len(tar), at, 3)
+        reader.finish()
     except ValueError as error:
         return str(error)
-    return scanner.members()
+    return reader.members()
 
 
 @pytest.mark.parametrize("start", [0, 77])
@@ -278,7 +278,7 @@ def test_seeking_finds_what_reading_does(start: int, tmp_path: Path) -> None:
         tars += [tar[: -512 * 3], bytes(broken)]
     for tar in tars:
         try:
-            expected: list[Member] | str = scan(tar, trust=True)
+            expected: list[Member] | str = read_members(tar, trust=True)
         except ValueError as error:
             expected = str(error)
         assert _sought(tar, tmp_path, start) == expected
@@ -290,19 +290,23 @@ def test_seeking_reads_no_content(tmp_path: Path) -> None:
     tar = record + header(b"f", size=5_000_000) + padded(bytes(5_000_000)) + bytes(1024)
     (tmp_path / "file").write_bytes(tar)
     with (tmp_path / "file").open("rb") as file:
-        scanner = Scan(trust=True)
-        assert scanner.seek_through(file.fileno(), 0, len(tar), 0, 2) == len(tar)
-        scanner.finish()
-        for scanner in (Scan(trust=True, digest=True), Scan(trust=True, recipe=True), Scan()):
-            assert scanner.seek_through(file.fileno(), 0, len(tar), 0, 2) == 2 * 8192
+        reader = TarReader(trust=True)
+        assert reader.seek_through(file.fileno(), 0, len(tar), 0, 2) == len(tar)
+        reader.finish()
+        for reader in (
+            TarReader(trust=True, digest=True),
+            TarReader(trust=True, recipe=True),
+            TarReader(),
+        ):
+            assert reader.seek_through(file.fileno(), 0, len(tar), 0, 2) == 2 * 8192
 
 
 def test_seeking_ends_where_the_file_does(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(mixed_archive())
     with (tmp_path / "file").open("rb") as file, pytest.raises(ValueError, match="truncated"):
-        Scan(trust=True).seek_through(file.fileno(), 0, 1 << 20, 0, 1000)
+        TarReader(trust=True).seek_through(file.fileno(), 0, 1 << 20, 0, 1000)
     with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match="descriptor"):
-        Scan(trust=True).seek_through(file.fileno(), 0, 512, 0, 1)
+        TarReader(trust=True).seek_through(file.fileno(), 0, 512, 0, 1)
 
 
 def test_truncation() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from archives import END, GNU, extended, header, padded, pax
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Member
@@ -19,7 +19,7 @@ HEX = hashlib.sha256(b"claimed").hexdigest().encode()
 SECOND = 10**9
 
 
-def scan(
+def read_members(
     tar: bytes,
     pieces: Iterator[int] | None = None,
     *,
@@ -27,25 +27,25 @@ def scan(
     trust: bool = False,
 ) -> list[Member]:
     """The members of TAR, fed in pieces of those sizes, or at once."""
-    scanner = Scan(memory_limit=memory_limit, trust=trust)
+    reader = TarReader(memory_limit=memory_limit, trust=trust)
     at = 0
     while at < len(tar):
         size = next(pieces) if pieces else len(tar)
-        scanner.feed(tar[at : at + size])
+        reader.feed(tar[at : at + size])
         at += size
-    scanner.finish()
-    assert len(scanner) == len(scanner.members())
-    return scanner.members()
+    reader.finish()
+    assert len(reader) == len(reader.members())
+    return reader.members()
 
 
 def one(tar: bytes, *, trust: bool = False) -> Member:
-    (member,) = scan(tar + END, trust=trust)
+    (member,) = read_members(tar + END, trust=trust)
     return member
 
 
 def outcome(tar: bytes, pieces: Iterator[int] | None = None) -> list[Member] | str:
     try:
-        return scan(tar, pieces)
+        return read_members(tar, pieces)
     except ValueError as error:
         return str(error)
 

@@ -6,15 +6,11 @@ import base64
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
 import pytest
 import trees
 from archives import END, GNU, USTAR, V7, extended, header, padded, pax
-
-if TYPE_CHECKING:
-    pass
-from scans import HEX, SECOND, one, scan
+from tar_members import HEX, SECOND, one, read_members
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +75,7 @@ def test_only_files_have_content(kind: bytes) -> None:
     """contract: parent-any-archive.
     The members that follow are seen; the size of anything but a regular file says nothing about
     content."""
-    found = scan(header(b"a", kind, link=b"t", size=4096) + header(b"b") + END)
+    found = read_members(header(b"a", kind, link=b"t", size=4096) + header(b"b") + END)
     assert [(member["name"], member["size"]) for member in found] == [(b"a", 0), (b"b", 0)]
 
 
@@ -158,7 +154,9 @@ def test_global_comments_pass() -> None:
         + header(b"a")
         + END
     )
-    assert [(member["name"], member["ambiguous"]) for member in scan(tar)] == [(b"a", False)]
+    assert [(member["name"], member["ambiguous"]) for member in read_members(tar)] == [
+        (b"a", False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +179,7 @@ def test_ambiguous(records: list[tuple[bytes, bytes]]) -> None:
     """contract: diff-in-doubt. Members that clients may read otherwise are marked, and only
     they.
     """
-    found = scan(
+    found = read_members(
         pax(*records)
         + header(b"a")
         + pax((b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.user.a", b"v"))
@@ -234,7 +232,9 @@ def test_xattrs() -> None:
         }.items()
     )
     assert (
-        scan(pax((b"SCHILY.xattr.user.a", b"v")) + header(b"a") + header(b"b") + END)[1]["xattrs"]
+        read_members(pax((b"SCHILY.xattr.user.a", b"v")) + header(b"a") + header(b"b") + END)[1][
+            "xattrs"
+        ]
         == []
     )
 

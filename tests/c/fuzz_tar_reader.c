@@ -1,8 +1,8 @@
 /*
- * libFuzzer target of the archive scanner (contract: promise-hostile-input): whatever the bytes, no
+ * libFuzzer target of the tar reader (contract: promise-hostile-input): whatever the bytes, no
  * undefined behaviour, bounded memory, and the same outcome however they are cut into pieces.
  */
-#include "scanner.h"
+#include "reader.h"
 #include "tar_mutator.h"
 #include "xattr.h"
 
@@ -13,9 +13,9 @@
 
 enum { MEMORY = 8 << 20 };
 
-static scanner *scan(const uint8_t *data, size_t size, unsigned seed)
+static tar_reader *read_cut(const uint8_t *data, size_t size, unsigned seed)
 {
-    scanner *s = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
+    tar_reader *s = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
     if (!s)
         abort();
     for (size_t at = 0; at < size;) {
@@ -26,13 +26,13 @@ static scanner *scan(const uint8_t *data, size_t size, unsigned seed)
         /* A copy of its own, so that reading past a piece is seen. */
         uint8_t *piece = malloc(step);
         memcpy(piece, data + at, step);
-        int refused = scanner_feed(s, piece, step);
+        int refused = tar_reader_feed(s, piece, step);
         free(piece);
         at += step;
         if (refused)
             break;
     }
-    scanner_finish(s);
+    tar_reader_finish(s);
     return s;
 }
 
@@ -68,17 +68,17 @@ static void check(const member *m)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    scanner *whole = scanner_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0),
-            *cut = scan(data, size, (unsigned)size);
+    tar_reader *whole = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0),
+               *cut = read_cut(data, size, (unsigned)size);
     if (!whole)
         abort();
-    scanner_feed(whole, data, size);
-    scanner_finish(whole);
+    tar_reader_feed(whole, data, size);
+    tar_reader_finish(whole);
     size_t count, cut_count;
-    const member *a = scanner_members(whole, &count), *b = scanner_members(cut, &cut_count);
-    int refused = scanner_feed(whole, NULL, 0);
-    if (count != cut_count || refused != scanner_feed(cut, NULL, 0) ||
-        (refused && !same_text(scanner_error(whole), scanner_error(cut))))
+    const member *a = tar_reader_members(whole, &count), *b = tar_reader_members(cut, &cut_count);
+    int refused = tar_reader_feed(whole, NULL, 0);
+    if (count != cut_count || refused != tar_reader_feed(cut, NULL, 0) ||
+        (refused && !same_text(tar_reader_error(whole), tar_reader_error(cut))))
         abort();
     for (size_t i = 0; i < count; i++) {
         check(a + i);
@@ -88,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             !same_bytes(a[i].xattrs, a[i].xattrs_size, b[i].xattrs, b[i].xattrs_size))
             abort();
     }
-    scanner_free(whole);
-    scanner_free(cut);
+    tar_reader_free(whole);
+    tar_reader_free(cut);
     return 0;
 }

@@ -1,11 +1,11 @@
 /*
- * What the two halves of the scanner share: scanner.c, the state machine that takes an archive in
- * pieces of any size, and scanner_member.c, which makes a member of a header and what stood before.
+ * What the two halves of the tar reader share: reader.c, the state machine that takes an archive in
+ * pieces of any size, and reader_member.c, which makes a member of a header and what stood before.
  */
-#ifndef BUILD_OCI_SCANNER_STATE_H
-#define BUILD_OCI_SCANNER_STATE_H
+#ifndef BUILD_OCI_READER_STATE_H
+#define BUILD_OCI_READER_STATE_H
 
-#include "scanner.h"
+#include "reader.h"
 
 #include "block.h"
 #include "records.h"
@@ -28,8 +28,8 @@ typedef struct extension {
 } extension;
 
 /*
- * The states. Each takes in bytes until it is complete. Then header(), end_body() or scanner_feed()
- * chooses the next one.
+ * The states. Each takes in bytes until it is complete. Then header(), end_body() or
+ * tar_reader_feed() chooses the next one.
  *
  *                 ┌──────────────────────────────────────────────────┐
  *                 ▼                                                  │
@@ -45,7 +45,7 @@ typedef struct extension {
  */
 typedef enum state { HEADER, EXTENSION, GAP, CONTENT, PADDING, END } state;
 
-struct scanner {
+struct tar_reader {
     const sha256_kernel *kernel;
     size_t memory_limit;
     arena arena;
@@ -81,22 +81,22 @@ struct scanner {
 };
 
 /* Memory is exhausted: fails without an error. Returns -1. */
-int scanner_exhausted(scanner *);
+int tar_reader_exhausted(tar_reader *);
 
 /* Refuses the archive with a message on the member at hand. Returns -1. */
-__attribute__((format(printf, 2, 3))) int scanner_refuse(scanner *, const char *format, ...);
+__attribute__((format(printf, 2, 3))) int tar_reader_refuse(tar_reader *, const char *format, ...);
 
 /* The number WHAT of the header at hand, at most MOST, from its field of SIZE bytes at AT. */
-int scanner_number(scanner *, size_t at, size_t size, uint64_t most, const char *what,
-                   uint64_t *out);
+int tar_reader_number(tar_reader *, size_t at, size_t size, uint64_t most, const char *what,
+                      uint64_t *out);
 
 /* Makes a member of the header at hand and of what stood before it; its content follows. */
-int scanner_begin_member(scanner *, uint64_t *content_size);
+int tar_reader_begin_member(tar_reader *, uint64_t *content_size);
 
 /* The content of a regular file has been hashed. */
-int scanner_end_digest(scanner *);
+int tar_reader_end_digest(tar_reader *);
 
 /* Did the writer keep times as doubles? That is known only when all have been seen. */
-void scanner_mark_float_times(scanner *);
+void tar_reader_mark_float_times(tar_reader *);
 
 #endif

@@ -1,4 +1,4 @@
-#include "scanner_state.h"
+#include "reader_state.h"
 
 #include "grow.h"
 
@@ -17,14 +17,14 @@ enum {
     ZEROS_LIMIT = 2 * TAR_BLOCK + 1024 * 1024,
 };
 
-int scanner_exhausted(scanner *s)
+int tar_reader_exhausted(tar_reader *s)
 {
     s->failed = 1;
     s->error[0] = 0;
     return -1;
 }
 
-int scanner_refuse(scanner *s, const char *format, ...)
+int tar_reader_refuse(tar_reader *s, const char *format, ...)
 {
     enum { SHOWN = 100 };
     char name[4 * SHOWN + 8] = "";
@@ -49,43 +49,43 @@ int scanner_refuse(scanner *s, const char *format, ...)
     return -1;
 }
 
-size_t scanner_held(const scanner *s)
+size_t tar_reader_held(const tar_reader *s)
 {
     return s->arena.held + s->capacity * sizeof *s->members;
 }
 
-static int body(scanner *, state kind, uint64_t size);
+static int body(tar_reader *, state kind, uint64_t size);
 
-static int begin_extension(scanner *s, extension_kind kind)
+static int begin_extension(tar_reader *s, extension_kind kind)
 {
     extension *e = s->extension = s->extensions + kind;
     uint64_t size = 0,
              most = kind == LONG_NAME || kind == LONG_TARGET ? NAME_LIMIT + 1 : RECORDS_LIMIT;
-    if (scanner_number(s, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &size))
+    if (tar_reader_number(s, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &size))
         return -1;
     if (size > most)
-        return scanner_refuse(
+        return tar_reader_refuse(
             s, "an extended header of %" PRIu64 " bytes; at most %" PRIu64 " are accepted", size,
             most);
     if (e->pending)
-        return scanner_refuse(s, "two extended headers of one kind for one member");
+        return tar_reader_refuse(s, "two extended headers of one kind for one member");
     e->size = 0;
     return body(s, EXTENSION, size);
 }
 
-static int add_to_extension(scanner *s, const uint8_t *data, size_t size)
+static int add_to_extension(tar_reader *s, const uint8_t *data, size_t size)
 {
     extension *e = s->extension;
     /* Memory follows what has been read, and not what a header claims. */
     if (GROW(&e->text, &e->capacity, e->size + size))
-        return scanner_exhausted(s);
+        return tar_reader_exhausted(s);
     assert(size <= s->left && e->size + size <= e->capacity);
     memcpy(e->text + e->size, data, size);
     e->size += size;
     return 0;
 }
 
-static int is_pending(const scanner *s)
+static int is_pending(const tar_reader *s)
 {
     return s->extensions[LONG_NAME].pending || s->extensions[LONG_TARGET].pending ||
            s->extensions[RECORDS].pending;
@@ -93,41 +93,41 @@ static int is_pending(const scanner *s)
 
 /* POSIX readers apply global records to all members that follow, Go's readers to none. Only such as
  * nobody applies may pass: a comment. */
-static int end_globals(scanner *s)
+static int end_globals(tar_reader *s)
 {
     int counts = s->globals.xattrs_count || s->globals.ambiguous || s->globals.redirects;
     for (int i = 0; i < RECORD_KEYS; i++)
         counts = counts || s->globals.values[i].at;
-    return counts ? scanner_refuse(
+    return counts ? tar_reader_refuse(
                         s, "a global header with records that some readers apply to all members "
                            "and others to none")
                   : 0;
 }
 
-static int begin_globals(scanner *s)
+static int begin_globals(tar_reader *s)
 {
     static const char *const names[] = {"pax_global_header", "@PaxHeader"};
     s->name = (span){s->joined, block_name(s->block, s->joined)};
     if (is_pending(s))
-        return scanner_refuse(s, "a global header between an extended header and its member");
+        return tar_reader_refuse(s, "a global header between an extended header and its member");
     span bare = s->name;
     for (; bare.size > 2 && bare.at[0] == '.' && bare.at[1] == '/'; bare.at += 2)
         bare.size -= 2;
     for (int i = 0; i < 2 && !block_prefix_misread(s->block); i++)
         if (bare.size == strlen(names[i]) && !memcmp(bare.at, names[i], bare.size))
             return begin_extension(s, GLOBAL_RECORDS);
-    return scanner_refuse(
+    return tar_reader_refuse(
         s, "a global header of that name, for which some clients remove the file of that name");
 }
 
-static int end_extension(scanner *s)
+static int end_extension(tar_reader *s)
 {
     extension *e = s->extension;
     if (e == s->extensions + LONG_NAME || e == s->extensions + LONG_TARGET) {
         while (e->size && !e->text[e->size - 1])
             e->size--;
         if (!e->size)
-            return scanner_refuse(s, "an extended header with an empty name");
+            return tar_reader_refuse(s, "an extended header with an empty name");
         e->pending = 1;
         return 0;
     }
@@ -135,26 +135,26 @@ static int end_extension(scanner *s)
     const char *problem;
     records_clear(&s->globals);
     if (records_parse(global ? &s->globals : &s->records, e->text, e->size, &problem))
-        return problem ? scanner_refuse(s, "%s", problem) : scanner_exhausted(s);
+        return problem ? tar_reader_refuse(s, "%s", problem) : tar_reader_exhausted(s);
     e->pending = !global;
     return global ? end_globals(s) : 0;
 }
 
-static int end_body(scanner *s)
+static int end_body(tar_reader *s)
 {
     int status = 0;
     state behind = s->state == EXTENSION ? GAP : PADDING;
     if (s->state == EXTENSION) {
         status = end_extension(s);
     } else if (s->hashing) {
-        status = scanner_end_digest(s);
+        status = tar_reader_end_digest(s);
     }
     s->state = s->padding ? behind : HEADER;
     return status;
 }
 
 /* SIZE bytes of content or extension follow, padded to whole blocks. */
-static int body(scanner *s, state kind, uint64_t size)
+static int body(tar_reader *s, state kind, uint64_t size)
 {
     s->state = kind;
     s->left = size;
@@ -163,27 +163,27 @@ static int body(scanner *s, state kind, uint64_t size)
     return size ? 0 : end_body(s);
 }
 
-static int begin_member(scanner *s)
+static int begin_member(tar_reader *s)
 {
     uint64_t size;
-    return scanner_begin_member(s, &size) ? -1 : body(s, CONTENT, size);
+    return tar_reader_begin_member(s, &size) ? -1 : body(s, CONTENT, size);
 }
 
-static int header(scanner *s)
+static int header(tar_reader *s)
 {
     s->filled = 0;
     s->where = s->offset - TAR_BLOCK;
     if (block_is_zero(s->block, TAR_BLOCK)) {
         s->state = END;
         s->zeros = TAR_BLOCK;
-        return is_pending(s)
-                   ? scanner_refuse(s, "the archive ends where an extended header wants its member")
-                   : 0;
+        return is_pending(s) ? tar_reader_refuse(
+                                   s, "the archive ends where an extended header wants its member")
+                             : 0;
     }
     if (s->digesting_headers)
         sha256_update(s->kernel, &s->headers, s->block, TAR_BLOCK);
     if (!block_checksum_holds(s->block))
-        return scanner_refuse(s, "this is no tar header: its checksum does not hold");
+        return tar_reader_refuse(s, "this is no tar header: its checksum does not hold");
     switch (s->block[TYPE_AT]) {
     case 'L': return begin_extension(s, LONG_NAME);
     case 'K': return begin_extension(s, LONG_TARGET);
@@ -193,7 +193,7 @@ static int header(scanner *s)
     }
 }
 
-static int end(scanner *s, const uint8_t *data, size_t size)
+static int end(tar_reader *s, const uint8_t *data, size_t size)
 {
     size_t zeros = 0, most = ZEROS_LIMIT - (size_t)s->zeros;
     if (block_is_zero(data, size))
@@ -204,13 +204,14 @@ static int end(scanner *s, const uint8_t *data, size_t size)
     s->where = s->offset - size + (zeros < most ? zeros : most);
     s->zeros += zeros;
     if (zeros > most)
-        return scanner_refuse(s, "more than %d zero bytes at the end of the archive", ZEROS_LIMIT);
-    return zeros < size ? scanner_refuse(s, "data after the end of the archive") : 0;
+        return tar_reader_refuse(s, "more than %d zero bytes at the end of the archive",
+                                 ZEROS_LIMIT);
+    return zeros < size ? tar_reader_refuse(s, "data after the end of the archive") : 0;
 }
 
 /* The content's digest and the archive's, side by side where both are wanted: two cost hardly more
  * than one. */
-static void hash_content(scanner *s, const uint8_t *data, size_t size)
+static void hash_content(tar_reader *s, const uint8_t *data, size_t size)
 {
     if (s->hashing && s->digesting)
         sha256_update_two(s->kernel, &s->context, data, size, &s->archive, data, size);
@@ -218,7 +219,7 @@ static void hash_content(scanner *s, const uint8_t *data, size_t size)
         sha256_update(s->kernel, s->hashing ? &s->context : &s->archive, data, size);
 }
 
-static int content(scanner *s, const uint8_t *data, size_t size)
+static int content(tar_reader *s, const uint8_t *data, size_t size)
 {
     if (s->state == EXTENSION && add_to_extension(s, data, size))
         return -1;
@@ -235,7 +236,7 @@ static size_t least(uint64_t a, size_t b)
 
 /* What stands at DATA takes part in the recipe, as far as the present state reaches. Blocks of
  * headers follow when they are whole. */
-static void hash_headers(scanner *s, const uint8_t *data, size_t size)
+static void hash_headers(tar_reader *s, const uint8_t *data, size_t size)
 {
     if (s->state == EXTENSION || s->state == GAP)
         sha256_update(s->kernel, &s->headers, data,
@@ -244,7 +245,7 @@ static void hash_headers(scanner *s, const uint8_t *data, size_t size)
         s->unlike_ours = 1;
 }
 
-int scanner_feed(scanner *s, const uint8_t *data, size_t size)
+int tar_reader_feed(tar_reader *s, const uint8_t *data, size_t size)
 {
     while (size && !s->failed) {
         size_t step = size;
@@ -294,7 +295,7 @@ int scanner_feed(scanner *s, const uint8_t *data, size_t size)
 
 /* Goes over what follows and is not wanted, content whose digest is known, but no more than MOST
  * bytes. Returns how many that were. */
-static uint64_t skip(scanner *s, uint64_t most)
+static uint64_t skip(tar_reader *s, uint64_t most)
 {
     if (s->failed || s->state != CONTENT || s->hashing || s->digesting || s->digesting_headers)
         return 0;
@@ -306,8 +307,8 @@ static uint64_t skip(scanner *s, uint64_t most)
     return size;
 }
 
-int scanner_seek_through(scanner *s, int fd, uint64_t start, uint64_t size, uint64_t *at,
-                         size_t most, int *error)
+int tar_reader_seek_through(tar_reader *s, int fd, uint64_t start, uint64_t size, uint64_t *at,
+                            size_t most, int *error)
 {
     /* Headers of a member or two, and the small files between them. */
     uint8_t piece[8 * 1024];
@@ -320,7 +321,7 @@ int scanner_seek_through(scanner *s, int fd, uint64_t start, uint64_t size, uint
             return 1;
         }
         *at += (uint64_t)got;
-        if (scanner_feed(s, piece, (size_t)got))
+        if (tar_reader_feed(s, piece, (size_t)got))
             return -1;
         *at += skip(s, size - *at);
     }
@@ -328,7 +329,7 @@ int scanner_seek_through(scanner *s, int fd, uint64_t start, uint64_t size, uint
 }
 
 /* The memory that only reading takes: there may be thousands of layers. */
-static void give_back(scanner *s)
+static void give_back(tar_reader *s)
 {
     for (int i = 0; i < EXTENSION_KINDS; i++)
         free(s->extensions[i].text);
@@ -342,24 +343,25 @@ static void give_back(scanner *s)
     }
 }
 
-int scanner_finish(scanner *s)
+int tar_reader_finish(tar_reader *s)
 {
     if (s->failed)
         return -1;
     s->where = s->offset;
     /* Some writers leave out the padding of their last member. */
     if (s->filled || (s->state != HEADER && s->state != PADDING && s->state != END))
-        return scanner_refuse(s, "the archive is truncated");
+        return tar_reader_refuse(s, "the archive is truncated");
     if (is_pending(s))
-        return scanner_refuse(s, "the archive is truncated: an extended header wants its member");
-    scanner_mark_float_times(s);
+        return tar_reader_refuse(s,
+                                 "the archive is truncated: an extended header wants its member");
+    tar_reader_mark_float_times(s);
     give_back(s);
     return 0;
 }
 
-scanner *scanner_new(const sha256_kernel *kernel, size_t memory_limit, int trust)
+tar_reader *tar_reader_new(const sha256_kernel *kernel, size_t memory_limit, int trust)
 {
-    scanner *s = calloc(1, sizeof *s);
+    tar_reader *s = calloc(1, sizeof *s);
     if (s) {
         s->kernel = kernel;
         s->memory_limit = memory_limit;
@@ -368,45 +370,45 @@ scanner *scanner_new(const sha256_kernel *kernel, size_t memory_limit, int trust
     return s;
 }
 
-const member *scanner_members(const scanner *s, size_t *count)
+const member *tar_reader_members(const tar_reader *s, size_t *count)
 {
     *count = s->count;
     return s->members;
 }
 
-const char *scanner_error(const scanner *s)
+const char *tar_reader_error(const tar_reader *s)
 {
     return *s->error ? s->error : NULL;
 }
 
-void scanner_digest_archive(scanner *s)
+void tar_reader_digest_archive(tar_reader *s)
 {
     s->digesting = 1;
     sha256_init(&s->archive);
 }
 
-void scanner_archive_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
+void tar_reader_archive_digest(const tar_reader *s, uint8_t digest[SHA256_DIGEST])
 {
     sha256_final(s->kernel, &s->archive, digest);
 }
 
-void scanner_keep_whole(scanner *s)
+void tar_reader_keep_whole(tar_reader *s)
 {
     s->whole = 1;
 }
 
-void scanner_forget(scanner *s)
+void tar_reader_forget(tar_reader *s)
 {
     s->forgetting = 1;
 }
 
-void scanner_digest_headers(scanner *s)
+void tar_reader_digest_headers(tar_reader *s)
 {
     s->digesting_headers = 1;
     sha256_init(&s->headers);
 }
 
-int scanner_headers_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
+int tar_reader_headers_digest(const tar_reader *s, uint8_t digest[SHA256_DIGEST])
 {
     if (!s->digesting_headers || s->unlike_ours || s->state != END || s->zeros != 2 * TAR_BLOCK)
         return 0;
@@ -414,7 +416,7 @@ int scanner_headers_digest(const scanner *s, uint8_t digest[SHA256_DIGEST])
     return 1;
 }
 
-void scanner_free(scanner *s)
+void tar_reader_free(tar_reader *s)
 {
     if (!s)
         return;

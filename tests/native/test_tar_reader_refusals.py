@@ -6,17 +6,13 @@ import contextlib
 import hashlib
 import itertools
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 from archives import BLOCK, END, GNU, V7, extended, header, padded, pax
+from tar_members import HEX, mixed_archive, outcome, read_members
 
-from build_oci._native.lower import Scan
+from build_oci._native.lower import TarReader
 from build_oci._native.sha256 import kernel_id
-
-if TYPE_CHECKING:
-    pass
-from scans import HEX, mixed_archive, outcome, scan
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +27,8 @@ def test_ends(end: bytes) -> None:
     """contract: parent-any-archive. Archives with two zero blocks, with padding, and with no end at
     all.
     """
-    assert len(scan(header() + end)) == 1
-    assert scan(end) == []
+    assert len(read_members(header() + end)) == 1
+    assert read_members(end) == []
 
 
 LONG = b"n" * 65537
@@ -267,15 +263,15 @@ def test_refusals(tar: bytes, message: str) -> None:
     assert message in told
     assert told.isascii()
     assert outcome(tar, itertools.repeat(700)) == told
-    scanner = Scan()
+    reader = TarReader()
     with contextlib.suppress(ValueError):
-        scanner.feed(tar)
+        reader.feed(tar)
     with pytest.raises(ValueError, match=re.escape(told)):
-        scanner.finish()
+        reader.finish()
     with pytest.raises(ValueError, match=re.escape(told)):
-        scanner.feed(header())
+        reader.feed(header())
     with pytest.raises(RuntimeError):
-        scanner.capsule()
+        reader.capsule()
 
 
 @pytest.mark.parametrize(
@@ -291,43 +287,43 @@ def test_memory_limit(piece: bytes) -> None:
     """contract: promise-hostile-input.
     "decompression bombs against the walk's memory": it ends at the limit, by the number of members
     and by what they carry."""
-    scanner = Scan(memory_limit=4 << 20)
+    reader = TarReader(memory_limit=4 << 20)
 
     def feed_much() -> None:
         for _ in range(100_000):
-            scanner.feed(piece)
+            reader.feed(piece)
 
     with pytest.raises(ValueError, match="the archive's members need more than 4 MiB of memory"):
         feed_much()
-    assert len(scanner) * (len(piece) - 5 * BLOCK) < 5 << 20
+    assert len(reader) * (len(piece) - 5 * BLOCK) < 5 << 20
 
 
 def test_digest_of_the_archive() -> None:
-    """contract: parent-verified. The diff_id is verified; a scan computes it beside the contents'
+    """contract: parent-verified. The diff_id is verified; a reader computes it beside the contents'
     digests, however the archive arrives.
     """
     tar = mixed_archive()
     for size in (len(tar), 1000, 77):
-        scanner = Scan(digest=True)
+        reader = TarReader(digest=True)
         for at in range(0, len(tar), size):
-            scanner.feed(tar[at : at + size])
-        scanner.finish()
-        assert scanner.digest == hashlib.sha256(tar).digest()
-        assert scanner.members() == scan(tar)
-    assert Scan().digest is None
+            reader.feed(tar[at : at + size])
+        reader.finish()
+        assert reader.digest == hashlib.sha256(tar).digest()
+        assert reader.members() == read_members(tar)
+    assert TarReader().digest is None
 
 
 def test_use() -> None:
     """The members are handed on only when they are complete; a kernel is a demand."""
-    scanner = Scan(kernel=kernel_id("scalar"))
-    scanner.feed(memoryview(header() + END))
+    reader = TarReader(kernel=kernel_id("scalar"))
+    reader.feed(memoryview(header() + END))
     with pytest.raises(RuntimeError):
-        scanner.capsule()
-    scanner.finish()
-    assert scanner.capsule()
+        reader.capsule()
+    reader.finish()
+    assert reader.capsule()
     with pytest.raises(RuntimeError):
-        scanner.feed(b"")
+        reader.feed(b"")
     with pytest.raises(ValueError, match="no SHA-256 kernel 99"):
-        Scan(kernel=99)
+        TarReader(kernel=99)
     with pytest.raises(TypeError):
-        Scan().feed("text")  # type: ignore[arg-type]
+        TarReader().feed("text")  # type: ignore[arg-type]

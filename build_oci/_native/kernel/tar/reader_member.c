@@ -25,7 +25,7 @@
  *
  * lower.c holds the other half: names and directories that depend on how a client applies a layer.
  */
-#include "scanner_state.h"
+#include "reader_state.h"
 
 #include "grow.h"
 #include "hex.h"
@@ -43,43 +43,43 @@ enum {
     KEPT = 1024 * 1024,            /* bytes of members, where they are not wanted */
 };
 
-int scanner_number(scanner *s, size_t at, size_t size, uint64_t most, const char *what,
-                   uint64_t *out)
+int tar_reader_number(tar_reader *s, size_t at, size_t size, uint64_t most, const char *what,
+                      uint64_t *out)
 {
     int64_t value;
     if (block_number(s->block + at, size, &value) || value < 0 || (uint64_t)value > most)
-        return scanner_refuse(s, "the %s in the header is not a number that it can be", what);
+        return tar_reader_refuse(s, "the %s in the header is not a number that it can be", what);
     *out = (uint64_t)value;
     return 0;
 }
 
 /* The record of the member at hand; empty where there is none or it was taken back. */
-static span record_of(const scanner *s, record_key key)
+static span record_of(const tar_reader *s, record_key key)
 {
     return s->records.values[key];
 }
 
 /* The number WHAT of the member at hand: from its record, else from its header. */
-static int member_number(scanner *s, record_key key, size_t at, size_t size, uint64_t most,
+static int member_number(tar_reader *s, record_key key, size_t at, size_t size, uint64_t most,
                          const char *what, uint64_t *out)
 {
     span record = record_of(s, key);
     if (!record.size)
-        return scanner_number(s, at, size, most, what, out);
+        return tar_reader_number(s, at, size, most, what, out);
     return records_decimal(record, most, out)
-               ? scanner_refuse(s, "the %s in a pax record is not a number that it can be", what)
+               ? tar_reader_refuse(s, "the %s in a pax record is not a number that it can be", what)
                : 0;
 }
 
-static int member_time(scanner *s, member *m)
+static int member_time(tar_reader *s, member *m)
 {
     span record = record_of(s, RECORD_MTIME);
     if (record.size)
         return records_time(record, &m->mtime, &m->mtime_ns)
-                   ? scanner_refuse(s, "the mtime in a pax record is not a time")
+                   ? tar_reader_refuse(s, "the mtime in a pax record is not a time")
                    : 0;
     return block_number(s->block + MTIME_AT, LONG_SIZE, &m->mtime)
-               ? scanner_refuse(s, "the mtime in the header is not a time")
+               ? tar_reader_refuse(s, "the mtime in the header is not a time")
                : 0;
 }
 
@@ -87,7 +87,7 @@ enum { SINCE = 1 << 30, FLOAT_DIGIT = 100, SHORT_FRACTION = 100000 };
 
 /* Since 2004, a double holds a time to 7 digits behind the point, and hardly a file's time needs
  * less than 5. */
-static void see_time(scanner *s, const member *m)
+static void see_time(tar_reader *s, const member *m)
 {
     if (m->mtime < SINCE || !m->mtime_ns)
         return;
@@ -95,7 +95,7 @@ static void see_time(scanner *s, const member *m)
     s->float_times += m->mtime_ns % FLOAT_DIGIT == 0 && m->mtime_ns % SHORT_FRACTION != 0;
 }
 
-void scanner_mark_float_times(scanner *s)
+void tar_reader_mark_float_times(tar_reader *s)
 {
     if (s->fine_times || !s->float_times)
         return;
@@ -105,13 +105,14 @@ void scanner_mark_float_times(scanner *s)
 }
 
 /* RAW without leading and closing slashes, empty and "." components. */
-static int normalise(scanner *s, span raw, const char *what, const char **out, uint32_t *out_size)
+static int normalise(tar_reader *s, span raw, const char *what, const char **out,
+                     uint32_t *out_size)
 {
     if (memchr(raw.at, 0, raw.size))
-        return scanner_refuse(s, "its %s holds a NUL byte", what);
+        return tar_reader_refuse(s, "its %s holds a NUL byte", what);
     char *to = arena_take_bytes(&s->arena, raw.size + 1);
     if (!to)
-        return scanner_exhausted(s);
+        return tar_reader_exhausted(s);
     size_t used = 0;
     for (size_t at = 0, length; at < raw.size; at += length + 1) {
         const uint8_t *part = raw.at + at, *slash = memchr(part, '/', raw.size - at);
@@ -119,10 +120,10 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
         if (!length || (length == 1 && *part == '.'))
             continue;
         if (length == 2 && part[0] == '.' && part[1] == '.')
-            return scanner_refuse(s, "its %s has a component \"..\"", what);
+            return tar_reader_refuse(s, "its %s has a component \"..\"", what);
         int whiteout = at + length == raw.size && length >= 4 && !memcmp(part, ".wh.", 4);
         if (length > (whiteout ? WHITEOUT_LIMIT : NAME_MAX))
-            return scanner_refuse(
+            return tar_reader_refuse(
                 s, "its %s has a component of %zu bytes; no file system takes more than %d", what,
                 length, NAME_MAX);
         if (used)
@@ -139,12 +140,13 @@ static int normalise(scanner *s, span raw, const char *what, const char **out, u
 
 /* TEXT from the record KEY or from what GNU wrote in front of the member, where there is either. Go
  * takes GNU's of the two, POSIX pax's. */
-static int long_text(scanner *s, record_key key, extension_kind kind, const char *what, span *text)
+static int long_text(tar_reader *s, record_key key, extension_kind kind, const char *what,
+                     span *text)
 {
     span record = record_of(s, key), gnu = {s->extensions[kind].text, s->extensions[kind].size};
     int pending = s->extensions[kind].pending;
     if (pending && record.size && (record.size != gnu.size || memcmp(record.at, gnu.at, gnu.size)))
-        return scanner_refuse(
+        return tar_reader_refuse(
             s,
             "a pax record and a GNU header give it different %ss, and readers disagree "
             "about which counts",
@@ -156,45 +158,45 @@ static int long_text(scanner *s, record_key key, extension_kind kind, const char
     return 0;
 }
 
-static int member_target(scanner *s, member *m)
+static int member_target(tar_reader *s, member *m)
 {
     span raw = {s->block + LINK_AT, block_text(s->block + LINK_AT, LINK_SIZE)};
     if (long_text(s, RECORD_LINKPATH, LONG_TARGET, "target", &raw))
         return -1;
     if (!raw.size)
-        return scanner_refuse(s, "a link without a target");
+        return tar_reader_refuse(s, "a link without a target");
     if (raw.size > NAME_LIMIT)
-        return scanner_refuse(s, "a link target of %zu bytes; at most %d are accepted", raw.size,
-                              NAME_LIMIT);
+        return tar_reader_refuse(s, "a link target of %zu bytes; at most %d are accepted", raw.size,
+                                 NAME_LIMIT);
     if (m->flags & MEMBER_HARD_LINK) {
         if (normalise(s, raw, "link target", &m->target, &m->target_size))
             return -1;
-        return m->target_size ? 0 : scanner_refuse(s, "a hard link to the root");
+        return m->target_size ? 0 : tar_reader_refuse(s, "a hard link to the root");
     }
     if (memchr(raw.at, 0, raw.size))
-        return scanner_refuse(s, "its link target holds a NUL byte");
+        return tar_reader_refuse(s, "its link target holds a NUL byte");
     if (raw.size > SYMLINK_LIMIT)
-        return scanner_refuse(s, "a link target of %zu bytes; no file system takes more than %d",
-                              raw.size, SYMLINK_LIMIT);
+        return tar_reader_refuse(s, "a link target of %zu bytes; no file system takes more than %d",
+                                 raw.size, SYMLINK_LIMIT);
     m->target = arena_copy(&s->arena, raw.at, raw.size);
     m->target_size = (uint32_t)raw.size;
-    return m->target ? 0 : scanner_exhausted(s);
+    return m->target ? 0 : tar_reader_exhausted(s);
 }
 
 /* The name as it stands in the archive. */
-static int raw_name(scanner *s)
+static int raw_name(tar_reader *s)
 {
     s->name = (span){s->joined, block_name(s->block, s->joined)};
     if (block_prefix_misread(s->block) && !record_of(s, RECORD_PATH).size &&
         !s->extensions[LONG_NAME].pending)
-        return scanner_refuse(
+        return tar_reader_refuse(
             s, "a GNU header with text where ustar has a prefix, which some readers put "
                "in front of the name");
     return long_text(s, RECORD_PATH, LONG_NAME, "name", &s->name);
 }
 
 /* The type of the member at hand into its mode. */
-static int member_type(scanner *s, member *m)
+static int member_type(tar_reader *s, member *m)
 {
     int slash = s->name.at[s->name.size - 1] == '/';
     uint8_t type = s->block[TYPE_AT];
@@ -205,10 +207,10 @@ static int member_type(scanner *s, member *m)
          * under the type NUL. */
         if (slash && !type) {
             m->mode |= S_IFDIR;
-            return m->size ? scanner_refuse(s, "a directory with content") : 0;
+            return m->size ? tar_reader_refuse(s, "a directory with content") : 0;
         }
         m->mode |= S_IFREG;
-        return slash ? scanner_refuse(s, "a regular file whose name ends with a slash") : 0;
+        return slash ? tar_reader_refuse(s, "a regular file whose name ends with a slash") : 0;
     case '1':
         m->mode |= S_IFREG;
         m->flags |= MEMBER_HARD_LINK;
@@ -218,10 +220,10 @@ static int member_type(scanner *s, member *m)
     case '4': m->mode |= S_IFBLK; break;
     case '5': m->mode |= S_IFDIR; break;
     case '6': m->mode |= S_IFIFO; break;
-    case '7': return scanner_refuse(s, "a contiguous file, which no container client unpacks");
+    case '7': return tar_reader_refuse(s, "a contiguous file, which no container client unpacks");
     default:
-        return scanner_refuse(s, "the member type \\x%02x (%s) is not understood", type,
-                              block_type_name(type));
+        return tar_reader_refuse(s, "the member type \\x%02x (%s) is not understood", type,
+                                 block_type_name(type));
     }
     /* No content follows, whatever the size says: it tells of the linked file, or of what a
      * directory may hold. */
@@ -229,22 +231,22 @@ static int member_type(scanner *s, member *m)
     return 0;
 }
 
-static int refuse_memory(scanner *s)
+static int refuse_memory(tar_reader *s)
 {
-    return scanner_refuse(s, "the archive's members need more than %zu MiB of memory",
-                          s->memory_limit >> 20);
+    return tar_reader_refuse(s, "the archive's members need more than %zu MiB of memory",
+                             s->memory_limit >> 20);
 }
 
-static int append(scanner *s, const member *m)
+static int append(tar_reader *s, const member *m)
 {
     if (GROW(&s->members, &s->capacity, s->count + 1))
-        return scanner_exhausted(s);
+        return tar_reader_exhausted(s);
     s->members[s->count++] = *m;
-    return scanner_held(s) > s->memory_limit ? refuse_memory(s) : 0;
+    return tar_reader_held(s) > s->memory_limit ? refuse_memory(s) : 0;
 }
 
 /* What the records say of the content's digest, and whether it must be computed. */
-static void begin_digest(scanner *s, member *m)
+static void begin_digest(tar_reader *s, member *m)
 {
     static const record_key keys[] = {RECORD_DIGEST, RECORD_OLDER_DIGEST};
     s->claims = 0;
@@ -261,7 +263,7 @@ static void begin_digest(scanner *s, member *m)
     }
 }
 
-int scanner_end_digest(scanner *s)
+int tar_reader_end_digest(tar_reader *s)
 {
     assert(s->count && s->hashing);
     member *m = s->members + s->count - 1;
@@ -270,12 +272,12 @@ int scanner_end_digest(scanner *s)
     s->hashing = 0;
     for (int i = 0; i < s->claims; i++)
         if (memcmp(m->digest, s->claimed[i], sizeof m->digest))
-            return scanner_refuse(
+            return tar_reader_refuse(
                 s, "a lying record: its checksum record is not the digest of its content");
     return 0;
 }
 
-int scanner_begin_member(scanner *s, uint64_t *content_size)
+int tar_reader_begin_member(tar_reader *s, uint64_t *content_size)
 {
     member m = {.name = NULL, .offset = s->offset};
     uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
@@ -286,11 +288,11 @@ int scanner_begin_member(scanner *s, uint64_t *content_size)
     if (raw_name(s))
         return -1;
     if (!s->name.size)
-        return scanner_refuse(s, "a member without a name");
+        return tar_reader_refuse(s, "a member without a name");
     if (s->name.size > NAME_LIMIT)
-        return scanner_refuse(s, "a name of %zu bytes; at most %d are accepted", s->name.size,
-                              NAME_LIMIT);
-    if (scanner_number(s, MODE_AT, ID_SIZE, UINT32_MAX, "mode", &mode) ||
+        return tar_reader_refuse(s, "a name of %zu bytes; at most %d are accepted", s->name.size,
+                                 NAME_LIMIT);
+    if (tar_reader_number(s, MODE_AT, ID_SIZE, UINT32_MAX, "mode", &mode) ||
         member_number(s, RECORD_UID, UID_AT, ID_SIZE, UINT32_MAX, "uid", &uid) ||
         member_number(s, RECORD_GID, GID_AT, ID_SIZE, UINT32_MAX, "gid", &gid) ||
         member_number(s, RECORD_SIZE, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &m.size) ||
@@ -302,14 +304,14 @@ int scanner_begin_member(scanner *s, uint64_t *content_size)
     if (member_type(s, &m) || normalise(s, s->name, "name", &m.name, &m.name_size))
         return -1;
     if (!m.name_size && !S_ISDIR(m.mode))
-        return scanner_refuse(s, "the root is no directory");
+        return tar_reader_refuse(s, "the root is no directory");
     if ((m.flags & MEMBER_HARD_LINK || S_ISLNK(m.mode)) && member_target(s, &m))
         return -1;
     if (S_ISCHR(m.mode) || S_ISBLK(m.mode)) {
         if (!block_has_devices(s->block))
-            return scanner_refuse(s, "a device in a header of a format without device numbers");
-        if (scanner_number(s, MAJOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_major) ||
-            scanner_number(s, MINOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_minor))
+            return tar_reader_refuse(s, "a device in a header of a format without device numbers");
+        if (tar_reader_number(s, MAJOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_major) ||
+            tar_reader_number(s, MINOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_minor))
             return -1;
         m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
     }
@@ -319,9 +321,9 @@ int scanner_begin_member(scanner *s, uint64_t *content_size)
     if (whole
             ? records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size)
             : records_pack_condensed(&s->records, s->kernel, &s->arena, &m.xattrs, &m.xattrs_size))
-        return scanner_exhausted(s);
+        return tar_reader_exhausted(s);
     if (s->records.redirects)
-        return scanner_refuse(
+        return tar_reader_refuse(
             s, "an extended attribute that lets an overlay show other files in its place");
     if (s->records.ambiguous)
         m.flags |= MEMBER_AMBIGUOUS;
