@@ -31,14 +31,14 @@ typedef struct image {
 
 static tar_reader *read_all(const uint8_t *data, size_t size)
 {
-    tar_reader *s = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
-    if (!s)
+    tar_reader *r = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
+    if (!r)
         abort();
-    tar_reader_keep_whole(s);
-    tar_reader_feed(s, data, size);
-    if (!tar_reader_finish(s))
-        return s;
-    tar_reader_free(s);
+    tar_reader_keep_whole(r);
+    tar_reader_feed(r, data, size);
+    if (!tar_reader_finish(r))
+        return r;
+    tar_reader_free(r);
     return NULL;
 }
 

@@ -15,8 +15,8 @@ enum { MEMORY = 8 << 20 };
 
 static tar_reader *read_cut(const uint8_t *data, size_t size, unsigned seed)
 {
-    tar_reader *s = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
-    if (!s)
+    tar_reader *r = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
+    if (!r)
         abort();
     for (size_t at = 0; at < size;) {
         seed = seed * 1103515245 + 12345;
@@ -26,14 +26,14 @@ static tar_reader *read_cut(const uint8_t *data, size_t size, unsigned seed)
         /* A copy of its own, so that reading past a piece is seen. */
         uint8_t *piece = malloc(step);
         memcpy(piece, data + at, step);
-        int refused = tar_reader_feed(s, piece, step);
+        int refused = tar_reader_feed(r, piece, step);
         free(piece);
         at += step;
         if (refused)
             break;
     }
-    tar_reader_finish(s);
-    return s;
+    tar_reader_finish(r);
+    return r;
 }
 
 static int same_text(const char *a, const char *b)

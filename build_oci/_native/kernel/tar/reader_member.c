@@ -43,43 +43,43 @@ enum {
     KEPT = 1024 * 1024,            /* bytes of members, where they are not wanted */
 };
 
-int tar_reader_number(tar_reader *s, size_t at, size_t size, uint64_t most, const char *what,
+int tar_reader_number(tar_reader *r, size_t at, size_t size, uint64_t most, const char *what,
                       uint64_t *out)
 {
     int64_t value;
-    if (block_number(s->block + at, size, &value) || value < 0 || (uint64_t)value > most)
-        return tar_reader_refuse(s, "the %s in the header is not a number that it can be", what);
+    if (block_number(r->block + at, size, &value) || value < 0 || (uint64_t)value > most)
+        return tar_reader_refuse(r, "the %s in the header is not a number that it can be", what);
     *out = (uint64_t)value;
     return 0;
 }
 
 /* The record of the member at hand; empty where there is none or it was taken back. */
-static span record_of(const tar_reader *s, record_key key)
+static span record_of(const tar_reader *r, record_key key)
 {
-    return s->records.values[key];
+    return r->records.values[key];
 }
 
 /* The number WHAT of the member at hand: from its record, else from its header. */
-static int member_number(tar_reader *s, record_key key, size_t at, size_t size, uint64_t most,
+static int member_number(tar_reader *r, record_key key, size_t at, size_t size, uint64_t most,
                          const char *what, uint64_t *out)
 {
-    span record = record_of(s, key);
+    span record = record_of(r, key);
     if (!record.size)
-        return tar_reader_number(s, at, size, most, what, out);
+        return tar_reader_number(r, at, size, most, what, out);
     return records_decimal(record, most, out)
-               ? tar_reader_refuse(s, "the %s in a pax record is not a number that it can be", what)
+               ? tar_reader_refuse(r, "the %s in a pax record is not a number that it can be", what)
                : 0;
 }
 
-static int member_time(tar_reader *s, member *m)
+static int member_time(tar_reader *r, member *m)
 {
-    span record = record_of(s, RECORD_MTIME);
+    span record = record_of(r, RECORD_MTIME);
     if (record.size)
         return records_time(record, &m->mtime, &m->mtime_ns)
-                   ? tar_reader_refuse(s, "the mtime in a pax record is not a time")
+                   ? tar_reader_refuse(r, "the mtime in a pax record is not a time")
                    : 0;
-    return block_number(s->block + MTIME_AT, LONG_SIZE, &m->mtime)
-               ? tar_reader_refuse(s, "the mtime in the header is not a time")
+    return block_number(r->block + MTIME_AT, LONG_SIZE, &m->mtime)
+               ? tar_reader_refuse(r, "the mtime in the header is not a time")
                : 0;
 }
 
@@ -87,32 +87,32 @@ enum { SINCE = 1 << 30, FLOAT_DIGIT = 100, SHORT_FRACTION = 100000 };
 
 /* Since 2004, a double holds a time to 7 digits behind the point, and hardly a file's time needs
  * less than 5. */
-static void see_time(tar_reader *s, const member *m)
+static void see_time(tar_reader *r, const member *m)
 {
     if (m->mtime < SINCE || !m->mtime_ns)
         return;
-    s->fine_times += m->mtime_ns % FLOAT_DIGIT != 0;
-    s->float_times += m->mtime_ns % FLOAT_DIGIT == 0 && m->mtime_ns % SHORT_FRACTION != 0;
+    r->fine_times += m->mtime_ns % FLOAT_DIGIT != 0;
+    r->float_times += m->mtime_ns % FLOAT_DIGIT == 0 && m->mtime_ns % SHORT_FRACTION != 0;
 }
 
-void tar_reader_mark_float_times(tar_reader *s)
+void tar_reader_mark_float_times(tar_reader *r)
 {
-    if (s->fine_times || !s->float_times)
+    if (r->fine_times || !r->float_times)
         return;
-    for (size_t i = 0; i < s->count; i++)
-        if (s->members[i].mtime >= SINCE)
-            s->members[i].flags |= MEMBER_FLOAT_TIME;
+    for (size_t i = 0; i < r->count; i++)
+        if (r->members[i].mtime >= SINCE)
+            r->members[i].flags |= MEMBER_FLOAT_TIME;
 }
 
 /* RAW without leading and closing slashes, empty and "." components. */
-static int normalise(tar_reader *s, span raw, const char *what, const char **out,
+static int normalise(tar_reader *r, span raw, const char *what, const char **out,
                      uint32_t *out_size)
 {
     if (memchr(raw.at, 0, raw.size))
-        return tar_reader_refuse(s, "its %s holds a NUL byte", what);
-    char *to = arena_take_bytes(&s->arena, raw.size + 1);
+        return tar_reader_refuse(r, "its %s holds a NUL byte", what);
+    char *to = arena_take_bytes(&r->arena, raw.size + 1);
     if (!to)
-        return tar_reader_exhausted(s);
+        return tar_reader_exhausted(r);
     size_t used = 0;
     for (size_t at = 0, length; at < raw.size; at += length + 1) {
         const uint8_t *part = raw.at + at, *slash = memchr(part, '/', raw.size - at);
@@ -120,11 +120,11 @@ static int normalise(tar_reader *s, span raw, const char *what, const char **out
         if (!length || (length == 1 && *part == '.'))
             continue;
         if (length == 2 && part[0] == '.' && part[1] == '.')
-            return tar_reader_refuse(s, "its %s has a component \"..\"", what);
+            return tar_reader_refuse(r, "its %s has a component \"..\"", what);
         int whiteout = at + length == raw.size && length >= 4 && !memcmp(part, ".wh.", 4);
         if (length > (whiteout ? WHITEOUT_LIMIT : NAME_MAX))
             return tar_reader_refuse(
-                s, "its %s has a component of %zu bytes; no file system takes more than %d", what,
+                r, "its %s has a component of %zu bytes; no file system takes more than %d", what,
                 length, NAME_MAX);
         if (used)
             to[used++] = '/';
@@ -140,14 +140,14 @@ static int normalise(tar_reader *s, span raw, const char *what, const char **out
 
 /* TEXT from the record KEY or from what GNU wrote in front of the member, where there is either. Go
  * takes GNU's of the two, POSIX pax's. */
-static int long_text(tar_reader *s, record_key key, extension_kind kind, const char *what,
+static int long_text(tar_reader *r, record_key key, extension_kind kind, const char *what,
                      span *text)
 {
-    span record = record_of(s, key), gnu = {s->extensions[kind].text, s->extensions[kind].size};
-    int pending = s->extensions[kind].pending;
+    span record = record_of(r, key), gnu = {r->extensions[kind].text, r->extensions[kind].size};
+    int pending = r->extensions[kind].pending;
     if (pending && record.size && (record.size != gnu.size || memcmp(record.at, gnu.at, gnu.size)))
         return tar_reader_refuse(
-            s,
+            r,
             "a pax record and a GNU header give it different %ss, and readers disagree "
             "about which counts",
             what);
@@ -158,48 +158,48 @@ static int long_text(tar_reader *s, record_key key, extension_kind kind, const c
     return 0;
 }
 
-static int member_target(tar_reader *s, member *m)
+static int member_target(tar_reader *r, member *m)
 {
-    span raw = {s->block + LINK_AT, block_text(s->block + LINK_AT, LINK_SIZE)};
-    if (long_text(s, RECORD_LINKPATH, LONG_TARGET, "target", &raw))
+    span raw = {r->block + LINK_AT, block_text(r->block + LINK_AT, LINK_SIZE)};
+    if (long_text(r, RECORD_LINKPATH, LONG_TARGET, "target", &raw))
         return -1;
     if (!raw.size)
-        return tar_reader_refuse(s, "a link without a target");
+        return tar_reader_refuse(r, "a link without a target");
     if (raw.size > NAME_LIMIT)
-        return tar_reader_refuse(s, "a link target of %zu bytes; at most %d are accepted", raw.size,
+        return tar_reader_refuse(r, "a link target of %zu bytes; at most %d are accepted", raw.size,
                                  NAME_LIMIT);
     if (m->flags & MEMBER_HARD_LINK) {
-        if (normalise(s, raw, "link target", &m->target, &m->target_size))
+        if (normalise(r, raw, "link target", &m->target, &m->target_size))
             return -1;
-        return m->target_size ? 0 : tar_reader_refuse(s, "a hard link to the root");
+        return m->target_size ? 0 : tar_reader_refuse(r, "a hard link to the root");
     }
     if (memchr(raw.at, 0, raw.size))
-        return tar_reader_refuse(s, "its link target holds a NUL byte");
+        return tar_reader_refuse(r, "its link target holds a NUL byte");
     if (raw.size > SYMLINK_LIMIT)
-        return tar_reader_refuse(s, "a link target of %zu bytes; no file system takes more than %d",
+        return tar_reader_refuse(r, "a link target of %zu bytes; no file system takes more than %d",
                                  raw.size, SYMLINK_LIMIT);
-    m->target = arena_copy(&s->arena, raw.at, raw.size);
+    m->target = arena_copy(&r->arena, raw.at, raw.size);
     m->target_size = (uint32_t)raw.size;
-    return m->target ? 0 : tar_reader_exhausted(s);
+    return m->target ? 0 : tar_reader_exhausted(r);
 }
 
 /* The name as it stands in the archive. */
-static int raw_name(tar_reader *s)
+static int raw_name(tar_reader *r)
 {
-    s->name = (span){s->joined, block_name(s->block, s->joined)};
-    if (block_prefix_misread(s->block) && !record_of(s, RECORD_PATH).size &&
-        !s->extensions[LONG_NAME].pending)
+    r->name = (span){r->joined, block_name(r->block, r->joined)};
+    if (block_prefix_misread(r->block) && !record_of(r, RECORD_PATH).size &&
+        !r->extensions[LONG_NAME].pending)
         return tar_reader_refuse(
-            s, "a GNU header with text where ustar has a prefix, which some readers put "
+            r, "a GNU header with text where ustar has a prefix, which some readers put "
                "in front of the name");
-    return long_text(s, RECORD_PATH, LONG_NAME, "name", &s->name);
+    return long_text(r, RECORD_PATH, LONG_NAME, "name", &r->name);
 }
 
 /* The type of the member at hand into its mode. */
-static int member_type(tar_reader *s, member *m)
+static int member_type(tar_reader *r, member *m)
 {
-    int slash = s->name.at[s->name.size - 1] == '/';
-    uint8_t type = s->block[TYPE_AT];
+    int slash = r->name.at[r->name.size - 1] == '/';
+    uint8_t type = r->block[TYPE_AT];
     switch (type) {
     case 0:
     case '0':
@@ -207,10 +207,10 @@ static int member_type(tar_reader *s, member *m)
          * under the type NUL. */
         if (slash && !type) {
             m->mode |= S_IFDIR;
-            return m->size ? tar_reader_refuse(s, "a directory with content") : 0;
+            return m->size ? tar_reader_refuse(r, "a directory with content") : 0;
         }
         m->mode |= S_IFREG;
-        return slash ? tar_reader_refuse(s, "a regular file whose name ends with a slash") : 0;
+        return slash ? tar_reader_refuse(r, "a regular file whose name ends with a slash") : 0;
     case '1':
         m->mode |= S_IFREG;
         m->flags |= MEMBER_HARD_LINK;
@@ -220,9 +220,9 @@ static int member_type(tar_reader *s, member *m)
     case '4': m->mode |= S_IFBLK; break;
     case '5': m->mode |= S_IFDIR; break;
     case '6': m->mode |= S_IFIFO; break;
-    case '7': return tar_reader_refuse(s, "a contiguous file, which no container client unpacks");
+    case '7': return tar_reader_refuse(r, "a contiguous file, which no container client unpacks");
     default:
-        return tar_reader_refuse(s, "the member type \\x%02x (%s) is not understood", type,
+        return tar_reader_refuse(r, "the member type \\x%02x (%s) is not understood", type,
                                  block_type_name(type));
     }
     /* No content follows, whatever the size says: it tells of the linked file, or of what a
@@ -231,112 +231,112 @@ static int member_type(tar_reader *s, member *m)
     return 0;
 }
 
-static int refuse_memory(tar_reader *s)
+static int refuse_memory(tar_reader *r)
 {
-    return tar_reader_refuse(s, "the archive's members need more than %zu MiB of memory",
-                             s->memory_limit >> 20);
+    return tar_reader_refuse(r, "the archive's members need more than %zu MiB of memory",
+                             r->memory_limit >> 20);
 }
 
-static int append(tar_reader *s, const member *m)
+static int append(tar_reader *r, const member *m)
 {
-    if (GROW(&s->members, &s->capacity, s->count + 1))
-        return tar_reader_exhausted(s);
-    s->members[s->count++] = *m;
-    return tar_reader_held(s) > s->memory_limit ? refuse_memory(s) : 0;
+    if (GROW(&r->members, &r->capacity, r->count + 1))
+        return tar_reader_exhausted(r);
+    r->members[r->count++] = *m;
+    return tar_reader_held(r) > r->memory_limit ? refuse_memory(r) : 0;
 }
 
 /* What the records say of the content's digest, and whether it must be computed. */
-static void begin_digest(tar_reader *s, member *m)
+static void begin_digest(tar_reader *r, member *m)
 {
     static const record_key keys[] = {RECORD_DIGEST, RECORD_OLDER_DIGEST};
-    s->claims = 0;
+    r->claims = 0;
     for (int i = 0; i < 2; i++) {
-        span record = record_of(s, keys[i]);
-        s->claims += hex_parse_digest(record.at, record.size, s->claimed[s->claims]);
+        span record = record_of(r, keys[i]);
+        r->claims += hex_parse_digest(record.at, record.size, r->claimed[r->claims]);
     }
-    s->hashing = !s->trust || !s->claims;
-    if (s->hashing) {
-        sha256_init(&s->context);
+    r->hashing = !r->trust || !r->claims;
+    if (r->hashing) {
+        sha256_init(&r->context);
     } else {
-        memcpy(m->digest, s->claimed[0], sizeof m->digest);
+        memcpy(m->digest, r->claimed[0], sizeof m->digest);
         m->flags |= MEMBER_DIGEST_KNOWN;
     }
 }
 
-int tar_reader_end_digest(tar_reader *s)
+int tar_reader_end_digest(tar_reader *r)
 {
-    assert(s->count && s->hashing);
-    member *m = s->members + s->count - 1;
-    sha256_final(s->kernel, &s->context, m->digest);
+    assert(r->count && r->hashing);
+    member *m = r->members + r->count - 1;
+    sha256_final(r->kernel, &r->context, m->digest);
     m->flags |= MEMBER_DIGEST_KNOWN;
-    s->hashing = 0;
-    for (int i = 0; i < s->claims; i++)
-        if (memcmp(m->digest, s->claimed[i], sizeof m->digest))
+    r->hashing = 0;
+    for (int i = 0; i < r->claims; i++)
+        if (memcmp(m->digest, r->claimed[i], sizeof m->digest))
             return tar_reader_refuse(
-                s, "a lying record: its checksum record is not the digest of its content");
+                r, "a lying record: its checksum record is not the digest of its content");
     return 0;
 }
 
-int tar_reader_begin_member(tar_reader *s, uint64_t *content_size)
+int tar_reader_begin_member(tar_reader *r, uint64_t *content_size)
 {
-    member m = {.name = NULL, .offset = s->offset};
+    member m = {.name = NULL, .offset = r->offset};
     uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
-    if (s->forgetting && s->arena.held + s->count * sizeof *s->members > KEPT) {
-        arena_release(&s->arena);
-        s->count = 0;
+    if (r->forgetting && r->arena.held + r->count * sizeof *r->members > KEPT) {
+        arena_release(&r->arena);
+        r->count = 0;
     }
-    if (raw_name(s))
+    if (raw_name(r))
         return -1;
-    if (!s->name.size)
-        return tar_reader_refuse(s, "a member without a name");
-    if (s->name.size > NAME_LIMIT)
-        return tar_reader_refuse(s, "a name of %zu bytes; at most %d are accepted", s->name.size,
+    if (!r->name.size)
+        return tar_reader_refuse(r, "a member without a name");
+    if (r->name.size > NAME_LIMIT)
+        return tar_reader_refuse(r, "a name of %zu bytes; at most %d are accepted", r->name.size,
                                  NAME_LIMIT);
-    if (tar_reader_number(s, MODE_AT, ID_SIZE, UINT32_MAX, "mode", &mode) ||
-        member_number(s, RECORD_UID, UID_AT, ID_SIZE, UINT32_MAX, "uid", &uid) ||
-        member_number(s, RECORD_GID, GID_AT, ID_SIZE, UINT32_MAX, "gid", &gid) ||
-        member_number(s, RECORD_SIZE, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &m.size) ||
-        member_time(s, &m))
+    if (tar_reader_number(r, MODE_AT, ID_SIZE, UINT32_MAX, "mode", &mode) ||
+        member_number(r, RECORD_UID, UID_AT, ID_SIZE, UINT32_MAX, "uid", &uid) ||
+        member_number(r, RECORD_GID, GID_AT, ID_SIZE, UINT32_MAX, "gid", &gid) ||
+        member_number(r, RECORD_SIZE, SIZE_AT, LONG_SIZE, INT64_MAX, "size", &m.size) ||
+        member_time(r, &m))
         return -1;
     m.mode = mode & 07777;
     m.uid = (uint32_t)uid;
     m.gid = (uint32_t)gid;
-    if (member_type(s, &m) || normalise(s, s->name, "name", &m.name, &m.name_size))
+    if (member_type(r, &m) || normalise(r, r->name, "name", &m.name, &m.name_size))
         return -1;
     if (!m.name_size && !S_ISDIR(m.mode))
-        return tar_reader_refuse(s, "the root is no directory");
-    if ((m.flags & MEMBER_HARD_LINK || S_ISLNK(m.mode)) && member_target(s, &m))
+        return tar_reader_refuse(r, "the root is no directory");
+    if ((m.flags & MEMBER_HARD_LINK || S_ISLNK(m.mode)) && member_target(r, &m))
         return -1;
     if (S_ISCHR(m.mode) || S_ISBLK(m.mode)) {
-        if (!block_has_devices(s->block))
-            return tar_reader_refuse(s, "a device in a header of a format without device numbers");
-        if (tar_reader_number(s, MAJOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_major) ||
-            tar_reader_number(s, MINOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_minor))
+        if (!block_has_devices(r->block))
+            return tar_reader_refuse(r, "a device in a header of a format without device numbers");
+        if (tar_reader_number(r, MAJOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_major) ||
+            tar_reader_number(r, MINOR_AT, ID_SIZE, UINT32_MAX, "device number", &rdev_minor))
             return -1;
         m.rdev = makedev((unsigned)rdev_major, (unsigned)rdev_minor);
     }
     /* Those of a directory may be written again: a layer upon this one may need a header of its own
      * for it. */
-    int whole = s->whole || S_ISDIR(m.mode);
+    int whole = r->whole || S_ISDIR(m.mode);
     if (whole
-            ? records_pack(&s->records, &s->arena, &m.xattrs, &m.xattrs_size)
-            : records_pack_condensed(&s->records, s->kernel, &s->arena, &m.xattrs, &m.xattrs_size))
-        return tar_reader_exhausted(s);
-    if (s->records.redirects)
+            ? records_pack(&r->records, &r->arena, &m.xattrs, &m.xattrs_size)
+            : records_pack_condensed(&r->records, r->kernel, &r->arena, &m.xattrs, &m.xattrs_size))
+        return tar_reader_exhausted(r);
+    if (r->records.redirects)
         return tar_reader_refuse(
-            s, "an extended attribute that lets an overlay show other files in its place");
-    if (s->records.ambiguous)
+            r, "an extended attribute that lets an overlay show other files in its place");
+    if (r->records.ambiguous)
         m.flags |= MEMBER_AMBIGUOUS;
-    if (s->records.newline)
+    if (r->records.newline)
         m.flags |= MEMBER_XATTR_NEWLINE;
     if (S_ISREG(m.mode) && !(m.flags & MEMBER_HARD_LINK))
-        begin_digest(s, &m);
-    see_time(s, &m);
-    if (append(s, &m))
+        begin_digest(r, &m);
+    see_time(r, &m);
+    if (append(r, &m))
         return -1;
     for (int i = 0; i < EXTENSION_KINDS; i++)
-        s->extensions[i].pending = 0;
-    records_clear(&s->records);
+        r->extensions[i].pending = 0;
+    records_clear(&r->records);
     *content_size = m.size;
     return 0;
 }
