@@ -35,7 +35,7 @@ from places import REPOSITORY
 
 pytestmark = [
     pytest.mark.buildstream,
-    pytest.mark.slow,
+    pytest.mark.once,
     pytest.mark.skipif("BUILD_OCI_BST" not in os.environ, reason="make test-buildstream runs it"),
 ]
 

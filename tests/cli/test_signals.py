@@ -38,7 +38,7 @@ from faults import (
 import build_oci.cli.command
 import build_oci.pipeline  # so that tracing main() below meets the same lines in every run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from build_oci.config.load import load_config
 from build_oci.pipeline import build
 
 # These tests hardly depend on the version of Python.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 

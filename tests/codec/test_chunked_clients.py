@@ -81,7 +81,7 @@ def odd_root(root: Path) -> None:
 
 
 @pytest.mark.clients
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_reader_of_podman(tmp_path: Path, go_program: Path) -> None:
     """It takes the layer, whole and with an old one at hand, and rebuilds an archive of the right
     digest.
@@ -127,7 +127,7 @@ def applied(go_program: Path, layer: Layer, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.clients
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["gnu", "pax", "ustar", "posix-times"])
 def test_archives_of_gnu_tar(tmp_path: Path, go_program: Path, kind: str) -> None:
     """contract: codec-chunked-parents. An archive that another program wrote becomes a layer that
@@ -152,7 +152,7 @@ def test_archives_of_gnu_tar(tmp_path: Path, go_program: Path, kind: str) -> Non
 
 
 @pytest.mark.clients
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif("BUILD_OCI_HUGE" not in os.environ, reason="BUILD_OCI_HUGE is not set")
 def test_a_hole_of_five_gigabytes(tmp_path: Path, go_program: Path) -> None:
     """It costs a client nothing, in parts; and the digest of the archive is right."""
@@ -174,7 +174,7 @@ def test_a_hole_of_five_gigabytes(tmp_path: Path, go_program: Path) -> None:
 
 
 @pytest.mark.clients
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_writer_of_podman(tmp_path: Path, go_program: Path) -> None:
     """Its layer of our archive has our table of contents, chunk by chunk, and passes our check."""
     odd_root(tmp_path / "root")

@@ -24,7 +24,7 @@ from build_oci.codec.blocks import Piece
 from build_oci.codec.table import block_size, decode, encoder
 from build_oci.work.pool import Pool, Task
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 BLOCK = gzip_codec._DEFLATE_BLOCK
 JOB = block_size("zstd", None)

@@ -20,7 +20,7 @@ from build_oci.pipeline import BuildResult, build
 from build_oci.work.budget import Budget, RelievedBudget
 
 # These tests hardly depend on the version of Python.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 EPOCH = 1_700_000_000
 ZSTD = "io.github.containers.compression.zstd"

@@ -20,7 +20,7 @@ from test_registry import registry
 from build_oci.compare.report import compare_layouts
 
 __all__ = ["registry"]
-pytestmark = [pytest.mark.clients, pytest.mark.slow]
+pytestmark = [pytest.mark.clients, pytest.mark.once]
 
 
 class Counter(http.server.BaseHTTPRequestHandler):

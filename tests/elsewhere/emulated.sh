@@ -64,7 +64,7 @@ wheel=$(basename "$root"/dist/*.whl)
 "${inside[@]}" /venv/bin/pip install --quiet --force-reinstall --no-deps "/dist/$wheel"
 
 echo "the native tests run there"
-"${inside[@]}" bash -c 'cd /src && /venv/bin/python -m pytest -q -m "not clients and not slow" tests/native tests/layer/test_layer_tar.py'
+"${inside[@]}" bash -c 'cd /src && /venv/bin/python -m pytest -q -m "not clients and not once" tests/native tests/layer/test_layer_tar.py'
 
 echo "an image is built there and here"
 PYTHONPATH=tests/support "$python" tests/elsewhere/same_digests.py "$root" "${inside[@]}" /venv/bin/build-oci

@@ -29,7 +29,7 @@ from parents import COMPRESSIONS, Names, built, change, image_of, names_in, name
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
 
-pytestmark = [pytest.mark.composefs, pytest.mark.clients, pytest.mark.slow]
+pytestmark = [pytest.mark.composefs, pytest.mark.clients, pytest.mark.once]
 
 EPOCH = 1_700_000_000
 TREES = int(os.environ.get("BUILD_OCI_COMPOSEFS_TREES", "3"))

@@ -37,7 +37,7 @@ from faults import (
 from build_oci.oci.layout import Layout
 
 __all__ = ["parent"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 NO_ROOM = "free some space, or write elsewhere with --output"
 

@@ -12,7 +12,7 @@ from build_oci._native.deflate import make_joinable
 from build_oci._native.lower import TarReader
 from build_oci.config.model import BuildConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 CORPUS = {kind: sorted((places.CORPUS / kind).iterdir()) for kind in ("yaml", "tar", "deflate")}
 
 

@@ -35,7 +35,7 @@ from build_oci.errors import Cancelled, TreeError
 from build_oci.work.crew import Crew
 
 __all__ = ["parent"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 # ---- limits

@@ -19,7 +19,7 @@ from places import REPOSITORY
 from test_registry import registry
 
 __all__ = ["registry"]
-pytestmark = [pytest.mark.clients, pytest.mark.slow]
+pytestmark = [pytest.mark.clients, pytest.mark.once]
 
 EXAMPLE = REPOSITORY / "docs" / "examples" / "pipeline"
 ELEMENTS = {

@@ -19,7 +19,7 @@ import oracles
 import pytest
 from conftest import Build
 
-pytestmark = [pytest.mark.clients, pytest.mark.slow]
+pytestmark = [pytest.mark.clients, pytest.mark.once]
 
 CONFIGURATION = """
 version: 0.1

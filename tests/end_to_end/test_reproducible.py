@@ -99,7 +99,7 @@ def test_surroundings(
     assert digests(again.output) == reference
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_another_copy_of_the_tree(build: Build, tmp_path: Path, compression: str) -> None:
     """contract: promise-reproducible. "whatever the ... readdir order, inode numbers": made
     backwards, and elsewhere.

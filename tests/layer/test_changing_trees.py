@@ -14,7 +14,7 @@ import oracles
 import pytest
 from faults import check_layout, fault, quoted, run, unharmed, upon
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 SECRET = b"this lies outside the tree " * 40_000
 SMALL, MEDIUM, LARGE = "020", "medium", "large"  # in a batch; of two segments; of many

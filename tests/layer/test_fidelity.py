@@ -25,7 +25,7 @@ from conftest import Build
 from test_clients import as_umoci_unpacks, assert_same_tree, changed
 from test_layer_tar import EPOCH, assert_same_tar, built_tar
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 @contextlib.contextmanager

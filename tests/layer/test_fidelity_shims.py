@@ -25,7 +25,7 @@ from test_layer_tar import assert_same_tar
 
 import build_oci
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 SOURCE = C_SOURCES / "fakecap.c"
 # CAP_SETUID, CAP_NET_RAW and CAP_SYS_ADMIN by itself: 0x80, 0x2000 and 0x200000

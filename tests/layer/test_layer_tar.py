@@ -81,7 +81,7 @@ def members(tar: bytes) -> list[tarfile.TarInfo]:
 # The product against the oracle
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @settings(max_examples=120)
 @given(
     items=trees.trees(),
@@ -122,7 +122,7 @@ def test_odd_trees(
     assert_same_tar(got, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("seed", range(4))
 def test_large_odd_trees(tmp_path: Path, seed: int) -> None:
     """contract: layer-tar. On trees that fill several directories' and segments' worth of work."""
@@ -155,7 +155,7 @@ def test_sizes_around_blocks_and_segments(tmp_path: Path, workers: int) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_many_small_files(tmp_path: Path) -> None:
     """contract: layer-order. Names sorted by bytes, whatever order readdir gives them in."""
     for number in range(60):

@@ -32,7 +32,7 @@ from build_oci._native.walk import Tree
 if TYPE_CHECKING:
     from build_oci._native.lower import Member
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 def model(members: list[Member]) -> oracles.Model:

@@ -12,7 +12,7 @@ import trees
 from archives import END, GNU, USTAR, V7, extended, header, padded, pax
 from tar_members import HEX, SECOND, one, read_members
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 # What a member may say

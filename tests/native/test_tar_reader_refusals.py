@@ -14,7 +14,7 @@ from tar_members import HEX, mixed_archive, outcome, read_members
 from build_oci._native.lower import TarReader
 from build_oci._native.sha256 import kernel_id
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 # The end, and what is refused

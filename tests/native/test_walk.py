@@ -94,7 +94,7 @@ def test_stop_ends_a_walk(tmp_path: Path) -> None:
     assert len(tree) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_memory_of_an_entry(tmp_path: Path) -> None:
     """contract: promise-memory. At most 400 bytes an entry, measured on 30,000."""
     for number in range(30):

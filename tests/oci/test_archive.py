@@ -174,7 +174,7 @@ CALLS: Sequence[tuple[str, int]] = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(("call", "error"), CALLS, ids=[call for call, _ in CALLS])
 def test_every_call_fails(call: str, error: int, tmp_path: Path) -> None:
     """The former archive stays, and nothing else; or the new one is there."""

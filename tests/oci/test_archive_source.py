@@ -510,7 +510,7 @@ def built_in_child(config: clients.Document, output: str) -> None:
     build(load_config(json.dumps(config)), output=output, workers=2, epoch=2, sync=False)
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("use", list(SMALL_USES))
 def test_every_call_on_the_archive_fails(use: str, small: Path, tmp_path: Path) -> None:
     """Each in turn: one line that names the archive, and nothing is written. What is only read to
@@ -577,7 +577,7 @@ def killed_at(nth: int, config: clients.Document, output: str) -> bool:
     return status == 0
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_killed_at_fifty_moments(small: Path, tmp_path: Path) -> None:
     """contract: parent-archive, output-archive. A late edit of an archive in its own place leaves
     the former archive or the new one, wherever it ends; the next build clears what is left.
@@ -610,7 +610,7 @@ def test_killed_at_fifty_moments(small: Path, tmp_path: Path) -> None:
     assert os.listdir(folder) == ["image.tar"]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_two_builds_write_one_archive(small: Path, tmp_path: Path) -> None:
     """At once: it is that of the one or of the other, as a whole."""
     archive = tmp_path / "image.tar"

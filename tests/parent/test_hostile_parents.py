@@ -38,7 +38,7 @@ from test_layer_tar import REG, tar_of
 from build_oci.errors import BuildOciError, ParentError
 
 __all__ = ["tree"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 # Hostile parents

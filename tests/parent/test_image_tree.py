@@ -32,7 +32,7 @@ from build_oci.parent import layers as layers_module
 from build_oci.pipeline import build
 
 # These tests hardly depend on the version of Python.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 COMPRESSIONS = parents.COMPRESSIONS
 EPOCH = parents.EPOCH

@@ -30,7 +30,7 @@ from parents import (
 from build_oci.errors import ParentError
 from build_oci.parent import lower as parent_lower
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 # Bombs

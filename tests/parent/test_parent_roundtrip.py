@@ -40,7 +40,7 @@ from test_clients import as_buildah_mounts, as_umoci_unpacks, assert_same_tree, 
 from build_oci.oci import untrusted as source_module
 
 # These tests hardly depend on the version of Python.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 build_options = st.fixed_dictionaries(
     {"compression": st.sampled_from(COMPRESSIONS)},

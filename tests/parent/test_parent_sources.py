@@ -42,7 +42,7 @@ from build_oci.errors import ParentError
 from build_oci.pipeline import build
 
 __all__ = ["tree"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 DOCKER = "application/vnd.docker."
 OPAQUE = "d/.wh..wh..opq"
