@@ -29,7 +29,7 @@ demo: .venv/.package ## build a real image of this Python environment into demo-
 test: lint clients ## every check: lint, types, and pytest on each CPython >= 3.11 that is here
 	@tools/test
 
-lint: .venv/.tools ## ruff, cython-lint, clang-format, mypy --strict, the stubs and the pages
+lint: .venv/.tools ## ruff, cython-lint, clang-format, warnings of the C compiler, mypy --strict, the stubs and the pages
 	@tools/lint
 
 docs: .venv/.tools ## the pages as a web site, in build/site

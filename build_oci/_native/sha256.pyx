@@ -170,7 +170,7 @@ cdef class Files:
         self.files = <hashed_file *>calloc(len(chosen) + 1, sizeof(hashed_file))
         if self.files == NULL:
             raise MemoryError
-        for i in range(len(chosen)):
+        for i in range(<size_t>len(chosen)):
             fd, start, most = chosen[i]
             self.files[i].fd = fd
             self.files[i].start = start

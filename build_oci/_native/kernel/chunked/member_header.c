@@ -298,7 +298,7 @@ static const char *read_fields(const uint8_t *block, const extensions *x, fields
 
 const char *member_header_read(const uint8_t *data, size_t size, text *t, member_header *out)
 {
-    extensions x = {{0}};
+    extensions x = {.records = {0}};
     fields f = {.numbers = {0}};
     for (;;) {
         if (size < TAR_BLOCK || !block_checksum_holds(data))

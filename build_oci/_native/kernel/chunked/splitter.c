@@ -246,6 +246,7 @@ static size_t feed_content(splitter *s, size_t size)
         s->full = s->cut;
     } else {
         assert(is_end);
+        (void)is_end;
         end_piece(s, s->content - s->offset, 1);
         end_content(s);
     }

@@ -220,6 +220,8 @@ void sha256_update_streams(const sha256_kernel *kernel, sha256_stream *const *st
     sha256_context *contexts[SHA256_MOST_LANES];
     const uint8_t *data[SHA256_MOST_LANES];
     size_t size = SIZE_MAX;
+    if (!count)
+        return;
     for (size_t i = 0; i < count; i++) {
         contexts[i] = &streams[i]->context;
         data[i] = streams[i]->at;
