@@ -20,6 +20,7 @@ import oracles
 import pytest
 from faults import (
     BIG,
+    SHIM,
     check_layout,
     check_unbroken,
     fault,
@@ -28,11 +29,11 @@ from faults import (
     parent,
     quoted,
     run,
-    shim,
     snapshot,
     unharmed,
     upon,
 )
+from preload import preload
 
 from build_oci.oci.layout import Layout
 
@@ -315,7 +316,7 @@ def test_disk_full(room: int, compression: str, tree: Path, output: Path) -> Non
         assert run(config, measured) == (0, "")
         room = clients.manifest_of(measured)["layers"][0]["size"] + 10
     with unharmed(output):
-        status, said = run(config, output, "-j2", LD_PRELOAD=shim(), FAULT_ROOM=str(room))
+        status, said = run(config, output, "-j2", FAULT_ROOM=str(room), **preload(SHIM))
     assert status == 1
     assert (
         said == f"build-oci: error: {output}: cannot be written: No space left on device\nhint:"

@@ -29,6 +29,7 @@ from faults import (
     unharmed,
     upon,
 )
+from preload import need_memory_as_built
 
 import build_oci.cli.command
 from build_oci.errors import Cancelled, TreeError
@@ -69,6 +70,7 @@ def test_little_memory(
     limit: int, compression: str, tree: Path, parent: Path, output: Path
 ) -> None:
     """So many MiB of addresses: enough, or an error that says so; never a crash."""
+    need_memory_as_built()
     before = snapshot(output)
     lower = functools.partial(resource.setrlimit, resource.RLIMIT_AS, (limit << 20, limit << 20))
     status, said = run(
@@ -182,6 +184,7 @@ def peak_of(config: clients.Document, workers: int, output: Path) -> int:
     """MiB of memory that a build takes. Not ru_maxrss, in which the process that forked it counts
     too.
     """
+    need_memory_as_built()
     program = (
         "import re, sys; from build_oci.cli.command import main; status = main(sys.argv[1:]); peak"
         " = re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read());"

@@ -3,16 +3,13 @@ and one that fakes attributes by device and inode."""
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
 import shlex
 import stat
-import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import clients
@@ -21,6 +18,7 @@ import pytest
 import trees
 from conftest import Build
 from places import C_SOURCES, SUPPORT
+from preload import preload
 from test_layer_tar import assert_same_tar
 
 import build_oci
@@ -31,34 +29,6 @@ SOURCE = C_SOURCES / "fakecap.c"
 # CAP_SETUID, CAP_NET_RAW and CAP_SYS_ADMIN by itself: 0x80, 0x2000 and 0x200000
 CAPABILITY = trees.capability(0x80 | 0x2000 | 0x200000)
 Fake = dict[Path, dict[str, bytes]]
-
-
-@functools.cache
-def _compiled() -> tuple[tempfile.TemporaryDirectory[str], str]:
-    """A directory with the library, which goes when the tests end, and why there is none."""
-    folder = tempfile.TemporaryDirectory()
-    command = [
-        clients.need("cc"),
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-o",
-        f"{folder.name}/fakecap.so",
-        str(SOURCE),
-        "-ldl",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return folder, done.stderr
-
-
-def shim() -> str:
-    """The library for LD_PRELOAD; the running test is skipped without a compiler."""
-    folder, reason = _compiled()
-    if reason:
-        pytest.skip(f"the compiler makes no library: {reason[:200]}")
-    return f"{folder.name}/fakecap.so"
 
 
 def faked(attributes: Fake) -> dict[str, str]:
@@ -72,7 +42,7 @@ def faked(attributes: Fake) -> dict[str, str]:
             times = len(value) if len(set(value)) == 1 else 1
             unit = value[: len(value) // times].hex()
             table.append(f"{status.st_dev}:{status.st_ino}:{name}={unit}*{times}")
-    return {"LD_PRELOAD": shim(), "FAKECAP": ";".join(table)}
+    return {**preload(SOURCE), "FAKECAP": ";".join(table)}
 
 
 @pytest.fixture
@@ -145,7 +115,7 @@ def test_shim_gives_a_checksum(build: Build, tree: Path) -> None:
 def test_every_entry_is_asked_for_by_its_path(build: Build, tree: Path, tmp_path: Path) -> None:
     """contract: xattr-shims. "on the path of the file"; with `skip-xattrs` nothing is asked."""
     log = tmp_path / "log"
-    env = {"LD_PRELOAD": shim(), "FAKECAP_LOG": str(log)}
+    env = {**preload(SOURCE), "FAKECAP_LOG": str(log)}
     build(clients.layer_config(tree), env=env)
     asked = log.read_bytes().split(b"\0")[:-1]
     assert sorted(asked) == sorted(
@@ -169,7 +139,7 @@ def test_shim_below_path_max(build: Build, tmp_path: Path) -> None:
     status = os.stat("file", dir_fd=fd)
     os.close(fd)
     env = {
-        "LD_PRELOAD": shim(),
+        **preload(SOURCE),
         "FAKECAP": f"{status.st_dev}:{status.st_ino}:security.capability={CAPABILITY.hex()}",
     }
     model = layer_of(build(clients.layer_config(root), env=env).output)

@@ -3,7 +3,6 @@ promise-nothing-lost): one clear error or the right layer, never less."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -11,46 +10,22 @@ import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import clients
 import pytest
 from faults import fault, quoted, run, unharmed, upon
 from places import C_SOURCES
+from preload import preload
 
 SOURCE = C_SOURCES / "oddfs.c"
 CHANGED = "changed while it was being read\nhint: nothing may write to the tree during a build\n"
 LENGTH = "its content is not as long as the size that the file system tells\n"
 
 
-@functools.cache
-def _compiled() -> tuple[tempfile.TemporaryDirectory[str], str]:
-    folder = tempfile.TemporaryDirectory()
-    command = [
-        clients.need("cc"),
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-o",
-        f"{folder.name}/oddfs.so",
-        str(SOURCE),
-        "-ldl",
-    ]
-    return folder, subprocess.run(command, capture_output=True, text=True, check=False).stderr
-
-
 def odd(**settings: str | Path) -> dict[str, str]:
-    """The environment in which the file system is odd; the running test is skipped without a
-    compiler.
-    """
-    folder, reason = _compiled()
-    if reason:
-        pytest.skip(f"the compiler makes no library: {reason[:200]}")
-    return {
-        "LD_PRELOAD": f"{folder.name}/oddfs.so",
-        **{f"ODD_{name}": str(value) for name, value in settings.items()},
-    }
+    """The environment in which the file system is odd."""
+    return preload(SOURCE) | {f"ODD_{name}": str(value) for name, value in settings.items()}
 
 
 def test_more_attributes_than_clients_read(root: Path, tmp_path: Path) -> None:

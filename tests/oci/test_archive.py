@@ -18,7 +18,8 @@ from pathlib import Path
 import clients
 import layouts
 import pytest
-from faults import BIG, TIMEOUT, command, environment, fault, make_tree, run, shim
+from faults import BIG, SHIM, TIMEOUT, command, environment, fault, make_tree, run
+from preload import preload
 
 from build_oci.oci.archive import Archive, open_output
 from build_oci.oci.layout import Layout
@@ -269,8 +270,8 @@ def test_disk_full(config: clients.Document, tmp_path: Path) -> None:
     status, said = run(
         config,
         Path(f"oci-archive:{tmp_path / 'image.tar'}"),
-        LD_PRELOAD=shim(),
         FAULT_ROOM=str(BIG),
+        **preload(SHIM),
     )
     assert status == 1
     assert "No space left on device" in said

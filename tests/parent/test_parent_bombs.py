@@ -26,6 +26,7 @@ from parents import (
     put_index,
     put_manifest,
 )
+from preload import need_memory_as_built
 
 from build_oci.errors import ParentError
 from build_oci.parent import lower as parent_lower
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.once
 
 def peak(config: clients.Document, output: Path) -> tuple[int, str]:
     """The peak resident memory, in MiB, of a build that fails, and its error."""
+    need_memory_as_built()
     script = (
         # not ru_maxrss, which begins with the memory of the process that forked
         "import re, sys; from build_oci.cli.command import main\ntry: main(sys.argv[1:])\nfinally:"

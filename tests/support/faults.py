@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -11,7 +10,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import clients
 import pytest
 from places import C_SOURCES
+from preload import preload
 
 import build_oci.cli.command
 
@@ -28,32 +27,6 @@ SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])
 TIMEOUT = 300
 SHIM = C_SOURCES / "faultshim.c"
 BIG = 5 << 20  # a file of several segments, with a digest of its own
-
-
-@functools.cache
-def _compiled() -> tuple[str, str]:
-    """The library made of SHIM, or why there is none."""
-    folder = tempfile.TemporaryDirectory()
-    _kept.append(folder)
-    library = os.path.join(folder.name, "fault.so")
-    command = [clients.need("cc"), "-shared", "-fPIC", "-O1", "-o", library, str(SHIM), "-ldl"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (
-        (library, "")
-        if done.returncode == 0
-        else ("", f"the compiler makes no library: {done.stderr[:200]}")
-    )
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the tests end
-
-
-def shim() -> str:
-    """The path of the library for LD_PRELOAD; the running test is skipped without a compiler."""
-    library, reason = _compiled()
-    if reason:
-        pytest.skip(reason)
-    return library
 
 
 def fault(
@@ -68,7 +41,7 @@ def fault(
     """The environment of a run in which, at the NTH time that CALL meets PATH, the shell runs DO or
     the call fails with ERROR.
     """
-    env = {"LD_PRELOAD": shim(), "FAULT_CALL": call, "FAULT_PATH": str(path), "FAULT_NTH": str(nth)}
+    env = {**preload(SHIM), "FAULT_CALL": call, "FAULT_PATH": str(path), "FAULT_NTH": str(nth)}
     env |= {"FAULT_DO": do} if do else {"FAULT_ERRNO": str(error)}
     return env | ({"FAULT_HAPPENED": str(happened)} if happened else {})
 
