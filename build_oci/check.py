@@ -9,17 +9,29 @@ from build_oci.errors import UsageError
 
 if TYPE_CHECKING:
     from build_oci.config.model import BuildConfig
+    from build_oci.oci.documents import Platform
 
 
 def check_parents(config: BuildConfig) -> None:
     """Look whether every parent that CONFIG names could be one, without reading its layers. Raises
     ParentError.
     """
-    from build_oci.parent.manifest import check_parent
-
     for image in config.images:
         for source in image.images:
             check_parent(source.image, source.number, image.platform)
+
+
+def check_parent(image: str, number: int, platform: Platform) -> None:
+    """Look whether image NUMBER of the layout IMAGE could be a parent: all of its documents, and
+    that its layers are there. ParentError.
+    """
+    from build_oci.oci.archive_source import open_source
+    from build_oci.oci.manifest import read_manifest
+
+    source = open_source(image)
+    for layer in read_manifest(source, number, platform).layers:
+        with source.blob(layer):
+            pass
 
 
 def check_output(config: BuildConfig, output: str | os.PathLike[str]) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import Cancelled, ParentError, UsageError
 from build_oci.oci.archive_source import layout_path, open_source
+from build_oci.oci.manifest import NESTING, ReadManifest, is_index, read_image
 from build_oci.oci.media_types import CODECS, CONFIGS, INDEXES, MANIFESTS, REF_NAME_KEY
-from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptors
-from build_oci.parent.manifest import NESTING, ReadManifest, is_index, read_image
+from build_oci.oci.untrusted import ReadDescriptor, Source, named, parse_descriptors
 from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:
@@ -248,7 +248,6 @@ class Layers:
 
     def _layer(self, source: Source, layer: ReadDescriptor) -> Layer:
         from build_oci._native.lower import TarReader
-        from build_oci.parent.lower import named
 
         # A record that an archive has of a file's digest is believed: `verify` holds it against the
         # file.

@@ -22,6 +22,10 @@ MOST_DOCUMENT = 4 << 20
 # Lists, objects and their items in one document: Python takes up to 100 bytes for each. An index of
 # 10,000 images has 100,000.
 MOST_VALUES = 500_000
+# Bytes of memory that are promised to do for a member of a layer's archive, on average, and for a
+# layer with next to nothing in it.
+ENTRY_COST = 400
+LAYER_COST = 4096
 # Between two pieces a reader looks whether the build is being stopped.
 _PIECE = 1 << 18
 _AGAIN = "the layout of this image is incomplete or damaged: copy or build it again"
@@ -245,6 +249,15 @@ def open_regular(path: Path) -> int:
         os.close(fd)
         raise ParentError("is no regular file", where=str(path))
     return fd
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What a decoder or a tar reader refuses is the fault of the blob PATH."""
+    try:
+        yield
+    except ValueError as error:
+        raise ParentError(str(error), where=str(path)) from None
 
 
 def _pieces(part: FilePart, path: Path) -> Iterator[bytes]:

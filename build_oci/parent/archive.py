@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci.layout import output_error
-from build_oci.parent.lower import ArchiveSink, named
+from build_oci.oci.untrusted import named
+from build_oci.parent.lower import ArchiveSink
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import TreeError
 from build_oci.oci.archive_source import open_source
+from build_oci.oci.manifest import read_manifest
 from build_oci.parent.lower import TarReaders
-from build_oci.parent.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,11 +26,11 @@ from build_oci.config.keys import Compression
 from build_oci.errors import ParentError
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
+from build_oci.oci.manifest import ReadManifest, read_manifest
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
-from build_oci.oci.untrusted import FilePart, ReadDescriptor, Source
+from build_oci.oci.untrusted import FilePart, ReadDescriptor, Source, named
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
-from build_oci.parent.lower import TarReaders, named
-from build_oci.parent.manifest import ReadManifest, read_manifest
+from build_oci.parent.lower import TarReaders
 from build_oci.parent.recompress import recompressed
 
 if TYPE_CHECKING:

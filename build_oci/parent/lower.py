@@ -5,13 +5,13 @@ are read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.errors import ParentError
+from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, named
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower, TarReader
@@ -23,9 +23,7 @@ _TABLE_LIMIT = 1 << 30
 # Within it, what members and the table made of them may take beside ENTRY_COST for each, over all
 # parents that are in use: hostile ones have long names and thousands of directories in one name.
 _SLACK = 64 << 20
-ENTRY_COST = 400  # bytes of memory that are promised to do for a member
 _READS = 256  # of a few kilobytes, between two looks at whether to stop
-LAYER_COST = 4096  # of a layer with next to nothing in it
 
 
 class ArchiveSink(NamedTuple):
@@ -165,12 +163,3 @@ def own_reader() -> TarReader:
     from build_oci.work.cpus import sha256_kernel
 
     return TarReader(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True)
-
-
-@contextmanager
-def named(path: Path) -> Iterator[None]:
-    """What a decoder or a tar reader refuses is the fault of the blob PATH."""
-    try:
-        yield
-    except ValueError as error:
-        raise ParentError(str(error), where=str(path)) from None

@@ -14,9 +14,9 @@ from build_oci.errors import ParentError
 from build_oci.layer.pack import block_sizes
 from build_oci.layer.walk import problem_error
 from build_oci.oci.documents import Descriptor, Platform
+from build_oci.oci.manifest import read_manifest
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptors
-from build_oci.parent.manifest import read_manifest
 from build_oci.work.budget import RelievedBudget
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, p
 from build_oci.layer.blob import Layer
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
-from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob, verify_blobs
+from build_oci.oci.manifest import read_manifest
+from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob, named, verify_blobs
 from build_oci.parent.archive import ReadGauge, read_archive
-from build_oci.parent.lower import ArchiveSink, named
-from build_oci.parent.manifest import read_manifest
+from build_oci.parent.lower import ArchiveSink
 from build_oci.previous.codecs import OldBlob, Remaker, holds, old_blob, siblings
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
 from build_oci.work.cpus import sha256_kernel

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError, counted
 from build_oci.oci.fields import descriptor_findings, image_findings
+from build_oci.oci.manifest import NESTING
 from build_oci.oci.media_types import (
     CODECS,
     CONFIGS,
@@ -21,7 +22,6 @@ from build_oci.oci.media_types import (
     MEDIA_TYPE_INDEX,
 )
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_document
-from build_oci.parent.manifest import NESTING
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import boot_labels
 from build_oci.verify.findings import Findings, shown

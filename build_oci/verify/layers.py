@@ -16,8 +16,7 @@ from build_oci.codec.chunked.container import chunked_annotations
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import ParentError
 from build_oci.oci.media_types import CODECS
-from build_oci.oci.untrusted import ReadDescriptor, Source
-from build_oci.parent.lower import ENTRY_COST, LAYER_COST
+from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, ReadDescriptor, Source
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import BootImage
 from build_oci.verify.documents import CheckedImage

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from build_oci.parent.lower import ENTRY_COST
+from build_oci.oci.untrusted import ENTRY_COST
 from build_oci.verify.findings import Finding
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ MAKERS = {
     "ArgumentTypeError": (-1, 0, -1),
     "refuse": (-1, 0, -1),  # made with the place and the hint of one plan
 }
-# ValueErrors that become a ParentError naming the blob (parent._named), or a finding of `verify`.
+# ValueErrors that become a ParentError naming the blob (oci.untrusted.named), or a finding of
+# `verify`.
 DECODERS = ("codec/zstd.py", "codec/gzip.py", "codec/table.py", "parent/lower.py")
 
 
@@ -189,7 +190,7 @@ RUN_TIME = {
     ("oci/archive_source.py", "has more members than {}"),  # _AGAIN
     ("oci/layout.py", "cannot be written: {}"),  # by errno
     ("oci/output_files.py", "cannot be written: {}"),
-    ("parent/manifest.py", "holds no image for {}, only for: {}"),
+    ("oci/manifest.py", "holds no image for {}, only for: {}"),
     ("oci/untrusted.py", "has {} bytes, but its descriptor says {}"),
     ("oci/untrusted.py", "is damaged: its content has the digest {}:{}"),
     ("oci/untrusted.py", "is missing"),

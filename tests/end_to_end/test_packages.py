@@ -85,6 +85,17 @@ def test_no_import_runs_upward() -> None:
 
 
 @sources
+def test_looking_at_an_image_needs_no_parent() -> None:
+    """What reads images that others built, and what builds upon one, share what stands in `oci`."""
+    assert [
+        f"{module} imports {other}"
+        for module, path in modules().items()
+        for other in imports(path)
+        if room(module) in ("verify", "compare", "merge") and room(other) == "parent"
+    ] == []
+
+
+@sources
 def test_no_import_goes_in_a_circle() -> None:
     found = modules()
     left = {module: {*imports(path)} & found.keys() - {module} for module, path in found.items()}

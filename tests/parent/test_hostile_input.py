@@ -18,8 +18,8 @@ from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci import untrusted
 from build_oci.oci.documents import Platform
+from build_oci.oci.manifest import read_manifest
 from build_oci.oci.untrusted import Source, parse_document
-from build_oci.parent.manifest import read_manifest
 from build_oci.work.budget import Budget
 
 MIB = 1 << 20

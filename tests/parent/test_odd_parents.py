@@ -9,9 +9,9 @@ from typing import Any
 import layouts
 import pytest
 
+from build_oci.check import check_parent
 from build_oci.config.load import load_config
 from build_oci.errors import ParentError
-from build_oci.parent.manifest import check_parent
 from build_oci.pipeline import build
 
 

@@ -14,9 +14,9 @@ import pytest
 from parents import built, hand_made, image_of, top_layer
 
 from build_oci._native.lower import Lower, TarReader
+from build_oci.oci.untrusted import LAYER_COST
 from build_oci.parent import layers as parent_layers
 from build_oci.parent.layers import most_in_use
-from build_oci.parent.lower import LAYER_COST
 
 
 def reader_of(tar: bytes, *, whole: bool = False) -> TarReader:

@@ -1,5 +1,5 @@
-"""The documents of a parent image: index, manifest and config, found, verified and checked against
-each other.
+"""The documents of an image that somebody built: index, manifest and config, found, verified and
+checked against each other.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError, counted
-from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
@@ -17,9 +16,9 @@ _MOST_READ = 100  # images whose descriptors tell no platform, and indexes insid
 
 
 class ReadManifest(NamedTuple):
-    """The documents of a parent, checked against each other.
+    """The documents of an image, checked against each other.
 
-    history: an entry for each layer, also where the parent has none.
+    history: an entry for each layer, also where the image has none.
     config: the whole image config, as untrusted as it was.
     """
 
@@ -183,16 +182,6 @@ def _platform_inside(source: Source, descriptor: ReadDescriptor) -> tuple[bool, 
     }
 
 
-def check_parent(image: str, number: int, platform: Platform) -> None:
-    """Look whether image NUMBER of the layout IMAGE could be a parent: all of its documents, and
-    that its layers are there. ParentError.
-    """
-    source = open_source(image)
-    for layer in read_manifest(source, number, platform).layers:
-        with source.blob(layer):
-            pass
-
-
 def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -> ReadManifest:
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
@@ -221,7 +210,7 @@ def _history_of(entries: list[dict[str, Any]], layers: int, created: Any) -> lis
     where it is incomplete.
 
     Layers that no entry tells of get one at the end; entries beyond the number of layers are marked
-    as empty. CREATED: the parent's own.
+    as empty. CREATED: the image's own.
     """
     made = [entry for entry in entries if entry.get("empty_layer") is not True]
     if len(made) > layers:
