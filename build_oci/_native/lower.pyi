@@ -49,6 +49,8 @@ class TarReader:
     keep: if not, members are forgotten once they are read, so that memory is bounded whatever the
     archive holds.
     whole: keep attributes of files that take more than 1 KiB, and not their digest alone.
+    whole_names: count all bytes of every name, as is right where `members` is to give them;
+    otherwise a name counts with what it has not in common with the name before, as it is held.
     """
 
     def __new__(
@@ -61,6 +63,7 @@ class TarReader:
         recipe: bool = False,
         keep: bool = True,
         whole: bool = False,
+        whole_names: bool = True,
     ) -> TarReader: ...
     def feed(self, data: Buffer) -> None:
         """The next bytes of the archive, as many as there are. Releases the GIL.
@@ -101,7 +104,7 @@ class TarReader:
 
     @property
     def held(self) -> int:
-        """Bytes that the members so far take."""
+        """Bytes that the members so far take; see `whole_names`."""
 
     def members(self, start: int = 0, stop: int | None = None) -> list[Member]:
         """Those so far, numbers START to STOP in the order of the archive; whiteouts are members

@@ -3,6 +3,7 @@ kernel/tar/reader.c.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport strerror
@@ -26,7 +27,6 @@ cdef extern from "reader.h" nogil:
         MEMBER_XATTR_NEWLINE
 
     ctypedef struct member:
-        const char *name
         const char *target
         const uint8_t *xattrs
         uint64_t size, rdev
@@ -56,8 +56,13 @@ cdef extern from "reader.h" nogil:
     void tar_reader_digest_headers(tar_reader *)
     void tar_reader_forget(tar_reader *)
     void tar_reader_keep_whole(tar_reader *)
+    void tar_reader_count_whole_names(tar_reader *)
     int tar_reader_headers_digest(const tar_reader *, uint8_t *digest)
     void tar_reader_free(tar_reader *)
+
+
+cdef extern from "member_name.h" nogil:
+    void member_name(const member *, char *out)
 
 
 cdef class TarReader:
@@ -69,7 +74,7 @@ cdef class TarReader:
 
     def __cinit__(
         self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False,
-        bint recipe=False, bint keep=True, bint whole=False,
+        bint recipe=False, bint keep=True, bint whole=False, bint whole_names=True,
     ):
         cdef int number = sha256_kernel_best() if kernel is None else kernel
         cdef const sha256_kernel *chosen = sha256_kernel_at(number)
@@ -87,6 +92,8 @@ cdef class TarReader:
             tar_reader_forget(self.reader)
         if whole:
             tar_reader_keep_whole(self.reader)
+        if whole_names:
+            tar_reader_count_whole_names(self.reader)
 
     def __dealloc__(self):
         tar_reader_free(self.reader)
@@ -164,10 +171,12 @@ cdef class TarReader:
                 if not item.name_size:
                     xattrs = None  # condensed
                     break
-                name = (<const char *>item.name)[:item.name_size]
-                xattrs.append((name, (<const char *>item.value)[:item.value_size]))
+                key = (<const char *>item.name)[:item.name_size]
+                xattrs.append((key, (<const char *>item.value)[:item.value_size]))
+            name = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>m[i].name_size)
+            member_name(m + i, PyBytes_AsString(name))
             found.append({
-                "name": m[i].name[:m[i].name_size],
+                "name": name,
                 "target": None if m[i].target == NULL else m[i].target[:m[i].target_size],
                 "hard_link": bool(m[i].flags & MEMBER_HARD_LINK),
                 "ambiguous": bool(m[i].flags & MEMBER_AMBIGUOUS),

@@ -2,6 +2,7 @@
 kernel/pack/pack.c.
 """
 
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -71,7 +72,6 @@ cdef extern from "recipe.h" nogil:
 
 cdef extern from "layer_recipe.h" nogil:
     ctypedef struct member:
-        const char *name
         uint32_t name_size
 
     ctypedef struct member_view:
@@ -94,6 +94,10 @@ cdef extern from "layer_recipe.h" nogil:
 
     difference layer_recipe_difference(const plan *, const member *, size_t count, int ended,
                                        size_t *at)
+
+
+cdef extern from "member_name.h" nogil:
+    void member_name(const member *, char *out)
 
 
 OWNER_NOBODY = 0xFFFFFFFF
@@ -297,7 +301,9 @@ cdef class Plan:
             DIFFERENCE_DEVICE: "device",
         }[found]
         if found == DIFFERENCE_GONE:
-            return kind, view.members[at].name[:view.members[at].name_size]
+            name = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>view.members[at].name_size)
+            member_name(view.members + at, PyBytes_AsString(name))
+            return kind, name
         return kind, path_of(self.plan.members[at])
 
     def cancel(self):

@@ -52,8 +52,9 @@ class TarReaders:
         from build_oci.work.cpus import sha256_kernel
 
         self._new = partial(
-            TarReader, kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=trust, whole=whole
-        )
+            TarReader, kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=trust, whole=whole,
+            whole_names=False,
+        )  # fmt: skip
         self._trust = trust
         self._readers = [self._new(digest=diff_id.startswith("sha256:")) for diff_id in diff_ids]
         self._slack = _SLACK // share + LAYER_COST * len(diff_ids)
@@ -162,4 +163,6 @@ def own_reader() -> TarReader:
     from build_oci._native.lower import TarReader
     from build_oci.work.cpus import sha256_kernel
 
-    return TarReader(kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True)
+    return TarReader(
+        kernel=sha256_kernel(), memory_limit=_TABLE_LIMIT, trust=True, whole_names=False
+    )

@@ -447,7 +447,7 @@ class PreviousImage:
         return owned
 
     def _compare(self, plan: TarPlan, old: _Old) -> Difference | None:
-        reader = TarReader(memory_limit=_COMPARED, trust=True)
+        reader = TarReader(memory_limit=_COMPARED, trust=True, whole_names=False)
         at = 0
         with self._source.blob(old.descriptor) as blob:
             for piece in decode(

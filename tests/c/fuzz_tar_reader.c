@@ -2,6 +2,7 @@
  * libFuzzer target of the tar reader (contract: promise-hostile-input): whatever the bytes, no
  * undefined behaviour, bounded memory, and the same outcome however they are cut into pieces.
  */
+#include "member_name.h"
 #include "reader.h"
 #include "tar_mutator.h"
 #include "xattr.h"
@@ -46,12 +47,18 @@ static int same_bytes(const uint8_t *a, size_t a_size, const uint8_t *b, size_t 
     return a_size == b_size && (!a_size || !memcmp(a, b, a_size));
 }
 
-static void check(const member *m)
+/* NAME is that of M. */
+static void check(const member *m, const char *name)
 {
-    if (strlen(m->name) != m->name_size || (m->target && strlen(m->target) != m->target_size))
+    if (strlen(name) != m->name_size || (m->target && strlen(m->target) != m->target_size))
         abort();
-    if (*m->name == '/' || strstr(m->name, "//") || !strcmp(m->name, "..") ||
-        !strncmp(m->name, "../", 3) || strstr(m->name, "/../"))
+    if (*name == '/' || strstr(name, "//") || !strcmp(name, "..") || !strncmp(name, "../", 3) ||
+        strstr(name, "/../"))
+        abort();
+    size_t size, directory_size;
+    const char *base = member_base_name(m, &size, &directory_size), *slash = strrchr(name, '/');
+    if (strcmp(base, slash ? slash + 1 : name) || size != strlen(base) ||
+        directory_size != (slash ? (size_t)(slash - name) : 0))
         abort();
     if (m->mtime_ns >= 1000000000 ||
         ((m->mode & S_IFMT) == S_IFLNK) != (m->target && !(m->flags & MEMBER_HARD_LINK)))
@@ -80,14 +87,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (count != cut_count || refused != tar_reader_feed(cut, NULL, 0) ||
         (refused && !same_text(tar_reader_error(whole), tar_reader_error(cut))))
         abort();
+    passing_name name = {NULL, 0, 0}, cut_name = {NULL, 0, 0};
     for (size_t i = 0; i < count; i++) {
-        check(a + i);
-        if (!same_text(a[i].name, b[i].name) || !same_text(a[i].target, b[i].target) ||
+        if (passing_name_next(&name, a + i) || passing_name_jump(&cut_name, b + i))
+            abort();
+        check(a + i, name.at);
+        if (!same_text(name.at, cut_name.at) || !same_text(a[i].target, b[i].target) ||
             a[i].size != b[i].size || a[i].mode != b[i].mode || a[i].mtime != b[i].mtime ||
             memcmp(a[i].digest, b[i].digest, 32) ||
             !same_bytes(a[i].xattrs, a[i].xattrs_size, b[i].xattrs, b[i].xattrs_size))
             abort();
     }
+    free(name.at);
+    free(cut_name.at);
     tar_reader_free(whole);
     tar_reader_free(cut);
     return 0;

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import random
 import stat
 
 import pytest
 import trees
 from archives import END, GNU, USTAR, V7, extended, header, padded, pax
 from tar_members import HEX, SECOND, one, read_members
+
+from build_oci._native.lower import TarReader
 
 pytestmark = pytest.mark.once
 
@@ -49,6 +52,58 @@ def test_names(name: bytes, normalised: bytes) -> None:
     link = one(header(b"l", b"1", link=name))
     assert (link["target"], link["hard_link"]) == (normalised, True)
     assert one(header(b"l", b"2", link=name))["target"] == name
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_that_share_their_beginning(seed: int) -> None:
+    """contract: diff-merge. However names follow each other: deeper and back, in a jumble, twice;
+    as a whole and from anywhere on.
+    """
+    rng = random.Random(seed)
+    names: list[bytes] = []
+    name = b"a"
+    for _ in range(400):
+        match rng.randrange(6):
+            case 0:
+                name = rng.choice([*names, b"b"])
+            case 1:
+                name = name.rpartition(b"/")[0] or b"a"
+            case 2:
+                name = rng.choice([b"a", b"ab", b"x" * rng.choice([1, 90, 255])])
+            case 3:
+                name += rng.choice([b"/a", b"/ab", b"/a/b/c"])
+            case 4:
+                name = b"/".join([name, *[b"d"] * rng.randrange(2000)])[:65_000].rstrip(b"/")
+            case 5:
+                name = name[:-1] + bytes([rng.choice(b"abc")])
+        names.append(name)
+    reader = TarReader(whole_names=seed % 2 == 0)
+    for name in names:
+        reader.feed(pax((b"path", name)) + header())
+    reader.feed(END)
+    reader.finish()
+    assert [member["name"] for member in reader.members()] == names
+    for start in rng.sample(range(400), 40):
+        assert [member["name"] for member in reader.members(start, start + 3)] == names[
+            start : start + 3
+        ]
+
+
+def test_memory_of_deep_names() -> None:
+    """contract: promise-memory. What names have in common is held once, and counted as often as
+    somebody may ask for it.
+    """
+    readers = [TarReader(whole_names=whole) for whole in (False, True)]
+    for reader in readers:
+        for depth in range(1, 3001):
+            reader.feed(pax((b"path", b"/".join([b"d"] * depth))) + header(b"d/", b"5"))
+    held, whole = (reader.held for reader in readers)
+    assert held < 3000 * 400
+    assert whole > 3000 * 2900
+    names = (b"d/" * 30_000 + b"%d" % number for number in range(30))
+    tar = b"".join(pax((b"path", name)) + header() for name in names)
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        read_members(tar, memory_limit=1 << 20)
 
 
 def test_types() -> None:

@@ -102,7 +102,7 @@ def test_many_layers_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "empty").mkdir()
     tars = [
         b"".join(
-            archives.pax((b"path", b"n/" * 30000 + b"%d" % name)) + archives.header()
+            archives.pax((b"path", b"%d/" % name + b"n/" * 30000 + b"n")) + archives.header()
             for name in range(40 * number, 40 * number + 40)
         )
         for number in range(8)

@@ -39,6 +39,7 @@ void compare_free(compare *c)
     arena_release(&c->arena);
     for (int side = 0; side < COMPARE_SIDES; side++)
         free(c->layers[side]);
+    free(c->name.at);
     free(c->weights);
     free(c->slots);
     free(c);
@@ -82,14 +83,17 @@ static int grow(compare *c)
     return 0;
 }
 
-/* The child NAME of PARENT, made if it is missing. NULL without memory. */
-static compare_node *child_of(compare *c, compare_node *parent, const char *name, size_t size)
+/* The child NAME of PARENT, made if it is missing; with COPY, NAME need not stay. NULL without
+ * memory. */
+static compare_node *child_of(compare *c, compare_node *parent, const char *name, size_t size,
+                              int copy)
 {
     uint32_t hash = name_hash(parent, name, size);
     compare_node *node = find(c, parent, name, size, hash);
     if (node)
         return node;
-    if (grow(c) || !(node = arena_take(&c->arena, sizeof *node)))
+    if (grow(c) || !(node = arena_take(&c->arena, sizeof *node)) ||
+        (copy && !(name = arena_copy(&c->arena, name, size))))
         return NULL;
     *node = (compare_node){.parent = parent,
                            .next = parent->child,
@@ -114,7 +118,7 @@ static compare_node *look_up(compare *c, const char *path, size_t size, int make
     while (node && path < end) {
         const char *slash = memchr(path, '/', (size_t)(end - path));
         size_t length = slash ? (size_t)(slash - path) : (size_t)(end - path);
-        node = make ? child_of(c, node, path, length)
+        node = make ? child_of(c, node, path, length, 1)
                     : find(c, node, path, length, name_hash(node, path, length));
         path += length + 1;
     }
@@ -162,18 +166,15 @@ static void imply(compare_node *directory, int side, uint32_t floor)
 static int add_member(compare *c, const member *m)
 {
     uint32_t floor = c->layer + 1;
-    const char *slash = m->name_size ? memrchr(m->name, '/', m->name_size) : NULL;
-    size_t directory_size = slash ? (size_t)(slash - m->name) : 0;
-    const char *name = slash ? slash + 1 : m->name;
-    size_t size = m->name_size - (size_t)(name - m->name);
-    if (!c->directory || c->directory_size != directory_size ||
-        memcmp(c->directory_name, m->name, directory_size)) {
-        if (!(c->directory = look_up(c, m->name, directory_size, 1)))
-            return -1;
-        c->directory_name = m->name;
-        c->directory_size = directory_size;
-    }
-    compare_node *node = size ? child_of(c, c->directory, name, size) : &c->root;
+    size_t size, directory_size;
+    const char *name = member_base_name(m, &size, &directory_size);
+    int same = c->directory && c->directory_size == directory_size &&
+               passing_name_goes_on(&c->name, m, directory_size);
+    if (passing_name_next(&c->name, m) ||
+        (!same && !(c->directory = look_up(c, c->name.at, directory_size, 1))))
+        return -1;
+    c->directory_size = directory_size;
+    compare_node *node = size ? child_of(c, c->directory, name, size, 0) : &c->root;
     if (!node)
         return -1;
     if (size >= WHITEOUT_SIZE && !memcmp(name, WHITEOUT, WHITEOUT_SIZE)) {
@@ -182,7 +183,7 @@ static int add_member(compare *c, const member *m)
             c->directory->opaque[c->side] = floor;
         } else if (size > WHITEOUT_SIZE) {
             compare_node *hidden =
-                child_of(c, c->directory, name + WHITEOUT_SIZE, size - WHITEOUT_SIZE);
+                child_of(c, c->directory, name + WHITEOUT_SIZE, size - WHITEOUT_SIZE, 0);
             if (!hidden)
                 return -1;
             hidden->hidden[c->side] = floor;

@@ -3,6 +3,7 @@
 #define BUILD_OCI_COMPARE_STATE_H
 
 #include "compare.h"
+#include "member_name.h"
 
 #include <sys/stat.h>
 
@@ -32,7 +33,7 @@ struct compare {
     int side; /* of the layer that is being added */
     uint32_t layer;
     /* the directory of the member before: members of one directory follow each other */
-    const char *directory_name;
+    passing_name name;
     size_t directory_size;
     compare_node *directory;
     /* the walk over all names */

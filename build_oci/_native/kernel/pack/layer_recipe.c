@@ -1,5 +1,6 @@
 #include "layer_recipe.h"
 
+#include "member_name.h"
 #include "records.h"
 
 #include <string.h>
@@ -21,6 +22,28 @@ static int has_path(const entry *e, const char *name, size_t size)
             if (!size || name[--size] != '/')
                 return 0;
         }
+    }
+    return !size;
+}
+
+/* Is the path of E the name of M, which stands in its array? From the end, as the name is kept. */
+static int has_name(const entry *e, const member *m)
+{
+    size_t size = m->name_size;
+    for (; e->parent; e = e->parent) {
+        size_t part = e->name_size;
+        while (size && m->shared >= size)
+            m--;
+        if (part > size || size - part < m->shared ||
+            memcmp(m->tail + (size - part - m->shared), e->name, part))
+            return 0;
+        size -= part;
+        if (!e->parent->parent)
+            break;
+        while (size && m->shared >= size)
+            m--;
+        if (!size || m->tail[--size - m->shared] != '/')
+            return 0;
     }
     return !size;
 }
@@ -62,7 +85,7 @@ static difference compare(const plan *p, const entry *e, const member *m)
 static difference new_or_gone(const plan *p, const member *m, size_t from)
 {
     for (size_t i = from; i < p->members_count; i++)
-        if (has_path(p->members[i], m->name, m->name_size))
+        if (has_name(p->members[i], m))
             return DIFFERENCE_NEW;
     return DIFFERENCE_GONE;
 }
@@ -76,8 +99,7 @@ difference layer_recipe_difference(const plan *p, const member *members, size_t 
             return DIFFERENCE_GONE;
         const entry *e = p->members[*at];
         /* A whiteout has the name of an entry, .wh. and what it hides. */
-        difference found =
-            has_path(e, m->name, m->name_size) ? compare(p, e, m) : new_or_gone(p, m, *at);
+        difference found = has_name(e, m) ? compare(p, e, m) : new_or_gone(p, m, *at);
         if (found != DIFFERENCE_NONE)
             return found;
     }

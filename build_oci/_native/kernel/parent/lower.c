@@ -68,24 +68,15 @@ static int is_of_this_layer(const lower *l, const lower_node *node)
     return node->placed >= l->layer_start;
 }
 
-/* The last component of a normalised name; *DIRECTORY_SIZE is the length of what stands before it,
- * without the slash. */
-static const char *base_name(const char *name, size_t size, size_t *directory_size)
+static int fail(lower *l, const char *what)
 {
-    const char *slash = size ? memrchr(name, '/', size) : NULL;
-    *directory_size = slash ? (size_t)(slash - name) : 0;
-    return slash ? slash + 1 : name;
-}
-
-static int fail(lower *l, const char *what, const member *m)
-{
-    snprintf(l->error, sizeof l->error, "%s: %.200s", what, m ? m->name : "");
+    snprintf(l->error, sizeof l->error, "%s: %.200s", what, l->name.at ? l->name.at : "");
     return -1;
 }
 
-static int fail_memory(lower *l, const member *m)
+static int fail_memory(lower *l)
 {
-    return fail(l, "more names than there is memory for", m);
+    return fail(l, "more names than there is memory for");
 }
 
 /* What is left of a path: TEXT up to END, and then the rest of the path in which a symbolic link
@@ -113,13 +104,13 @@ static size_t next_component(path *p, const char **name)
     }
 }
 
-static int add_place(lower *l, lower_node *directory, int in_doubt, int followed, const member *m)
+static int add_place(lower *l, lower_node *directory, int in_doubt, int followed)
 {
     size_t i = 0;
     while (i < l->places_count && l->places[i].directory != directory)
         i++;
     if (i == LOWER_PLACES)
-        return fail(l, "a name that symbolic links of the layers below lead to too many places", m);
+        return fail(l, "a name that symbolic links of the layers below lead to too many places");
     if (i == l->places_count) {
         l->places_count++;
         l->places[i].directory = directory;
@@ -130,13 +121,16 @@ static int add_place(lower *l, lower_node *directory, int in_doubt, int followed
     return 0;
 }
 
-/* The directory NAME in NODE that no layer describes, new or in place of what is no directory. NULL
- * without memory. */
+/* The directory NAME in NODE that no layer describes, new or in place of what is no directory. NAME
+ * need not stay. NULL without memory. */
 static lower_node *implied(lower *l, lower_node *node, lower_node *below, const char *name,
                            size_t size)
 {
-    if (!below && !(below = lower_add(l, node, name, size)))
-        return NULL;
+    if (!below) {
+        const char *copy = arena_copy(&l->arena, name, size);
+        if (!copy || !(below = lower_add(l, node, copy, size)))
+            return NULL;
+    }
     lower_inode *inode = new_inode(l, NULL);
     if (!inode)
         return NULL;
@@ -162,8 +156,7 @@ static void doubt_cover(lower *l, lower_node *node)
  * Recursion goes no deeper than MOST_LINKS, and `steps` bounds the work over all members by their
  * number.
  */
-static int spread(lower *l, lower_node *node, const path *start, int links, int create,
-                  const member *m)
+static int spread(lower *l, lower_node *node, const path *start, int links, int create)
 {
     enum { MOST_LINKS = 40 /* as the kernel has it */, FREE_STEPS = 1 << 20, STEPS_A_MEMBER = 32 };
     path left = *start;
@@ -171,8 +164,7 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
     int in_doubt = links > 0;
     for (size_t size; (size = next_component(&left, &name));) {
         if (links && ++l->steps > FREE_STEPS + (uint64_t)STEPS_A_MEMBER * l->sequence)
-            return fail(l, "names that lead through too many symbolic links of the layers below",
-                        m);
+            return fail(l, "names that lead through too many symbolic links of the layers below");
         if (size == 2 && name[0] == '.' && name[1] == '.') {
             node = node->parent ? node->parent : node;
             continue;
@@ -185,7 +177,7 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
             path target = {
                 .text = link->target, .end = link->target + link->target_size, .then = &left};
             lower_node *from = *link->target == '/' ? &l->root : node;
-            if (links < MOST_LINKS && spread(l, from, &target, links + 1, create, m))
+            if (links < MOST_LINKS && spread(l, from, &target, links + 1, create))
                 return -1;
             if (!create && !is_directory(below)) {
                 doubt_cover(l, below);
@@ -194,7 +186,7 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
             in_doubt = 1;
             if (!is_directory(below)) {
                 if (shadow(l, below, NULL, link))
-                    return fail_memory(l, m);
+                    return fail_memory(l);
                 below->flags &= (uint16_t)~NODE_NAMED;
             }
             doubt(l, below);
@@ -207,7 +199,7 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
             }
             int stood = below != NULL;
             if (!(below = implied(l, node, below, name, size)))
-                return fail_memory(l, m);
+                return fail_memory(l);
             if (stood || in_doubt)
                 doubt(l, below);
         } else if (!(below->flags & NODE_NAMED && is_of_this_layer(l, below))) {
@@ -215,15 +207,34 @@ static int spread(lower *l, lower_node *node, const path *start, int links, int 
         }
         node = below;
     }
-    return add_place(l, node, in_doubt, links > 0, m);
+    return add_place(l, node, in_doubt, links > 0);
 }
 
-/* Sets `places` for the member M, whose directory is the first SIZE bytes of its name. */
-static int find_places(lower *l, const member *m, size_t size, int create)
+/* Sets `places` for the member at hand, whose directory is the first SIZE bytes of its name. */
+static int find_places(lower *l, size_t size, int create)
 {
-    const path whole = {.text = m->name, .end = m->name + size};
+    const path whole = {.text = l->name.at, .end = l->name.at + size};
     l->places_count = 0;
-    return spread(l, &l->root, &whole, 0, create, m);
+    return spread(l, &l->root, &whole, 0, create);
+}
+
+/*
+ * The directory of the next member M, the first SIZE bytes of its name, where that is the directory
+ * of the member before or that member itself; else NULL. In the usual order of an archive it nearly
+ * always is, and then a look-up costs the same at any depth. A walk from the root would find the
+ * same and change nothing: the member before has just made it.
+ */
+static lower_node *near_directory(const lower *l, const member *m, size_t size)
+{
+    lower_node *near = size == l->itself_size ? l->itself : NULL;
+    if (!near && size == l->directory_size)
+        near = l->directory;
+    return near && passing_name_goes_on(&l->name, m, size) ? near : NULL;
+}
+
+static void forget_near(lower *l)
+{
+    l->directory = l->itself = NULL;
 }
 
 static int is_whiteout(const char *name, size_t size)
@@ -247,21 +258,20 @@ static int is_blocked(const lower *l, const char *path, size_t size)
     return 0;
 }
 
-/* The whiteout M. At first it removes what the layers below have; met AGAIN among the members of
+/* The whiteout at hand, whose last component is the SIZE bytes of NAME. At first it removes what the layers below have; met AGAIN among the members of
  * its layer, it puts in doubt what stands before it. Where a symbolic link leads, either way, is
  * only put in doubt. */
-static int hide(lower *l, const member *m, const char *name, size_t directory_size, int again)
+static int hide(lower *l, const char *name, size_t size, size_t directory_size, int again)
 {
-    size_t size = m->name_size - (size_t)(name - m->name);
     int opaque = size == sizeof OPAQUE - 1 && !memcmp(name, OPAQUE, size);
     name += WHITEOUT_SIZE;
     size -= WHITEOUT_SIZE;
     if (!size || (size == 1 && *name == '.') || (size == 2 && name[0] == '.' && name[1] == '.'))
         return fail(
-            l, "a whiteout of nothing that has a name, for which clients remove the directory", m);
+            l, "a whiteout of nothing that has a name, for which clients remove the directory");
     /* containers/storage makes the directory of a whiteout where it is missing (umoci does not): so
      * it may be in the image. */
-    if (find_places(l, m, directory_size, !is_blocked(l, m->name, directory_size)))
+    if (find_places(l, directory_size, !is_blocked(l, l->name.at, directory_size)))
         return -1;
     for (size_t i = 0; i < l->places_count; i++) {
         lower_node *directory = l->places[i].directory;
@@ -329,16 +339,17 @@ static int place_certainly(lower *l, lower_node *directory, const char *name, si
     lower_node *node = lower_find(l, directory, name, size);
     int twice = node && node->flags & NODE_NAMED && is_of_this_layer(l, node);
     if (twice && is_directory(node) != S_ISDIR(m->mode))
-        return fail(l, "a name that one layer has twice, once as a directory", m);
+        return fail(l, "a name that one layer has twice, once as a directory");
     if (node && !S_ISDIR(m->mode))
         lower_drop_below(l, node);
     if (!node && !(node = lower_add(l, directory, name, size)))
-        return fail_memory(l, m);
+        return fail_memory(l);
     give(node, inode);
     node->flags = NODE_NAMED;
     node->placed = l->sequence;
     if (twice)
         doubt(l, node);
+    l->itself = S_ISDIR(m->mode) ? node : NULL;
     return 0;
 }
 
@@ -350,22 +361,21 @@ static int place_in_doubt(lower *l, lower_node *directory, const char *name, siz
     lower_node *node = lower_find(l, directory, name, size);
     const member *link = node ? link_of(node) : NULL, *new = inode->member;
     if (!node && !(node = lower_add(l, directory, name, size)))
-        return fail_memory(l, m);
+        return fail_memory(l);
     int there = node->inode != NULL, same = link && new && S_ISLNK(new->mode) &&
                                             link->target_size == new->target_size &&
                                             !memcmp(link->target, new->target, new->target_size);
     if (link && !same && (is_of_this_layer(l, node) || node->flags & NODE_SHADOW))
-        return fail(l, "a name that is written through a symbolic link where another link may be",
-                    m);
+        return fail(l, "a name that is written through a symbolic link where another link may be");
     if (!there || (!is_directory(node) && !S_ISDIR(m->mode)) ||
         (is_directory(node) && S_ISDIR(m->mode) && !link)) {
         give(node, inode);
     } else if (is_directory(node) && new && S_ISLNK(new->mode) && !link) {
         if (shadow(l, node, node->inode->member, new))
-            return fail_memory(l, m);
+            return fail_memory(l);
     } else if (!is_directory(node) && link) {
         if (shadow(l, node, m, link))
-            return fail_memory(l, m);
+            return fail_memory(l);
     } else if (!is_directory(node)) {
         give(node, inode);
     }
@@ -373,8 +383,10 @@ static int place_in_doubt(lower *l, lower_node *directory, const char *name, siz
     return 0;
 }
 
-static int place(lower *l, const member *m)
+/* Places M, whose name is at hand; NEAR is its directory, if that is known. */
+static int place(lower *l, const member *m, lower_node *near)
 {
+    forget_near(l);
     if (!m->name_size) {
         if (S_ISDIR(m->mode))
             l->root_inode.member = m;
@@ -382,28 +394,28 @@ static int place(lower *l, const member *m)
             doubt(l, &l->root);
         return 0;
     }
-    size_t directory_size;
-    const char *name = base_name(m->name, m->name_size, &directory_size);
-    size_t size = m->name_size - (size_t)(name - m->name);
+    size_t size, directory_size;
+    const char *name = member_base_name(m, &size, &directory_size);
     if (is_whiteout(name, size))
-        return hide(l, m, name, directory_size, 1);
+        return hide(l, name, size, directory_size, 1);
     if (size > NAME_MAX)
-        return fail(l, "a name longer than any file system takes", m);
+        return fail(l, "a name longer than any file system takes");
     lower_inode *inode;
     int vague = (m->flags & MEMBER_AMBIGUOUS) ||
                 (!directory_size && is_named_like_a_global_header(name, size));
     if (m->flags & MEMBER_HARD_LINK) {
         lower_node *target = lower_look_up(l, m->target, m->target_size);
         if (!target || is_directory(target))
-            return fail(l, "a hard link to a file that is not in the image", m);
+            return fail(l, "a hard link to a file that is not in the image");
         inode = target->inode;
         vague = vague || is_doubted(target);
         if (vague || !agrees(m, inode->member))
             inode->vague = 1;
     } else if (!(inode = new_inode(l, m))) {
-        return fail_memory(l, m);
+        return fail_memory(l);
     }
-    if (find_places(l, m, directory_size, 1))
+    l->places_count = 0;
+    if (near ? add_place(l, near, 0, 0) : find_places(l, directory_size, 1))
         return -1;
     assert(l->places_count && l->places_count <= LOWER_PLACES);
     for (size_t i = 0; i < l->places_count; i++) {
@@ -416,6 +428,13 @@ static int place(lower *l, const member *m)
         if (vague || l->places[i].in_doubt)
             doubt(l, lower_find(l, directory, name, size));
     }
+    if (l->places_count == 1 && !l->places[0].in_doubt) {
+        l->directory = l->places[0].directory;
+        l->directory_size = directory_size;
+        l->itself_size = m->name_size;
+    } else {
+        forget_near(l);
+    }
     return 0;
 }
 
@@ -423,15 +442,19 @@ void lower_begin(lower *l)
 {
     l->layer_start = l->sequence + 1;
     l->doubtful = 0;
+    forget_near(l);
 }
 
 int lower_hide(lower *l, const member *members, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        size_t directory_size;
-        const char *name = base_name(members[i].name, members[i].name_size, &directory_size);
-        if (is_whiteout(name, members[i].name_size - (size_t)(name - members[i].name)) &&
-            hide(l, &members[i], name, directory_size, 0))
+        size_t size, directory_size;
+        const char *name = member_base_name(&members[i], &size, &directory_size);
+        if (!is_whiteout(name, size))
+            continue;
+        if (passing_name_jump(&l->name, &members[i]))
+            return fail_memory(l);
+        if (hide(l, name, size, directory_size, 0))
             return -1;
     }
     return 0;
@@ -440,10 +463,15 @@ int lower_hide(lower *l, const member *members, size_t count)
 int lower_place(lower *l, const member *members, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
+        size_t size, directory_size;
+        member_base_name(&members[i], &size, &directory_size);
+        lower_node *near = near_directory(l, &members[i], directory_size);
+        if (passing_name_next(&l->name, &members[i]))
+            return fail_memory(l);
         if (l->sequence == UINT32_MAX)
-            return fail(l, "more members than are counted", &members[i]);
+            return fail(l, "more members than are counted");
         l->sequence++;
-        if (place(l, &members[i]))
+        if (place(l, &members[i], near))
             return -1;
     }
     return 0;

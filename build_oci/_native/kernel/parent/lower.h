@@ -32,6 +32,7 @@
 
 #include "arena.h"
 #include "member.h"
+#include "member_name.h"
 
 #include <stddef.h>
 
@@ -89,6 +90,11 @@ typedef struct lower {
         int in_doubt, followed; /* does a symbolic link stand in the way; has one been followed? */
     } places[LOWER_PLACES];     /* where the member at hand may stand */
     size_t places_count;
+    passing_name name; /* of the member at hand */
+    /* Where the member before has been placed without any doubt, and itself where it is a
+     * directory, with the sizes of their names; NULL: not so. */
+    lower_node *directory, *itself;
+    size_t directory_size, itself_size;
     char error[512]; /* why the last call failed */
 } lower;
 

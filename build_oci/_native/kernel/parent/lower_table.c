@@ -31,6 +31,7 @@ lower *lower_new(size_t memory_limit)
 void lower_free(lower *l)
 {
     arena_release(&l->arena);
+    free(l->name.at);
     free(l->slots);
     free(l);
 }

@@ -4,7 +4,7 @@
 
 #include "lower.h"
 
-/* A new child NAME of PARENT, without an inode. SIZE is at most NAME_MAX: the tar reader and
+/* A new child NAME of PARENT, without an inode. NAME must stay where it is. SIZE is at most NAME_MAX: the tar reader and
  * spread() see to it. NULL without memory. */
 lower_node *lower_add(lower *, lower_node *parent, const char *name, size_t size);
 

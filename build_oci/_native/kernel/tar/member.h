@@ -18,9 +18,9 @@ enum {
 };
 
 typedef struct member {
-    /* NUL-terminated, normalised: no slash at either end, no "." or empty component; "" is the
-     * root */
-    const char *name;
+    /* the end of the name, from byte `shared` on (see member_name.h); the name is normalised: no
+     * slash at either end, no "." or empty component; the root has none */
+    const char *tail;
     /* NUL-terminated: of a symbolic link, as it stands; of a hard link, normalised; else NULL */
     const char *target;
     /* packed and sorted as in tree.h, and, where they are large, condensed: see records.h; NULL
@@ -34,7 +34,7 @@ typedef struct member {
     uint32_t mode, uid, gid; /* mode with the type bits (S_IFREG for a hard link) */
     uint32_t xattrs_size;
     uint32_t name_size, target_size;
-    uint32_t flags;
+    uint16_t flags, shared;
     uint8_t digest[32];
 } member;
 

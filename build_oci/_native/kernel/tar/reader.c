@@ -51,7 +51,7 @@ int tar_reader_refuse(tar_reader *r, const char *format, ...)
 
 size_t tar_reader_held(const tar_reader *r)
 {
-    return r->arena.held + r->capacity * sizeof *r->members;
+    return r->arena.held + r->capacity * sizeof *r->members + (r->whole_names ? r->shared : 0);
 }
 
 static int body(tar_reader *, state kind, uint64_t size);
@@ -336,6 +336,9 @@ static void give_back(tar_reader *r)
     memset(r->extensions, 0, sizeof r->extensions);
     records_free(&r->records);
     records_free(&r->globals);
+    free(r->last.at);
+    free(r->next.at);
+    r->last = r->next = (passing_name){NULL, 0, 0};
     member *fitting = r->count ? realloc(r->members, r->count * sizeof *r->members) : NULL;
     if (fitting) {
         r->members = fitting;
@@ -395,6 +398,11 @@ void tar_reader_archive_digest(const tar_reader *r, uint8_t digest[SHA256_DIGEST
 void tar_reader_keep_whole(tar_reader *r)
 {
     r->whole = 1;
+}
+
+void tar_reader_count_whole_names(tar_reader *r)
+{
+    r->whole_names = 1;
 }
 
 void tar_reader_forget(tar_reader *r)

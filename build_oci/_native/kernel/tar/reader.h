@@ -42,7 +42,7 @@ int tar_reader_finish(tar_reader *);
  * after tar_reader_finish(), and valid, with all it points to, until tar_reader_free(). */
 const member *tar_reader_members(const tar_reader *, size_t *count);
 
-/* Bytes held for the members so far. */
+/* Bytes held for the members so far; see tar_reader_count_whole_names(). */
 size_t tar_reader_held(const tar_reader *);
 
 /* After a -1: "at byte OFFSET: 'NAME': WHAT" in ASCII, the name escaped and only where it is known;
@@ -69,6 +69,10 @@ int tar_reader_headers_digest(const tar_reader *, uint8_t digest[SHA256_DIGEST])
 
 /* Before the first byte: keeps attributes of any size, see records.h. */
 void tar_reader_keep_whole(tar_reader *);
+
+/* Before the first byte: each name counts with all of its bytes, as is right for one who makes them
+ * whole. */
+void tar_reader_count_whole_names(tar_reader *);
 
 /* Before the first byte: keeps only the last members, about a MiB of them, for who wants digests
  * alone. */

@@ -104,15 +104,12 @@ void tar_reader_mark_float_times(tar_reader *r)
             r->members[i].flags |= MEMBER_FLOAT_TIME;
 }
 
-/* RAW without leading and closing slashes, empty and "." components. */
-static int normalise(tar_reader *r, span raw, const char *what, const char **out,
-                     uint32_t *out_size)
+/* RAW without leading and closing slashes, empty and "." components, into TO, which has room for
+ * it and a NUL. */
+static int normalise(tar_reader *r, span raw, const char *what, char *to, size_t *size)
 {
     if (memchr(raw.at, 0, raw.size))
         return tar_reader_refuse(r, "its %s holds a NUL byte", what);
-    char *to = arena_take_bytes(&r->arena, raw.size + 1);
-    if (!to)
-        return tar_reader_exhausted(r);
     size_t used = 0;
     for (size_t at = 0, length; at < raw.size; at += length + 1) {
         const uint8_t *part = raw.at + at, *slash = memchr(part, '/', raw.size - at);
@@ -133,8 +130,40 @@ static int normalise(tar_reader *r, span raw, const char *what, const char **out
     }
     assert(used <= raw.size && (!used || to[0] != '/') && (!used || to[used - 1] != '/'));
     to[used] = 0;
-    *out = to;
-    *out_size = (uint32_t)used;
+    *size = used;
+    return 0;
+}
+
+/* How many bytes of whole directories A and B have in common, with their slashes, of all but the
+ * last component of B. */
+static size_t common_directories(const passing_name *a, const passing_name *b)
+{
+    size_t most = a->size < b->size ? a->size : b->size, same = 0;
+    if (most > UINT16_MAX)
+        most = UINT16_MAX;
+    while (same < most && a->at[same] == b->at[same])
+        same++;
+    const char *slash = same ? memrchr(b->at, '/', same) : NULL;
+    return slash ? (size_t)(slash - b->at) + 1 : 0;
+}
+
+/* The normalised name of the member at hand, which becomes the next in the array. */
+static int member_own_name(tar_reader *r, member *m)
+{
+    if (GROW(&r->next.at, &r->next.capacity, r->name.size + 1))
+        return tar_reader_exhausted(r);
+    if (normalise(r, r->name, "name", r->next.at, &r->next.size))
+        return -1;
+    size_t shared = r->count % MEMBERS_TO_WHOLE_NAME ? common_directories(&r->last, &r->next) : 0;
+    m->tail = arena_copy(&r->arena, r->next.at + shared, r->next.size - shared);
+    if (!m->tail)
+        return tar_reader_exhausted(r);
+    m->name_size = (uint32_t)r->next.size;
+    m->shared = (uint16_t)shared;
+    r->shared += shared;
+    passing_name last = r->last;
+    r->last = r->next;
+    r->next = last;
     return 0;
 }
 
@@ -169,8 +198,14 @@ static int member_target(tar_reader *r, member *m)
         return tar_reader_refuse(r, "a link target of %zu bytes; at most %d are accepted", raw.size,
                                  NAME_LIMIT);
     if (m->flags & MEMBER_HARD_LINK) {
-        if (normalise(r, raw, "link target", &m->target, &m->target_size))
+        char *target = arena_take_bytes(&r->arena, raw.size + 1);
+        size_t size;
+        if (!target)
+            return tar_reader_exhausted(r);
+        if (normalise(r, raw, "link target", target, &size))
             return -1;
+        m->target = target;
+        m->target_size = (uint32_t)size;
         return m->target_size ? 0 : tar_reader_refuse(r, "a hard link to the root");
     }
     if (memchr(raw.at, 0, raw.size))
@@ -279,11 +314,11 @@ int tar_reader_end_digest(tar_reader *r)
 
 int tar_reader_begin_member(tar_reader *r, uint64_t *content_size)
 {
-    member m = {.name = NULL, .offset = r->offset};
+    member m = {.offset = r->offset};
     uint64_t mode = 0, uid = 0, gid = 0, rdev_major = 0, rdev_minor = 0;
     if (r->forgetting && r->arena.held + r->count * sizeof *r->members > KEPT) {
         arena_release(&r->arena);
-        r->count = 0;
+        r->count = r->shared = 0;
     }
     if (raw_name(r))
         return -1;
@@ -301,7 +336,7 @@ int tar_reader_begin_member(tar_reader *r, uint64_t *content_size)
     m.mode = mode & 07777;
     m.uid = (uint32_t)uid;
     m.gid = (uint32_t)gid;
-    if (member_type(r, &m) || normalise(r, r->name, "name", &m.name, &m.name_size))
+    if (member_type(r, &m) || member_own_name(r, &m))
         return -1;
     if (!m.name_size && !S_ISDIR(m.mode))
         return tar_reader_refuse(r, "the root is no directory");

@@ -8,6 +8,7 @@
 #include "reader.h"
 
 #include "block.h"
+#include "member_name.h"
 #include "records.h"
 
 enum { NAME_LIMIT = 64 * 1024 };
@@ -62,6 +63,10 @@ struct tar_reader {
     /* of the member; of a global header, which may hold none that count */
     records records, globals;
     span name; /* of the member at hand, as it stands in the archive */
+    /* the same normalised, or of the member before; and room for the next */
+    passing_name last, next;
+    size_t shared; /* bytes of names that are held only once */
+    int whole_names;
     uint8_t joined[BLOCK_NAME];
     size_t fine_times, float_times; /* with more digits than a double holds; with as many */
     int trust;                      /* believe checksum records */

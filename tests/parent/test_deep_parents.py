@@ -1,0 +1,57 @@
+"""A parent of as many levels of directories as a tree may have (contract: promise-memory,
+diff-merge): 64 MiB and 400 bytes a member are enough for its names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from parents import built, image_of, top_layer
+
+pytestmark = pytest.mark.once
+
+LEVELS = 10_000
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """The tree, and a descriptor of its lowest directory, which has two files."""
+    root = tmp_path_factory.mktemp("deep") / "tree"
+    root.mkdir()
+    fd = os.open(root, os.O_RDONLY)
+    for _ in range(LEVELS):
+        os.mkdir("d", dir_fd=fd)
+        above, fd = fd, os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(above)
+    for name in ("changed", "same"):
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=fd))
+    yield root, fd
+    os.close(fd)
+    # Python's own removal recurses.
+    subprocess.run(["rm", "-r", root], check=True)
+
+
+@pytest.fixture(scope="module")
+def parent(deep: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("parent") / "layout", image_of(deep[0]), epoch=1)
+
+
+def test_unchanged(deep: tuple[Path, int], parent: Path, tmp_path: Path) -> None:
+    layout = built(tmp_path / "layout", image_of(deep[0], parent), epoch=1)
+    assert top_layer(layout) == ["."]
+
+
+def test_a_change_at_the_bottom(deep: tuple[Path, int], parent: Path, tmp_path: Path) -> None:
+    """With the directories that lead to it, and nothing else."""
+    root, lowest = deep
+    os.chmod("changed", 0o600, dir_fd=lowest)
+    layout = built(tmp_path / "layout", image_of(root, parent), epoch=1)
+    names = [name.removeprefix("./") for name in top_layer(layout)]
+    assert names == [
+        ".",
+        *("/".join("d" * level) for level in range(1, LEVELS + 1)),
+        "d/" * LEVELS + "changed",
+    ]
