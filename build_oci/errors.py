@@ -6,6 +6,7 @@ Every error prints as one line `build-oci: error: WHERE: WHAT` and, where there 
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -52,12 +53,16 @@ def size_text(size: float) -> str:
     return f"{size:.0f} B"
 
 
-# The way out where the system has no more descriptors for us (EMFILE), whichever call meets it.
-OPEN_FILES_HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"
+# The way out of what any call that opens a file may meet.
+_OPEN_FILES = os.strerror(errno.EMFILE)
+_OPEN_FILES_HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"
 
 
 class BuildOciError(Exception):
-    """Base of every error this package raises on purpose. `where` and `hint` may be empty."""
+    """Base of every error this package raises on purpose. `where` and `hint` may be empty.
+
+    Where too many files are open, no other hint than the one on that leads anywhere.
+    """
 
     exit_status = 1
 
@@ -65,7 +70,7 @@ class BuildOciError(Exception):
         super().__init__(what)
         self.what = shortened(printable(what))
         self.where = shortened(printable(where))
-        self.hint = printable(hint)
+        self.hint = printable(_OPEN_FILES_HINT if _OPEN_FILES in what else hint)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what

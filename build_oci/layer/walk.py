@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from build_oci._native.walk import Tree
 from build_oci.config.patterns import compile_pattern
-from build_oci.errors import OPEN_FILES_HINT, BuildOciError, Cancelled, TreeError
+from build_oci.errors import BuildOciError, Cancelled, TreeError
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem
@@ -34,7 +34,6 @@ _WARNINGS = {
 _HINTS = {
     errno.EACCES: "run as a user who may read it, or under fakeroot; nothing is left out silently",
     errno.EPERM: "run as a user who may read it, or under fakeroot; nothing is left out silently",
-    errno.EMFILE: OPEN_FILES_HINT,
 }
 
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from build_oci._native.sha256 import Sha256
-from build_oci.errors import OPEN_FILES_HINT, OutputError, ParentError, counted, size_text
+from build_oci.errors import OutputError, ParentError, counted, size_text
 from build_oci.oci.documents import LAYOUT, Descriptor
 from build_oci.oci.durable import WRITE_OUT, flush_directory, flush_files, start_write_out
 from build_oci.oci.hidden import HiddenDirectory
@@ -47,7 +47,6 @@ _HINTS = {
         (errno.ENOTDIR, errno.EEXIST), f"a file is in the way: remove it, or {_ELSEWHERE}"
     ),
     errno.EXDEV: _OTHER_FILE_SYSTEM,
-    errno.EMFILE: OPEN_FILES_HINT,
     errno.EISDIR: f"a directory is in the way: remove it, or {_ELSEWHERE}",
 }
 

@@ -42,6 +42,12 @@ pytestmark = pytest.mark.once
 # ---- limits
 
 
+OPEN_FILES = (
+    ": Too many open files\nhint: raise the limit of open files (ulimit -n), or use fewer workers"
+    " (-j)\n"
+)
+
+
 @pytest.mark.parametrize("limit", [64, 20, 9, 7])
 def test_few_descriptors(limit: int, tree: Path, output: Path) -> None:
     """Enough descriptors, or an error that says so."""
@@ -52,10 +58,50 @@ def test_few_descriptors(limit: int, tree: Path, output: Path) -> None:
         assert (status, said) == (0, "")
     elif status:
         assert (status, names(output)) == (1, before)
-        assert (
-            ": Too many open files\nhint: raise the limit of open files (ulimit -n), or use fewer"
-            " workers (-j)" in said
-        )
+        assert OPEN_FILES in said
+
+
+@pytest.mark.parametrize(
+    ("key", "opened"),
+    [
+        ("parent", "index.json"),
+        ("parent", "blobs/*"),
+        ("archive", ""),
+        ("previous", "index.json"),
+        ("previous", "blobs/*"),
+        ("plan", ""),
+        ("map", ""),
+        ("tree", "d"),
+        ("tree", "d/large"),
+    ],
+)
+def test_one_file_too_many(key: str, opened: str, tree: Path, parent: Path, tmp_path: Path) -> None:
+    """contract: cli-errors. The same where an input is opened, also in place of hints that would
+    lead nowhere.
+    """
+    place, config = tmp_path / "file", clients.layer_config(tree)
+    (image,) = config["images"]
+    place.write_text("")
+    match key:
+        case "parent" | "previous":
+            place, image[key] = parent, {"image": str(parent)}
+        case "archive":
+            image["parent"] = {"image": str(place)}
+        case "tree":
+            place = tree
+        case "plan":
+            image["split"] = {"components": [{"paths": {"a": ["d/0*"]}}]}
+            image["previous"] = {"plan": str(place)}
+        case "map":
+            image["split"] = {"components": [{"file": str(place)}]}
+    status, said = run(
+        config,
+        tmp_path / "output",
+        **fault("open", f"{place}/{opened}" if opened else place, 0, error=errno.EMFILE),
+    )
+    assert status
+    assert str(place) in said
+    assert said.endswith(OPEN_FILES)
 
 
 def test_few_descriptors_on_parent(tree: Path, parent: Path, output: Path) -> None:
