@@ -200,7 +200,8 @@ static ptrdiff_t sort_children(unpack *u, const lower_node *node)
             return -1;
         u->sorted[count++] = child;
     }
-    qsort(u->sorted, count, sizeof *u->sorted, in_order);
+    if (count) /* where there has never been one, the array is NULL */
+        qsort(u->sorted, count, sizeof *u->sorted, in_order);
     return (ptrdiff_t)count;
 }
 
