@@ -38,16 +38,20 @@ int block_is_zero(const uint8_t *data, size_t size)
 
 int block_checksum_holds(const uint8_t *block)
 {
-    int64_t expected, plain = 8 * ' ', with_signs = 8 * ' '; /* the field itself counts as spaces */
+    int64_t expected;
+    int32_t plain = 8 * ' ', negative = 0; /* the field itself counts as spaces */
     if (block[CHECKSUM_AT] & 0x80 || block_number(block + CHECKSUM_AT, CHECKSUM_SIZE, &expected))
         return 0;
-    for (size_t i = 0; i < TAR_BLOCK; i++) {
-        if (i >= CHECKSUM_AT && i < CHECKSUM_AT + CHECKSUM_SIZE)
-            continue;
+    /* All of it and then the field back: a loop without a branch, which the compiler makes wide. */
+    for (size_t i = 0; i < TAR_BLOCK; i++)
         plain += block[i];
-        with_signs += (int8_t)block[i]; /* as some old writers did */
-    }
-    return expected == plain || expected == with_signs;
+    for (size_t i = CHECKSUM_AT; i < CHECKSUM_AT + CHECKSUM_SIZE; i++)
+        plain -= block[i];
+    if (expected == plain)
+        return 1;
+    for (size_t i = 0; i < TAR_BLOCK; i++)
+        negative += (i < CHECKSUM_AT || i >= CHECKSUM_AT + CHECKSUM_SIZE) && block[i] & 0x80;
+    return expected == plain - 256 * negative; /* as some old writers did */
 }
 
 static int is_gnu(const uint8_t *block)
