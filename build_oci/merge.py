@@ -21,6 +21,7 @@ from build_oci.oci.media_types import (
     REF_NAME_KEY,
     ZSTD_KEY,
 )
+from build_oci.oci.recorded import recorded_headers
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
@@ -262,6 +263,10 @@ class _Merging:
                 and not source.has_blob(layer.digest)
             ):
                 self._add_blob(source, layer)
+            headers = recorded_headers(layer.annotations)
+            if headers and source.has_blob(headers):
+                size = source.blob_size(headers)
+                self._add_blob(source, ReadDescriptor("", headers, size, {}, {}))
         self._count += 1
 
     def _refuse_second(self, platform: dict[str, Any], name: str, entry: _Entry) -> None:

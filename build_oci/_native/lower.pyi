@@ -51,6 +51,8 @@ class TarReader:
     whole: keep attributes of files that take more than 1 KiB, and not their digest alone.
     whole_names: count all bytes of every name, as is right where `members` is to give them;
     otherwise a name counts with what it has not in common with the name before, as it is held.
+    headers: what is fed are the headers alone, without contents and without the end of the archive;
+    as with `trust`.
     """
 
     def __new__(
@@ -64,6 +66,7 @@ class TarReader:
         keep: bool = True,
         whole: bool = False,
         whole_names: bool = True,
+        headers: bool = False,
     ) -> TarReader: ...
     def feed(self, data: Buffer) -> None:
         """The next bytes of the archive, as many as there are. Releases the GIL.

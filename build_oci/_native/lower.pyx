@@ -55,6 +55,7 @@ cdef extern from "reader.h" nogil:
     void tar_reader_archive_digest(const tar_reader *, uint8_t *digest)
     void tar_reader_digest_headers(tar_reader *)
     void tar_reader_forget(tar_reader *)
+    void tar_reader_headers_alone(tar_reader *)
     void tar_reader_keep_whole(tar_reader *)
     void tar_reader_count_whole_names(tar_reader *)
     int tar_reader_headers_digest(const tar_reader *, uint8_t *digest)
@@ -75,6 +76,7 @@ cdef class TarReader:
     def __cinit__(
         self, *, kernel=None, size_t memory_limit=1 << 31, bint trust=False, bint digest=False,
         bint recipe=False, bint keep=True, bint whole=False, bint whole_names=True,
+        bint headers=False,
     ):
         cdef int number = sha256_kernel_best() if kernel is None else kernel
         cdef const sha256_kernel *chosen = sha256_kernel_at(number)
@@ -90,6 +92,8 @@ cdef class TarReader:
             tar_reader_digest_headers(self.reader)
         if not keep:
             tar_reader_forget(self.reader)
+        if headers:
+            tar_reader_headers_alone(self.reader)
         if whole:
             tar_reader_keep_whole(self.reader)
         if whole_names:

@@ -2,6 +2,7 @@
 (docs/contract.md: layer-tar, hardlink-first-name, split-layers).
 """
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from typing_extensions import Buffer, disjoint_base
@@ -112,9 +113,12 @@ class Plan:
     def size(self, index: int) -> int:
         """Bytes in segment `index`."""
 
-    def recipe(self) -> bytes | None:
+    def recipe(self, take: Callable[[memoryview], object] | None = None) -> bytes | None:
         """The SHA-256 of all headers in order, which stands for all that the archive holds. None
-        while a file's digest is not known.
+        while a file's digest is not known. Releases the GIL.
+
+        TAKE gets the headers, in pieces of some 128 KiB that are valid while it runs, and may
+        raise.
         """
 
     def to_digest(self, index: int) -> int:

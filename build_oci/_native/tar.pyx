@@ -2,7 +2,9 @@
 kernel/pack/pack.c.
 """
 
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -63,7 +65,14 @@ cdef extern from "recipe.h" nogil:
     enum:
         SHA256_DIGEST
 
-    int recipe_of_plan(const plan *, uint8_t *out)
+    ctypedef struct recipe:
+        const uint8_t *bytes
+        size_t size
+
+    int recipe_begin(recipe *, const plan *)
+    int recipe_next(recipe *)
+    void recipe_digest(const recipe *, uint8_t *out)
+    void recipe_end(recipe *)
     int recipe_of_components(
         _tree *, const sha256_kernel *, const uint32_t *owners, size_t entries, size_t count,
         uint8_t (*out)[32], uint8_t *known,
@@ -238,14 +247,28 @@ cdef class Plan:
         self._checked(index)
         return self.plan.segments[index].size
 
-    def recipe(self):
+    def recipe(self, take=None):
         cdef uint8_t digest[32]
+        cdef recipe headers
         cdef int status
         with nogil:
-            status = recipe_of_plan(self.plan, digest)
-        if status < 0:
-            raise MemoryError
-        return None if status else (<char *>digest)[:SHA256_DIGEST]
+            status = recipe_begin(&headers, self.plan)
+        if status:
+            return None
+        try:
+            while True:
+                with nogil:
+                    status = recipe_next(&headers)
+                if status:
+                    raise MemoryError
+                if not headers.size:
+                    break
+                if take is not None:
+                    take(PyMemoryView_FromMemory(<char *>headers.bytes, headers.size, PyBUF_READ))
+            recipe_digest(&headers, digest)
+        finally:
+            recipe_end(&headers)
+        return (<char *>digest)[:SHA256_DIGEST]
 
     def to_digest(self, size_t index):
         self._checked(index)

@@ -237,9 +237,11 @@ class _Source:
         self._at += max(0, zeros // 3 - 1) * 3
 
 
-def decode(chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[memoryview]:
+def decode(
+    chunks: Iterable[bytes], windows: Budget | None = None, piece: int = PIECE
+) -> Iterator[memoryview]:
     """See build_oci.codec.table.decode. A window above 8 MiB is taken from WINDOWS while its frame
-    is read.
+    is read. PIECE: the most bytes of one piece.
     """
     import zstandard
 
@@ -247,7 +249,7 @@ def decode(chunks: Iterable[bytes], windows: Budget | None = None) -> Iterator[m
     if source.at_end():
         raise ValueError("the zstd stream is truncated")
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-    buffers = [bytearray(PIECE), bytearray(PIECE)]
+    buffers = [bytearray(piece), bytearray(piece)]
     first = True
     while not source.at_end():
         magic = source.exactly(4)

@@ -120,14 +120,12 @@ def _stack_item(document: Document, item: Section) -> StackItem:
             what,
             "write `{add: DIRECTORY}`, `{add: DIRECTORY, remove: [PATH]}` or `{image: LAYOUT}`",
         )
-    for name in ("index", "recompress"):
+    for name in ("index", "trust", "recompress"):
         if name in places and "image" not in places:
             document.warn(places[name], "has no effect: there is no `image`")
     where = document.where(places.get("image") or places.get("add") or item.place)
     image = (
-        ParentConfig(
-            values["image"], values["index"], values["recompress"], trust=False, where=where
-        )
+        ParentConfig(values["image"], values["index"], values["recompress"], values["trust"], where)
         if "image" in places
         else None
     )

@@ -83,7 +83,8 @@ PARENT_KEYS = (
     Key(
         "trust",
         Kind.BOOLEAN,
-        "believe the checksum records in the parent's layers; `false` computes every digest",
+        "believe the checksum records in the parent's layers, and the header lists of layers that"
+        " build-oci made; `false` computes every digest",
         default=False,
     ),
     _CONFIG,
@@ -130,6 +131,12 @@ ITEM_KEYS = (
     Key("remove", Kind.STRINGS, "paths of the image below that go", default=()),
     Key("image", Kind.LAYOUT, "an OCI layout: the layers of its image, as they are"),
     Key("index", Kind.INTEGER, "which manifest of that layout's index, from 0", default=0),
+    Key(
+        "trust",
+        Kind.BOOLEAN,
+        "believe what that image says of its layers, as `parent.trust` does",
+        default=False,
+    ),
     Key(
         "recompress",
         Kind.BOOLEAN,

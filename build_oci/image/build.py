@@ -94,7 +94,8 @@ class _ImageBuild:
                     additions[number] = Addition(path, tree)
             read = reading.result()
         content: list[ParentImage | PackedLayer] = []
-        below, last = Below(workers.check), max(additions, default=-1)
+        added = sum(len(addition.tree) for addition in additions.values())
+        below, last = Below(read, added, workers.check), max(additions, default=-1)
         if self._image.parent:
             content.append(parent := read.pop(0))
             self._reading.inherited = parent.config if self._image.parent.inherit else None

@@ -13,19 +13,22 @@ from build_oci.image.run import Gauge, Run
 if TYPE_CHECKING:
     from build_oci._native.unpack import AnyTree
     from build_oci.layer.blob import Layer
+    from build_oci.layer.headers import Recorded
     from build_oci.layer.pack import PlannedLayer
     from build_oci.previous.image import Difference, PreviousImage
     from build_oci.split.division import Division
 
+_RECORDED_AT_ONCE = 8  # layers, a MiB of memory each
+
 
 class PackedLayer(NamedTuple):
     """A layer that this build made, or took from the previous image (`reused`), and what it was
-    made of. recipe: where it is known.
+    made of. recorded: where it is known.
     """
 
     layer: Layer
     planned: PlannedLayer
-    recipe: bytes | None = None
+    recorded: Recorded | None = None
     reused: bool = False
     difference: Difference | None = None
 
@@ -96,11 +99,11 @@ class Packing:
         if self._reading.previous is None:
             return self.pack(planned, path)
         with self._run.stage("previous"):
-            recipes = self._recipes(planned)
-            wanted = {recipe: layer.plan for recipe, layer in zip(recipes, planned, strict=True)}
+            recorded = self._record(planned)
+            wanted = {one.recipe: layer.plan for one, layer in zip(recorded, planned, strict=True)}
             taken = self._reading.previous.take(wanted, partial(self._run.tell, "previous"))
         rest = [
-            layer for recipe, layer in zip(recipes, planned, strict=True) if recipe not in taken
+            layer for one, layer in zip(recorded, planned, strict=True) if one.recipe not in taken
         ]
         reused = {layer.descriptors[0].digest for layer in taken.values()}
         with self._context.workers.concurrently(
@@ -110,25 +113,23 @@ class Packing:
             differences = iter(comparing.result())
         return [
             (
-                PackedLayer(taken[recipe], layer, recipe, reused=True)
-                if recipe in taken
-                else next(made)._replace(recipe=recipe, difference=next(differences))
+                PackedLayer(taken[one.recipe], layer, one, reused=True)
+                if one.recipe in taken
+                else next(made)._replace(recorded=one, difference=next(differences))
             )
-            for recipe, layer in zip(recipes, planned, strict=True)
+            for one, layer in zip(recorded, planned, strict=True)
         ]
 
-    def _recipes(self, planned: list[PlannedLayer]) -> list[bytes]:
-        """The recipe of each of PLANNED, all of whose digests are known."""
-        workers = self._context.workers
-        found = [
-            task.result() for task in [workers.pool.submit(layer.plan.recipe) for layer in planned]
-        ]
-        workers.check()
-        recipes = []
-        for recipe in found:
-            assert recipe is not None  # every file was hashed or packed
-            recipes.append(recipe)
-        return recipes
+    def _record(self, planned: list[PlannedLayer]) -> list[Recorded]:
+        """What is recorded of each of PLANNED, all of whose digests are known."""
+        from build_oci.layer.headers import record
+
+        workers, layout = self._context.workers, self._context.layout
+        return workers.each(
+            lambda layer: record(layer.plan, layout, workers.check),
+            planned,
+            at_once=min(workers.count, _RECORDED_AT_ONCE),
+        )
 
     def _differences(
         self, previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]
@@ -194,20 +195,17 @@ class Packing:
 
     def remember(self, packed: list[PackedLayer]) -> list[dict[str, str]]:
         """What the descriptors of PACKED say, so that the next build can keep to the plan and use
-        layers again: components and recipes.
+        layers again, or read their names: components, recipes and header lists.
 
         An image that uses neither `split` nor `previous` has the descriptors that the original's
         would have.
         """
         if self.division is None and self._image.previous is None:
             return [{} for _ in packed]
-        from build_oci.previous.image import RECIPE
-
-        unknown = iter(self._recipes([layer.planned for layer in packed if layer.recipe is None]))
-        recipes = [layer.recipe or next(unknown) for layer in packed]
+        unknown = iter(self._record([layer.planned for layer in packed if layer.recorded is None]))
         return [
-            components | {RECIPE: f"sha256:{recipe.hex()}"}
-            for components, recipe in zip(self._components(packed), recipes, strict=True)
+            {**components, **(layer.recorded or next(unknown)).annotations()}
+            for components, layer in zip(self._components(packed), packed, strict=True)
         ]
 
     def _components(self, packed: list[PackedLayer]) -> list[dict[str, str]]:

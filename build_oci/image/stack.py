@@ -8,7 +8,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.errors import TreeError, UsageError, counted
-from build_oci.parent.lower import empty_table, own_reader
+from build_oci.oci.untrusted import ENTRY_COST
+from build_oci.parent.lower import SLACK, empty_table, own_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,9 +58,15 @@ class Below:
     something is still to be added.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(
+        self, images: Sequence[ParentImage], added: int, check: Callable[[], None]
+    ) -> None:
+        """For layers of IMAGES, those whose names were read, and of ADDED entries of this
+        build's.
+        """
         self._check = check
-        self._lower = empty_table()
+        left = sum(image.readers.left() for image in images if image.readers is not None)
+        self._lower = empty_table(left + SLACK + ENTRY_COST * added)
         self._is_empty = True
 
     def put_image(self, image: ParentImage) -> None:

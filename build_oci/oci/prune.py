@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from build_oci.errors import ParentError
+from build_oci.oci.recorded import recorded_headers
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 
 _NAMES = {"sha256": re.compile("[0-9a-f]{64}"), "sha512": re.compile("[0-9a-f]{128}")}
@@ -124,10 +125,10 @@ def _reached(source: Source, check: Callable[[], None]) -> set[str]:
         document = source.document(descriptor)
         where = str(source.blob_path(descriptor.digest))
         waiting += _descriptors(document, ("manifests",), where)
-        reached.update(
-            leaf.digest
-            for leaf in _descriptors(document, ("config", "layers", "blobs", "subject"), where)
-        )
+        for leaf in _descriptors(document, ("config", "layers", "blobs", "subject"), where):
+            reached.add(leaf.digest)
+            if headers := recorded_headers(leaf.annotations):
+                reached.add(headers)
     return reached
 
 

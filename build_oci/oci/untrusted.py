@@ -9,10 +9,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from build_oci.errors import Cancelled, ParentError
 from build_oci.oci.documents import to_json
@@ -28,9 +28,14 @@ ENTRY_COST = 400
 LAYER_COST = 4096
 # Between two pieces a reader looks whether the build is being stopped.
 _PIECE = 1 << 18
+# Blobs that are hashed by one call, at the most, and the bytes of them that are enough for one.
+_MOST_TOGETHER = 16
+_BYTES_TOGETHER = 16 << 20
 _AGAIN = "the layout of this image is incomplete or damaged: copy or build it again"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+
+Item = TypeVar("Item")
 
 
 class ReadDescriptor(NamedTuple):
@@ -224,6 +229,22 @@ def verify_blobs(
         if error:
             raise ParentError(f"cannot be read: {os.strerror(error)}", where=str(blob.path))
         blob.compare(size, digest.hex())
+
+
+def side_by_side(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """ITEMS, blobs of a size in bytes, in runs that one thread hashes at once: such of one size
+    together, so that they end together.
+    """
+    batch: list[Item] = []
+    size = 0
+    for item in sorted(items, key=lambda item: -size_of(item)):
+        batch.append(item)
+        size += size_of(item)
+        if len(batch) >= _MOST_TOGETHER or (len(batch) % 2 == 0 and size >= _BYTES_TOGETHER):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 @contextmanager

@@ -8,11 +8,13 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from build_oci.codec import zstd
 from build_oci.codec.chunked.container import chunked_annotations, without_annotations
 from build_oci.codec.table import (
     CHUNKED,
@@ -26,9 +28,19 @@ from build_oci.config.keys import Compression
 from build_oci.errors import ParentError
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
+from build_oci.oci.headers import PIECE, header_list
 from build_oci.oci.manifest import ReadManifest, read_manifest
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
-from build_oci.oci.untrusted import FilePart, ReadDescriptor, Source, named
+from build_oci.oci.recorded import without_headers
+from build_oci.oci.untrusted import (
+    FilePart,
+    ReadDescriptor,
+    Source,
+    VerifiedBlob,
+    named,
+    side_by_side,
+    verify_blobs,
+)
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
 from build_oci.parent.lower import TarReaders
 from build_oci.parent.recompress import recompressed
@@ -55,13 +67,13 @@ class ParentLayer(NamedTuple):
 
 
 class ParentImage(NamedTuple):
-    """What an image takes over from its parent. `lower` is there if any image on top of it has a
-    layer.
+    """What an image takes over from its parent. `lower`, what its layers hold when they are merged,
+    is there where a tree or another image is compared with it alone.
 
     config: the part of its image config that says how a container runs, as untrusted as it was;
     None where there is none.
     wheres, readers: the blobs of its layers, and what they hold, for a stack; `readers` is there
-    where `lower` is.
+    where names of it are needed.
     """
 
     layers: tuple[ParentLayer, ...]
@@ -73,16 +85,22 @@ class ParentImage(NamedTuple):
 
 
 def _compared(image: ImageConfig) -> list[ParentConfig]:
-    """The images whose names IMAGE needs: what something is put on top of, and parts, if there are
-    several.
+    """The images that IMAGE compares with something each alone: its parent with a tree, and parts,
+    if there are several, with each other.
     """
     if image.stack is None:
         return [image.parent] if image.parent is not None and image.has_tree else []
-    additions = [number for number, item in enumerate(image.stack) if item.image is None]
-    below = image.stack[: max(additions, default=0)]
     parts = [item.image for item in image.stack if item.image]
-    needed = parts if len(parts) > 1 else [item.image for item in below if item.image]
-    return [*([image.parent] if image.parent and additions else []), *needed]
+    return parts if len(parts) > 1 else []
+
+
+def _needed(image: ImageConfig) -> list[ParentConfig]:
+    """The images whose names IMAGE needs: those, and what something is added on top of."""
+    items = image.stack or ()
+    additions = [number for number, item in enumerate(items) if item.image is None]
+    below = [item.image for item in items[: max(additions, default=0)] if item.image]
+    parent = [image.parent] if image.parent and additions else []
+    return [*_compared(image), *parent, *below]
 
 
 def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
@@ -138,7 +156,10 @@ class Parents:
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
-        self._diffed = {_identity(source) for image in config.images for source in _compared(image)}
+        self._compared = {
+            _identity(source) for image in config.images for source in _compared(image)
+        }
+        self._needed = {_identity(source) for image in config.images for source in _needed(image)}
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
         sources = [
@@ -192,7 +213,7 @@ class Parents:
         # Only for a layer that is compared with it: checksums are computed on the way.
         readers = (
             TarReaders(manifest.diff_ids, trust=parent.trust, share=self.in_use)
-            if _identity(parent) in self._diffed
+            if _identity(parent) in self._needed
             else None
         )
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
@@ -204,20 +225,45 @@ class Parents:
         at_once = max(1, min(self._workers.count, len(manifest.layers), there))
         memory = self._workers.codec_memory // at_once
 
-        def take(number: int) -> ParentLayer:
-            return self._take_layer(
-                source,
-                manifest,
-                number,
-                readers,
-                gauge,
-                recompress=parent.recompress,
-                memory=memory,
-            )
+        def take(numbers: list[int]) -> list[tuple[int, ParentLayer]]:
+            with ExitStack() as opened:
+                blobs = [
+                    opened.enter_context(source.blob(manifest.layers[number])) for number in numbers
+                ]
+                if numbers[0] in together:
+                    self._verify(blobs, gauge)
+                return [
+                    (
+                        number,
+                        self._take_layer(
+                            source,
+                            manifest,
+                            number,
+                            blob,
+                            readers,
+                            gauge,
+                            recompress=parent.recompress,
+                            memory=memory,
+                        ),
+                    )
+                    for number, blob in zip(numbers, blobs, strict=True)
+                ]
 
-        layers = self._workers.each(take, list(range(len(manifest.layers))), at_once=at_once)
+        together = {
+            number
+            for number in range(len(manifest.layers))
+            if self._is_hashed_first(manifest, number, readers, recompress=parent.recompress)
+        }
+        runs = list(side_by_side(together, lambda number: manifest.layers[number].size))
+        runs += [[number] for number in range(len(manifest.layers)) if number not in together]
+        taken = dict(chain.from_iterable(self._workers.each(take, runs, at_once=at_once)))
+        layers = [taken[number] for number in range(len(manifest.layers))]
         wheres = [source.blob_path(layer.digest) for layer in manifest.layers]
-        lower = readers.merge(wheres, self._workers.check) if readers is not None else None
+        lower = (
+            readers.merge(wheres, self._workers.check)
+            if readers is not None and _identity(parent) in self._compared
+            else None
+        )
         return ParentImage(
             tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, readers
         )
@@ -312,23 +358,39 @@ class Parents:
             at_once=min(self._workers.count, len(manifest.layers)),
         )
 
+    def _is_hashed_first(
+        self, manifest: ReadManifest, number: int, readers: TarReaders | None, *, recompress: bool
+    ) -> bool:
+        """Need the blob of layer NUMBER not be decoded, as far as documents tell? Then it is
+        hashed beside others, before anything else. It may be read once more all the same.
+        """
+        descriptor = manifest.layers[number]
+        codec = CODECS.get(descriptor.media_type, "")
+        stays = not recompress or all(codec == stream_codec(target) for target in self._codecs)
+        return (
+            stays
+            and descriptor.digest.startswith("sha256:")
+            and (readers is None or readers.can_spare(descriptor, codec, manifest.diff_ids[number]))
+        )
+
     def _take_layer(
         self,
         source: Source,
         manifest: ReadManifest,
         number: int,
+        blob: VerifiedBlob,
         readers: TarReaders | None,
         gauge: ReadGauge,
         *,
         recompress: bool,
         memory: int,
     ) -> ParentLayer:
-        """Bring layer NUMBER into the layout, as it is or recompressed within MEMORY bytes, and
-        read its archive on the way.
+        """Bring layer NUMBER, which is BLOB, into the layout, as it is or recompressed within
+        MEMORY bytes, and read its archive on the way.
         """
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
-        with source.blob(descriptor) as blob:
+        with header_list(source, descriptor.annotations) as listed:
             codec = self._codec(blob.part, descriptor, str(path))
             may_stay = not recompress or codec in map(stream_codec, self._codecs)
             part = blob.part
@@ -358,14 +420,22 @@ class Parents:
                     explain=self._explain,
                     warn=self._warn,
                 )
+            elif readers and listed and readers.can_list(blob, codec, diff_id):
+                self._verify([blob], gauge)
+                listed.read(
+                    zstd.decode(listed.blob, self._workers.windows, PIECE),
+                    readers.headers_reader(number),
+                    self._workers.check,
+                )
             elif readers and readers.can_seek(blob, codec, diff_id):
                 with named(path):
                     readers.seek_through(number, blob, gauge.add)
             elif readers:
+                if readers.can_list(blob, codec, diff_id):
+                    self._explain(f"{path}: decoded, because no header list of it is here")
                 read(gauge.watch(blob), sink=sink)
-            elif not blob.is_known:
-                for _ in gauge.watch(blob):
-                    pass
+            else:
+                self._verify([blob], gauge)
             # What zstd:chunked cannot express is plain zstd.
             targets = [stream_codec(target) if target not in made else target for target in targets]
             if codec in targets:
@@ -374,6 +444,10 @@ class Parents:
                     f" {kind}{'' if recompress else ', and parent.recompress is false'}"
                 )
                 self._layout.carry(blob.part, path, descriptor.digest, self._workers.check)
+                if listed:
+                    listed.carry(self._layout, self._workers.check)
+                else:
+                    annotations = without_headers(annotations)
                 made[codec] = Descriptor(
                     LAYER_MEDIA_TYPES[codec],
                     descriptor.digest,
@@ -384,6 +458,18 @@ class Parents:
             with named(path):
                 readers.finish(number)
         return ParentLayer(tuple(made[target] for target in targets), diff_id)
+
+    def _verify(self, blobs: list[VerifiedBlob], gauge: ReadGauge) -> None:
+        """Let all of BLOBS be known. Several at once are hashed side by side."""
+        unknown = [blob for blob in blobs if not blob.is_known]
+        if len(unknown) == 1:
+            for _ in gauge.watch(unknown[0]):
+                pass
+        elif unknown:
+            verify_blobs(unknown, self._workers.stoppable)
+            gauge.add(sum(blob.descriptor.size for blob in unknown))
+        for blob in unknown:
+            blob.is_known = True
 
     def _annotations(
         self, layer: ReadDescriptor, part: FilePart, path: Path, diff_id: str

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from build_oci.errors import ParentError
+from build_oci.oci.recorded import recorded_headers
 from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, named
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower, TarReader
-    from build_oci.oci.untrusted import VerifiedBlob
+    from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob
 
 # For the table of a parent's names: far beyond any image (3 million entries), far below what a
 # hostile one would take.
 _TABLE_LIMIT = 1 << 30
 # Within it, what members and the table made of them may take beside ENTRY_COST for each, over all
 # parents that are in use: hostile ones have long names and thousands of directories in one name.
-_SLACK = 64 << 20
+SLACK = 64 << 20
 _READS = 256  # of a few kilobytes, between two looks at whether to stop
 
 
@@ -57,7 +58,7 @@ class TarReaders:
         )  # fmt: skip
         self._trust = trust
         self._readers = [self._new(digest=diff_id.startswith("sha256:")) for diff_id in diff_ids]
-        self._slack = _SLACK // share + LAYER_COST * len(diff_ids)
+        self._slack = SLACK // share + LAYER_COST * len(diff_ids)
         self._lock = threading.Lock()
         self._counted = [(0, 0)] * len(diff_ids)  # bytes and members of each
         self._held = self._members = 0
@@ -77,6 +78,26 @@ class TarReaders:
     def sink(self, number: int) -> ArchiveSink:
         """What takes in the archive of layer NUMBER."""
         return ArchiveSink(partial(self.feed, number), partial(self.digest, number))
+
+    def can_spare(self, descriptor: ReadDescriptor, codec: str, diff_id: str) -> bool:
+        """May most of a blob go unread here, once it is known to be right: are records believed,
+        and are there a header list or contents to be sought over?
+        """
+        is_archive = codec == "disabled" and descriptor.digest == diff_id
+        return self._trust and (is_archive or recorded_headers(descriptor.annotations) is not None)
+
+    def can_list(self, blob: VerifiedBlob, codec: str, diff_id: str) -> bool:
+        """May the members in BLOB be taken from its header list: are records believed? What is not
+        compressed must be the archive of that DIFF_ID.
+        """
+        return self._trust and (codec != "disabled" or blob.descriptor.digest == diff_id)
+
+    def headers_reader(self, number: int) -> Callable[[bytes | memoryview], None]:
+        """What takes in the headers of layer NUMBER, without the contents, in place of its
+        archive.
+        """
+        self._readers[number] = self._new(digest=False, headers=True)
+        return partial(self.feed, number)
 
     def can_seek(self, blob: VerifiedBlob, codec: str, diff_id: str) -> bool:
         """May the contents in BLOB be sought over: is it known to be a plain archive of that
@@ -151,11 +172,11 @@ class TarReaders:
         return left
 
 
-def empty_table() -> Lower:
-    """A table of no names yet."""
+def empty_table(limit: int = _TABLE_LIMIT) -> Lower:
+    """A table of no names yet, which may take LIMIT bytes."""
     from build_oci._native.lower import Lower
 
-    return Lower(memory_limit=_TABLE_LIMIT)
+    return Lower(memory_limit=min(limit, _TABLE_LIMIT))
 
 
 def own_reader() -> TarReader:

@@ -6,7 +6,6 @@ kernel/pack/layer_recipe.h says why a layer with the recipe of a planned one is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -21,7 +20,14 @@ from build_oci.layer.blob import Layer
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.manifest import read_manifest
-from build_oci.oci.untrusted import ReadDescriptor, VerifiedBlob, named, verify_blobs
+from build_oci.oci.recorded import RECIPE, recorded_recipe
+from build_oci.oci.untrusted import (
+    ReadDescriptor,
+    VerifiedBlob,
+    named,
+    side_by_side,
+    verify_blobs,
+)
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveSink
 from build_oci.previous.codecs import OldBlob, Remaker, holds, old_blob, siblings
@@ -35,11 +41,6 @@ if TYPE_CHECKING:
     from build_oci.split.plan import Plan
     from build_oci.work.crew import Crew
 
-# The annotation of a layer's descriptor that tells its recipe, `sha256:` and 64 digits.
-RECIPE = "io.build-oci.recipe"
-# Blobs that are hashed by one call, at the most, and the bytes of them that are enough for one.
-_MOST_TOGETHER = 16
-_BYTES_TOGETHER = 16 << 20
 _COMPARED = 64 << 20  # bytes of members that are looked at to say in what a layer differs
 
 
@@ -143,7 +144,7 @@ class PreviousImage:
         self._notes = [layer.annotations.get(ANNOTATION) for layer in manifest.layers]
         # Of a layer that cannot be one of ours there is no codec to read it with.
         self._layers = [
-            _Old(old_blob(layer, diff_id), _recorded(layer))
+            _Old(old_blob(layer, diff_id), recorded_recipe(layer.annotations))
             for layer, diff_id in zip(manifest.layers, manifest.diff_ids, strict=True)
         ]
 
@@ -230,7 +231,7 @@ class PreviousImage:
     ) -> dict[bytes, Layer]:
         gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
         told, layers = self._told(layers)
-        batches = list(_batches(told))
+        batches = list(side_by_side(told, lambda old: old.descriptor.size))
         taken = self._workers.each(
             lambda batch: self._carry_told(batch, wanted, gauge),
             batches,
@@ -465,28 +466,6 @@ class PreviousImage:
             if isinstance(found, int)
             else Difference(*found)
         )
-
-
-def _batches(layers: Sequence[_Old]) -> Iterator[list[_Old]]:
-    """LAYERS in runs that one thread hashes side by side: such of one size together, so that they
-    end together.
-    """
-    batch: list[_Old] = []
-    size = 0
-    for old in sorted(layers, key=lambda old: -old.descriptor.size):
-        batch.append(old)
-        size += old.descriptor.size
-        if len(batch) >= _MOST_TOGETHER or (len(batch) % 2 == 0 and size >= _BYTES_TOGETHER):
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _recorded(descriptor: ReadDescriptor) -> bytes | None:
-    """The recipe that DESCRIPTOR tells."""
-    found = re.fullmatch("sha256:([0-9a-f]{64})", descriptor.annotations.get(RECIPE, ""))
-    return bytes.fromhex(found[1]) if found else None
 
 
 def _checked(pieces: Iterator[bytes] | VerifiedBlob, check: Callable[[], None]) -> Iterator[bytes]:

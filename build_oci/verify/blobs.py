@@ -36,11 +36,7 @@ class Blobs:
         """DESCRIPTOR with the size that the blob has, which is a mismatch where it said another;
         None if there is no such file.
         """
-        if descriptor.digest not in self._sizes:
-            self._sizes[descriptor.digest] = None
-            with self._findings.caught():
-                self._sizes[descriptor.digest] = self._source.blob_size(descriptor.digest)
-        size = self._sizes[descriptor.digest]
+        size = self._size(descriptor.digest)
         if size is None:
             return None
         if size != descriptor.size:
@@ -49,6 +45,18 @@ class Blobs:
                 where, f"has {size} bytes, but its descriptor says {descriptor.size}"
             )
         return descriptor._replace(size=size)
+
+    def refer_to(self, digest: str) -> None:
+        """Something refers to this blob, which may be missing."""
+        if not self.is_missing(digest):
+            self._size(digest)
+
+    def _size(self, digest: str) -> int | None:
+        if digest not in self._sizes:
+            self._sizes[digest] = None
+            with self._findings.caught():
+                self._sizes[digest] = self._source.blob_size(digest)
+        return self._sizes[digest]
 
     def is_right(self, descriptor: ReadDescriptor) -> bool:
         """Is the blob what DESCRIPTOR says? Read once."""

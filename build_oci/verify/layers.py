@@ -12,10 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from build_oci.codec import zstd
 from build_oci.codec.chunked.container import chunked_annotations
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import ParentError
+from build_oci.oci.headers import PIECE, header_list
 from build_oci.oci.media_types import CODECS
+from build_oci.oci.recorded import HEADERS, RECIPE, recorded_headers, recorded_recipe
 from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, ReadDescriptor, Source
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import BootImage
@@ -41,18 +44,19 @@ class Archive:
     of `problems`.
     """
 
-    def __init__(self, algorithm: str) -> None:
-        """ALGORITHM: of the diff_id."""
+    def __init__(self, algorithm: str, *, recipe: bool = False) -> None:
+        """ALGORITHM: of the diff_id. RECIPE: is that of the archive wanted, too?"""
         from build_oci._native.lower import TarReader
 
         self.done: Task[None]
         self.users = 0  # that still wait for it
-        self.reader: TarReader | None = TarReader(memory_limit=_ARCHIVE_LIMIT)
+        self.reader: TarReader | None = TarReader(memory_limit=_ARCHIVE_LIMIT, recipe=recipe)
         self.codec = ""
         self.diff_id = ""  # empty where the stream does not come to its end
         self.ended = False  # by end-of-archive blocks
         self.size = 0
         self.problems: list[str] = []
+        self.headers_problem = ""  # of the header list
         # Bytes of memory and members, as they are in the sums over all archives.
         self.counted = (0, 0)
         self._algorithm = algorithm
@@ -146,6 +150,8 @@ class Layers:
             self.size += archive.size
             self.entries += len(archive.reader) if archive.reader else 0
         self._archive(layer, archive, path)
+        if archive.headers_problem and (headers := recorded_headers(layer.annotations)):
+            self._findings.problem(self._source.blob_path(headers), archive.headers_problem)
         if (diff_id := image.diff_ids[number]) and archive.diff_id and archive.diff_id != diff_id:
             where = f"{image.where}: rootfs.diff_ids[{number}]"
             self._findings.problem(
@@ -199,6 +205,8 @@ class Layers:
         archive.
         """
         path = self._source.blob_path(layer.digest)
+        if headers := recorded_headers(layer.annotations):
+            self._blobs.refer_to(headers)
         if layer.media_type not in CODECS:
             if layer.media_type.endswith("+encrypted"):
                 self._findings.note(path, "is encrypted")
@@ -223,10 +231,13 @@ class Layers:
             *sorted(
                 f"{name}={value}" for name, value in chunked_annotations(layer.annotations).items()
             ),
+            layer.annotations.get(RECIPE, ""),
+            layer.annotations.get(HEADERS, ""),
         )
         archive = self._archives.get(key)
         if archive is None:
-            archive = self._archives[key] = Archive(algorithm)
+            recipe = recorded_recipe(layer.annotations) is not None
+            archive = self._archives[key] = Archive(algorithm, recipe=recipe)
             archive.done = self._crew.pool.submit(self._read, fitted, archive)
         archive.users += 1
         return archive
@@ -246,6 +257,7 @@ class Layers:
                     archive.feed(piece)
                     self._count(archive, limited=True)
                 archive.finish()
+                archive.problems += self._recipe(layer, archive)
                 if chunked_annotations(layer.annotations):
                     archive.problems += self._chunked(layer, archive)
             except ValueError as error:
@@ -256,6 +268,24 @@ class Layers:
             archive.damaged(error.what)
         finally:
             self._count(archive)
+        self._read_headers(layer, archive)
+
+    def _recipe(self, layer: ReadDescriptor, archive: Archive) -> list[str]:
+        """What is wrong with the recipe that the descriptor of LAYER tells."""
+        told = recorded_recipe(layer.annotations)
+        if told is None or archive.reader is None or archive.reader.recipe == told:
+            return []
+        return [f"its descriptor tells another recipe ({RECIPE}) than its archive has"]
+
+    def _read_headers(self, layer: ReadDescriptor, archive: Archive) -> None:
+        """Hold the header list of LAYER, where there is one, against its recipe."""
+        try:
+            with header_list(self._source, layer.annotations) as listed:
+                if listed:
+                    pieces = zstd.decode(listed.blob, self._crew.windows, PIECE)
+                    listed.read(pieces, lambda _: None, self._crew.check)
+        except ParentError as error:
+            archive.headers_problem = error.what
 
     def _count(self, archive: Archive, *, gone: bool = False, limited: bool = False) -> None:
         """Bring the sums up to date with ARCHIVE. LIMITED: refuse it where they are too high,

@@ -14,11 +14,19 @@
 
 enum { MEMORY = 8 << 20 };
 
-static tar_reader *read_cut(const uint8_t *data, size_t size, unsigned seed)
+static tar_reader *new_reader(int alone)
 {
     tar_reader *r = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0);
     if (!r)
         abort();
+    if (alone)
+        tar_reader_headers_alone(r);
+    return r;
+}
+
+static tar_reader *read_cut(const uint8_t *data, size_t size, unsigned seed, int alone)
+{
+    tar_reader *r = new_reader(alone);
     for (size_t at = 0; at < size;) {
         seed = seed * 1103515245 + 12345;
         size_t step = seed & 0x80000000 ? 1 + (seed >> 16) % 31 : 1 + (seed >> 16) % 2000;
@@ -73,12 +81,10 @@ static void check(const member *m, const char *name)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* ALONE: as a header list. */
+static void read_as(const uint8_t *data, size_t size, int alone)
 {
-    tar_reader *whole = tar_reader_new(sha256_kernel_at(SHA256_SCALAR), MEMORY, 0),
-               *cut = read_cut(data, size, (unsigned)size);
-    if (!whole)
-        abort();
+    tar_reader *whole = new_reader(alone), *cut = read_cut(data, size, (unsigned)size, alone);
     tar_reader_feed(whole, data, size);
     tar_reader_finish(whole);
     size_t count, cut_count;
@@ -102,5 +108,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(cut_name.at);
     tar_reader_free(whole);
     tar_reader_free(cut);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    read_as(data, size, 0);
+    read_as(data, size, 1);
     return 0;
 }

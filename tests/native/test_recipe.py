@@ -45,15 +45,16 @@ def recipe_of(root: Path, epoch: int | None = EPOCH) -> object:
     return plan_of(Partition(digested(root)), epoch=epoch).recipe()
 
 
-def headers_digest(tar: bytes) -> bytes:
+def headers_of(tar: bytes) -> bytes:
     """The twin: the archive without contents and padding, as tarfile sees it."""
-    digest = hashlib.sha256()
     with tarfile.open(
         fileobj=io.BytesIO(tar), errors="surrogateescape", encoding="utf-8"
     ) as opened:
-        for member in opened.getmembers():
-            digest.update(tar[member.offset : member.offset_data])
-    return digest.digest()
+        return b"".join(tar[one.offset : one.offset_data] for one in opened.getmembers())
+
+
+def headers_digest(tar: bytes) -> bytes:
+    return hashlib.sha256(headers_of(tar)).digest()
 
 
 def reader_of(tar: bytes, piece: int = 1 << 20, *, trust: bool = False) -> TarReader:
@@ -87,6 +88,23 @@ def test_recipe_is_the_digest_of_the_headers(
             plan = plan_of(partition, layer, epoch)
             assert plan.recipe() == headers_digest(tar) == reader_of(tar, piece).recipe
             assert plan.difference(reader_of(tar)) == plan.members
+            assert_headers_alone(plan, tar, piece)
+
+
+def assert_headers_alone(plan: Plan, tar: bytes, piece: int) -> None:
+    """The headers of PLAN are those of TAR, and read alone they tell the same members."""
+    pieces: list[bytes] = []
+    recipe = plan.recipe(lambda headers: pieces.append(bytes(headers)))
+    assert recipe == plan.recipe()
+    headers = b"".join(pieces)
+    assert headers == headers_of(tar)
+    alone = TarReader(headers=True, digest=True)
+    for at in range(0, len(headers), piece):
+        alone.feed(headers[at : at + piece])
+    alone.finish()
+    assert alone.digest == recipe
+    assert alone.members() == reader_of(tar, trust=True).members()
+    assert alone.members() == reader_of(tar).members()
 
 
 @pytest.fixture
@@ -289,3 +307,36 @@ def test_records_that_lie_are_refused_unless_trusted(root: Path) -> None:
 
 def test_recipe_needs_every_digest(root: Path) -> None:
     assert plan_of(Partition(walked(root))).recipe() is None
+
+
+def test_headers_come_in_pieces(tmp_path: Path) -> None:
+    """Of whole headers, in bounded memory; what takes them may stop."""
+    for number in range(400):
+        (tmp_path / f"file{number}").write_bytes(bytes(number))
+    partition = Partition(digested(tmp_path))
+    plan = plan_of(partition)
+    assert_headers_alone(plan, archive(partition, 0, EPOCH), 1000)
+    sizes: list[int] = []
+    plan.recipe(lambda headers: sizes.append(len(headers)))
+    assert len(sizes) > 2
+    assert all(size % 512 == 0 and size < 1 << 18 for size in sizes)
+
+    def stop(headers: memoryview) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan.recipe(stop)
+
+
+@pytest.mark.parametrize("behind", [b"", b"x"])
+def test_headers_alone_have_no_end(root: Path, behind: bytes) -> None:
+    partition = Partition(digested(root))
+    headers = headers_of(archive(partition, 0, EPOCH))
+    reader = TarReader(headers=True)
+    reader.feed(headers)
+    with pytest.raises(ValueError, match="zeros, in a list of headers"):
+        reader.feed(bytes(1024) + behind)
+    cut = TarReader(headers=True)
+    cut.feed(headers[:-100])
+    with pytest.raises(ValueError, match="truncated"):
+        cut.finish()

@@ -3,16 +3,14 @@ with a warning (contract: promise-hostile-input, previous-blobs)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import clients
 import pytest
-from previous_images import assert_holds, built, config_of, layers_of, root, trust
+from previous_images import assert_holds, built, config_of, layers_of, put, rewrite, root, trust
 
 from build_oci.config.load import load_config
 from build_oci.config.paths import check_paths
@@ -20,25 +18,6 @@ from build_oci.errors import BuildOciError, ConfigError, ParentError, PlanError
 
 __all__ = ["root", "trust"]
 EPOCH = 1_700_000_000
-
-
-def rewrite(layout: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
-    """Let CHANGE edit the manifest and the config of the one image of LAYOUT, and make all digests
-    right again.
-    """
-    manifest = clients.manifest_of(layout)
-    config = json.loads(clients.blob(layout, manifest["config"]["digest"]))
-    change(manifest, config)
-    index = clients.index_of(layout)
-    manifest["config"] |= put(layout, json.dumps(config).encode())
-    index["manifests"][0] |= put(layout, json.dumps(manifest).encode())
-    (layout / "index.json").write_text(json.dumps(index))
-
-
-def put(layout: Path, data: bytes) -> dict[str, Any]:
-    digest = hashlib.sha256(data).hexdigest()
-    (layout / "blobs" / "sha256" / digest).write_bytes(data)
-    return {"digest": f"sha256:{digest}", "size": len(data)}
 
 
 @pytest.fixture

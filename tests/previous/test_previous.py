@@ -86,7 +86,7 @@ def test_only_where_it_is_used_does_the_image_tell_recipes(root: Path, tmp_path:
         config_of(root, {"image": tmp_path / "none", "optional": True}, split=False), tmp_path / "2"
     )
     (layer,) = clients.manifest_of(tmp_path / "2")["layers"]
-    assert list(layer["annotations"]) == ["io.build-oci.recipe"]
+    assert list(layer["annotations"]) == ["io.build-oci.recipe", "io.build-oci.headers"]
     assert layers_of(tmp_path / "1") == layers_of(tmp_path / "2")
     built(config_of(root), tmp_path / "3")
     assert all(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def config_of(
 
 def built(
     config: dict[str, Any],
-    output: Path,
+    output: Path | str,
     *,
     epoch: int | None = EPOCH,
     warnings: list[str] | None = None,
@@ -98,3 +100,22 @@ def root(tmp_path: Path) -> Path:
 def trust(request: pytest.FixtureRequest) -> dict[str, Any]:
     found: dict[str, Any] = request.param
     return found
+
+
+def rewrite(layout: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Let CHANGE edit the manifest and the config of the one image of LAYOUT, and make all digests
+    right again.
+    """
+    manifest = clients.manifest_of(layout)
+    config = json.loads(clients.blob(layout, manifest["config"]["digest"]))
+    change(manifest, config)
+    index = clients.index_of(layout)
+    manifest["config"] |= put(layout, json.dumps(config).encode())
+    index["manifests"][0] |= put(layout, json.dumps(manifest).encode())
+    (layout / "index.json").write_text(json.dumps(index))
+
+
+def put(layout: Path, data: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(data).hexdigest()
+    (layout / "blobs" / "sha256" / digest).write_bytes(data)
+    return {"digest": f"sha256:{digest}", "size": len(data)}

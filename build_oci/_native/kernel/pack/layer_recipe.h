@@ -13,7 +13,7 @@
  *     A      = H1 C1 P1  H2 C2 P2 ...  Hn Cn Pn  zeros
  *     recipe = SHA-256(H1 H2 ... Hn)
  *
- * Two ways lead to it: recipe_of_plan() (recipe.h) writes the headers of entries whose digests are
+ * Two ways lead to it: recipe_next() (recipe.h) writes the headers of entries whose digests are
  * all known; reader.c takes the raw bytes of the headers out of an archive that streams by
  * (tar_reader_digest_headers).
  *

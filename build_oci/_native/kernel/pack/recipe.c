@@ -5,29 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The headers of one entry. The memory is used again for the next one. At the start all is zero but
- * for the maker's options. */
-typedef struct headers {
-    header_maker maker;
-    uint8_t *bytes;
-    size_t capacity;
-} headers;
+/* What is hashed and handed on at once: it stays in a core's own cache. */
+enum { PIECE = 128 * 1024 };
 
-/* Their size; 0 without memory. */
-static size_t make_headers(headers *h, const entry *e)
+/* Appends the headers of E. -1 without memory. */
+static int append(recipe *r, const entry *e)
 {
-    uint64_t size = header_size(&h->maker, e);
+    uint64_t size = header_size(&r->maker, e);
     if (!size || size > SIZE_MAX / 2)
-        return 0;
-    if (GROW(&h->bytes, &h->capacity, (size_t)size))
-        return 0;
-    return header_write(&h->maker, e, h->bytes) ? 0 : (size_t)size;
-}
-
-static void headers_end(headers *h)
-{
-    header_maker_end(&h->maker);
-    free(h->bytes);
+        return -1;
+    if (GROW(&r->bytes, &r->capacity, r->size + (size_t)size) ||
+        header_write(&r->maker, e, r->bytes + r->size))
+        return -1;
+    r->size += (size_t)size;
+    return 0;
 }
 
 static int is_known(const entry *e)
@@ -35,25 +26,35 @@ static int is_known(const entry *e)
     return !S_ISREG(e->mode) || e->link || e->flags & (ENTRY_DIGEST_KNOWN | ENTRY_WHITEOUT);
 }
 
-int recipe_of_plan(const plan *p, uint8_t out[SHA256_DIGEST])
+int recipe_begin(recipe *r, const plan *p)
 {
     for (size_t i = 0; i < p->members_count; i++)
         if (!is_known(p->members[i]))
             return 1;
-    headers h = {.maker.options = &p->options};
-    sha256_context context;
-    sha256_init(&context);
-    int status = 0;
-    for (size_t i = 0; !status && i < p->members_count; i++) {
-        size_t size = make_headers(&h, p->members[i]);
-        if (size)
-            sha256_update(p->kernel, &context, h.bytes, size);
-        else
-            status = -1;
-    }
-    sha256_final(p->kernel, &context, out);
-    headers_end(&h);
-    return status;
+    *r = (recipe){.plan = p, .maker.options = &p->options};
+    sha256_init(&r->context);
+    return 0;
+}
+
+int recipe_next(recipe *r)
+{
+    for (r->size = 0; r->at < r->plan->members_count && r->size < PIECE; r->at++)
+        if (append(r, r->plan->members[r->at]))
+            return -1;
+    if (r->size)
+        sha256_update(r->plan->kernel, &r->context, r->bytes, r->size);
+    return 0;
+}
+
+void recipe_digest(const recipe *r, uint8_t out[SHA256_DIGEST])
+{
+    sha256_final(r->plan->kernel, &r->context, out);
+}
+
+void recipe_end(recipe *r)
+{
+    header_maker_end(&r->maker);
+    free(r->bytes);
 }
 
 /* E as if it were the only name of its inode. */
@@ -76,7 +77,7 @@ int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *o
 {
     const header_options options = {.has_epoch = 1};
     size_t total, walked = 0;
-    headers h = {.maker.options = &options};
+    recipe headers = {.maker.options = &options};
     entry **order = tree_order(t, &total);
     sha256_context *contexts = malloc((count + 1) * sizeof *contexts);
     int status = order && contexts ? 0 : -1;
@@ -99,11 +100,10 @@ int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *o
             known[owner] = 0;
             continue;
         }
-        size_t size = make_headers(&h, &file);
-        if (size)
-            sha256_update(kernel, &contexts[owner], h.bytes, size);
-        else
-            status = -1;
+        headers.size = 0;
+        status = append(&headers, &file);
+        if (!status)
+            sha256_update(kernel, &contexts[owner], headers.bytes, headers.size);
     }
     if (!status && walked != entries)
         status = 1;
@@ -111,6 +111,6 @@ int recipe_of_components(tree *t, const sha256_kernel *kernel, const uint32_t *o
         sha256_final(kernel, &contexts[i], out[i]);
     free(order);
     free(contexts);
-    headers_end(&h);
+    recipe_end(&headers);
     return status;
 }

@@ -7,9 +7,27 @@
 
 #include "pack.h"
 
-/* The SHA-256 of all headers of PLAN into OUT. 1 where a file's digest is not known yet, -1 without
- * memory. */
-int recipe_of_plan(const plan *, uint8_t out[SHA256_DIGEST]);
+/* The headers of a plan in order, in pieces that are whole headers, and their digest. */
+typedef struct recipe {
+    const plan *plan;
+    header_maker maker;
+    uint8_t *bytes; /* of the piece */
+    size_t size, capacity;
+    size_t at; /* of the next member */
+    sha256_context context;
+} recipe;
+
+/* Begins with the first member of PLAN. 1 where a file's digest is not known yet, and then there is
+ * nothing to end. */
+int recipe_begin(recipe *, const plan *);
+
+/* The next piece, until `size` is 0. -1 without memory. */
+int recipe_next(recipe *);
+
+/* The SHA-256 of all pieces so far. */
+void recipe_digest(const recipe *, uint8_t out[SHA256_DIGEST]);
+
+void recipe_end(recipe *);
 
 /*
  * For each of COUNT components the SHA-256 of the headers of its entries, without directories, in

@@ -166,7 +166,11 @@ static int body(tar_reader *r, state kind, uint64_t size)
 static int begin_member(tar_reader *r)
 {
     uint64_t size;
-    return tar_reader_begin_member(r, &size) ? -1 : body(r, CONTENT, size);
+    if (tar_reader_begin_member(r, &size))
+        return -1;
+    if (r->alone && r->hashing && size)
+        return tar_reader_refuse(r, "no checksum record, in a list of headers without contents");
+    return body(r, CONTENT, r->alone ? 0 : size);
 }
 
 static int header(tar_reader *r)
@@ -176,6 +180,8 @@ static int header(tar_reader *r)
     if (block_is_zero(r->block, TAR_BLOCK)) {
         r->state = END;
         r->zeros = TAR_BLOCK;
+        if (r->alone)
+            return tar_reader_refuse(r, "zeros, in a list of headers");
         return is_pending(r) ? tar_reader_refuse(
                                    r, "the archive ends where an extended header wants its member")
                              : 0;
@@ -408,6 +414,11 @@ void tar_reader_count_whole_names(tar_reader *r)
 void tar_reader_forget(tar_reader *r)
 {
     r->forgetting = 1;
+}
+
+void tar_reader_headers_alone(tar_reader *r)
+{
+    r->alone = r->trust = 1;
 }
 
 void tar_reader_digest_headers(tar_reader *r)

@@ -74,6 +74,10 @@ void tar_reader_keep_whole(tar_reader *);
  * whole. */
 void tar_reader_count_whole_names(tar_reader *);
 
+/* Before the first byte: no content follows any header, and nothing the last one: what is fed is a
+ * header list (oci/recorded.py). Records are believed. */
+void tar_reader_headers_alone(tar_reader *);
+
 /* Before the first byte: keeps only the last members, about a MiB of them, for who wants digests
  * alone. */
 void tar_reader_forget(tar_reader *);

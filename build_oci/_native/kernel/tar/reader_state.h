@@ -78,6 +78,7 @@ struct tar_reader {
     int digesting; /* the whole archive */
     sha256_context archive;
     int forgetting; /* members that have been read */
+    int alone;      /* headers, without contents */
     int digesting_headers;
     int unlike_ours; /* padding that is not zero */
     sha256_context headers;
