@@ -13,9 +13,9 @@ static digests *hashed;
 static plan *packed;
 static atomic_size_t next;
 
-static void *walk(void *s)
+static void *run(void *w)
 {
-    return walk_run(s) ? s : NULL;
+    return walk_run(w) ? w : NULL;
 }
 
 static void *hash(void *unused)
@@ -44,11 +44,11 @@ static void *pack(void *unused)
     return NULL;
 }
 
-static void *stop(void *s)
+static void *stop(void *w)
 {
-    while (!atomic_load(&((walk *)s)->entries))
+    while (!atomic_load(&((walk *)w)->entries))
         ;
-    walk_stop(s);
+    walk_stop(w);
     return NULL;
 }
 
@@ -78,14 +78,14 @@ int main(int count, char **arguments)
     if (count != 2)
         return 2;
     for (int round = 0; round < 10; round++) {
-        walk *s = walk_new(arguments[1], &(walk_options){0});
-        if (!s)
+        walk *w = walk_new(arguments[1], &(walk_options){0});
+        if (!w)
             return 1;
-        on_all(walk, NULL, s);
-        if (s->problems)
+        on_all(run, NULL, w);
+        if (w->problems)
             return 1;
         if (round % 2) {
-            hashed = digests_new(&s->tree, kernel);
+            hashed = digests_new(&w->tree, kernel);
             if (!hashed)
                 return 1;
             on_all(hash, NULL, NULL);
@@ -93,22 +93,22 @@ int main(int count, char **arguments)
             digests_free(hashed);
         }
         const char *trouble;
-        partition *layers = partition_new(&s->tree, NULL, 0, 1, 0, 1, &trouble);
+        partition *layers = partition_new(&w->tree, NULL, 0, 1, 0, 1, &trouble);
         if (!layers)
             return 1;
         packed = plan_new(layers, 0, &(header_options){0}, kernel, 1 << 16);
         if (!packed)
             return 1;
         on_all(pack, NULL, NULL);
-        printf("%zu entries, %zu segments\n", atomic_load(&s->entries), packed->segments_count);
+        printf("%zu entries, %zu segments\n", atomic_load(&w->entries), packed->segments_count);
         plan_free(packed);
         partition_free(layers);
-        walk_free(s);
-        s = walk_new(arguments[1], &(walk_options){0});
-        if (!s)
+        walk_free(w);
+        w = walk_new(arguments[1], &(walk_options){0});
+        if (!w)
             return 1;
-        on_all(walk, stop, s);
-        walk_free(s);
+        on_all(run, stop, w);
+        walk_free(w);
     }
     return 0;
 }

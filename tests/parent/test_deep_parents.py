@@ -3,13 +3,19 @@ diff-merge): 64 MiB and 400 bytes a member are enough for its names."""
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
+import random
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import archives
+import clients
 import pytest
-from parents import built, image_of, top_layer
+from parents import built, hand_made, image_of, top_layer
 
 pytestmark = pytest.mark.once
 
@@ -55,3 +61,21 @@ def test_a_change_at_the_bottom(deep: tuple[Path, int], parent: Path, tmp_path: 
         *("/".join("d" * level) for level in range(1, LEVELS + 1)),
         "d/" * LEVELS + "changed",
     ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_members_in_any_order(seed: int, tmp_path: Path) -> None:
+    """contract: diff-merge. The directory of a member is found wherever the member before was."""
+    tree = tmp_path / "tree"
+    for folder in ("aa", "ab", "aa/bb", "ab/bb", "aa/bb/c", "ba"):
+        (tree / folder).mkdir(parents=True)
+        for name in ("f", "g"):
+            (tree / folder / name).write_text(f"{folder}/{name}")
+    (tar,) = clients.layer_tars(built(tmp_path / "whole", image_of(tree), epoch=1))
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        starts = [member.offset for member in archive]
+        end = archive.offset
+    members = [tar[start:stop] for start, stop in itertools.pairwise([*starts, end])]
+    random.Random(seed).shuffle(members)
+    parent = hand_made(tmp_path / "parent", b"".join(members) + archives.END)
+    assert top_layer(built(tmp_path / "layout", image_of(tree, parent), epoch=1)) == ["."]
