@@ -25,6 +25,7 @@ import trees
 from layouts import Layout, archive, image
 from oracles import SECOND
 from parents import COMPRESSIONS, Names, built, change, image_of, names_in, names_of, on_disk
+from test_image_tree import of_image, squashed_by_root_and_nobody
 
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
@@ -166,6 +167,45 @@ def test_split(cfsctl: Command, tmp_path: Path, seed: int) -> None:
     build(load_config(json.dumps(document)), output=layout, workers=2, epoch=epoch)
     assert len(clients.layer_tars(layout)) > 1
     assert_digests_equal(cfsctl, layout, with_epoch(tree, epoch) if epoch else tree)
+
+
+@pytest.mark.parametrize("seed", range(TREES))
+def test_squashed(cfsctl: Command, tmp_path: Path, seed: int) -> None:
+    """contract: late-image-tree. An image of many layers, upon a parent that had more, squashed to
+    one, and divided anew.
+    """
+    rng = random.Random(seed)
+    names = names_of(trees.random_tree(rng, 80))
+    parent = on_disk(fit(names), tmp_path / "parent")
+    below = built(tmp_path / f"below-{seed}", image_of(parent), trust_checksum_xattrs=False)
+    change(rng, names, 10)
+    tree = on_disk(fit(names), tmp_path / "tree")
+    epoch = rng.choice([None, EPOCH])
+    settings: dict[str, Any] = {
+        "compression": COMPRESSIONS[seed % 3],
+        "trust_checksum_xattrs": False,
+    }
+    upon = {**split_image(tree, 5, rng), "parent": {"image": os.fspath(below)}}
+    many = built(tmp_path / f"many-{seed}", upon, **settings)
+    split = split_image(tree, 3, rng)["split"]
+    for name, more in (("squashed", {}), ("anew", {"split": split})):
+        layout = tmp_path / f"{name}-{seed}"
+        built(layout, of_image(many) | more, epoch=epoch, **settings)
+        assert (len(clients.layer_tars(layout)) == 1) is (not more)
+        same = with_epoch(tree, epoch) if epoch else tree
+        assert_digests_equal(cfsctl, layout, same)
+
+
+def test_squashed_by_an_ordinary_user(cfsctl: Command, tmp_path: Path) -> None:
+    """Owners, devices and capabilities come out of the archives, whoever runs the build."""
+    clients.need_root()
+    tree = on_disk(fit(names_of(trees.random_tree(random.Random(11), 150))), tmp_path / "tree")
+    image = split_image(tree, 4, random.Random(11))
+    layout = built(tmp_path / "mine", image, trust_checksum_xattrs=False)
+    by_root, by_nobody = squashed_by_root_and_nobody(layout, tmp_path)
+    with_epoch(tree, EPOCH)
+    assert_digests_equal(cfsctl, by_root, tree)
+    assert_digests_equal(cfsctl, by_nobody, tree)
 
 
 def test_sealed(cfsctl: Command, tmp_path: Path) -> None:

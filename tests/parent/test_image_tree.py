@@ -355,21 +355,25 @@ build(config, output=sys.argv[3], workers=2, epoch=int(sys.argv[4]))
 """
 
 
+def squashed_by_root_and_nobody(layout: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The image of LAYOUT squashed by this user, who is root, and by one without any rights."""
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    (folder := tmp_path / "of-nobody").mkdir()
+    os.chown(folder, 65534, 65534)
+    found = tmp_path / "by-root", folder / "by-nobody"
+    config = json.dumps({"images": [of_image(layout)]})
+    clients.run(sys.executable, "-P", "-c", AS_NOBODY, config, *found, str(EPOCH))
+    assert (found[1] / "index.json").stat().st_uid == 65534
+    return found
+
+
 def test_an_ordinary_user_gets_the_same(odd_tree: Path, tmp_path: Path) -> None:
     """Devices, foreign owners, capabilities: nothing of it has to be put on a disk."""
     clients.need_root()
     layout = parents.built(tmp_path / "layout", parents.image_of(odd_tree))
-    for folder in (tmp_path, *tmp_path.parents[:-2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    os.chown(mine, 65534, 65534)
-    config = json.dumps({"images": [of_image(layout)]})
-    clients.run(
-        sys.executable, "-P", "-c", AS_NOBODY, config, tmp_path / "root", mine / "out", str(EPOCH)
-    )
-    assert (mine / "out" / "index.json").stat().st_uid == 65534
-    assert diff_ids(mine / "out") == diff_ids(tmp_path / "root")
+    by_root, by_nobody = squashed_by_root_and_nobody(layout, tmp_path)
+    assert diff_ids(by_nobody) == diff_ids(by_root)
 
 
 SYMLINK = header(b"lib", b"2", link=b"usr/lib")
