@@ -175,7 +175,15 @@ class VerifiedBlob:
 
     def __iter__(self) -> Iterator[bytes]:
         algorithm = self.descriptor.digest.partition(":")[0]
-        content = None if self.is_known else hashlib.new(algorithm)
+        return self._pieces(None if self.is_known else hashlib.new(algorithm))
+
+    def unhashed(self) -> Iterator[bytes]:
+        """The same pieces, held against the size alone: for one who hashes them and then calls
+        `compare`.
+        """
+        return self._pieces(None)
+
+    def _pieces(self, content: hashlib._Hash | None) -> Iterator[bytes]:
         size = 0
         held = b""
         for piece in _pieces(self.part, self.path):

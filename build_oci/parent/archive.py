@@ -21,6 +21,7 @@ from build_oci.parent.lower import ArchiveSink
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from build_oci.oci.untrusted import VerifiedBlob
     from build_oci.work.crew import Crew
 
 
@@ -88,17 +89,42 @@ class ReadGauge:
 
 def read_archive(
     codec: str,
-    blob: Iterable[bytes],
+    blob: VerifiedBlob,
     path: Path,
     diff_id: str,
     workers: Crew,
     sink: ArchiveSink | None,
     write: Callable[[bytes | memoryview], None] | None = None,
     spool: Archive | None = None,
+    gauge: ReadGauge | None = None,
 ) -> None:
-    """Unpack BLOB, the file PATH, to its end and check its diff_id; SINK, WRITE and SPOOL get
-    every piece of the archive. Raises ParentError, OutputError.
+    """Unpack BLOB, the file PATH, to its end and check its digest and its diff_id; SINK, WRITE and
+    SPOOL get every piece of the archive, and GAUGE is told. Raises ParentError, OutputError.
     """
+    # What is not compressed is the archive, and hashed once.
+    is_archive = codec == "disabled" and blob.descriptor.digest == diff_id
+    pieces = blob.unhashed() if is_archive else iter(blob)
+    if gauge is not None:
+        pieces = gauge.watch(pieces)
+    try:
+        _read_archive(codec, pieces, path, diff_id, workers, sink, write, spool)
+    except ParentError:
+        if is_archive:
+            for _ in blob:  # is the blob at least what its name says?
+                workers.check()
+        raise
+
+
+def _read_archive(
+    codec: str,
+    pieces: Iterator[bytes],
+    path: Path,
+    diff_id: str,
+    workers: Crew,
+    sink: ArchiveSink | None,
+    write: Callable[[bytes | memoryview], None] | None,
+    spool: Archive | None,
+) -> None:
     algorithm, _, expected = diff_id.partition(":")
     digest = hashlib.new(algorithm)
     hashed = sink is not None and sink.digest() is not None
@@ -114,7 +140,7 @@ def read_archive(
         others.append(write)
     running: list[Future[None]] = []
     with ThreadPoolExecutor(len(concurrently), "digests") as beside, named(path):
-        for piece in decode(codec, _read_ahead(blob, beside), workers.windows):
+        for piece in decode(codec, _read_ahead(pieces, beside), workers.windows):
             workers.check()
             # One piece behind, which is as long as a piece is valid: the threads meet once a piece.
             for task in running:

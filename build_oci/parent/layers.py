@@ -340,12 +340,13 @@ class Parents:
                 )
                 read_archive(
                     codec,
-                    gauge.watch(blob),
+                    blob,
                     path,
                     diff_id,
                     self._workers,
                     readers.sink(number),
                     spool=None if stored else archive,
+                    gauge=gauge,
                 )
                 archive.flush()
                 with named(path):
@@ -411,7 +412,7 @@ class Parents:
                     path,
                     codec,
                     new,
-                    lambda write: read(gauge.watch(blob), sink=sink, write=write),
+                    lambda write: read(blob, sink=sink, write=write, gauge=gauge),
                     lambda write: read(blob, sink=None, write=write),
                     self._layout,
                     self._workers,
@@ -433,7 +434,7 @@ class Parents:
             elif readers:
                 if readers.can_list(blob, codec, diff_id):
                     self._explain(f"{path}: decoded, because no header list of it is here")
-                read(gauge.watch(blob), sink=sink)
+                read(blob, sink=sink, gauge=gauge)
             else:
                 self._verify([blob], gauge)
             # What zstd:chunked cannot express is plain zstd.

@@ -373,7 +373,7 @@ class PreviousImage:
         reader = TarReader(kernel=sha256_kernel(), digest=True, recipe=True, keep=False)
         sink = ArchiveSink(reader.feed, lambda: reader.digest)
         read_archive(
-            old.codec, gauge.watch(blob), blob.path, old.diff_id, self._workers, sink, write
+            old.codec, blob, blob.path, old.diff_id, self._workers, sink, write, gauge=gauge
         )
         with named(blob.path):
             reader.finish()

@@ -479,3 +479,20 @@ def test_a_spoilt_blob_among_many_that_are_hashed_together(tmp_path: Path) -> No
     with pytest.raises(ParentError, match="is damaged") as caught:
         built({"compression": "disabled", "images": [image]}, tmp_path / "out")
     assert caught.value.where == str(path)
+
+
+def test_a_spoilt_blob_that_is_the_archive(tmp_path: Path) -> None:
+    """contract: parent-verified. It is hashed once, as the archive; what its reader stumbles over
+    is told as what it is.
+    """
+    made = layouts.Layout(tmp_path / "stored")
+    tar = layouts.archive(("f", bytes(LARGE)), ("g", b"x"))
+    made.index(layouts.image(made, [tar]))
+    path = made.path / "blobs" / "sha256" / hashlib.sha256(tar).hexdigest()
+    for at in (300, LARGE // 2, LARGE + 1024 + 300, len(tar) - 1):
+        path.write_bytes(tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :])
+        with pytest.raises(ParentError, match="is damaged") as caught:
+            edited(made.path, tmp_path, trust=False, removes=False, compression="disabled")
+        assert caught.value.where == str(path)
+    path.write_bytes(tar)
+    edited(made.path, tmp_path, trust=False, removes=False, compression="disabled")
