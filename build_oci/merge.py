@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from build_oci.errors import ParentError, UsageError, printable
 from build_oci.oci.archive import open_output
@@ -23,6 +23,7 @@ from build_oci.oci.media_types import (
 )
 from build_oci.oci.recorded import recorded_headers
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.records import NamedTuple
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
 

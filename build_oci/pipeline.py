@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from build_oci.check import check_output, check_plans
 from build_oci.codec.table import block_size, least_memory
@@ -20,6 +19,7 @@ from build_oci.oci.archive import open_output
 from build_oci.oci.layout import Layout
 from build_oci.oci.media_types import LAST_EPOCH, MEDIA_TYPE_INDEX, REF_NAME_KEY
 from build_oci.progress import Listener, ignore
+from build_oci.records import NamedTuple
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
 

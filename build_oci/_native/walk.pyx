@@ -5,7 +5,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from build_oci._native.tree cimport (
     ENTRY_UNCHANGED,
@@ -83,16 +83,12 @@ def believed_digest(int fd, *, bint everywhere):
     return (<const char *>digest)[:32] if found else None
 
 
-class Listing(NamedTuple):
-    """See walk.pyi."""
-
-    paths: list
-    directories: bytes
-    sizes: memoryview
-    links: memoryview
-    symlinks: dict
-    components: dict
-    intervals: dict
+Listing = namedtuple(
+    "Listing",
+    ("paths", "directories", "sizes", "links", "symlinks", "components", "intervals"),
+    module=__name__,
+)
+Listing.__doc__ = "See walk.pyi."
 
 
 cdef _take_instructions(const entry *e, size_t number, dict components, dict intervals):

@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from build_oci.errors import counted
 from build_oci.progress import Progress, Stage
+from build_oci.records import NamedTuple
 
 
 class Reporter(Protocol):

@@ -5,9 +5,10 @@ here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from build_oci.codec.blocks import PIECE, Blocks, Piece, Pieces, Sink, slices
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci.work.budget import Budget

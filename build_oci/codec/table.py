@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.codec import gzip, stored, zstd
 from build_oci.codec.blocks import Encoder, Sink, slices
+from build_oci.records import NamedTuple
 from build_oci.work.budget import Budget
 
 if TYPE_CHECKING:

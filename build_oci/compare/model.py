@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 from heapq import heappush, heapreplace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from build_oci.config.components import UNCLAIMED
+from build_oci.records import NamedTuple
 
 MOST_ENTRIES = 100_000  # named one by one; all of them are counted
 MOST_DIRECTORIES = 1000

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.codec.chunked.check import toc_entries
 from build_oci.codec.chunked.container import chunked_annotations, read_annotations
 from build_oci.compare.read import Image
 from build_oci.errors import ParentError
 from build_oci.oci.untrusted import ReadDescriptor
+from build_oci.records import NamedTuple
 
 _MOST_DIGESTS = 1_000_000  # that are held, some 130 bytes each
 _MOST_CHUNKS = 1 << 18  # of one file

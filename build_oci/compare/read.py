@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from build_oci.codec.table import decode, sniff_codec
 from build_oci.errors import Cancelled, ParentError, UsageError
@@ -15,6 +15,7 @@ from build_oci.oci.archive_source import layout_path, open_source
 from build_oci.oci.manifest import NESTING, ReadManifest, is_index, read_image
 from build_oci.oci.media_types import CODECS, CONFIGS, INDEXES, MANIFESTS, REF_NAME_KEY
 from build_oci.oci.untrusted import ReadDescriptor, Source, named, parse_descriptors
+from build_oci.records import NamedTuple
 from build_oci.work.crew import Crew
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.compare.documents import components_of
 from build_oci.compare.model import Entry, components_label
@@ -16,6 +16,7 @@ from build_oci.compare.read import MEMBERS_LIMIT, Image, Layer, Layers, images_o
 from build_oci.compare.text import Style, fitted, padded
 from build_oci.errors import ParentError, counted, printable, size_text
 from build_oci.oci.media_types import CODECS
+from build_oci.records import NamedTuple
 from build_oci.version import __version__
 
 SCHEMA_VERSION = 1

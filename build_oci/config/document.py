@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from build_oci.errors import BuildOciError, ConfigError, UsageError, printable
+from build_oci.records import NamedTuple
 
 MAX_SIZE = 4 << 20
 """Most bytes of a document: no registry takes a larger image configuration."""

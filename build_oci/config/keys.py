@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
+
+from build_oci.records import NamedTuple
 
 
 class Compression(StrEnum):

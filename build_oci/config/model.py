@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.config.keys import Codec
 from build_oci.oci.documents import Platform
+from build_oci.records import NamedTuple
 
 
 class ParentConfig(NamedTuple):

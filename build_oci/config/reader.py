@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from build_oci.config.components import name_problem, pattern_problem
 from build_oci.config.document import (
@@ -27,6 +27,7 @@ from build_oci.config.document import (
 from build_oci.config.keys import PLAIN_SOURCES, SECTIONS, SOURCE_KEYS, Key, Kind
 from build_oci.config.model import ComponentSource
 from build_oci.config.patterns import compile_pattern
+from build_oci.records import NamedTuple
 
 # How alike a stray key and a known one are (difflib's ratio) where it is a slip: `layr` 0.89,
 # `imags` 0.91. What real documents carry beside the known keys (`created`, `tags`) has 0.6 at the

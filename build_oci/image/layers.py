@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.errors import counted
 from build_oci.image.read import Reading
 from build_oci.image.run import Gauge, Run
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci._native.unpack import AnyTree

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.oci.documents import Descriptor
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci.config.keys import Compression

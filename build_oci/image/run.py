@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.progress import Listener, Progress, Stage, ignore
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci.config.model import BuildConfig, ImageConfig

@@ -5,11 +5,12 @@ images whose layers are carried.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.errors import TreeError, UsageError, counted
 from build_oci.oci.untrusted import ENTRY_COST
 from build_oci.parent.lower import SLACK, empty_table, own_reader
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from build_oci._native import sha256
 from build_oci.codec.blocks import Encoder, Piece, Sink
@@ -16,6 +16,7 @@ from build_oci.codec.table import CHUNKED, block_size, encoder, shares, stream_c
 from build_oci.layer.walk import problem_error
 from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
+from build_oci.records import NamedTuple
 from build_oci.work.budget import RelievedBudget
 from build_oci.work.pool import Strand
 

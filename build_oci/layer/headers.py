@@ -5,9 +5,10 @@ its names can be read without decoding it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.oci.recorded import HEADERS, RECIPE
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci._native.tar import Plan

@@ -8,12 +8,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci._native.memory import uninitialised_bytearray
 from build_oci._native.tar import Partition, Plan
 from build_oci.errors import printable
 from build_oci.layer.walk import problem_error
+from build_oci.records import NamedTuple
 from build_oci.work.cpus import sha256_kernel
 from build_oci.work.pool import SEGMENT
 

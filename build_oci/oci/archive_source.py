@@ -16,11 +16,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from build_oci.errors import ParentError
 from build_oci.oci.archive import ARCHIVE, DIRECTORY
 from build_oci.oci.untrusted import FilePart, Source, open_regular
+from build_oci.records import NamedTuple
 
 _BLOCK = 512
 _MOST_HEADERS = 1 << 16  # that an archive may have: each name takes some 400 bytes of memory

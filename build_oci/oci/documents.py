@@ -6,9 +6,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.oci.media_types import MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST
+from build_oci.records import NamedTuple
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 

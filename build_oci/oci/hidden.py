@@ -26,7 +26,8 @@ from contextlib import contextmanager, suppress
 _PREFIX = ".build-oci-"
 _UNLOCKED = "-unlocked"
 _NAME = re.compile(r"\.build-oci-[0-9a-f]{16}(-unlocked)?")
-_CONTENT = re.compile(r"[0-9]+|oci-layout|index\.json")
+# Compiled when it is first asked for: most builds find nothing to look at.
+_CONTENT = r"[0-9]+|oci-layout|index\.json"
 _MODE = 0o700
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Others hold the lock of a new directory only for the moment in which they take it for a stale one.
@@ -144,7 +145,7 @@ def _empty_and_remove(name: str, fd: int, parent: int) -> bool:
     """
     with suppress(OSError):
         for file in os.listdir(fd):
-            if _CONTENT.fullmatch(file):
+            if re.fullmatch(_CONTENT, file):
                 with suppress(OSError):
                     os.unlink(file, dir_fd=fd)
     try:
@@ -174,7 +175,7 @@ def _locked(name: str, parent: int) -> Iterator[int]:
 
 def _clear(name: str, parent: int) -> None:
     with _locked(name, parent) as fd:
-        if all(_CONTENT.fullmatch(file) for file in os.listdir(fd)):
+        if all(re.fullmatch(_CONTENT, file) for file in os.listdir(fd)):
             _empty_and_remove(name, fd, parent)
 
 

@@ -4,12 +4,13 @@ checked against each other.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.errors import ParentError, counted
 from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.records import NamedTuple
 
 NESTING = 8  # of indexes; one inside another is what tools write
 _MOST_READ = 100  # images whose descriptors tell no platform, and indexes inside of one

@@ -14,12 +14,12 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 from build_oci.errors import OutputError
 from build_oci.oci.transfer import Stream
+from build_oci.records import NamedTuple
 
-_DESCRIPTORS = re.compile(r"/proc/[0-9]+/(task/[0-9]+/)?fd")
+_DESCRIPTORS = r"/proc/[0-9]+/(task/[0-9]+/)?fd"
 _LINKS = 40  # as many as the kernel follows
 _LOOK_ABOUT = 0.05  # seconds
 
@@ -56,7 +56,7 @@ def follow(path: str) -> Target:
     for _ in range(_LINKS):
         folder, name = os.path.split(path)
         opened_in = os.path.realpath(folder or ".")
-        if _DESCRIPTORS.fullmatch(opened_in) and name.isdecimal():
+        if re.fullmatch(_DESCRIPTORS, opened_in) and name.isdecimal():
             # To open it anew would begin at the start of what it writes to.
             return Target(
                 path,

@@ -8,11 +8,12 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.errors import ParentError
 from build_oci.oci.recorded import recorded_headers
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.records import NamedTuple
 
 _NAMES = {"sha256": re.compile("[0-9a-f]{64}"), "sha512": re.compile("[0-9a-f]{128}")}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -91,6 +90,8 @@ class Stream:
     def __init__(self, fd: int, check: Callable[[], None]) -> None:
         self._fd = fd
         self._check = check
+        import select
+
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)

@@ -12,10 +12,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from build_oci.errors import Cancelled, ParentError
 from build_oci.oci.documents import to_json
+from build_oci.records import NamedTuple
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
 MOST_DOCUMENT = 4 << 20

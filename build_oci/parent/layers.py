@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from build_oci.codec import zstd
 from build_oci.codec.chunked.container import chunked_annotations, without_annotations
@@ -44,6 +44,7 @@ from build_oci.oci.untrusted import (
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
 from build_oci.parent.lower import TarReaders
 from build_oci.parent.recompress import recompressed
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.errors import ParentError
 from build_oci.oci.recorded import recorded_headers
 from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, named
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower, TarReader

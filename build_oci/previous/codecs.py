@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from build_oci.codec.chunked.container import chunked_annotations
 from build_oci.codec.table import CHUNKED, block_size, encoder, shares, stream_codec
@@ -17,6 +17,7 @@ from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.manifest import read_manifest
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptors
+from build_oci.records import NamedTuple
 from build_oci.work.budget import RelievedBudget
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci._native.lower import TarReader
 from build_oci.codec.table import decode, least_memory
@@ -31,6 +31,7 @@ from build_oci.oci.untrusted import (
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveSink
 from build_oci.previous.codecs import OldBlob, Remaker, holds, old_blob, siblings
+from build_oci.records import NamedTuple
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
 from build_oci.work.cpus import sha256_kernel
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from build_oci.errors import printable
+from build_oci.records import NamedTuple
 
 NO_OWNER = 0xFFFFFFFF
 """Stands in an array of owners where no component owns the entry."""

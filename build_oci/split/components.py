@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci.config.components import UNCLAIMED
 from build_oci.errors import TreeError, counted, printable
+from build_oci.records import NamedTuple
 from build_oci.split.component import NO_OWNER, Component
 from build_oci.split.sources import Context, Owners, Registry, map_file, packages, paths, xattr
 from build_oci.split.tree import TreeIndex, TreeView

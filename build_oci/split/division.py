@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from build_oci._native.tar import component_digests
+from build_oci.records import NamedTuple
 from build_oci.split.components import NO_OWNER, Ownership, Unclaimed, find_owners
 from build_oci.split.plan import Plan, make_plan
 from build_oci.split.rates import DIGEST_KEPT, Component

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
+from build_oci.records import NamedTuple
 from build_oci.split.partition import Check, join_neighbours, layer_cost, partition
 from build_oci.split.rates import Component, History, chance, changed_names, learn, update_days
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+
+from build_oci.records import NamedTuple
 
 # Days between two updates, as long as nothing was seen.
 UPDATE_DAYS = 2.0

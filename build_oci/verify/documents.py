@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from build_oci.errors import ParentError, counted
 from build_oci.oci.fields import descriptor_findings, image_findings
@@ -22,6 +22,7 @@ from build_oci.oci.media_types import (
     MEDIA_TYPE_INDEX,
 )
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_document
+from build_oci.records import NamedTuple
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.bootc import boot_labels
 from build_oci.verify.findings import Findings, shown

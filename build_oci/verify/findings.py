@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from build_oci.errors import ParentError, printable
+from build_oci.records import NamedTuple
 
 _REMEMBERED = 1 << 17  # lines, so that what several images share is told once
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 from build_oci.errors import UsageError
 from build_oci.oci.archive_source import layout_path, open_source
+from build_oci.records import NamedTuple
 from build_oci.verify.blobs import Blobs
 from build_oci.verify.documents import Documents
 from build_oci.verify.findings import Findings

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from build_oci._native.chunked import crc64
 from build_oci.codec import zstd
@@ -30,6 +30,7 @@ from build_oci.codec.chunked.container import (
     skippable,
 )
 from build_oci.codec.chunked.headers import HEADER_KEYS, decoded, read_headers, toc_header
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci.work.budget import Budget

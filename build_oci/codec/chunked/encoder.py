@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from build_oci._native.chunked import (
     chunk_entry,
@@ -42,6 +42,7 @@ from build_oci.codec.chunked.container import (
 )
 from build_oci.codec.zstd import DEFAULT_LEVEL
 from build_oci.errors import OutputError
+from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci._native.chunked import OpenFile, Parts, Piece

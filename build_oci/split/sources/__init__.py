@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from build_oci.records import NamedTuple
 from build_oci.split.component import DEFAULT_INTERVAL, Component
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from build_oci.config.components import name_problem
 from build_oci.errors import UsageError, counted
+from build_oci.records import NamedTuple
 from build_oci.split.component import NO_OWNER, parse_interval, shown_name
 from build_oci.split.sources import Context, Owners, no_owners
 from build_oci.split.tree import MOST_LINE

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import NamedTuple
 
 from build_oci.config.components import name_problem
+from build_oci.records import NamedTuple
 from build_oci.split.component import (
     NO_OWNER,
     intervals_of_changelogs,
