@@ -12,8 +12,6 @@ MiB on, what this one has) and the size of the layer. Peers that are not there a
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
 import json
 import os
 import shlex
@@ -21,18 +19,18 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from comparison_table import chart, table
+from layer_digest import tree_in
 from rootfs import change
 
 HERE = Path(__file__).resolve().parent
@@ -311,62 +309,6 @@ def has(tool: str) -> bool:
     return False
 
 
-@contextmanager
-def unpacked(layer: Path) -> Iterator[Any]:
-    """The archive in a layer, whatever its compression."""
-    magic = layer.open("rb").read(4)
-    if magic == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        with layer.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            yield stream
-    elif magic[:2] == b"\x1f\x8b":
-        with gzip.open(layer, "rb") as stream:
-            yield stream
-    else:
-        with layer.open("rb") as stream:
-            yield stream
-
-
-def tree_in(layer: Path) -> str:
-    """A digest of what a layer holds: names, types, modes, owners, links and content, whatever the
-    order and the times.
-    """
-    found: dict[str, tuple[Any, ...]] = {}
-    linked: dict[str, list[str]] = {}
-    with (
-        unpacked(layer) as stream,
-        tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as tar,
-    ):
-        for info in tar:
-            name = os.path.normpath("/" + info.name)
-            if info.islnk():
-                linked.setdefault(os.path.normpath("/" + info.linkname), []).append(name)
-                continue
-            content = hashlib.sha256()
-            if info.isreg() and (file := tar.extractfile(info)):
-                while piece := file.read(1 << 20):
-                    content.update(piece)
-            kind = "file" if info.isreg() else str(info.type)
-            found[name] = (
-                kind,
-                info.mode & 0o7777,
-                info.uid,
-                info.gid,
-                info.linkname,
-                content.hexdigest(),
-            )
-    # Which name of a file comes first is the archiver's choice.
-    for first, others in linked.items():
-        names = sorted([first, *others])
-        for name in names:
-            found[name] = (*found[first][:6], names)
-    found.pop("/", None)
-    return hashlib.sha256(
-        repr(sorted(found.items())).encode("utf-8", "surrogateescape")
-    ).hexdigest()
-
-
 def run(rival: Rival, variables: dict[str, str], scratch: Path) -> tuple[float, int, Path]:
     """Seconds, peak of memory in KiB, and where the output is."""
     out = scratch / "out"
@@ -448,43 +390,6 @@ def compare(case: Case, options: argparse.Namespace, scratch: Path) -> list[dict
         }
         for rival in case.rivals
     ]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| job | who | median s | times build-oci's | peak MiB | layer MB | same tree |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        who = row["rival"].replace("|", "\\|")
-        size = f"{row['size'] / 1e6:.1f}" if row["size"] else "-"
-        same = {True: "yes", False: "no", None: "-"}[row["same_tree"]]
-        lines.append(
-            f"| {row['case']} | {who} | {row['seconds']:.2f} | {row['ratio']:.2f} |"
-            f" {row['peak_mib']:.0f} | {size} | {same} |"
-        )
-    return "\n".join(lines)
-
-
-def chart(rows: list[dict[str, Any]], path: Path) -> None:
-    """A bar for each rival, a group for each job."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("skipped: the chart needs matplotlib", file=sys.stderr)
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(rows) + 1))
-    labels = [f"{row['case']}: {row['rival']}" for row in rows]
-    colours = ["tab:orange" if row["rival"] == "build-oci" else "tab:gray" for row in rows]
-    axes.barh(labels, [row["seconds"] for row in rows], color=colours)
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds, median (less is better)")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
