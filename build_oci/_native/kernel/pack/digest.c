@@ -30,6 +30,9 @@ static int digest_small(reader *r, const sha256_kernel *kernel, entry *const *fi
     int status = 0;
     for (size_t i = 0; !status && i < count; i++) {
         status = content_read_whole(r, files[i], content + used, out);
+        if (!status && files[i]->fingerprints &&
+            !tree_same_content(r->tree, files[i], content + used))
+            status = problem_fill(PROBLEM_CHANGED, 0, files[i], "read", out);
         jobs[i] = (sha256_job){
             .data = content + used, .size = (size_t)files[i]->size, .digest = files[i]->digest};
         used += (size_t)files[i]->size;
@@ -248,7 +251,7 @@ digests *digests_new(tree *t, const sha256_kernel *kernel)
             d->others[d->others_count++] = e;
         else
             d->files[d->files_count++] = e;
-        failed = !e->link && e->size > t->slice_size && tree_take_fingerprints(t, e);
+        failed = !e->link && e->size && tree_take_fingerprints(t, e);
     }
     free(order);
     inodes_end(&inodes);

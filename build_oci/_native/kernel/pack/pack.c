@@ -174,6 +174,12 @@ static int settle(const plan *p, header_maker *maker, pending *w, problem *out)
     return 0;
 }
 
+/* Has it been hashed before, and left a fingerprint then? */
+static int was_hashed(const entry *e)
+{
+    return e->flags & ENTRY_DIGEST_KNOWN && e->fingerprints && e->size;
+}
+
 static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
 {
     uint8_t *at = into;
@@ -195,7 +201,12 @@ static int fill_batch(plan *p, const segment *s, uint8_t *into, problem *out)
         int is_file = S_ISREG(e->mode) && !e->link && !(e->flags & ENTRY_WHITEOUT);
         if (is_file && (status = content_read_whole(&r, e, at, out)))
             break;
-        if (is_file && !(e->flags & ENTRY_BELIEVED)) {
+        int compared = is_file && was_hashed(e);
+        if (compared && !tree_same_content(p->tree, e, at)) {
+            status = problem_fill(PROBLEM_CHANGED, 0, e, "read", out);
+            break;
+        }
+        if (is_file && !compared && !(e->flags & ENTRY_BELIEVED)) {
             waiting.jobs[waiting.count] = (sha256_job){
                 .data = at, .size = (size_t)e->size, .digest = waiting.digests[waiting.count]};
             waiting.members[waiting.count] = e;

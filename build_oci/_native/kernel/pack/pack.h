@@ -6,11 +6,11 @@
  * in one go: content is read to where it belongs, hashed there, and its header written in front of
  * it. A file larger than a segment is hashed first (plan_digest) and then cut into slices.
  *
- * What is packed is what was hashed. A file of a batch whose digest was computed before, for the
- * diff, is hashed again where it now lies. A large file is read twice in any case, and a write
- * through a mapping between the two moves neither size nor time: so each reading takes a
- * fingerprint of every slice, and the second of the two compares (tree_same_slice). Slices stay
- * independent of each other and of the digest, and the cost is about a tenth of hashing twice.
+ * What is packed is what was hashed. A large file is read twice in any case, and every file where
+ * digests were computed before, for the diff or for a previous image. A write through a mapping
+ * between the two moves neither size nor time: so each reading takes a fingerprint of every slice,
+ * and the second of the two compares (tree_same_slice). Slices stay independent of each other and
+ * of the digest, and the cost is about a tenth of hashing twice.
  * Digests that are believed (ENTRY_BELIEVED) are not held against the content.
  */
 #ifndef BUILD_OCI_PACK_H

@@ -153,6 +153,17 @@ int tree_same_slice(const tree *t, const entry *e, uint64_t offset, uint64_t fin
            other == value;
 }
 
+int tree_same_content(const tree *t, const entry *e, const uint8_t *content)
+{
+    for (uint64_t offset = 0; offset < e->size; offset += t->slice_size) {
+        uint64_t left = e->size - offset, size = left < t->slice_size ? left : t->slice_size;
+        if (!tree_same_slice(t, e, offset,
+                             fingerprint_add(&t->key, 0, content + offset, (size_t)size)))
+            return 0;
+    }
+    return 1;
+}
+
 /*
  * For paths that the kernel refuses whole: from NEAR or from the root, in pieces of whole
  * components. A symbolic link in the middle of a piece would be followed; the caller compares what

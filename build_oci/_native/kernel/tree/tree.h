@@ -40,7 +40,7 @@ struct entry {
     const char *name; /* base name, NUL-terminated; "" for the root */
     union {
         const char *target; /* of a symbolic link, NUL-terminated */
-        /* of a regular file: a slot for each slice of a large one, or NULL: see
+        /* of a regular file that is read twice: a slot for each slice; else NULL: see
          * tree_take_fingerprints() */
         _Atomic uint64_t *fingerprints;
     };
@@ -82,8 +82,8 @@ typedef struct tree {
     char *root_path; /* without a closing slash, NUL-terminated; "" for / itself */
     entry root;
     arena arena; /* for what the diff and the plan add */
-    /* bytes of a large file that one fingerprint stands for; larger files are read twice:
-     * hashed, then packed */
+    /* bytes of a file that one fingerprint stands for; larger files are always read twice: hashed,
+     * then packed */
     uint64_t slice_size;
     fingerprint_key key;
     /* descriptors of the archives that contents are in; NULL where they are files below the root */
@@ -106,9 +106,9 @@ entry *tree_child(const entry *directory, const char *name, size_t size);
 entry *tree_insert_directory(tree *, entry *directory, const char *name, size_t size);
 
 /*
- * A file that is larger than a slice is read twice, hashed first and packed later. Whoever comes to
- * a slice first leaves its fingerprint, whoever comes second compares: so the digest is that of the
- * bytes that are packed. Gives E the slots for that, all empty. -1 without memory. One thread at a
+ * A file that is larger than a slice is read twice, hashed first and packed later; where there is a
+ * parent or a previous image, every file is. Whoever comes to a slice first leaves its fingerprint,
+ * whoever comes second compares: so the digest is that of the bytes that are packed. Gives E the slots for that, all empty. -1 without memory. One thread at a
  * time.
  */
 int tree_take_fingerprints(tree *, entry *e);
@@ -116,6 +116,9 @@ int tree_take_fingerprints(tree *, entry *e);
 /* Leaves or compares the FINGERPRINT of the slice that starts at OFFSET or around it. 0 if it
  * differs from what the other reading saw. */
 int tree_same_slice(const tree *, const entry *e, uint64_t offset, uint64_t fingerprint);
+
+/* The same for all slices of E, whose whole CONTENT is given. */
+int tree_same_content(const tree *, const entry *e, const uint8_t *content);
 
 /* A directory that is open, so that those below it can be opened without a walk from the root; all
  * zero: none. */
