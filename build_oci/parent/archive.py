@@ -130,22 +130,33 @@ def _read_archive(
     hashed = sink is not None and sink.digest() is not None
     # A reader hashes contents and archive in one pass, for little more than the archive's digest
     # alone takes.
-    concurrently = [sink.feed if sink is not None and hashed else digest.update]
+    takers = [sink.feed if sink is not None and hashed else digest.update]
     if spool is not None:
-        concurrently.append(spool.write)
+        takers.append(spool.write)
     others: list[Callable[[bytes | memoryview], None]] = (
         [sink.feed] if sink is not None and not hashed else []
     )
     if write is not None:
         others.append(write)
     running: list[Future[None]] = []
-    with ThreadPoolExecutor(len(concurrently), "digests") as beside, named(path):
-        for piece in decode(codec, _read_ahead(pieces, beside), workers.windows):
+    # Where every thread has an archive of its own to read, each does all of it alone: what it
+    # decoded is in its core's cache then, and it waits for nobody.
+    with (
+        ThreadPoolExecutor(len(takers), "digests") as beside,
+        workers.decoding() as has_help,
+        named(path),
+    ):
+        for piece in decode(codec, _read_ahead(pieces, beside, has_help), workers.windows):
             workers.check()
             # One piece behind, which is as long as a piece is valid: the threads meet once a piece.
             for task in running:
                 task.result()
-            running = [beside.submit(take, piece) for take in concurrently]
+            if has_help():
+                running = [beside.submit(take, piece) for take in takers]
+            else:
+                running = []
+                for take in takers:
+                    take(piece)
             for read in others:
                 read(piece)
         for task in running:
@@ -159,10 +170,17 @@ def _read_archive(
         )
 
 
-def _read_ahead(pieces: Iterable[bytes], executor: Executor) -> Iterator[bytes]:
-    """PIECES, each of them fetched by a thread of EXECUTOR while the one before is in use."""
+def _read_ahead(
+    pieces: Iterable[bytes], executor: Executor, has_help: Callable[[], bool]
+) -> Iterator[bytes]:
+    """PIECES, each of them fetched by a thread of EXECUTOR, if one helps, while the one before is
+    in use.
+    """
     iterator = iter(pieces)
-    fetched = executor.submit(next, iterator, None)
-    while (piece := fetched.result()) is not None:
-        fetched = executor.submit(next, iterator, None)
+    ahead: Future[bytes | None] | None = None
+    while True:
+        piece = ahead.result() if ahead else next(iterator, None)
+        if piece is None:
+            return
+        ahead = executor.submit(next, iterator, None) if has_help() else None
         yield piece

@@ -257,7 +257,13 @@ class Parents:
         }
         runs = list(side_by_side(together, lambda number: manifest.layers[number].size))
         runs += [[number] for number in range(len(manifest.layers)) if number not in together]
-        taken = dict(chain.from_iterable(self._workers.each(take, runs, at_once=at_once)))
+        found = self._workers.each(
+            take,
+            runs,
+            at_once=at_once,
+            size=lambda run: sum(manifest.layers[number].size for number in run),
+        )
+        taken = dict(chain.from_iterable(found))
         layers = [taken[number] for number in range(len(manifest.layers))]
         wheres = [source.blob_path(layer.digest) for layer in manifest.layers]
         lower = (
@@ -358,6 +364,7 @@ class Parents:
             take,
             list(range(len(manifest.layers))),
             at_once=min(self._workers.count, len(manifest.layers)),
+            size=lambda number: manifest.layers[number].size,
         )
 
     def _is_hashed_first(

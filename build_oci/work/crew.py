@@ -76,6 +76,7 @@ class Crew:
         # busy.
         self.layers_at_once = max(1, min(count + LAYERS_WAITING, self.codec_memory // codec_least))
         self._lock = threading.RLock()  # a signal handler may cancel in the midst of its holder
+        self._decoders = 0
         self._stoppers: list[Callable[[], None]] = []
         self._cancelled = False
 
@@ -143,6 +144,20 @@ class Crew:
             with self._lock:
                 self._stoppers.remove(stop)
 
+    @contextmanager
+    def decoding(self) -> Iterator[Callable[[], bool]]:
+        """Inside the block this thread decodes a stream, which cannot be divided. The function that
+        it gets tells whether another thread would help it at the moment: whether there are fewer
+        decoders than threads.
+        """
+        with self._lock:
+            self._decoders += 1
+        try:
+            yield lambda: self._decoders < self.count
+        finally:
+            with self._lock:
+                self._decoders -= 1
+
     def run_on_all(
         self, work: Callable[[], None], stop: Callable[[], None], meanwhile: Callable[[], None]
     ) -> None:
@@ -178,9 +193,17 @@ class Crew:
                 coordinator.shutdown()
                 raise _reason(error, [future]) from None
 
-    def each(self, work: Callable[[Any], Any], items: list[Any], *, at_once: int) -> list[Any]:
+    def each(
+        self,
+        work: Callable[[Any], Any],
+        items: list[Any],
+        *,
+        at_once: int,
+        size: Callable[[Any], int] | None = None,
+    ) -> list[Any]:
         """[work(item) for item in items], by coordinators of their own, AT_ONCE of them side by
-        side. The first error stops the others.
+        side; the largest by SIZE first, so that none is left over at the end. The first error stops
+        the others.
         """
 
         def unless_stopped(item: Any) -> Any:
@@ -193,20 +216,24 @@ class Crew:
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
         futures: list[Future[Any]] = []
+        order = list(range(len(items)))
+        if size is not None:
+            order.sort(key=lambda number: -size(items[number]))
         with ThreadPoolExecutor(
             min(at_once, len(items)), thread_name_prefix="image"
         ) as coordinators:
             try:
-                for item in items:
+                for number in order:
                     self.check()
-                    futures.append(coordinators.submit(unless_stopped, item))
+                    futures.append(coordinators.submit(unless_stopped, items[number]))
                 for future in as_completed(futures):
                     future.result()
             except BaseException as error:
                 self.cancel()
                 coordinators.shutdown(cancel_futures=True)
                 raise _reason(error, futures) from None
-        return [future.result() for future in futures]
+        found = dict(zip(order, futures, strict=True))
+        return [found[number].result() for number in range(len(items))]
 
 
 def _reason(error: BaseException, futures: list[Future[Any]]) -> BaseException:

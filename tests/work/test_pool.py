@@ -153,6 +153,29 @@ def test_each_stops_before_the_next(at_once: int) -> None:
     assert len(begun) <= at_once
 
 
+def test_each_begins_with_the_largest() -> None:
+    begun: list[str] = []
+
+    def work(item: str) -> str:
+        begun.append(item)
+        return item * 2
+
+    items = ["b", "aaaa", "cc"]
+    with Crew(2, 1 << 26) as crew:
+        assert crew.each(work, items, at_once=2, size=len) == [item * 2 for item in items]
+    assert begun[0] == "aaaa" or begun[1] == "aaaa"  # two threads begin at once
+    assert begun[-1] == "b"
+
+
+def test_a_decoder_has_help_while_there_are_fewer_decoders_than_threads() -> None:
+    with Crew(2, 1 << 26) as crew, crew.decoding() as first:
+        assert first()
+        with crew.decoding() as second:
+            assert not first()
+            assert not second()
+        assert first()
+
+
 def test_a_budget_that_is_closed_while_somebody_waits() -> None:
     """Wherever the waiting one is: the closing comes from a signal handler too, which runs in the
     midst of it.
