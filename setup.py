@@ -62,6 +62,8 @@ KERNELS: dict[str, list[str]] = {
         "pack/pack.c",
         "pack/recipe.c",
         "pack/layer_recipe.c",
+        "pack/archive_check.c",
+        "tar/block.c",
     ],
     "chunked": [
         *TREE,

@@ -263,7 +263,8 @@ def components_of(tree: str) -> dict[str, Component]:
             tree, crew, skip_xattrs=False, trust_checksum_xattrs=False, warn=lambda text: None
         )
         digest_files(walked, tree, crew, lambda done, total: None)
-        division.divide(walked, tree, split, most=1, digested=True)
+        owned = division.owned_tree(walked, tree, split)
+        division.divide(walked, owned, most=1, digested=True)
     return found
 
 

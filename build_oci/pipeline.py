@@ -55,6 +55,7 @@ def build(
     on_image: Callable[[BuiltImage], None] = lambda _: None,
     sync: bool = True,
     prune: bool = False,
+    differences: bool = True,
 ) -> BuildResult:
     """Build every image of CONFIG into the layout OUTPUT (a directory, `oci:DIRECTORY`,
     `oci-archive:FILE`, `oci-archive:-`).
@@ -69,6 +70,8 @@ def build(
     the last of them.
     sync: wait until the disk has all blobs before the index names them.
     prune: after the commit, remove the blobs that the new index does not reach.
+    differences: find out why a layer is not one of `previous.image`. It costs a part of the time
+    that decoding these layers takes.
     started: called before the output is touched, with a function that makes the build end with
     Cancelled. Any thread may call that function. So may a signal handler, and it should not raise
     instead: an exception in the midst of making or removing a file would leave it behind. Once the
@@ -111,7 +114,16 @@ def build(
 
             parents = Parents(config, layout, threads, epoch=epoch, warn=warn, explain=explain)
         context = Context(
-            config, layout, threads, parents, epoch, created, warn, on_progress, explain
+            config,
+            layout,
+            threads,
+            parents,
+            epoch,
+            created,
+            warn,
+            on_progress,
+            explain,
+            differences,
         )
 
         def build_one(number: int) -> BuiltImage:

@@ -157,3 +157,35 @@ class Plan:
 
     def capsule(self) -> object:
         """The native plan, for other extensions; valid as long as this object lives."""
+
+@disjoint_base
+class ArchiveCheck:
+    """An archive that streams by, held against `plan`, whose archive it is said to be
+    (kernel/pack/archive_check.h).
+
+    One thread at a time. Raises MemoryError.
+    """
+
+    def __new__(cls, plan: Plan) -> ArchiveCheck: ...
+    @staticmethod
+    def possible(plan: Plan) -> bool:
+        """Was every file of `plan` hashed by `Digests`? No other plan can be checked so."""
+
+    def feed(
+        self, data: Buffer, other: ArchiveCheck | None = None, other_data: Buffer = b""
+    ) -> None:
+        """The next bytes of the archive, and of that of `other`; they are hashed side by side.
+        Releases the GIL.
+        """
+
+    @property
+    def holds(self) -> bool:
+        """Is what was fed so far the start of the plan's archive?"""
+
+    @property
+    def complete(self) -> bool:
+        """Is it all of that archive?"""
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of all that was fed."""

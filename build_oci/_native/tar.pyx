@@ -1,7 +1,8 @@
-"""The layers of a walked tree and their tar segments: a thin face of kernel/pack/partition.c and
-kernel/pack/pack.c.
+"""The layers of a walked tree and their tar segments: a thin face of kernel/pack/partition.c,
+kernel/pack/pack.c and kernel/pack/archive_check.c.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -107,6 +108,22 @@ cdef extern from "layer_recipe.h" nogil:
 
 cdef extern from "member_name.h" nogil:
     void member_name(const member *, char *out)
+
+
+cdef extern from "archive_check.h" nogil:
+    ctypedef struct archive_check:
+        pass
+
+    archive_check *archive_check_new(const plan *)
+    int archive_check_possible(const plan *)
+    int archive_check_feed(
+        archive_check *, const uint8_t *data, size_t size, archive_check *other,
+        const uint8_t *other_data, size_t other_size,
+    )
+    int archive_check_holds(const archive_check *)
+    int archive_check_complete(const archive_check *)
+    void archive_check_digest(const archive_check *, uint8_t *digest)
+    void archive_check_free(archive_check *)
 
 
 OWNER_NOBODY = 0xFFFFFFFF
@@ -337,3 +354,60 @@ cdef class Plan:
 
     def capsule(self):
         return PyCapsule_New(self.plan, "build_oci.plan", NULL)
+
+
+cdef class ArchiveCheck:
+    """See tar.pyi."""
+
+    cdef archive_check *check
+    cdef Plan plan
+
+    def __cinit__(self, Plan plan):
+        self.plan = plan
+        with nogil:
+            self.check = archive_check_new(plan.plan)
+        if self.check == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        archive_check_free(self.check)
+
+    @staticmethod
+    def possible(Plan plan):
+        return bool(archive_check_possible(plan.plan))
+
+    def feed(self, data, ArchiveCheck other=None, other_data=b""):
+        cdef Py_buffer view, other_view
+        cdef archive_check *second = NULL if other is None else other.check
+        cdef int status
+        if other is self:
+            raise ValueError("one archive cannot be fed twice at once")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(other_data, &other_view, PyBUF_SIMPLE)
+            try:
+                with nogil:
+                    status = archive_check_feed(
+                        self.check, <const uint8_t *>view.buf, <size_t>view.len, second,
+                        <const uint8_t *>other_view.buf, <size_t>other_view.len,
+                    )
+            finally:
+                PyBuffer_Release(&other_view)
+        finally:
+            PyBuffer_Release(&view)
+        if status:
+            raise MemoryError
+
+    @property
+    def holds(self):
+        return bool(archive_check_holds(self.check))
+
+    @property
+    def complete(self):
+        return bool(archive_check_complete(self.check))
+
+    @property
+    def digest(self):
+        cdef uint8_t digest[32]
+        archive_check_digest(self.check, digest)
+        return (<const char *>digest)[:SHA256_DIGEST]

@@ -267,6 +267,7 @@ def _build(
             on_image=on_image,
             sync=not options.no_sync,
             prune=options.prune,
+            differences=bool(options.verbose or options.metrics),
         )
     finally:
         if reports:

@@ -60,7 +60,7 @@ class _ImageBuild:
             parent = self._reading.read_parent() if self._image.parent else None
         else:
             self._reading.open_previous()
-            parent, tree, path = self._reading.read_all()
+            parent, tree, path = self._reading.read_all(self._packing.find_owners)
             packed = self._packing.make(self._packing.plan(tree, path), path)
             self._packing.learn(tree)
         if parent is None:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from build_oci.layer.blob import Layer
     from build_oci.layer.headers import Recorded
     from build_oci.layer.pack import PlannedLayer
-    from build_oci.previous.image import Difference, PreviousImage
-    from build_oci.split.division import Division
+    from build_oci.previous.difference import Difference
+    from build_oci.previous.image import PreviousImage
+    from build_oci.split.division import Division, Owned
 
 _RECORDED_AT_ONCE = 8  # layers, a MiB of memory each
 
@@ -45,6 +46,19 @@ class Packing:
         self._image = run.image
         self._reading = reading
         self.division: Division | None = None
+        self._owned: Owned | None = None  # where it was found before the plan is made
+
+    def find_owners(self, tree: AnyTree, path: str) -> None:
+        """With `split`, find out who owns what in TREE, the directory PATH. It needs no digest, so
+        files may be hashed meanwhile.
+        """
+        split = self._image.split
+        if split is None:
+            return
+        from build_oci.split.division import owned_tree
+
+        with self._run.stage("split"):
+            self._owned = owned_tree(tree, path, split, check=self._context.workers.check)
 
     def plan(self, tree: AnyTree, path: str) -> list[PlannedLayer]:
         """The layers that TREE, the directory PATH, becomes, the lowest first; at least one."""
@@ -62,11 +76,13 @@ class Packing:
 
         # Without an epoch one of the layers is that of the directories.
         directories_last = epoch is None and split.max_layers > 1
+        if self._owned is None:
+            self.find_owners(tree, path)
+        assert self._owned is not None
         with self._run.stage("split"):
             self.division = division = divide(
                 tree,
-                path,
-                split,
+                self._owned,
                 most=split.max_layers - directories_last,
                 previous=self._reading.previous_plan,
                 digested="hash" in self._run.stages,
@@ -107,8 +123,9 @@ class Packing:
             layer for one, layer in zip(recorded, planned, strict=True) if one.recipe not in taken
         ]
         reused = {layer.descriptors[0].digest for layer in taken.values()}
+        find = self._differences if self._context.differences else _no_differences
         with self._context.workers.concurrently(
-            partial(self._differences, self._reading.previous, rest, reused)
+            partial(find, self._reading.previous, rest, reused)
         ) as comparing:
             made = iter(self.pack(rest, path))
             differences = iter(comparing.result())
@@ -136,9 +153,9 @@ class Packing:
         self, previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]
     ) -> list[Difference | None]:
         """Why each of PLANNED is no layer of PREVIOUS."""
-        workers = self._context.workers
+        workers, find = self._context.workers, previous.differences().find
         return workers.each(
-            lambda layer: previous.difference(layer.plan, layer.components, reused),
+            lambda layer: find(layer.plan, layer.components, reused),
             planned,
             at_once=max(1, workers.count // 2),
         )
@@ -149,9 +166,7 @@ class Packing:
         path: str,
         reader: Callable[[], Callable[[memoryview], None]] | None = None,
     ) -> list[PackedLayer]:
-        """Each of PLANNED as a blob, several at once, the largest first so that none is left over.
-        READER: of the one there is.
-        """
+        """Each of PLANNED as a blob, several at once. READER: of the one there is."""
         if not planned:
             return []
         from build_oci.layer.blob import write_layer
@@ -179,11 +194,13 @@ class Packing:
             )
 
         with self._run.stage("pack"):
-            order = sorted(
-                range(len(planned)), key=lambda number: -planned[number].plan.archive_size
+            layers = workers.each(
+                pack,
+                list(range(len(planned))),
+                at_once=at_once,
+                size=lambda number: planned[number].plan.archive_size,
             )
-            layers = dict(zip(order, workers.each(pack, order, at_once=at_once), strict=True))
-        return [PackedLayer(layers[number], layer) for number, layer in enumerate(planned)]
+        return [PackedLayer(*made) for made in zip(layers, planned, strict=True)]
 
     def learn(self, tree: AnyTree) -> None:
         """Put the digests of the components, all known after the packing, into the plan, which has
@@ -225,3 +242,9 @@ class Packing:
             {ANNOTATION: texts[made.planned.number]} if made.planned.number < len(texts) else {}
             for made in packed
         ]
+
+
+def _no_differences(
+    previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]
+) -> list[Difference | None]:
+    return [None] * len(planned)

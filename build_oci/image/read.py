@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -97,20 +97,23 @@ class Reading:
         import_the_rest(self._context.config.codecs)
         return tree, image.layer_image.image
 
-    def read_all(self) -> tuple[ParentImage | None, AnyTree, str]:
+    def read_all(
+        self, meanwhile: Callable[[AnyTree, str], None]
+    ) -> tuple[ParentImage | None, AnyTree, str]:
         """The parent, and the tree and where it is from, read side by side; what the parent has
-        already is marked in the tree.
+        already is marked in the tree. MEANWHILE is called with the tree while its files are hashed,
+        where they are.
         """
         if self._image.parent is None:
             tree, path = self._read_root()
             if self.previous is not None or self.previous_plan is not None:
-                self.hash(tree, path)
+                self.hash(tree, path, partial(meanwhile, tree, path))
             return None, tree, path
         from build_oci._native.diff import mark_unchanged
 
         with self._context.workers.concurrently(self.read_parent) as reading:
             tree, path = self._read_root()
-            self.hash(tree, path)
+            self.hash(tree, path, partial(meanwhile, tree, path))
             parent = reading.result()
         assert parent.lower is not None  # there is one where any image of the build has a layer
         with self._run.stage("diff"):
@@ -123,12 +126,13 @@ class Reading:
         # The table may be large, and packing takes its time.
         return parent._replace(lower=None, readers=None), tree, path
 
-    def hash(self, tree: AnyTree, path: str) -> None:
+    def hash(self, tree: AnyTree, path: str, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Let every file of TREE, the directory PATH, have its digest."""
         from build_oci.layer.digest import digest_files
 
+        tell = partial(self._run.tell, "hash")
         with self._run.stage("hash"):
-            digest_files(tree, path, self._context.workers, partial(self._run.tell, "hash"))
+            digest_files(tree, path, self._context.workers, tell, meanwhile)
 
     def read_parent(self) -> ParentImage:
         assert self._image.parent is not None

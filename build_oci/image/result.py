@@ -10,7 +10,7 @@ from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci.config.keys import Compression
-    from build_oci.previous.image import Difference
+    from build_oci.previous.difference import Difference
     from build_oci.split.plan import Plan
 
 
@@ -21,7 +21,7 @@ class BuiltLayer(NamedTuple):
     components: none where nothing is split.
     reused: is it the previous image's?
     difference: where not, in what it differs from the layer of that image that it is most like;
-    None where that image has no such layer.
+    None where that image has no such layer, and where nobody asked.
     """
 
     digest: str

@@ -32,6 +32,7 @@ class Context(NamedTuple):
     warn: Callable[[str], None]
     listen: Listener = ignore
     explain: Callable[[str], None] = lambda text: None
+    differences: bool = True  # is to be told why a layer is not one of the previous image?
 
 
 class Run:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 def digest_files(
-    tree: AnyTree, root: str, workers: Crew, hashed: Callable[[int, int], None]
+    tree: AnyTree,
+    root: str,
+    workers: Crew,
+    hashed: Callable[[int, int], None],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Hash every file of TREE, the directory ROOT, on all workers; HASHED is told how many
-    entries of how many are done.
+    entries of how many are done. MEANWHILE is called here while they work.
 
     Each digest is needed whatever the parent holds: to find the file unchanged, or for its header.
     So this need not wait for the parent.
@@ -30,6 +34,7 @@ def digest_files(
     with workers.stoppable(digests.cancel):
         batches = [workers.pool.submit(digests.hash, batch) for batch in range(len(digests))]
         try:
+            meanwhile()
             for number, batch in enumerate(batches, 1):
                 if problem := batch.result():
                     raise problem_error(root, problem)

@@ -101,18 +101,27 @@ def read_archive(
     """Unpack BLOB, the file PATH, to its end and check its digest and its diff_id; SINK, WRITE and
     SPOOL get every piece of the archive, and GAUGE is told. Raises ParentError, OutputError.
     """
-    # What is not compressed is the archive, and hashed once.
-    is_archive = codec == "disabled" and blob.descriptor.digest == diff_id
-    pieces = blob.unhashed() if is_archive else iter(blob)
+    pieces = blob_pieces(codec, blob, diff_id)
     if gauge is not None:
         pieces = gauge.watch(pieces)
     try:
         _read_archive(codec, pieces, path, diff_id, workers, sink, write, spool)
     except ParentError:
-        if is_archive:
+        if _is_archive(codec, blob, diff_id):
             for _ in blob:  # is the blob at least what its name says?
                 workers.check()
         raise
+
+
+def _is_archive(codec: str, blob: VerifiedBlob, diff_id: str) -> bool:
+    return codec == "disabled" and blob.descriptor.digest == diff_id
+
+
+def blob_pieces(codec: str, blob: VerifiedBlob, diff_id: str) -> Iterator[bytes]:
+    """The pieces of BLOB, for one who decodes them and holds the archive against DIFF_ID. What is
+    not compressed is the archive, and so not hashed here too.
+    """
+    return blob.unhashed() if _is_archive(codec, blob, diff_id) else iter(blob)
 
 
 def _read_archive(

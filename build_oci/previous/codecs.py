@@ -57,6 +57,28 @@ class OldBlob(NamedTuple):
         )
 
 
+class OldLayer(NamedTuple):
+    """A layer of the previous image. recipe: what the image says of it; None where it says
+    nothing.
+    """
+
+    blob: OldBlob
+    recipe: bytes | None
+
+    @property
+    def descriptor(self) -> ReadDescriptor:
+        return self.blob.descriptor
+
+    @property
+    def diff_id(self) -> str:
+        return self.blob.diff_id
+
+    @property
+    def codec(self) -> str:
+        """What decodes it."""
+        return self.blob.codec
+
+
 def old_blob(descriptor: ReadDescriptor, diff_id: str) -> OldBlob:
     kind = CODECS.get(descriptor.media_type, "")
     if kind == "zstd" and chunked_annotations(descriptor.annotations):

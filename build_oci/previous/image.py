@@ -6,23 +6,22 @@ kernel/pack/layer_recipe.h says why a layer with the recipe of a planned one is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_oci._native.lower import TarReader
-from build_oci.codec.table import decode, least_memory
-from build_oci.errors import BuildOciError, Cancelled, ParentError, PlanError, printable
+from build_oci.codec.table import least_memory
+from build_oci.errors import ParentError, PlanError
 from build_oci.layer.blob import Layer
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.manifest import read_manifest
 from build_oci.oci.recorded import RECIPE, recorded_recipe
 from build_oci.oci.untrusted import (
-    ReadDescriptor,
     VerifiedBlob,
     named,
     side_by_side,
@@ -30,8 +29,15 @@ from build_oci.oci.untrusted import (
 )
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveSink
-from build_oci.previous.codecs import OldBlob, Remaker, holds, old_blob, siblings
-from build_oci.records import NamedTuple
+from build_oci.previous.check import (
+    Told,
+    are_many,
+    can_check,
+    check_archive,
+    check_side_by_side,
+)
+from build_oci.previous.codecs import OldBlob, OldLayer, Remaker, holds, old_blob, siblings
+from build_oci.previous.difference import Differences
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
 from build_oci.work.cpus import sha256_kernel
 
@@ -41,51 +47,6 @@ if TYPE_CHECKING:
     from build_oci.oci.layout import Layout
     from build_oci.split.plan import Plan
     from build_oci.work.crew import Crew
-
-_COMPARED = 64 << 20  # bytes of members that are looked at to say in what a layer differs
-
-
-class Difference(NamedTuple):
-    """Why a layer is not one of the previous image. what: `content`, `mode`, …
-    (build_oci._native.tar.Difference), `unknown`; path: of the first entry that differs, below the
-    root; of `unknown`, why."""
-
-    what: str
-    path: bytes
-
-    def __str__(self) -> str:
-        path = printable(self.path) or "."
-        return (
-            path
-            if self.what == "unknown"
-            else (
-                f"{path} is {self.what}"
-                if self.what in ("new", "gone")
-                else f"{self.what} of {path}"
-            )
-        )
-
-
-class _Old(NamedTuple):
-    """A layer of the previous image. recipe: what the image says of it; None where it says
-    nothing.
-    """
-
-    blob: OldBlob
-    recipe: bytes | None
-
-    @property
-    def descriptor(self) -> ReadDescriptor:
-        return self.blob.descriptor
-
-    @property
-    def diff_id(self) -> str:
-        return self.blob.diff_id
-
-    @property
-    def codec(self) -> str:
-        """What decodes it."""
-        return self.blob.codec
 
 
 def read_plan_file(previous: PreviousConfig) -> Plan | None:
@@ -145,7 +106,7 @@ class PreviousImage:
         self._notes = [layer.annotations.get(ANNOTATION) for layer in manifest.layers]
         # Of a layer that cannot be one of ours there is no codec to read it with.
         self._layers = [
-            _Old(old_blob(layer, diff_id), recorded_recipe(layer.annotations))
+            OldLayer(old_blob(layer, diff_id), recorded_recipe(layer.annotations))
             for layer, diff_id in zip(manifest.layers, manifest.diff_ids, strict=True)
         ]
 
@@ -178,48 +139,38 @@ class PreviousImage:
             taken |= self._take_all(unknown, left, read)
         return taken
 
-    def difference(
-        self, plan: TarPlan, components: Sequence[str], reused: Collection[str]
-    ) -> Difference | None:
-        """The first entry of PLAN, a layer of COMPONENTS, that differs from the layer here that has
-        most of them; None if none has any.
-
-        REUSED: digests of the layers that were taken. Reads the layer only as far as is needed, and
-        does not verify what it reads.
-        """
-        old = self._counterpart(frozenset(components), reused)
-        if old is None:
-            return None
-        try:
-            return self._compare(plan, old)
-        except Cancelled:
-            raise
-        except (BuildOciError, ValueError) as error:
-            return Difference(
-                "unknown",
-                f"its previous layer cannot be compared: {error}".encode(
-                    "utf-8", "backslashreplace"
-                ),
-            )
+    def differences(self) -> Differences:
+        """What finds out why a layer is not one of this image."""
+        owned: list[frozenset[str]] = [frozenset()] * len(self._layers)
+        with suppress(PlanError):
+            plan = self.plan()
+            noted = [number for number, note in enumerate(self._notes) if note is not None]
+            for number, layer in zip(
+                noted[-len(plan.layers) :] if plan else (),
+                plan.layers if plan else (),
+                strict=False,
+            ):
+                owned[number] = frozenset(layer.components)
+        return Differences(self._source, self._layers, owned, self._workers)
 
     # ---- which layers
 
-    def _may_be_ours(self, old: _Old) -> bool:
+    def _may_be_ours(self, old: OldLayer) -> bool:
         return (
             bool(old.codec)
             and old.descriptor.digest.startswith("sha256:")
             and old.diff_id.startswith("sha256:")
         )
 
-    def _may_have_size(self, old: _Old, sizes: Collection[int]) -> bool:
+    def _may_have_size(self, old: OldLayer, sizes: Collection[int]) -> bool:
         return old.codec != "disabled" or old.descriptor.size in sizes
 
-    def _with_recipe(self, layers: Sequence[_Old], wanted: Collection[bytes]) -> list[_Old]:
+    def _with_recipe(self, layers: Sequence[OldLayer], wanted: Collection[bytes]) -> list[OldLayer]:
         """One of LAYERS for each recipe that is WANTED, as the image tells them, with the first
         codec that is wanted if there is one.
         """
         target = self._codecs[0].compression
-        found: dict[bytes, _Old] = {}
+        found: dict[bytes, OldLayer] = {}
         for old in layers:
             if old.recipe is None or old.recipe not in wanted:
                 continue
@@ -228,7 +179,10 @@ class PreviousImage:
         return list(found.values())
 
     def _take_all(
-        self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]
+        self,
+        layers: list[OldLayer],
+        wanted: Mapping[bytes, TarPlan],
+        read: Callable[[int, int], None],
     ) -> dict[bytes, Layer]:
         gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
         told, layers = self._told(layers)
@@ -240,13 +194,25 @@ class PreviousImage:
         )
         room = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._codecs)
         at_once = max(1, min(self._workers.count, len(layers), room))
+        checked = [old for old in layers if self._can_check(old, wanted)]
+        if are_many(checked, at_once):
+            queue = deque(sorted(checked, key=lambda old: -old.descriptor.size))
+            layers = [old for old in layers if old not in checked]
+            taken += self._workers.each(
+                lambda _: self._take_side_by_side(queue, wanted, gauge, at_once),
+                list(range(at_once)),
+                at_once=at_once,
+            )
         found = self._workers.each(
-            lambda old: self._take(old, wanted, gauge, at_once), layers, at_once=at_once
+            lambda old: self._take_opened(old, wanted, gauge, at_once),
+            layers,
+            at_once=at_once,
+            size=lambda old: old.descriptor.size,
         )
         found += [pair for batch in taken for pair in batch]
         return {recipe: layer for recipe, layer in reversed(found) if layer is not None}
 
-    def _told(self, layers: Sequence[_Old]) -> tuple[list[_Old], list[_Old]]:
+    def _told(self, layers: Sequence[OldLayer]) -> tuple[list[OldLayer], list[OldLayer]]:
         """Those of LAYERS that are carried for what the image tells of them, and the rest."""
         told = [
             old
@@ -258,7 +224,7 @@ class PreviousImage:
         return told, [old for old in layers if old not in told]
 
     def _carry_told(
-        self, layers: list[_Old], wanted: Mapping[bytes, TarPlan], gauge: ReadGauge
+        self, layers: list[OldLayer], wanted: Mapping[bytes, TarPlan], gauge: ReadGauge
     ) -> list[tuple[bytes, Layer | None]]:
         """Bring LAYERS into the layout, of which only the digests of the blobs are compared."""
         with ExitStack() as stack:
@@ -294,7 +260,7 @@ class PreviousImage:
         self._layout.carry(blob.part, blob.path, one.descriptor.digest, self._workers.check)
         return one.taken()
 
-    def _in_codecs(self, old: _Old) -> dict[str, OldBlob]:
+    def _in_codecs(self, old: OldLayer) -> dict[str, OldBlob]:
         """The blobs of the previous image that are OLD in one of the codecs wanted, by codec."""
         found: dict[str, OldBlob] = {}
         for target, _ in self._codecs:
@@ -303,26 +269,65 @@ class PreviousImage:
                 found[target] = one
         return found
 
-    def _take(
-        self, old: _Old, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
+    def _take_side_by_side(
+        self,
+        layers: deque[OldLayer],
+        wanted: Mapping[bytes, TarPlan],
+        gauge: ReadGauge,
+        at_once: int,
+    ) -> list[tuple[bytes, Layer | None]]:
+        """Some of LAYERS, all of which can be checked, now in the layout; with their recipes."""
+
+        def opened(old: OldLayer, stack: ExitStack) -> Told:
+            blob = stack.enter_context(self._source.blob(old.descriptor))
+            return Told(old, blob, wanted[old.recipe or b""])
+
+        def done(told: Told, holds: bool) -> tuple[bytes, Layer | None]:
+            return self._take(told.old, told.blob, wanted, gauge, at_once, holds=holds)
+
+        return check_side_by_side(layers, opened, done, gauge, self._workers)
+
+    def _can_check(self, old: OldLayer, wanted: Mapping[bytes, TarPlan]) -> bool:
+        there = len(self._in_codecs(old)) == len(self._codecs)
+        return old.recipe is not None and there and can_check(wanted.get(old.recipe))
+
+    def _take_opened(
+        self, old: OldLayer, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
     ) -> tuple[bytes, Layer | None]:
         """The recipe of OLD, and where it is WANTED the layer, now in the layout."""
-        path = self._source.blob_path(old.descriptor.digest)
         with self._source.blob(old.descriptor) as blob:
-            there = self._there(old, blob)
-            same = len(there) == len(self._codecs)
-            if not same and old.recipe is not None:
-                return self._remade(old, blob, wanted, gauge, at_once, there)
-            recipe = self._read(old, blob, gauge)
-            if recipe not in wanted:
-                self._explain(f"{path}: not used again")
-                return recipe, None
-            if same:
-                made = {kind: self._carried(one, old, blob) for kind, one in there.items()}
-                return recipe, self._layer(old, made, wanted[recipe])
-        return self._take(old._replace(recipe=recipe), wanted, gauge, at_once)
+            holds = self._can_check(old, wanted) and check_archive(
+                Told(old, blob, wanted[old.recipe or b""]), gauge, self._workers
+            )
+            return self._take(old, blob, wanted, gauge, at_once, holds=holds)
 
-    def _there(self, old: _Old, blob: VerifiedBlob) -> dict[str, OldBlob]:
+    def _take(
+        self,
+        old: OldLayer,
+        blob: VerifiedBlob,
+        wanted: Mapping[bytes, TarPlan],
+        gauge: ReadGauge,
+        at_once: int,
+        *,
+        holds: bool = False,
+    ) -> tuple[bytes, Layer | None]:
+        """As _take_opened(). Where HOLDS is false, what is told of OLD was not found to be true: it
+        is read as a stranger's, which tells what is wrong.
+        """
+        there = self._there(old, blob)
+        same = len(there) == len(self._codecs)
+        if not same and old.recipe is not None:
+            return self._remade(old, blob, wanted, gauge, at_once, there)
+        recipe = old.recipe if holds and old.recipe else self._read(old, blob, gauge)
+        if recipe not in wanted:
+            self._explain(f"{blob.path}: not used again")
+            return recipe, None
+        if same:
+            made = {kind: self._carried(one, old, blob) for kind, one in there.items()}
+            return recipe, self._layer(old, made, wanted[recipe])
+        return self._take(old._replace(recipe=recipe), blob, wanted, gauge, at_once)
+
+    def _there(self, old: OldLayer, blob: VerifiedBlob) -> dict[str, OldBlob]:
         """Those of _in_codecs(OLD) that may be carried: metadata of zstd:chunked hold, where they
         are not trusted.
         """
@@ -340,7 +345,7 @@ class PreviousImage:
     def _doubt(self, path: Path, problem: str) -> None:
         self._explain(f"{path}: made anew, because its metadata do not hold: {problem}")
 
-    def _carried(self, one: OldBlob, old: _Old, blob: VerifiedBlob) -> Descriptor:
+    def _carried(self, one: OldBlob, old: OldLayer, blob: VerifiedBlob) -> Descriptor:
         """ONE in the layout: that of OLD, whose BLOB is verified, or the same layer in another
         codec, which is verified now.
         """
@@ -357,13 +362,13 @@ class PreviousImage:
                     )
             return self._carry(one, opened)
 
-    def _layer(self, old: _Old, made: Mapping[str, Descriptor], plan: TarPlan) -> Layer:
+    def _layer(self, old: OldLayer, made: Mapping[str, Descriptor], plan: TarPlan) -> Layer:
         descriptors = tuple(made[codec.compression] for codec in self._codecs)
         return Layer(descriptors, old.diff_id, plan.archive_size)
 
     def _read(
         self,
-        old: _Old,
+        old: OldLayer,
         blob: VerifiedBlob,
         gauge: ReadGauge,
         write: Callable[[bytes | memoryview], None] | None = None,
@@ -389,7 +394,7 @@ class PreviousImage:
 
     def _remade(
         self,
-        old: _Old,
+        old: OldLayer,
         blob: VerifiedBlob,
         wanted: Mapping[bytes, TarPlan],
         gauge: ReadGauge,
@@ -417,59 +422,3 @@ class PreviousImage:
             self._explain(f"{blob.path}: recompressed from {old.codec} to {target}")
         made |= {kind: self._carried(one, old, blob) for kind, one in there.items()}
         return old.recipe, self._layer(old, made, plan)
-
-    # ---- what differs
-
-    def _counterpart(self, components: frozenset[str], reused: Collection[str]) -> _Old | None:
-        """The layer that holds most of COMPONENTS; of none, the topmost that is of no component."""
-        owned = self._components()
-        rest = [
-            number
-            for number, old in enumerate(self._layers)
-            if old.codec and old.descriptor.digest not in reused
-        ]
-        if not components:
-            rest = [number for number in rest if not owned[number]]
-            return self._layers[rest[-1]] if rest else None
-        best = max(rest, key=lambda number: len(components & owned[number]), default=None)
-        return self._layers[best] if best is not None and components & owned[best] else None
-
-    def _components(self) -> list[frozenset[str]]:
-        """What each layer holds, by what it remembers; nothing where it remembers nothing."""
-        owned: list[frozenset[str]] = [frozenset()] * len(self._layers)
-        with suppress(PlanError):
-            plan = self.plan()
-            noted = [number for number, note in enumerate(self._notes) if note is not None]
-            for number, layer in zip(
-                noted[-len(plan.layers) :] if plan else (),
-                plan.layers if plan else (),
-                strict=False,
-            ):
-                owned[number] = frozenset(layer.components)
-        return owned
-
-    def _compare(self, plan: TarPlan, old: _Old) -> Difference | None:
-        reader = TarReader(memory_limit=_COMPARED, trust=True, whole_names=False)
-        at = 0
-        with self._source.blob(old.descriptor) as blob:
-            for piece in decode(
-                old.codec, _checked(blob, self._workers.check), self._workers.windows
-            ):
-                reader.feed(piece)
-                found = plan.difference(reader, at)
-                if not isinstance(found, int):
-                    return Difference(*found)
-                at = found
-        reader.finish()
-        found = plan.difference(reader, at)
-        return (
-            Difference("unknown", b"no entry, but the bytes of the archive")
-            if isinstance(found, int)
-            else Difference(*found)
-        )
-
-
-def _checked(pieces: Iterator[bytes] | VerifiedBlob, check: Callable[[], None]) -> Iterator[bytes]:
-    for piece in islice(pieces, None):
-        check()
-        yield piece

@@ -64,10 +64,30 @@ class _View:
         self.open_file = open_file or RootFiles(root).open_file
 
 
+class Owned(NamedTuple):
+    """Who owns each entry of a tree, and the tree as it was seen."""
+
+    view: _View
+    ownership: Ownership
+
+
+def owned_tree(
+    tree: AnyTree, root: str, split: SplitConfig, *, check: Callable[[], None] = lambda: None
+) -> Owned:
+    """Who owns what in TREE, the directory ROOT. Other threads may hash its files meanwhile. CHECK
+    is called now and then, and raises to end the work.
+
+    Raises UsageError for a map of components, TreeError for what the tree holds or for files
+    without an owner where the configuration forbids them.
+    """
+    # The tree of an image is in no directory.
+    view = _View(root, tree.listing(), getattr(tree, "open_file", None))
+    return Owned(view, find_owners(view, split, check=check))
+
+
 def divide(
     tree: AnyTree,
-    root: str,
-    split: SplitConfig,
+    owned: Owned,
     *,
     most: int,
     previous: Plan | None = None,
@@ -75,17 +95,13 @@ def divide(
     warn: Callable[[str], None] = lambda text: None,
     check: Callable[[], None] = lambda: None,
 ) -> Division:
-    """Divide TREE, the directory ROOT, into at most MOST layers, after the plan PREVIOUS; only what
-    is emitted counts.
+    """Divide TREE, which is OWNED, into at most MOST layers, after the plan PREVIOUS; only what is
+    emitted counts.
 
     DIGESTED: every file has its digest, so that the plan learns which components changed. CHECK is
-    called now and then, and raises to end the work. Raises UsageError for a map of components,
-    TreeError for what the tree holds or for files without an owner where the configuration forbids
-    them.
+    called now and then, and raises to end the work.
     """
-    # The tree of an image is in no directory.
-    view = _View(root, tree.listing(), getattr(tree, "open_file", None))
-    found = find_owners(view, split, check=check)
+    view, found = owned
     for warning in found.warnings:
         warn(warning)
     sizes = _sizes(view, found, tree.emitted())

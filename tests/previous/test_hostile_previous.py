@@ -20,9 +20,12 @@ __all__ = ["root", "trust"]
 EPOCH = 1_700_000_000
 
 
-@pytest.fixture
-def layout(root: Path, tmp_path: Path) -> Path:
-    """An image of the tree, six layers."""
+@pytest.fixture(params=[2, 100], ids=["side-by-side", "alone"])
+def layout(
+    root: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An image of the tree, six layers, which are read two at a time or each by itself."""
+    monkeypatch.setattr("build_oci.previous.check._ENOUGH", request.param)
     built(config_of(root), tmp_path / "layout")
     return tmp_path / "layout"
 

@@ -95,6 +95,35 @@ def test_only_where_it_is_used_does_the_image_tell_recipes(root: Path, tmp_path:
     )
 
 
+@pytest.mark.parametrize("compression", ["disabled", "zstd", "gzip"])
+@pytest.mark.parametrize("split", [True, False])
+def test_what_is_told_is_held_against_the_tree(
+    root: Path,
+    tmp_path: Path,
+    compression: str,
+    split: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """contract: previous-blobs. A layer that is what the image tells is not read as a stranger's:
+    its bytes are compared with those that packing would give.
+    """
+
+    def unwanted(**options: Any) -> None:
+        raise AssertionError
+
+    first = tmp_path / "first"
+    built(
+        config_of(root, {"image": first, "optional": True}, split=split, compression=compression),
+        first,
+    )
+    monkeypatch.setattr("build_oci.previous.image.TarReader", unwanted)
+    image = built(
+        config_of(root, {"image": first}, split=split, compression=compression),
+        tmp_path / "second",
+    )
+    assert all(layer.reused for layer in image.layers)
+
+
 def test_an_image_without_recipes_is_read(
     root: Path, tmp_path: Path, trust: dict[str, Any]
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Build
 from previous_images import built, config_of, root, trust
 
@@ -46,6 +47,23 @@ def test_why_a_layer_is_not_used_again(root: Path, tmp_path: Path, trust: dict[s
     }
     assert sum("not in the previous image: mode of c/file2" in line for line in said) == 1
     assert sum(line.endswith(": that of the previous image") for line in said) == 2
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_why_is_looked_for_where_somebody_asks(
+    root: Path, tmp_path: Path, build: Build, asked: bool
+) -> None:
+    first = tmp_path / "first"
+    built(config_of(root), first)
+    (root / "a" / "file1").write_bytes(b"changed")
+    config = config_of(root, {"image": first})
+    image = built(config, tmp_path / "second", differences=asked)
+    assert [str(layer.difference) for layer in image.layers if not layer.reused] == [
+        "content of a/file1" if asked else "None"
+    ]
+    # The command asks where --metrics are to tell it.
+    build(config, args=["--metrics", os.fspath(tmp_path / "metrics")])
+    assert b'"difference": {' in (tmp_path / "metrics").read_bytes()
 
 
 def test_why_where_nothing_is_split(root: Path, tmp_path: Path) -> None:

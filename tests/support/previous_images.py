@@ -51,6 +51,7 @@ def built(
     epoch: int | None = EPOCH,
     warnings: list[str] | None = None,
     explained: list[str] | None = None,
+    differences: bool = True,
 ) -> BuiltImage:
     warned: list[str] = [] if warnings is None else warnings
     said: list[str] = [] if explained is None else explained
@@ -62,6 +63,7 @@ def built(
         warn=warned.append,
         explain=said.append,
         sync=False,
+        differences=differences,
     )
     return found.images[0]
 
