@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def check_parents(config: BuildConfig) -> None:
-    """Look whether every parent that CONFIG names could be one, without reading its layers. Raises
-    ParentError.
+    """Look whether every parent that CONFIG names could be one, without reading its layers.
+
+    Raises ParentError.
     """
     for image in config.images:
         for source in image.images:
@@ -45,8 +46,9 @@ def check_output(config: BuildConfig, output: str | os.PathLike[str]) -> None:
 
 
 def check_plans(config: BuildConfig) -> None:
-    """A plan that cannot be written is better known before an hour's work than after it. Raises
-    OutputError.
+    """A plan that cannot be written is better known before an hour's work than after it.
+
+    Raises OutputError.
     """
     for image in config.images:
         if image.split and image.split.plan:

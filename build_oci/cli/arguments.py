@@ -363,8 +363,9 @@ _FILES = ("FILE", "OUT", "LAYOUT", "OLD", "NEW")
 
 
 def completion(shell: str) -> str:
-    """The script that lets SHELL complete sub-commands and options. UsageError without shtab, which
-    writes it.
+    """The script that lets SHELL complete sub-commands and options.
+
+    UsageError without shtab, which writes it.
     """
     try:
         import shtab

@@ -1,5 +1,6 @@
-"""The command line: arguments, standard input, signals, exit status. What is printed goes to
-standard error.
+"""The command line: arguments, standard input, signals, exit status.
+
+What is printed goes to standard error.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ def parse_size(text: str) -> int:
 
 
 def compare(options: argparse.Namespace, check: Callable[[], None]) -> int:
-    """0: equal, or with --max-download within the limit; 1: different, or above it. Raises
-    BuildOciError, OSError, what CHECK raises.
+    """0: equal, or with --max-download within the limit; 1: different, or above it.
+
+    Raises BuildOciError, OSError, what CHECK raises.
     """
     from build_oci.compare.report import compare_layouts
     from build_oci.compare.text import report_lines, style_for, write_lines

@@ -9,8 +9,9 @@ from typing import TextIO
 
 
 def say(line: str) -> None:
-    """LINE on standard error, in one piece: several threads may have something to say. Nobody
-    listening is no error.
+    """LINE on standard error, in one piece: several threads may have something to say.
+
+    Nobody listening is no error.
     """
     if sys.stderr is None:
         return

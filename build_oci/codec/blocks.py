@@ -42,8 +42,9 @@ class Encoder(Protocol):
     annotations: Mapping[str, str]
 
     def write(self, data: Piece) -> None:
-        """Takes DATA in; its memory may be reused as soon as this returns. An error in compressing
-        it may come from a later call.
+        """Takes DATA in; its memory may be reused as soon as this returns.
+
+        An error in compressing it may come from a later call.
         """
 
     def add(self, block: memoryview, release: Callable[[], None]) -> None:

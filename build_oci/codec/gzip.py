@@ -1,5 +1,6 @@
-"""The codec gzip: one member in, every member out. Levels and blocks of both directions are
-here.
+"""The codec gzip: one member in, every member out.
+
+Levels and blocks of both directions are here.
 """
 
 from __future__ import annotations

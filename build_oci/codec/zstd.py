@@ -1,5 +1,6 @@
-"""The codec zstd: one frame in, every frame out. Levels, windows and memory of both directions are
-here.
+"""The codec zstd: one frame in, every frame out.
+
+Levels, windows and memory of both directions are here.
 """
 
 from __future__ import annotations
@@ -240,8 +241,10 @@ class _Source:
 def decode(
     chunks: Iterable[bytes], windows: Budget | None = None, piece: int = PIECE
 ) -> Iterator[memoryview]:
-    """See build_oci.codec.table.decode. A window above 8 MiB is taken from WINDOWS while its frame
-    is read. PIECE: the most bytes of one piece.
+    """See build_oci.codec.table.decode.
+
+    A window above 8 MiB is taken from WINDOWS while its frame is read. PIECE: the most bytes of one
+    piece.
     """
     import zstandard
 
@@ -321,8 +324,9 @@ class _Frame:
         return self._is_last and not self._left
 
     def read(self, size: int) -> bytes:
-        """The next bytes, as many as the chunk at hand holds; none at the end. ValueError where the
-        stream ends before.
+        """The next bytes, as many as the chunk at hand holds; none at the end.
+
+        ValueError where the stream ends before.
         """
         if self._start:
             start, self._start = self._start, b""

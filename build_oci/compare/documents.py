@@ -18,8 +18,9 @@ _OBJECTS = ("Labels", "ExposedPorts", "Volumes", "Healthcheck")
 
 
 def config_fields(old: dict[str, Any], new: dict[str, Any]) -> list[Field]:
-    """The values of two image configs that differ, names of `Env` and `Labels` one by one. The
-    layers are not among them.
+    """The values of two image configs that differ, names of `Env` and `Labels` one by one.
+
+    The layers are not among them.
     """
     return _fields("config", dict(_flat_config(old)), dict(_flat_config(new)))
 

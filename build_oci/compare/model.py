@@ -60,8 +60,9 @@ RawEntry: TypeAlias = tuple[int, int, int, int, int, int, bytes | None, int, boo
 
 
 class Entry(NamedTuple):
-    """A name as one image has it. Sizes in bytes, time in nanoseconds; `mode` with the type
-    bits.
+    """A name as one image has it.
+
+    Sizes in bytes, time in nanoseconds; `mode` with the type bits.
     """
 
     layer: int
@@ -177,8 +178,9 @@ class Why(NamedTuple):
 
 
 class LayerView(NamedTuple):
-    """A layer of one of the images, and what is known of it. `archive_size` is None where it was
-    not read.
+    """A layer of one of the images, and what is known of it.
+
+    `archive_size` is None where it was not read.
     """
 
     number: int

@@ -61,8 +61,9 @@ class Image(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference:
-    """What TEXT names. What exists under the whole name counts first. UsageError where nothing
-    exists.
+    """What TEXT names.
+
+    What exists under the whole name counts first. UsageError where nothing exists.
     """
     if not os.path.lexists(text):
         text = layout_path(text)
@@ -230,8 +231,9 @@ class Layers:
                 self._tasks[layer.digest] = self._crew.pool.submit(self._read, source, layer)
 
     def get(self, layer: ReadDescriptor) -> Layer:
-        """A layer that has been started, once it is read. Raises the first error that any of them
-        ran into: ParentError.
+        """A layer that has been started, once it is read.
+
+        Raises the first error that any of them ran into: ParentError.
         """
         task = self._tasks[layer.digest]
         task.wait()

@@ -1,5 +1,6 @@
-"""`build-oci show`: what a layout holds. From its documents alone; with the archives read, also
-ratios, directories and files.
+"""`build-oci show`: what a layout holds.
+
+From its documents alone; with the archives read, also ratios, directories and files.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Contents(NamedTuple):
 def look(
     reference: str, *, workers: int, deep: bool, files: bool
 ) -> list[tuple[Image, Contents | None]]:
-    """The images that REFERENCE names; with what is in them if DEEP or FILES. Raises UsageError,
-    ParentError, Cancelled.
+    """The images that REFERENCE names; with what is in them if DEEP or FILES.
+
+    Raises UsageError, ParentError, Cancelled.
     """
     with Layers(workers) as layers:
         images = images_of(parse_reference(reference), layers.check)

@@ -1,5 +1,6 @@
-"""A report for people: lines of a terminal, from 60 columns up. Foreign text is escaped; colour
-only where it is asked for.
+"""A report for people: lines of a terminal, from 60 columns up.
+
+Foreign text is escaped; colour only where it is asked for.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ _SIGN_COLOURS = {
 
 
 class Style:
-    """How wide lines may be, and whether in colour. `most`: lines of one list, None for all of
-    them.
+    """How wide lines may be, and whether in colour.
+
+    `most`: lines of one list, None for all of them.
     """
 
     def __init__(self, width: int, *, colour: bool, most: int | None = 10) -> None:
@@ -406,8 +408,9 @@ def _value(value: Any) -> str:
 
 
 def write_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """LINES to standard output. Who stops reading is no error; what else goes wrong is an
-    OSError.
+    """LINES to standard output.
+
+    Who stops reading is no error; what else goes wrong is an OSError.
     """
     stream = stream or sys.stdout
     if stream is None:

@@ -63,8 +63,9 @@ class Maps:
         self._nodes: dict[tuple[int, bytes], _Node] = {}
 
     def add(self, difference: Difference, ratio: float) -> None:
-        """An entry of the new image, whatever became of it. RATIO: bytes to download for one byte
-        of its layer's archive.
+        """An entry of the new image, whatever became of it.
+
+        RATIO: bytes to download for one byte of its layer's archive.
         """
         entry = difference.new
         if entry is None:

@@ -67,8 +67,9 @@ def _explained(
     moved_directories: bool,
     check: Callable[[], None],
 ) -> Why | None:
-    """Why LAYER is new, by its entries; None if none differs. MOVED_DIRECTORIES: name those, too,
-    that came from or went to other layers as they are.
+    """Why LAYER is new, by its entries; None if none differs.
+
+    MOVED_DIRECTORIES: name those, too, that came from or went to other layers as they are.
     """
     counts: Counter[tuple[What, Differs]] = Counter()
     largest = Costliest(_MOST_NAMED)

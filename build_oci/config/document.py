@@ -36,8 +36,9 @@ from its limit.
 
 
 class Node(Protocol):
-    """What is used of a node of the YAML library. `id` is `scalar`, `sequence` or `mapping`,
-    `value` its text, nodes or pairs of nodes.
+    """What is used of a node of the YAML library.
+
+    `id` is `scalar`, `sequence` or `mapping`, `value` its text, nodes or pairs of nodes.
     """
 
     id: str
@@ -63,8 +64,9 @@ SURROGATE_ESCAPES = (
 
 
 class BadValue(ValueError):
-    """A value that is wrong where it stands: what, and a hint. Whoever knows the place reports
-    it.
+    """A value that is wrong where it stands: what, and a hint.
+
+    Whoever knows the place reports it.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:
@@ -336,8 +338,9 @@ class Document:
         return value
 
     def pairs(self, node: Node, path: str) -> Pairs:
-        """The keys of a mapping, `<<` resolved, each with its key node and value node. A duplicate
-        is a problem.
+        """The keys of a mapping, `<<` resolved, each with its key node and value node.
+
+        A duplicate is a problem.
 
         A key that is no string gets the name that JSON gives it (`true`, `null`, `1.5`).
         """
@@ -390,8 +393,9 @@ class Document:
         return merged | own
 
     def plain(self, node: Node, path: str) -> Any:
-        """NODE as the dict, list, str, int, float, bool or None that JSON can write. What JSON
-        cannot write is a problem.
+        """NODE as the dict, list, str, int, float, bool or None that JSON can write.
+
+        What JSON cannot write is a problem.
         """
         try:
             if node.id == "scalar":

@@ -1,5 +1,6 @@
-"""What a configuration may say: every key, its kind, its default, its meaning. The one definition
-that validation reads.
+"""What a configuration may say: every key, its kind, its default, its meaning.
+
+The one definition that validation reads.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Kind(StrEnum):
 
 
 class Key(NamedTuple):
-    """One key of the configuration. `keys` are those of a section; `choices` map what is written to
-    what is meant.
+    """One key of the configuration.
+
+    `keys` are those of a section; `choices` map what is written to what is meant.
     """
 
     name: str

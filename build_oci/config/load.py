@@ -21,8 +21,9 @@ REF_NAME = "[A-Za-z0-9]+([-._:@+/]+[A-Za-z0-9]+)*"
 
 
 def load_config(text: str | bytes, *, source: str = "<stdin>") -> BuildConfig:
-    """The configuration in TEXT, one YAML document; SOURCE is what errors call it. ConfigError
-    holds every problem of the document.
+    """The configuration in TEXT, one YAML document; SOURCE is what errors call it.
+
+    ConfigError holds every problem of the document.
     """
     document = Document(text, source)
     reader = Reader(document)

@@ -76,8 +76,9 @@ class SplitConfig(NamedTuple):
 
 
 class ImageConfig(NamedTuple):
-    """One image to build. `where` is for errors: `config.yaml:12: images[0]`; `layer_where` that of
-    its `layer`.
+    """One image to build.
+
+    `where` is for errors: `config.yaml:12: images[0]`; `layer_where` that of its `layer`.
 
     `config` is JSON-able and passed through untouched; `has_config` tells an absent one from
     `null`. `exclude` holds patterns as they were written, each of which compile_pattern takes;
@@ -139,8 +140,10 @@ class ImageConfig(NamedTuple):
 
 
 class BuildConfig(NamedTuple):
-    """A whole configuration. `codecs`: one, or gzip and a kind of zstd, in this order: each image
-    is written once for each of them.
+    """A whole configuration.
+
+    `codecs`: one, or gzip and a kind of zstd, in this order: each image is written once for each of
+    them.
 
     `prefetch_limit` is in bytes; `warnings` are lines for the user.
     """

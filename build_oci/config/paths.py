@@ -91,8 +91,9 @@ def _previous_problems(previous: PreviousConfig) -> list[BuildOciError]:
 
 
 def _unusable(path: str) -> str:
-    """Why PATH cannot be used as a directory, or nothing. Opening and entering it is the only
-    proof.
+    """Why PATH cannot be used as a directory, or nothing.
+
+    Opening and entering it is the only proof.
     """
     try:
         with os.scandir(path) as entries:

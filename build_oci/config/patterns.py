@@ -6,8 +6,9 @@ LONGEST = 4095  # bytes, as of a path
 
 
 def compile_pattern(written: str) -> bytes:
-    """The components that WRITTEN stands for, joined by slashes. ValueError, which says why, where
-    it stands for nothing below the root.
+    """The components that WRITTEN stands for, joined by slashes.
+
+    ValueError, which says why, where it stands for nothing below the root.
     """
     pattern = written.encode("utf-8", "surrogateescape")
     if len(pattern) > LONGEST:

@@ -92,8 +92,9 @@ class Reader:
         return section
 
     def unknown_key(self, name: str, place: Place, keys: tuple[Key, ...], given: Pairs) -> None:
-        """Stray keys are common and harmless. A slip of a key that is not given is an error: the
-        document means something else.
+        """Stray keys are common and harmless.
+
+        A slip of a key that is not given is an error: the document means something else.
         """
         what = f"`{shown(name)}` is not a key{_way_out(name, keys)}"
         if meant := nearest(name, [key.name for key in keys if key.name not in given], SLIP):
@@ -104,8 +105,9 @@ class Reader:
             self.document.warn(place, what)
 
     def value(self, key: Key, node: Node, path: str) -> Any:
-        """The value of KEY, or BadValue. What is wrong deeper inside the value is reported where it
-        stands.
+        """The value of KEY, or BadValue.
+
+        What is wrong deeper inside the value is reported where it stands.
         """
         match key.kind:
             case Kind.STRING | Kind.PATH | Kind.FILE | Kind.LAYOUT:

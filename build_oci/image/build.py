@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def build_image(context: Context, image: ImageConfig, number: int = 0) -> BuiltImage:
-    """Write the blobs of the image that has this NUMBER in the configuration. Raises ParentError,
-    TreeError, OutputError, Cancelled.
+    """Write the blobs of the image that has this NUMBER in the configuration.
+
+    Raises ParentError, TreeError, OutputError, Cancelled.
     """
     return _ImageBuild(context, image, number).run()
 

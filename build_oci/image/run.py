@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 class Context(NamedTuple):
-    """What all images of one build share. `created` is the time of the build in seconds, `epoch`
-    SOURCE_DATE_EPOCH if it is set.
+    """What all images of one build share.
+
+    `created` is the time of the build in seconds, `epoch` SOURCE_DATE_EPOCH if it is set.
     """
 
     config: BuildConfig

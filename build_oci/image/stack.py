@@ -55,8 +55,9 @@ class OwnArchive:
 
 
 class Below:
-    """What lies below the next addition of a stack; grows with the stack. It is kept only where
-    something is still to be added.
+    """What lies below the next addition of a stack; grows with the stack.
+
+    It is kept only where something is still to be added.
     """
 
     def __init__(

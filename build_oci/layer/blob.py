@@ -277,8 +277,9 @@ class _Digests:
         self._streams = _Streams(most_pieces) if sha256.in_pairs() else _PlainStreams()
 
     def update(self, segment: Segment | None, pieces: list[Piece]) -> None:
-        """Take SEGMENT in, whose block is released then, and PIECES of the blob. Raises what went
-        wrong with those before.
+        """Take SEGMENT in, whose block is released then, and PIECES of the blob.
+
+        Raises what went wrong with those before.
         """
         self._under_way.append(self._strand.submit(self._take, segment, pieces))
         while self._under_way and self._under_way[0].done():

@@ -93,8 +93,9 @@ def block_sizes(plan: Plan, most: int) -> Iterator[int]:
 
 
 class Block:
-    """A run of segments, one behind the other in memory, that is compressed as one. Its memory is
-    used anew when all have released it.
+    """A run of segments, one behind the other in memory, that is compressed as one.
+
+    Its memory is used anew when all have released it.
     """
 
     def __init__(self, packer: Packer, buffer: bytearray) -> None:
@@ -129,8 +130,9 @@ class Block:
 
 
 class Segment(NamedTuple):
-    """A piece of the archive: `data` holds it until the block is released. The block has come to
-    its end with it if `is_last`.
+    """A piece of the archive: `data` holds it until the block is released.
+
+    The block has come to its end with it if `is_last`.
     """
 
     number: int
@@ -259,8 +261,9 @@ class Packer:
         return following
 
     def _new_block(self, size: int, relieve: Callable[[], bool]) -> Block | None:
-        """One with room for SIZE bytes at least. None if the budget has no more, and there is
-        something to wait for meanwhile.
+        """One with room for SIZE bytes at least.
+
+        None if the budget has no more, and there is something to wait for meanwhile.
         """
         size = max(size, self._room)
         budget = self._workers.budget

@@ -72,8 +72,9 @@ class _File:
 
 
 class Archive(Layout):
-    """The layout as an archive at the path `target`; `-` is standard output. A file that is there
-    is replaced by the whole archive.
+    """The layout as an archive at the path `target`; `-` is standard output.
+
+    A file that is there is replaced by the whole archive.
     """
 
     def __init__(self, target: str, *, sync: bool = True) -> None:
@@ -89,8 +90,9 @@ class Archive(Layout):
         return os.path.dirname(target.path) or "." if target.is_file else _temporary_folder()
 
     def commit(self, index: bytes, *, check: Callable[[], None] = lambda: None) -> None:
-        """Write the archive, and move it into its place if that is a file. Raises OutputError, and
-        what CHECK raises, called meanwhile.
+        """Write the archive, and move it into its place if that is a file.
+
+        Raises OutputError, and what CHECK raises, called meanwhile.
         """
         target = self._followed()
         try:

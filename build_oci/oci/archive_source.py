@@ -45,8 +45,9 @@ def layout_path(text: str) -> str:
 def open_source(
     path: str, check: Callable[[], None] = lambda: None, *, trust_checksums: bool | None = False
 ) -> Source:
-    """The layout in the directory or the archive PATH. Raises ParentError, and what CHECK raises,
-    called meanwhile.
+    """The layout in the directory or the archive PATH.
+
+    Raises ParentError, and what CHECK raises, called meanwhile.
 
     trust_checksums: as of Source; the blobs of an archive are always read.
     """
@@ -64,8 +65,9 @@ class ArchiveSource(Source):
     """The layout in the tar archive `path`."""
 
     def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
-        """CHECK is called again and again and may raise to stop this. Raises ParentError where PATH
-        is no such archive.
+        """CHECK is called again and again and may raise to stop this.
+
+        Raises ParentError where PATH is no such archive.
         """
         super().__init__(path)
         self._fd = open_regular(path)

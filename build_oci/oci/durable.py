@@ -41,8 +41,9 @@ def flush_directory(path: str) -> None:
 
 
 def flush_files(names: Sequence[str], folder: int, check: Callable[[], None]) -> None:
-    """Wait until the files NAMES in the open directory FOLDER are on the disk. Raises OSError, and
-    what CHECK raises, called meanwhile.
+    """Wait until the files NAMES in the open directory FOLDER are on the disk.
+
+    Raises OSError, and what CHECK raises, called meanwhile.
     """
     waiting = deque(names)
     failures: list[OSError] = []

@@ -1,5 +1,6 @@
-"""The header list of a layer (recorded.py): which names the layer holds, without decoding it. It is
-as untrusted as any blob until it has been held against the recipe.
+"""The header list of a layer (recorded.py): which names the layer holds, without decoding it.
+
+It is as untrusted as any blob until it has been held against the recipe.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class HeaderList:
         self._is_verified = True
 
     def carry(self, layout: Layout, check: Callable[[], None]) -> None:
-        """Let LAYOUT have the blob, whose digest is right. Raises ParentError, OutputError, and
-        what CHECK raises, called meanwhile.
+        """Let LAYOUT have the blob, whose digest is right.
+
+        Raises ParentError, OutputError, and what CHECK raises, called meanwhile.
         """
         if not self._is_verified:
             for _ in self.blob:

@@ -53,8 +53,9 @@ class HiddenDirectory:
             raise
 
     def remove(self) -> None:
-        """Remove it with the files that are in it. What cannot be removed is left to
-        `clear_stale`.
+        """Remove it with the files that are in it.
+
+        What cannot be removed is left to `clear_stale`.
         """
         if self._parent < 0:
             return
@@ -96,8 +97,9 @@ class HiddenDirectory:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def _lock(self) -> bool:
-        """False: the file system has no locks. BlockingIOError and FileNotFoundError: another build
-        was faster.
+        """False: the file system has no locks.
+
+        BlockingIOError and FileNotFoundError: another build was faster.
         """
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,8 +161,9 @@ def _empty_and_remove(name: str, fd: int, parent: int) -> bool:
 
 @contextmanager
 def _locked(name: str, parent: int) -> Iterator[int]:
-    """The directory NAME, open and locked. OSError if it is no directory of ours, if others may
-    enter it, or if it cannot be locked.
+    """The directory NAME, open and locked.
+
+    OSError if it is no directory of ours, if others may enter it, or if it cannot be locked.
     """
     fd = os.open(name, _DIRECTORY, dir_fd=parent)
     try:

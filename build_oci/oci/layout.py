@@ -119,8 +119,9 @@ class Blob:
             self._begun = self.size
 
     def finish(self, hexadecimal: str | None = None) -> None:
-        """Nothing more comes; the blob takes part in the next commit. HEXADECIMAL is its SHA-256 if
-        it was appended.
+        """Nothing more comes; the blob takes part in the next commit.
+
+        HEXADECIMAL is its SHA-256 if it was appended.
         """
         self._close()
         hexadecimal = hexadecimal or self._hash.digest().hex()
@@ -199,8 +200,9 @@ class Layout:
         return str(next(self._serial))
 
     def create(self, name: str) -> int:
-        """A descriptor of the new file NAME in the hidden directory, for writing. Raises
-        OutputError.
+        """A descriptor of the new file NAME in the hidden directory, for writing.
+
+        Raises OutputError.
         """
         try:
             return os.open(name, _NEW_FILE, _FILE_MODE, dir_fd=self._work)
@@ -286,8 +288,9 @@ class Layout:
             self._flush_directories(self.path)
 
     def prune(self, warn: Callable[[str], None], explain: Callable[[str], None]) -> None:
-        """Remove the blobs that the index does not reach; to be called after `commit`. WARN is told
-        where that cannot be done.
+        """Remove the blobs that the index does not reach; to be called after `commit`.
+
+        WARN is told where that cannot be done.
         """
         from build_oci.oci.prune import prune
 

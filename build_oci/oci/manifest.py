@@ -164,8 +164,9 @@ def _told(platform: dict[str, Any]) -> str:
 
 
 def _platform_inside(source: Source, descriptor: ReadDescriptor) -> tuple[bool, dict[str, Any]]:
-    """Is DESCRIPTOR that of an index? If not, the platform that the config of the image says;
-    nothing where it is no image.
+    """Is DESCRIPTOR that of an index?
+
+    If not, the platform that the config of the image says; nothing where it is no image.
     """
     document = source.document(descriptor)
     if is_index(descriptor, document):

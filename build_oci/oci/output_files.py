@@ -25,8 +25,9 @@ _LOOK_ABOUT = 0.05  # seconds
 
 
 class Target(NamedTuple):
-    """Where a path of the user's leads. `is_file`: a regular file is there, or nothing yet;
-    `descriptor`: one of this process, or -1.
+    """Where a path of the user's leads.
+
+    `is_file`: a regular file is there, or nothing yet; `descriptor`: one of this process, or -1.
     """
 
     path: str
@@ -102,8 +103,9 @@ def _refused(path: str, option: str) -> OutputError:
 def write_file(
     path: str, data: bytes, option: str, check: Callable[[], None] = lambda: None
 ) -> None:
-    """Write DATA to PATH, which OPTION names: a regular file whole or not at all. Raises
-    OutputError, and what CHECK raises meanwhile.
+    """Write DATA to PATH, which OPTION names: a regular file whole or not at all.
+
+    Raises OutputError, and what CHECK raises meanwhile.
     """
     try:
         target = follow(path)

@@ -111,8 +111,9 @@ def _blobs(layout: str) -> Iterator[_Blob]:
 
 
 def _reached(source: Source, check: Callable[[], None]) -> set[str]:
-    """The digests of all that the index of SOURCE leads to. Raises ParentError where a document on
-    the way cannot be read.
+    """The digests of all that the index of SOURCE leads to.
+
+    Raises ParentError where a document on the way cannot be read.
     """
     where = str(source.path / "index.json")
     waiting = parse_descriptors(source.index(), "manifests", where)

@@ -83,8 +83,9 @@ def copy_file(
 
 
 class Stream:
-    """Writes to the open descriptor `fd`. Calls `check` ten times a second while nobody reads; what
-    it raises ends the writing.
+    """Writes to the open descriptor `fd`.
+
+    Calls `check` ten times a second while nobody reads; what it raises ends the writing.
     """
 
     def __init__(self, fd: int, check: Callable[[], None]) -> None:

@@ -338,8 +338,9 @@ def is_digest(text: str) -> bool:
 
 
 def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
-    """ITEM as a descriptor. Raises ParentError, also for a digest that is none: it is going to be
-    part of a path.
+    """ITEM as a descriptor.
+
+    Raises ParentError, also for a digest that is none: it is going to be part of a path.
     """
     if not isinstance(item, dict):
         raise ParentError("is no descriptor", where=where)

@@ -31,8 +31,9 @@ class Archive:
     """
 
     def __init__(self, file: BinaryIO, path: str, *, start: int = 0, is_ours: bool) -> None:
-        """FILE becomes this object's; the archive begins at START. PATH is for errors in
-        writing.
+        """FILE becomes this object's; the archive begins at START.
+
+        PATH is for errors in writing.
         """
         self._file = file
         self._path = path

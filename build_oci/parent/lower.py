@@ -45,8 +45,9 @@ class TarReaders:
     def __init__(
         self, diff_ids: list[str], *, trust: bool, share: int = 1, whole: bool = False
     ) -> None:
-        """TRUST believes checksum records in the archives. SHARE: how many parents are in use at
-        the same time.
+        """TRUST believes checksum records in the archives.
+
+        SHARE: how many parents are in use at the same time.
 
         WHOLE: large attributes are wanted, not only their digests.
         """
@@ -88,8 +89,9 @@ class TarReaders:
         return self._trust and (is_archive or recorded_headers(descriptor.annotations) is not None)
 
     def can_list(self, blob: VerifiedBlob, codec: str, diff_id: str) -> bool:
-        """May the members in BLOB be taken from its header list: are records believed? What is not
-        compressed must be the archive of that DIFF_ID.
+        """May the members in BLOB be taken from its header list: are records believed?
+
+        What is not compressed must be the archive of that DIFF_ID.
         """
         return self._trust and (codec != "disabled" or blob.descriptor.digest == diff_id)
 

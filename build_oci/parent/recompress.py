@@ -23,8 +23,9 @@ Read = Callable[[Callable[["Piece"], None]], None]
 
 
 class Recompression(ExitStack):
-    """One way of an archive into several blobs, a codec each. `left_out`: why those are not made
-    that cannot express the archive, by codec.
+    """One way of an archive into several blobs, a codec each.
+
+    `left_out`: why those are not made that cannot express the archive, by codec.
     """
 
     def __init__(
@@ -73,8 +74,9 @@ class Recompression(ExitStack):
         )
 
     def run(self, read: Read) -> dict[str, Descriptor]:
-        """The descriptors of the archive that READ gives to a function, by codec. To be called
-        once.
+        """The descriptors of the archive that READ gives to a function, by codec.
+
+        To be called once.
         """
         try:
             read(self._write)

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 
 def read_plan_file(previous: PreviousConfig) -> Plan | None:
-    """The plan in the file that PREVIOUS names; None where it is missing, and may be. Raises
-    PlanError.
+    """The plan in the file that PREVIOUS names; None where it is missing, and may be.
+
+    Raises PlanError.
     """
     if previous.plan is None:
         return None
@@ -75,8 +76,9 @@ def read_plan_file(previous: PreviousConfig) -> Plan | None:
 
 
 class PreviousImage:
-    """The layers of one image of an earlier build. Opening it raises ParentError; only documents
-    are read then.
+    """The layers of one image of an earlier build.
+
+    Opening it raises ParentError; only documents are read then.
     """
 
     def __init__(
@@ -373,8 +375,9 @@ class PreviousImage:
         gauge: ReadGauge,
         write: Callable[[bytes | memoryview], None] | None = None,
     ) -> bytes:
-        """The recipe of OLD, whose archive is read to its end, and verified. Empty where no build
-        of ours can have written it.
+        """The recipe of OLD, whose archive is read to its end, and verified.
+
+        Empty where no build of ours can have written it.
         """
         reader = TarReader(kernel=sha256_kernel(), digest=True, recipe=True, keep=False)
         sink = ArchiveSink(reader.feed, lambda: reader.digest)
@@ -401,8 +404,9 @@ class PreviousImage:
         at_once: int,
         there: Mapping[str, OldBlob],
     ) -> tuple[bytes, Layer | None]:
-        """Bring OLD into the layout in the codecs that are wanted, of which some are THERE. It
-        spares reading and hashing the files again; the bytes are the same.
+        """Bring OLD into the layout in the codecs that are wanted, of which some are THERE.
+
+        It spares reading and hashing the files again; the bytes are the same.
         """
         from build_oci.codec.chunked.encoder import CannotBeChunkedError
 

@@ -61,8 +61,9 @@ class Ownership(NamedTuple):
 def find_owners(
     view: TreeView, split: SplitConfig, *, check: Callable[[], None] = lambda: None
 ) -> Ownership:
-    """Who owns what in the tree VIEW. CHECK is called now and then from this thread, and raises to
-    end the work.
+    """Who owns what in the tree VIEW.
+
+    CHECK is called now and then from this thread, and raises to end the work.
 
     Raises UsageError for a map of components, TreeError for what the tree itself holds, or for
     files without an owner where the configuration forbids them.

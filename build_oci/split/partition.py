@@ -1,5 +1,6 @@
-"""Cuts components into layers so that the expected bytes of an update are few. Numbers only: no
-names, no files.
+"""Cuts components into layers so that the expected bytes of an update are few.
+
+Numbers only: no names, no files.
 
 A layer with the components i has to be moved as a whole when any of them changes, so it costs
 

@@ -1,5 +1,6 @@
-"""A plan as a file that is committed, and as annotations of the layers that were made from it. Both
-are foreign when read.
+"""A plan as a file that is committed, and as annotations of the layers that were made from it.
+
+Both are foreign when read.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ def _number(days: float) -> int | float:
 
 
 def load_plan(data: bytes, where: str) -> Plan:
-    """The plan in the file WHERE that holds DATA. Raises PlanError for anything that `dump_plan`
-    would not have written.
+    """The plan in the file WHERE that holds DATA.
+
+    Raises PlanError for anything that `dump_plan` would not have written.
     """
     refuse = _Refusal(
         where, "give the plan file that build-oci wrote, or remove it and have a new one made"

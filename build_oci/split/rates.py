@@ -92,8 +92,9 @@ def chance(history: History, days: float = UPDATE_DAYS) -> float:
 
 
 def changed_names(components: Iterable[Component], before: Mapping[str, History]) -> set[str]:
-    """The components whose digest is not the one that BEFORE holds. Without both digests none is
-    said to have changed.
+    """The components whose digest is not the one that BEFORE holds.
+
+    Without both digests none is said to have changed.
     """
     return {
         component.name

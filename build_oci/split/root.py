@@ -15,8 +15,9 @@ _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class RootFiles:
-    """Files below the directory `root`. A symbolic link that stands for a directory is resolved as
-    if `root` were `/`.
+    """Files below the directory `root`.
+
+    A symbolic link that stands for a directory is resolved as if `root` were `/`.
     """
 
     def __init__(self, root: str) -> None:

@@ -18,8 +18,9 @@ _PIECE = 256 << 10
 
 
 class TreeView(Protocol):
-    """One walked tree of n entries. The sequences have n elements each, in tar order: a directory
-    stands before what is in it.
+    """One walked tree of n entries.
+
+    The sequences have n elements each, in tar order: a directory stands before what is in it.
     """
 
     @property
@@ -63,8 +64,9 @@ class TreeView(Protocol):
 
 
 class TreeIndex:
-    """A TreeView with look-up by path. `check` is called now and then, and raises to end the
-    work.
+    """A TreeView with look-up by path.
+
+    `check` is called now and then, and raises to end the work.
     """
 
     def __init__(self, view: TreeView, check: Callable[[], None] = lambda: None) -> None:
@@ -157,8 +159,9 @@ class TreeIndex:
         )
 
     def open(self, path: bytes, limit: int) -> int:
-        """A descriptor of the regular file PATH, which the caller closes. TreeError if it is none
-        or has more than LIMIT bytes.
+        """A descriptor of the regular file PATH, which the caller closes.
+
+        TreeError if it is none or has more than LIMIT bytes.
         """
         try:
             file = self.view.open_file(path)
@@ -185,8 +188,9 @@ class TreeIndex:
                 ) from error
 
     def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
-        """The lines of the file PATH without their ends. TreeError as `open`, and for a last line
-        without end: a file that was cut.
+        """The lines of the file PATH without their ends.
+
+        TreeError as `open`, and for a last line without end: a file that was cut.
         """
         with os.fdopen(self.open(path, limit), "rb", buffering=0) as file:
             number = 0

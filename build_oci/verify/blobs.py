@@ -11,8 +11,9 @@ from build_oci.verify.findings import Findings
 
 
 class Blobs:
-    """Looks at the blobs of one layout, each of them once. `size` counts the bytes read of those
-    that are no layers.
+    """Looks at the blobs of one layout, each of them once.
+
+    `size` counts the bytes read of those that are no layers.
     """
 
     def __init__(self, source: Source, findings: Findings, check: Callable[[], None]) -> None:
@@ -75,8 +76,9 @@ class Blobs:
     def document(
         self, descriptor: ReadDescriptor, *, quietly: bool = False
     ) -> dict[str, Any] | None:
-        """The JSON object in a blob. None where it is damaged or none; QUIETLY, the latter is no
-        mismatch but an empty object.
+        """The JSON object in a blob.
+
+        None where it is damaged or none; QUIETLY, the latter is no mismatch but an empty object.
         """
         fitted = self.fitted(descriptor)
         if fitted is None:

@@ -161,8 +161,9 @@ class BootImage:
             self._sizes[name] = member["size"]
 
     def image(self, labels: Mapping[str, str], diff_ids: Sequence[str | None]) -> Iterator[Finding]:
-        """What is wrong or odd with the whole. LABELS: those of `boot_labels`. DIFF_IDS: of all
-        layers.
+        """What is wrong or odd with the whole.
+
+        LABELS: those of `boot_labels`. DIFF_IDS: of all layers.
         """
         if labels.get(_BOOTC) != "1" and _OSTREE_BOOTABLE not in labels:
             yield Finding(

@@ -39,8 +39,9 @@ _MEDIA_TYPE = re.compile(
 
 
 class CheckedImage(NamedTuple):
-    """What its documents say of an image. A layer is None where its descriptor is none, a diff_id
-    where it is no digest.
+    """What its documents say of an image.
+
+    A layer is None where its descriptor is none, a diff_id where it is no digest.
     """
 
     where: str
@@ -350,8 +351,9 @@ def _list(value: Any) -> list[Any]:
 def _is_attestation(
     descriptor: ReadDescriptor, config: dict[str, Any] | None, layers: list[ReadDescriptor | None]
 ) -> bool:
-    """Is it an attestation or a signature stored as an image manifest? BuildKit and cosign put
-    those beside the images they are about.
+    """Is it an attestation or a signature stored as an image manifest?
+
+    BuildKit and cosign put those beside the images they are about.
     """
     if descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
         return True

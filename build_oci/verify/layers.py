@@ -92,8 +92,9 @@ class Archive:
 
 
 class Layers:
-    """Reads the layers of images, several at once. `count`, `entries` and `size` (bytes of
-    archives) are those of different layers.
+    """Reads the layers of images, several at once.
+
+    `count`, `entries` and `size` (bytes of archives) are those of different layers.
     """
 
     def __init__(
@@ -288,8 +289,9 @@ class Layers:
             archive.headers_problem = error.what
 
     def _count(self, archive: Archive, *, gone: bool = False, limited: bool = False) -> None:
-        """Bring the sums up to date with ARCHIVE. LIMITED: refuse it where they are too high,
-        before another one may be.
+        """Bring the sums up to date with ARCHIVE.
+
+        LIMITED: refuse it where they are too high, before another one may be.
         """
         reader = None if gone else archive.reader
         with self._lock:

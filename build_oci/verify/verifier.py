@@ -40,8 +40,9 @@ def verify(
     warning: Callable[[str], None] | None = None,
     bootc: bool = False,
 ) -> Verified:
-    """Look at everything in the layout PATH, a directory or an archive. UsageError where there is
-    none, ParentError where an archive cannot be read.
+    """Look at everything in the layout PATH, a directory or an archive.
+
+    UsageError where there is none, ParentError where an archive cannot be read.
 
     workers: layers that are read at once.
     problem, note: called with a line `WHERE: WHAT` for what is wrong, and for what is odd but

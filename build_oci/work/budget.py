@@ -11,8 +11,9 @@ from build_oci.errors import Cancelled
 
 
 class Budget:
-    """How many bytes may be in flight. A request larger than the whole is granted when nothing else
-    is held, so none waits for ever.
+    """How many bytes may be in flight.
+
+    A request larger than the whole is granted when nothing else is held, so none waits for ever.
 
     A signal handler may close it, or raise, at any moment: so the lock is one that it may take
     again, no Python code runs between taking and holding it, and a wait looks about itself now and
@@ -28,8 +29,9 @@ class Budget:
         self._closed = False
 
     def take(self, size: int, *, block: bool) -> bool:
-        """Take SIZE bytes; without `block`, say whether there were so many. Raises Cancelled once
-        the budget is closed.
+        """Take SIZE bytes; without `block`, say whether there were so many.
+
+        Raises Cancelled once the budget is closed.
         """
         while True:
             with self._lock:

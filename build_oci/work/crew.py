@@ -179,8 +179,9 @@ class Crew:
 
     @contextmanager
     def concurrently(self, work: Callable[[], Result]) -> Iterator[Future[Result]]:
-        """Run WORK, which coordinates and does no work of its own, beside the block. If either
-        fails, the other is stopped.
+        """Run WORK, which coordinates and does no work of its own, beside the block.
+
+        If either fails, the other is stopped.
         """
         from concurrent.futures import ThreadPoolExecutor
 

@@ -243,8 +243,9 @@ class BlocksOfMembers(Blocks[_Packed]):
 
 
 class PlanEncoder(BlocksOfMembers):
-    """Encodes the archive of one plan. It takes blocks only: the plan's segments, in order, none
-    left out.
+    """Encodes the archive of one plan.
+
+    It takes blocks only: the plan's segments, in order, none left out.
     """
 
     def __init__(

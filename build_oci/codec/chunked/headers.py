@@ -33,8 +33,9 @@ _UNIX_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def toc_header(entry: dict[str, Any]) -> dict[str, Any]:
-    """What an entry of a TOC says of the headers of its member. ValueError where it cannot be
-    told.
+    """What an entry of a TOC says of the headers of its member.
+
+    ValueError where it cannot be told.
     """
     name = entry.get("name")
     where = f"“{str(name)[:200]}”"
@@ -89,8 +90,9 @@ def _toc_time(value: object, where: str) -> int:
 
 
 def read_headers(data: bytes) -> dict[str, Any]:
-    """The member whose headers are DATA, from the first extended one to its own. ValueError where
-    they are not understood.
+    """The member whose headers are DATA, from the first extended one to its own.
+
+    ValueError where they are not understood.
     """
     records: dict[bytes, bytes] = {}
     long: dict[bytes, bytes] = {}

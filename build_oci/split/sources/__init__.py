@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """The components that have been named so far, and warnings. Sources name a component by its
-    number here.
+    """The components that have been named so far, and warnings.
+
+    Sources name a component by its number here.
     """
 
     def __init__(self) -> None:
@@ -28,8 +29,9 @@ class Registry:
         self._warned: set[int] = set()
 
     def number(self, name: str, source: str, interval: float | None = None) -> int:
-        """The number of the component NAME. The first INTERVAL (days) that is given for it
-        holds.
+        """The number of the component NAME.
+
+        The first INTERVAL (days) that is given for it holds.
         """
         number = self._numbers.setdefault(name, len(self._intervals))
         if number == len(self._intervals):
@@ -41,8 +43,9 @@ class Registry:
         return number
 
     def set_interval(self, number: int, interval: float, source: str = "") -> None:
-        """As `number` does for a component that has one already. Sources may disagree, but no
-        source with itself.
+        """As `number` does for a component that has one already.
+
+        Sources may disagree, but no source with itself.
         """
         known = self._intervals[number]
         if known is None:

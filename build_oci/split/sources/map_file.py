@@ -59,8 +59,9 @@ class _Duplicate(ValueError):
 
 
 def claim(context: Context) -> Owners:
-    """Each path goes to the component of its entry. UsageError names the file, and the line or
-    entry that is wrong.
+    """Each path goes to the component of its entry.
+
+    UsageError names the file, and the line or entry that is wrong.
     """
     path = context.config.path
     with _opened(path) as file:
@@ -96,8 +97,9 @@ _Claimed = tuple[int, bytes, int]
 
 
 class _Claims:
-    """The claims of one map file. `place` tells in words where the line or entry of a number
-    stands; each form has its own.
+    """The claims of one map file.
+
+    `place` tells in words where the line or entry of a number stands; each form has its own.
     """
 
     def __init__(self, context: Context, path: str) -> None:

@@ -1,5 +1,6 @@
-"""The source `packages`: data bases of package managers that lie in the tree. Packages of one
-source package are one component.
+"""The source `packages`: data bases of package managers that lie in the tree.
+
+Packages of one source package are one component.
 
 A data base is a module with a function `packages`; add it to _DATABASES. Nobody vouches for what
 lies in a tree: a data base that is cut, broken or hostile ends in one TreeError that names its
@@ -88,8 +89,9 @@ def claim(context: Context) -> Owners:
 
 
 def source_name(tree: TreeIndex, path: bytes, raw: bytes) -> str:
-    """RAW, which stands in the data base PATH, as the name of a component. TreeError if it cannot
-    be one.
+    """RAW, which stands in the data base PATH, as the name of a component.
+
+    TreeError if it cannot be one.
     """
     try:
         name = raw.decode()

@@ -1,5 +1,6 @@
-"""apk (Alpine, Wolfi): one text file, a paragraph a package. `P` names it, `o` its source package,
-`F` a directory, `R` a file in it.
+"""apk (Alpine, Wolfi): one text file, a paragraph a package.
+
+`P` names it, `o` its source package, `F` a directory, `R` a file in it.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ _MONTHS = {
 
 
 def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
-    """The packages in the order of their names. Of those of one source the first that has a
-    changelog tells its dates.
+    """The packages in the order of their names.
+
+    Of those of one source the first that has a changelog tells its dates.
     """
     database = tree.real_directory(DATABASE)
     if database is None:

@@ -82,8 +82,9 @@ def source_of(source_rpm: bytes) -> bytes:
 
 
 class Header:
-    """The header of one package, as the data base holds it. ValueError for anything that is not of
-    the form above.
+    """The header of one package, as the data base holds it.
+
+    ValueError for anything that is not of the form above.
     """
 
     def __init__(self, blob: bytes) -> None:
