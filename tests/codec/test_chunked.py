@@ -36,6 +36,8 @@ from build_oci.codec.chunked import container, encoder
 from build_oci.config.load import load_config
 from build_oci.pipeline import build
 
+pytestmark = pytest.mark.once
+
 
 @examples(max_examples=40, deadline=None)
 @given(items=trees.trees(), epoch=st.sampled_from([None, 0, EPOCH]), workers=st.integers(1, 3))

@@ -18,6 +18,8 @@ from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import ArchiveCheck, Partition, Plan
 from build_oci._native.walk import Tree
 
+pytestmark = pytest.mark.once
+
 KERNEL = kernel_id("auto")
 SLICE = 1 << 20
 

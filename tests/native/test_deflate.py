@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from build_oci._native.deflate import is_incompressible, make_joinable
 from build_oci._native.memory import probe_allocation, uninitialised_bytearray
 
+pytestmark = pytest.mark.once
+
 LAST_EMPTY = b"\x03\0"  # a last block with nothing in it
 
 STRATEGIES = (

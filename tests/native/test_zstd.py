@@ -15,6 +15,8 @@ from places import REPOSITORY
 
 from build_oci._native.zstd import make_joinable
 
+pytestmark = pytest.mark.once
+
 HEADER = b"\x28\xb5\x2f\xfd\x00" + bytes([27 - 10 << 3])
 LAST_EMPTY = b"\x01\0\0"
 BLOCK = 128 << 10

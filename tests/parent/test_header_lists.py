@@ -22,6 +22,8 @@ from previous_images import EPOCH, built, config_of, layers_of, put, rewrite
 from build_oci.errors import BuildOciError, ParentError
 from build_oci.oci.archive_source import ArchiveSource
 
+pytestmark = pytest.mark.once
+
 RECIPE = "io.build-oci.recipe"
 HEADERS = "io.build-oci.headers"
 LARGE = 1 << 20

@@ -18,6 +18,8 @@ from build_oci.oci.untrusted import LAYER_COST
 from build_oci.parent import layers as parent_layers
 from build_oci.parent.layers import most_in_use
 
+pytestmark = pytest.mark.once
+
 
 def reader_of(tar: bytes, *, whole: bool = False) -> TarReader:
     reader = TarReader(memory_limit=1 << 26, whole=whole)

@@ -13,6 +13,8 @@ from previous_images import built, config_of, root, trust
 
 from build_oci.codec.chunked.container import chunked_annotations
 
+pytestmark = pytest.mark.once
+
 __all__ = ["root", "trust"]
 
 

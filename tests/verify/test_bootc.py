@@ -22,6 +22,8 @@ from build_oci.verify.bootc import BootImage
 from build_oci.verify.names import Tree
 from build_oci.verify.verifier import verify
 
+pytestmark = pytest.mark.once
+
 Entry = tuple[str, bytes, dict[str, Any]]
 DIRECTORY, FILE, LINK, HARD = tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 _ENTRIES: list[Entry] = [
