@@ -31,8 +31,12 @@ class Signals:
         self._cancel: Callable[[], None] | None = None
 
     def cancel_by(self, cancel: Callable[[], None]) -> None:
-        """From now on call CANCEL rather than raise."""
+        """From now on call CANCEL rather than raise; at once, if a signal has come: what it raised
+        may have been lost, where Python ignores exceptions.
+        """
         self._cancel = cancel
+        if self.caught:
+            cancel()
 
     def check(self) -> None:
         """Raise Stopped once a signal has asked to stop."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +38,7 @@ from faults import (
 
 import build_oci.cli.command
 import build_oci.pipeline  # so that tracing main() below meets the same lines in every run
+from build_oci.cli.signals import Signals, Stopped
 
 pytestmark = pytest.mark.once
 
@@ -269,3 +271,15 @@ def test_signal_at_any_moment(
         ended = [end for future in futures for end in future.result()]
     met = [(number, status) for number, status in ended if status in (128 + number, -number)]
     assert len(met) > len(ended) // 5  # the machine may be slow to send them
+
+
+def test_a_signal_whose_exception_was_lost() -> None:
+    """One that comes while an exception is ignored, as in a callback of a weak reference, stops the
+    build as soon as there is one.
+    """
+    signals = Signals()
+    with suppress(Stopped):
+        signals._stop(signal.SIGTERM, None)
+    cancelled: list[bool] = []
+    signals.cancel_by(lambda: cancelled.append(True))
+    assert cancelled == [True]
