@@ -16,6 +16,7 @@ from build_oci.oci.untrusted import named
 from build_oci.parent.archive import ReadGauge, blob_pieces, read_archive
 from build_oci.parent.lower import ArchiveSink
 from build_oci.records import NamedTuple
+from build_oci.work.budget import Budget
 
 if TYPE_CHECKING:
     from build_oci._native.tar import Plan as TarPlan
@@ -28,6 +29,19 @@ Result = TypeVar("Result")
 # With so many layers for a thread, or more, each thread reads two at once: with fewer, a thread
 # would be left with nothing.
 _ENOUGH = 2
+
+
+class _LargeWindowError(Exception):
+    """A stream needs a larger window than every reader is granted."""
+
+
+class _SmallWindows(Budget):
+    """Refuses every window that would be counted: a thread that held one and waited for another
+    could wait for ever.
+    """
+
+    def take(self, size: int, *, block: bool) -> bool:
+        raise _LargeWindowError
 
 
 class Told(NamedTuple):
@@ -104,7 +118,7 @@ def check_side_by_side(
                 under_way.append(_UnderWay(told, stack, ArchiveCheck(told.plan), pieces))
             if not under_way:
                 return results
-            pieces_of = [(one, next(one.pieces, None)) for one in under_way]
+            pieces_of = [(one, _next(one)) for one in under_way]
             fed = [(one.check, piece) for one, piece in pieces_of if piece is not None]
             if fed:
                 fed[0][0].feed(fed[0][1], *(fed[1] if len(fed) > 1 else ()))
@@ -115,6 +129,13 @@ def check_side_by_side(
                     one.opened.close()
 
 
+def _next(one: _UnderWay) -> bytes | memoryview | None:
+    try:
+        return next(one.pieces, None)
+    except _LargeWindowError:
+        return None  # it is not complete, so it is read by itself
+
+
 def _holds(one: _UnderWay) -> bool:
     return one.check.complete and f"sha256:{one.check.digest.hex()}" == one.told.old.diff_id
 
@@ -122,6 +143,6 @@ def _holds(one: _UnderWay) -> bool:
 def _pieces(told: Told, gauge: ReadGauge, workers: Crew) -> Iterator[bytes | memoryview]:
     pieces = gauge.watch(blob_pieces(told.old.codec, told.blob, told.old.diff_id))
     with named(told.blob.path):
-        for piece in decode(told.old.codec, pieces, workers.windows):
+        for piece in decode(told.old.codec, pieces, _SmallWindows(0)):
             workers.check()
             yield piece

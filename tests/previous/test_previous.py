@@ -124,6 +124,20 @@ def test_what_is_told_is_held_against_the_tree(
     assert all(layer.reused for layer in image.layers)
 
 
+def test_large_windows_are_read_one_at_a_time(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that reads two layers would wait for the second's window for ever, where there is
+    room for one.
+    """
+    first = tmp_path / "first"
+    built(config_of(root, compression="zstd"), first)
+    monkeypatch.setattr("build_oci.codec.zstd.SMALL_WINDOW", 1 << 10)
+    monkeypatch.setattr("build_oci.work.crew.LARGE_WINDOWS", 8 << 20)
+    image = built(config_of(root, {"image": first}, compression="zstd"), tmp_path / "second")
+    assert all(layer.reused for layer in image.layers)
+
+
 def test_an_image_without_recipes_is_read(
     root: Path, tmp_path: Path, trust: dict[str, Any]
 ) -> None:
