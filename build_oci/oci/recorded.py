@@ -28,6 +28,13 @@ def recorded_headers(annotations: Mapping[str, str]) -> str | None:
     return text if _SHA256.fullmatch(text) and recorded_recipe(annotations) else None
 
 
+def without_claims(annotations: Mapping[str, str]) -> dict[str, str]:
+    """ANNOTATIONS but for those that tell what an archive holds: of a layer that others may have
+    made, and whose archive was not held against them.
+    """
+    return {key: value for key, value in annotations.items() if key not in (RECIPE, HEADERS)}
+
+
 def without_headers(annotations: Mapping[str, str]) -> dict[str, str]:
     """ANNOTATIONS but for the one that names a header list."""
     return {key: value for key, value in annotations.items() if key != HEADERS}

@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from build_oci.oci.documents import Descriptor, Platform
 from build_oci.oci.headers import PIECE, header_list
 from build_oci.oci.manifest import ReadManifest, read_manifest
 from build_oci.oci.media_types import CODECS, LAYER_MEDIA_TYPES
-from build_oci.oci.recorded import without_headers
+from build_oci.oci.recorded import without_claims, without_headers
 from build_oci.oci.untrusted import (
     FilePart,
     ReadDescriptor,
@@ -44,11 +44,12 @@ from build_oci.oci.untrusted import (
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
 from build_oci.parent.lower import TarReaders
 from build_oci.parent.recompress import recompressed
+from build_oci.parent.use import compared, identity, most_in_use, needed, shared_key
 from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
     from build_oci._native.lower import Lower
-    from build_oci.config.model import BuildConfig, ImageConfig, ParentConfig
+    from build_oci.config.model import BuildConfig, ParentConfig
     from build_oci.oci.layout import Layout
     from build_oci.work.crew import Crew
 
@@ -85,53 +86,6 @@ class ParentImage(NamedTuple):
     readers: TarReaders | None
 
 
-def _compared(image: ImageConfig) -> list[ParentConfig]:
-    """The images that IMAGE compares with something each alone: its parent with a tree, and parts,
-    if there are several, with each other.
-    """
-    if image.stack is None:
-        return [image.parent] if image.parent is not None and image.has_tree else []
-    parts = [item.image for item in image.stack if item.image]
-    return parts if len(parts) > 1 else []
-
-
-def _needed(image: ImageConfig) -> list[ParentConfig]:
-    """The images whose names IMAGE needs: those, and what something is added on top of."""
-    items = image.stack or ()
-    additions = [number for number, item in enumerate(items) if item.image is None]
-    below = [item.image for item in items[: max(additions, default=0)] if item.image]
-    parent = [image.parent] if image.parent and additions else []
-    return [*_compared(image), *parent, *below]
-
-
-def _identity(parent: ParentConfig) -> tuple[str, int, bool]:
-    return os.path.realpath(parent.image), parent.number, parent.trust
-
-
-def _key(parent: ParentConfig, platform: Platform) -> tuple[object, ...]:
-    """What images share that have a parent in common."""
-    return (
-        *_identity(parent),
-        parent.recompress,
-        platform.architecture,
-        platform.os,
-        platform.variant,
-    )
-
-
-def most_in_use(keys: Sequence[Sequence[object]], at_once: int) -> int:
-    """How many parents are held at once, at the most. KEYS: those of each image in turn, AT_ONCE of
-    which are under way.
-    """
-    last = {key: number for number, of_image in enumerate(keys) for key in of_image}
-    first = {
-        key: number for number, of_image in reversed(list(enumerate(keys))) for key in of_image
-    }
-    changes = Counter(first.values())
-    changes.subtract(Counter(number + at_once for number in last.values()))
-    return max((1, *accumulate(changes[number] for number in range(len(keys)))))
-
-
 class Parents:
     """The parents of one build. One that several images share is read once; safe to call from
     several threads.
@@ -157,10 +111,8 @@ class Parents:
         self._layout = layout
         self._workers = workers
         self._epoch = epoch
-        self._compared = {
-            _identity(source) for image in config.images for source in _compared(image)
-        }
-        self._needed = {_identity(source) for image in config.images for source in _needed(image)}
+        self._compared = {identity(source) for image in config.images for source in compared(image)}
+        self._needed = {identity(source) for image in config.images for source in needed(image)}
         self._lock = threading.Lock()
         self._images: dict[Any, tuple[threading.Lock, list[ParentImage]]] = {}
         sources = [
@@ -168,7 +120,7 @@ class Parents:
             for image in config.images
         ]
         keys = [
-            [_key(source, image.platform) for source in of_image]
+            [shared_key(source, image.platform) for source in of_image]
             for of_image, image in zip(sources, config.images, strict=True)
         ]
         # How many still wait for each.
@@ -189,7 +141,7 @@ class Parents:
         of it.
         Raises ParentError, OutputError, Cancelled.
         """
-        key = _key(parent, platform)
+        key = shared_key(parent, platform)
         with self._lock:
             lock, done = self._images.setdefault(key, (threading.Lock(), []))
         with lock:
@@ -214,7 +166,7 @@ class Parents:
         # Only for a layer that is compared with it: checksums are computed on the way.
         readers = (
             TarReaders(manifest.diff_ids, trust=parent.trust, share=self.in_use)
-            if _identity(parent) in self._needed
+            if identity(parent) in self._needed
             else None
         )
         gauge = ReadGauge(sum(layer.size for layer in manifest.layers), read, self._workers.check)
@@ -244,6 +196,7 @@ class Parents:
                             readers,
                             gauge,
                             recompress=parent.recompress,
+                            trust=parent.trust,
                             memory=memory,
                         ),
                     )
@@ -268,7 +221,7 @@ class Parents:
         wheres = [source.blob_path(layer.digest) for layer in manifest.layers]
         lower = (
             readers.merge(wheres, self._workers.check)
-            if readers is not None and _identity(parent) in self._compared
+            if readers is not None and identity(parent) in self._compared
             else None
         )
         return ParentImage(
@@ -392,14 +345,18 @@ class Parents:
         gauge: ReadGauge,
         *,
         recompress: bool,
+        trust: bool,
         memory: int,
     ) -> ParentLayer:
         """Bring layer NUMBER, which is BLOB, into the layout, as it is or recompressed within
         MEMORY bytes, and read its archive on the way.
+
+        Without TRUST, what its descriptor tells of the archive goes: in the new image it would
+        count as what this build found.
         """
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
-        with header_list(source, descriptor.annotations) as listed:
+        with header_list(source, descriptor.annotations if trust else {}) as listed:
             codec = self._codec(blob.part, descriptor, str(path))
             may_stay = not recompress or codec in map(stream_codec, self._codecs)
             part = blob.part
@@ -453,6 +410,8 @@ class Parents:
                     f" {kind}{'' if recompress else ', and parent.recompress is false'}"
                 )
                 self._layout.carry(blob.part, path, descriptor.digest, self._workers.check)
+                if not trust:
+                    annotations = without_claims(annotations)
                 if listed:
                     listed.carry(self._layout, self._workers.check)
                 else:

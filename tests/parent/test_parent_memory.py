@@ -16,7 +16,7 @@ from parents import built, hand_made, image_of, top_layer
 from build_oci._native.lower import Lower, TarReader
 from build_oci.oci.untrusted import LAYER_COST
 from build_oci.parent import layers as parent_layers
-from build_oci.parent.layers import most_in_use
+from build_oci.parent.use import most_in_use
 
 pytestmark = pytest.mark.once
 
