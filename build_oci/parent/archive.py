@@ -16,7 +16,7 @@ from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci.layout import output_error
 from build_oci.oci.untrusted import named
-from build_oci.parent.lower import ArchiveSink
+from build_oci.parent.lower import ArchiveSink, is_plain_archive
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -108,21 +108,17 @@ def read_archive(
     try:
         _read_archive(codec, pieces, path, diff_id, workers, sink, write, spool)
     except ParentError:
-        if _is_archive(codec, blob, diff_id):
+        if is_plain_archive(codec, blob.descriptor, diff_id):
             for _ in blob:  # is the blob at least what its name says?
                 workers.check()
         raise
-
-
-def _is_archive(codec: str, blob: VerifiedBlob, diff_id: str) -> bool:
-    return codec == "disabled" and blob.descriptor.digest == diff_id
 
 
 def blob_pieces(codec: str, blob: VerifiedBlob, diff_id: str) -> Iterator[bytes]:
     """The pieces of BLOB, for one who decodes them and holds the archive against DIFF_ID. What is
     not compressed is the archive, and so not hashed here too.
     """
-    return blob.unhashed() if _is_archive(codec, blob, diff_id) else iter(blob)
+    return blob.unhashed() if is_plain_archive(codec, blob.descriptor, diff_id) else iter(blob)
 
 
 def _read_archive(

@@ -37,6 +37,11 @@ class ArchiveSink(NamedTuple):
     digest: Callable[[], bytes | None]
 
 
+def is_plain_archive(codec: str, descriptor: ReadDescriptor, diff_id: str) -> bool:
+    """Is the blob of DESCRIPTOR the archive of that DIFF_ID itself, not compressed?"""
+    return codec == "disabled" and descriptor.digest == diff_id
+
+
 class TarReaders:
     """What the layers of one parent hold; they share one limit of memory with the table that is
     made of them.
@@ -85,7 +90,7 @@ class TarReaders:
         """May most of a blob go unread here, once it is known to be right: are records believed,
         and are there a header list or contents to be sought over?
         """
-        is_archive = codec == "disabled" and descriptor.digest == diff_id
+        is_archive = is_plain_archive(codec, descriptor, diff_id)
         return self._trust and (is_archive or recorded_headers(descriptor.annotations) is not None)
 
     def can_list(self, blob: VerifiedBlob, codec: str, diff_id: str) -> bool:
@@ -93,7 +98,9 @@ class TarReaders:
 
         What is not compressed must be the archive of that DIFF_ID.
         """
-        return self._trust and (codec != "disabled" or blob.descriptor.digest == diff_id)
+        return self._trust and (
+            codec != "disabled" or is_plain_archive(codec, blob.descriptor, diff_id)
+        )
 
     def headers_reader(self, number: int) -> Callable[[bytes | memoryview], None]:
         """What takes in the headers of layer NUMBER, without the contents, in place of its
@@ -106,8 +113,7 @@ class TarReaders:
         """May the contents in BLOB be sought over: is it known to be a plain archive of that
         DIFF_ID, whose records are believed?
         """
-        is_archive = codec == "disabled" and blob.descriptor.digest == diff_id
-        return self._trust and blob.is_known and is_archive
+        return self._trust and blob.is_known and is_plain_archive(codec, blob.descriptor, diff_id)
 
     def seek_through(self, number: int, blob: VerifiedBlob, tell: Callable[[int], None]) -> None:
         """Read the members of layer NUMBER from BLOB, and as little else as they allow; TELL is
