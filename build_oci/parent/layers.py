@@ -162,6 +162,14 @@ class Parents:
             trust_checksums=self._config.trust_checksum_xattrs if parent.trust else False,
         )
         manifest = read_manifest(source, parent.number, platform)
+        if not parent.trust:
+            # In the new image it would count as what this build found of the archives.
+            manifest = manifest._replace(
+                layers=[
+                    layer._replace(annotations=without_claims(layer.annotations))
+                    for layer in manifest.layers
+                ]
+            )
         self._compare_platforms(manifest, platform, parent)
         # Only for a layer that is compared with it: checksums are computed on the way.
         readers = (
@@ -196,7 +204,6 @@ class Parents:
                             readers,
                             gauge,
                             recompress=parent.recompress,
-                            trust=parent.trust,
                             memory=memory,
                         ),
                     )
@@ -345,18 +352,14 @@ class Parents:
         gauge: ReadGauge,
         *,
         recompress: bool,
-        trust: bool,
         memory: int,
     ) -> ParentLayer:
         """Bring layer NUMBER, which is BLOB, into the layout, as it is or recompressed within
         MEMORY bytes, and read its archive on the way.
-
-        Without TRUST, what its descriptor tells of the archive goes: in the new image it would
-        count as what this build found.
         """
         descriptor, diff_id = manifest.layers[number], manifest.diff_ids[number]
         path = source.blob_path(descriptor.digest)
-        with header_list(source, descriptor.annotations if trust else {}) as listed:
+        with header_list(source, descriptor.annotations) as listed:
             codec = self._codec(blob.part, descriptor, str(path))
             may_stay = not recompress or codec in map(stream_codec, self._codecs)
             part = blob.part
@@ -410,8 +413,6 @@ class Parents:
                     f" {kind}{'' if recompress else ', and parent.recompress is false'}"
                 )
                 self._layout.carry(blob.part, path, descriptor.digest, self._workers.check)
-                if not trust:
-                    annotations = without_claims(annotations)
                 if listed:
                     listed.carry(self._layout, self._workers.check)
                 else:
