@@ -123,9 +123,8 @@ class Packing:
             layer for one, layer in zip(recorded, planned, strict=True) if one.recipe not in taken
         ]
         reused = {layer.descriptors[0].digest for layer in taken.values()}
-        find = self._differences if self._context.differences else _no_differences
         with self._context.workers.concurrently(
-            partial(find, self._reading.previous, rest, reused)
+            partial(self._differences, self._reading.previous, rest, reused)
         ) as comparing:
             made = iter(self.pack(rest, path))
             differences = iter(comparing.result())
@@ -152,7 +151,9 @@ class Packing:
     def _differences(
         self, previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]
     ) -> list[Difference | None]:
-        """Why each of PLANNED is no layer of PREVIOUS."""
+        """Why each of PLANNED is no layer of PREVIOUS; nothing where nobody asks."""
+        if not self._context.differences:
+            return [None] * len(planned)
         workers, find = self._context.workers, previous.differences().find
         return workers.each(
             lambda layer: find(layer.plan, layer.components, reused),
@@ -242,9 +243,3 @@ class Packing:
             {ANNOTATION: texts[made.planned.number]} if made.planned.number < len(texts) else {}
             for made in packed
         ]
-
-
-def _no_differences(
-    previous: PreviousImage, planned: list[PlannedLayer], reused: set[str]
-) -> list[Difference | None]:
-    return [None] * len(planned)

@@ -38,6 +38,7 @@ from build_oci.previous.check import (
 )
 from build_oci.previous.codecs import OldBlob, OldLayer, Remaker, holds, old_blob, siblings
 from build_oci.previous.difference import Differences
+from build_oci.records import NamedTuple
 from build_oci.split.plan_file import ANNOTATION, MOST_BYTES, load_plan, plan_from_annotations
 from build_oci.work.cpus import sha256_kernel
 
@@ -73,6 +74,16 @@ def read_plan_file(previous: PreviousConfig) -> Plan | None:
             where=previous.plan,
             hint="it is the plan of an earlier build",
         ) from None
+
+
+class _Taking(NamedTuple):
+    """What layers are taken for. wanted: plans by their recipes; gauge: is told what was read;
+    at_once: how many layers are under way, at the most.
+    """
+
+    wanted: Mapping[bytes, TarPlan]
+    gauge: ReadGauge
+    at_once: int
 
 
 class PreviousImage:
@@ -188,25 +199,24 @@ class PreviousImage:
     ) -> dict[bytes, Layer]:
         gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
         told, layers = self._told(layers)
-        batches = list(side_by_side(told, lambda old: old.descriptor.size))
-        taken = self._workers.each(
-            lambda batch: self._carry_told(batch, wanted, gauge),
-            batches,
-            at_once=self._workers.count,
-        )
         room = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._codecs)
         at_once = max(1, min(self._workers.count, len(layers), room))
+        taking = _Taking(wanted, gauge, at_once)
+        batches = list(side_by_side(told, lambda old: old.descriptor.size))
+        taken = self._workers.each(
+            lambda batch: self._carry_told(batch, taking), batches, at_once=self._workers.count
+        )
         checked = [old for old in layers if self._can_check(old, wanted)]
         if are_many(checked, at_once):
             queue = deque(sorted(checked, key=lambda old: -old.descriptor.size))
             layers = [old for old in layers if old not in checked]
             taken += self._workers.each(
-                lambda _: self._take_side_by_side(queue, wanted, gauge, at_once),
+                lambda _: self._take_side_by_side(queue, taking),
                 list(range(at_once)),
                 at_once=at_once,
             )
         found = self._workers.each(
-            lambda old: self._take_opened(old, wanted, gauge, at_once),
+            lambda old: self._take_opened(old, taking, check=old in checked),
             layers,
             at_once=at_once,
             size=lambda old: old.descriptor.size,
@@ -216,17 +226,11 @@ class PreviousImage:
 
     def _told(self, layers: Sequence[OldLayer]) -> tuple[list[OldLayer], list[OldLayer]]:
         """Those of LAYERS that are carried for what the image tells of them, and the rest."""
-        told = [
-            old
-            for old in layers
-            if self._trust
-            and old.recipe is not None
-            and len(self._in_codecs(old)) == len(self._codecs)
-        ]
+        told = [old for old in layers if self._trust and self._may_be_carried(old)]
         return told, [old for old in layers if old not in told]
 
     def _carry_told(
-        self, layers: list[OldLayer], wanted: Mapping[bytes, TarPlan], gauge: ReadGauge
+        self, layers: list[OldLayer], taking: _Taking
     ) -> list[tuple[bytes, Layer | None]]:
         """Bring LAYERS into the layout, of which only the digests of the blobs are compared."""
         with ExitStack() as stack:
@@ -250,9 +254,9 @@ class PreviousImage:
             carried = []
             for old in layers:
                 assert old.recipe is not None
-                layer = self._layer(old, made[old.descriptor.digest], wanted[old.recipe])
+                layer = self._layer(old, made[old.descriptor.digest], taking.wanted[old.recipe])
                 carried.append((old.recipe, layer))
-                gauge.add(old.descriptor.size)
+                taking.gauge.add(old.descriptor.size)
             return [*carried]
 
     # ---- one layer
@@ -272,46 +276,40 @@ class PreviousImage:
         return found
 
     def _take_side_by_side(
-        self,
-        layers: deque[OldLayer],
-        wanted: Mapping[bytes, TarPlan],
-        gauge: ReadGauge,
-        at_once: int,
+        self, layers: deque[OldLayer], taking: _Taking
     ) -> list[tuple[bytes, Layer | None]]:
         """Some of LAYERS, all of which can be checked, now in the layout; with their recipes."""
 
         def opened(old: OldLayer, stack: ExitStack) -> Told:
             blob = stack.enter_context(self._source.blob(old.descriptor))
-            return Told(old, blob, wanted[old.recipe or b""])
+            return Told(old, blob, taking.wanted[old.recipe or b""])
 
         def done(told: Told, holds: bool) -> tuple[bytes, Layer | None]:
-            return self._take(told.old, told.blob, wanted, gauge, at_once, holds=holds)
+            return self._take(told.old, told.blob, taking, holds=holds)
 
-        return check_side_by_side(layers, opened, done, gauge, self._workers)
+        return check_side_by_side(layers, opened, done, taking.gauge, self._workers)
+
+    def _may_be_carried(self, old: OldLayer) -> bool:
+        """Does the image tell the recipe of OLD, and have it in every codec that is wanted?"""
+        return old.recipe is not None and len(self._in_codecs(old)) == len(self._codecs)
 
     def _can_check(self, old: OldLayer, wanted: Mapping[bytes, TarPlan]) -> bool:
-        there = len(self._in_codecs(old)) == len(self._codecs)
-        return old.recipe is not None and there and can_check(wanted.get(old.recipe))
+        return self._may_be_carried(old) and can_check(wanted.get(old.recipe or b""))
 
     def _take_opened(
-        self, old: OldLayer, wanted: Mapping[bytes, TarPlan], gauge: ReadGauge, at_once: int
+        self, old: OldLayer, taking: _Taking, *, check: bool
     ) -> tuple[bytes, Layer | None]:
-        """The recipe of OLD, and where it is WANTED the layer, now in the layout."""
+        """The recipe of OLD, and where it is wanted the layer, now in the layout. CHECK: it can be
+        held against its plan.
+        """
         with self._source.blob(old.descriptor) as blob:
-            holds = self._can_check(old, wanted) and check_archive(
-                Told(old, blob, wanted[old.recipe or b""]), gauge, self._workers
+            holds = check and check_archive(
+                Told(old, blob, taking.wanted[old.recipe or b""]), taking.gauge, self._workers
             )
-            return self._take(old, blob, wanted, gauge, at_once, holds=holds)
+            return self._take(old, blob, taking, holds=holds)
 
     def _take(
-        self,
-        old: OldLayer,
-        blob: VerifiedBlob,
-        wanted: Mapping[bytes, TarPlan],
-        gauge: ReadGauge,
-        at_once: int,
-        *,
-        holds: bool = False,
+        self, old: OldLayer, blob: VerifiedBlob, taking: _Taking, *, holds: bool = False
     ) -> tuple[bytes, Layer | None]:
         """As _take_opened(). Where HOLDS is false, what is told of OLD was not found to be true: it
         is read as a stranger's, which tells what is wrong.
@@ -319,15 +317,15 @@ class PreviousImage:
         there = self._there(old, blob)
         same = len(there) == len(self._codecs)
         if not same and old.recipe is not None:
-            return self._remade(old, blob, wanted, gauge, at_once, there)
-        recipe = old.recipe if holds and old.recipe else self._read(old, blob, gauge)
-        if recipe not in wanted:
+            return self._remade(old, blob, taking, there)
+        recipe = old.recipe if holds and old.recipe else self._read(old, blob, taking.gauge)
+        if recipe not in taking.wanted:
             self._explain(f"{blob.path}: not used again")
             return recipe, None
         if same:
             made = {kind: self._carried(one, old, blob) for kind, one in there.items()}
-            return recipe, self._layer(old, made, wanted[recipe])
-        return self._take(old._replace(recipe=recipe), blob, wanted, gauge, at_once)
+            return recipe, self._layer(old, made, taking.wanted[recipe])
+        return self._take(old._replace(recipe=recipe), blob, taking)
 
     def _there(self, old: OldLayer, blob: VerifiedBlob) -> dict[str, OldBlob]:
         """Those of _in_codecs(OLD) that may be carried: metadata of zstd:chunked hold, where they
@@ -399,9 +397,7 @@ class PreviousImage:
         self,
         old: OldLayer,
         blob: VerifiedBlob,
-        wanted: Mapping[bytes, TarPlan],
-        gauge: ReadGauge,
-        at_once: int,
+        taking: _Taking,
         there: Mapping[str, OldBlob],
     ) -> tuple[bytes, Layer | None]:
         """Bring OLD into the layout in the codecs that are wanted, of which some are THERE.
@@ -411,13 +407,18 @@ class PreviousImage:
         from build_oci.codec.chunked.encoder import CannotBeChunkedError
 
         assert old.recipe is not None
-        plan = wanted[old.recipe]
+        plan = taking.wanted[old.recipe]
         missing = [codec for codec in self._codecs if codec.compression not in there]
         try:
             with Remaker(
-                missing, plan, self._layout, self._workers, epoch=self._epoch, at_once=at_once
+                missing,
+                plan,
+                self._layout,
+                self._workers,
+                epoch=self._epoch,
+                at_once=taking.at_once,
             ) as remaker:
-                self._read(old, blob, gauge, remaker.write)
+                self._read(old, blob, taking.gauge, remaker.write)
                 made = remaker.finish()
         except CannotBeChunkedError as reason:
             self._explain(f"{blob.path}: not used again, because it cannot be chunked: {reason}")
