@@ -326,7 +326,7 @@ def _explain(error: BaseException) -> BuildOciError:
     if isinstance(error, BuildOciError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Cancelled("stopped")
+        return Cancelled("stopped by SIGINT")
     exhausted = any(text in str(error) for text in _EXHAUSTED)
     if exhausted or isinstance(error, MemoryError):
         return BuildOciError(

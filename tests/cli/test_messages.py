@@ -160,7 +160,7 @@ NO_WAY_OUT = {
         {} is no number of threads
     """,
     "the user has asked for it": """
-        stopped
+        stopped by SIGINT
         the build was stopped
     """,
     "made of another message": "{}",

@@ -273,6 +273,28 @@ def test_signal_at_any_moment(
     assert len(met) > len(ended) // 5  # the machine may be slow to send them
 
 
+_INTERRUPTED = """
+import signal
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "build_oci.cli.command":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+import build_oci.__main__
+"""
+
+
+def test_ctrl_c_before_the_handlers() -> None:
+    """While the modules are imported it ends the process without a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED], capture_output=True, preexec_fn=unignored, text=True
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_a_signal_whose_exception_was_lost() -> None:
     """One that comes while an exception is ignored, as in a callback of a weak reference, stops the
     build as soon as there is one.
