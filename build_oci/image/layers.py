@@ -216,10 +216,10 @@ class Packing:
         """What the descriptors of PACKED say, so that the next build can keep to the plan and use
         layers again, or read their names: components, recipes and header lists.
 
-        An image that uses neither `split` nor `previous` has the descriptors that the original's
-        would have.
+        An image that uses neither `split` nor `previous`, and is not made of one that does, has the
+        descriptors that the original's would have.
         """
-        if self.division is None and self._image.previous is None:
+        if not self._reading.records:
             return [{} for _ in packed]
         unknown = iter(self._record([layer.planned for layer in packed if layer.recorded is None]))
         return [

@@ -31,6 +31,9 @@ class Reading:
         self.previous: PreviousImage | None = None
         self.previous_plan: Plan | None = None
         self.inherited: Any = None  # the config that the image's own is put upon
+        # Are recipes and header lists recorded? So it is with what later builds are made for, and
+        # for layers put upon an image that has them, which later builds would else have to decode.
+        self.records = self._image.split is not None or self._image.previous is not None
 
     def open_previous(self) -> None:
         """The documents of what an earlier build made, as far as it is there."""
@@ -71,9 +74,12 @@ class Reading:
             return parents.image(images[number], self._platform, partial(gauge.reach, number))
 
         with self._run.stage("parent"):
-            return self._context.workers.each(
+            found = self._context.workers.each(
                 read, list(range(len(images))), at_once=self._context.workers.count
             )
+        if any(image.records for image in found):
+            self.records = True
+        return found
 
     def _read_root(self) -> tuple[AnyTree, str]:
         """What is to be packed, and where it is from: a directory, or what an image unpacks to."""
@@ -85,7 +91,7 @@ class Reading:
         assert image.layer_image is not None
         assert self._context.parents is not None
         with self._run.stage("walk"):
-            tree, config = read_image_tree(
+            tree, manifest = read_image_tree(
                 self._context.parents,
                 image.layer_image,
                 self._platform,
@@ -93,7 +99,9 @@ class Reading:
                 owner=image.owner,
                 take_instructions=self._takes_instructions(),
             )
-        self.inherited = config if image.layer_image.inherit else None
+        self.inherited = manifest.runtime_config if image.layer_image.inherit else None
+        if manifest.records:
+            self.records = True
         import_the_rest(self._context.config.codecs)
         return tree, image.layer_image.image
 
@@ -138,9 +146,12 @@ class Reading:
         assert self._image.parent is not None
         assert self._context.parents is not None
         with self._run.stage("parent"):
-            return self._context.parents.image(
+            found = self._context.parents.image(
                 self._image.parent, self._platform, partial(self._run.tell, "parent")
             )
+        if found.records:  # the tree is being read beside this
+            self.records = True
+        return found
 
     def _takes_instructions(self) -> bool:
         """Do attributes say which component an entry belongs to? They are not written then."""

@@ -9,6 +9,7 @@ from typing import Any
 from build_oci.errors import ParentError, counted
 from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
+from build_oci.oci.recorded import recorded_recipe
 from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
 from build_oci.records import NamedTuple
 
@@ -33,6 +34,11 @@ class ReadManifest(NamedTuple):
         """The part of the config that says how a container runs; None where there is none."""
         found = self.config.get("config")
         return found if isinstance(found, dict) else None
+
+    @property
+    def records(self) -> bool:
+        """Does any of the layers tell its recipe?"""
+        return any(recorded_recipe(layer.annotations) for layer in self.layers)
 
 
 def read_manifest(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from build_oci.errors import TreeError
 from build_oci.oci.archive_source import open_source
-from build_oci.oci.manifest import read_manifest
+from build_oci.oci.manifest import ReadManifest, read_manifest
 from build_oci.parent.lower import TarReaders
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def read_image_tree(
     *,
     owner: tuple[int, int] | None = None,
     take_instructions: bool = False,
-) -> tuple[ImageTree, dict[str, Any] | None]:
-    """What IMAGE unpacks to, and its config, as ParentImage has it.
+) -> tuple[ImageTree, ReadManifest]:
+    """What IMAGE unpacks to, and its documents.
 
     Its compressed layers are decoded once, several at a time, into spools in the output's hidden
     directory. Every blob is verified, every content hashed on the way. READ is told how many bytes
@@ -64,4 +64,4 @@ def read_image_tree(
             where=image.image,
             hint="unpack it with the client that is to count, and name the directory as `layer`",
         ) from None
-    return tree, manifest.runtime_config
+    return tree, manifest

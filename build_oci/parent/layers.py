@@ -76,6 +76,7 @@ class ParentImage(NamedTuple):
     None where there is none.
     wheres, readers: the blobs of its layers, and what they hold, for a stack; `readers` is there
     where names of it are needed.
+    records: did its layers tell recipes, whether or not these are believed?
     """
 
     layers: tuple[ParentLayer, ...]
@@ -84,6 +85,7 @@ class ParentImage(NamedTuple):
     config: dict[str, Any] | None
     wheres: list[Path]
     readers: TarReaders | None
+    records: bool
 
 
 class Parents:
@@ -162,6 +164,7 @@ class Parents:
             trust_checksums=self._config.trust_checksum_xattrs if parent.trust else False,
         )
         manifest = read_manifest(source, parent.number, platform)
+        records = manifest.records
         if not parent.trust:
             # In the new image it would count as what this build found of the archives.
             manifest = manifest._replace(
@@ -232,7 +235,13 @@ class Parents:
             else None
         )
         return ParentImage(
-            tuple(layers), tuple(manifest.history), lower, manifest.runtime_config, wheres, readers
+            tuple(layers),
+            tuple(manifest.history),
+            lower,
+            manifest.runtime_config,
+            wheres,
+            readers,
+            records,
         )
 
     def _compare_platforms(

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import random
 import shutil
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,107 +12,27 @@ import clients
 import layouts
 import parents
 import pytest
-import zstandard
-from previous_images import EPOCH, built, config_of, layers_of, put, rewrite
+from header_lists import (
+    HEADERS,
+    LARGE,
+    NO_LIST,
+    RECIPE,
+    edited,
+    essence,
+    headers_of,
+    layout,
+    list_path,
+    lists_of,
+    never_decoded,
+    root,
+)
+from previous_images import EPOCH, built, config_of, layers_of
 
-from build_oci.errors import BuildOciError, ParentError
+from build_oci.errors import ParentError
 from build_oci.oci.archive_source import ArchiveSource
 
+__all__ = ["layout", "never_decoded", "root"]
 pytestmark = pytest.mark.once
-
-RECIPE = "io.build-oci.recipe"
-HEADERS = "io.build-oci.headers"
-LARGE = 1 << 20
-NO_LIST = "decoded, because no header list of it is here"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """What becomes four layers, one of them small."""
-    root, rng = tmp_path / "root", random.Random(7)
-    for letter, size in (("a", LARGE), ("b", LARGE), ("c", 3 * LARGE), ("d", 10)):
-        (root / letter / "deep").mkdir(parents=True)
-        (root / letter / "large").write_bytes(rng.randbytes(size))
-        (root / letter / "deep" / ("n" * 150)).write_bytes(rng.randbytes(300))
-        os.link(root / letter / "large", root / letter / "linked")
-        (root / letter / "symlink").symlink_to("large")
-        os.mkfifo(root / letter / "fifo")
-        (root / letter / "empty").touch()
-    os.setxattr(root / "a" / "empty", "user.note", bytes(range(256)) * 8)
-    return root
-
-
-@pytest.fixture
-def layout(root: Path, tmp_path: Path) -> Path:
-    built(config_of(root, compression="zstd"), tmp_path / "layout")
-    return tmp_path / "layout"
-
-
-def headers_of(tar: bytes) -> bytes:
-    """The twin: the archive without contents and padding, as tarfile sees it."""
-    with tarfile.open(
-        fileobj=io.BytesIO(tar), errors="surrogateescape", encoding="utf-8"
-    ) as opened:
-        return b"".join(tar[one.offset : one.offset_data] for one in opened.getmembers())
-
-
-def essence(layout: Path) -> tuple[Any, list[str]]:
-    """What an image is but for what its descriptors tell of the archives."""
-    return clients.manifest_of(layout)["config"], layers_of(layout)
-
-
-def lists_of(layout: Path) -> list[bytes | None]:
-    """The header list of each layer, decompressed."""
-    found: list[bytes | None] = []
-    for layer in clients.manifest_of(layout)["layers"]:
-        named = layer.get("annotations", {}).get(HEADERS)
-        found.append(
-            zstandard.ZstdDecompressor().decompressobj().decompress(clients.blob(layout, named))
-            if named
-            else None
-        )
-    return found
-
-
-def edited(
-    parent: Path | str,
-    tmp_path: Path,
-    *,
-    trust: bool = True,
-    name: str = "edited",
-    removes: bool = True,
-    **more: Any,
-) -> tuple[Path, list[str]]:
-    """PARENT with one file changed, and what `-v` says."""
-    overlay = tmp_path / "overlay"
-    (overlay / "a").mkdir(parents=True, exist_ok=True)
-    (overlay / "a" / "large").write_bytes(b"changed")
-    image = {
-        "os": "linux",
-        "architecture": "amd64",
-        "parent": {"image": str(parent), "trust": trust, "config": "inherit"},
-        "layers": [{"add": str(overlay)} | ({"remove": ["/d/empty"]} if removes else {})],
-    }
-    said: list[str] = []
-    output = tmp_path / name
-    built({"compression": "zstd", "images": [image], **more}, output, explained=said)
-    return output, said
-
-
-def relisted(layout: Path, number: int, data: bytes) -> Path:
-    """Let DATA be the header list of layer NUMBER; where it is."""
-    digest: str = put(layout, data)["digest"]
-
-    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        manifest["layers"][number]["annotations"][HEADERS] = digest
-
-    rewrite(layout, change)
-    return layout / "blobs" / digest.replace(":", "/")
-
-
-def list_path(layout: Path, number: int) -> Path:
-    digest: str = clients.manifest_of(layout)["layers"][number]["annotations"][HEADERS]
-    return layout / "blobs" / digest.replace(":", "/")
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled", ["gzip", "zstd:chunked"]])
@@ -149,27 +65,70 @@ def test_a_layer_that_is_used_again_has_the_same_list(
     assert lists_of(tmp_path / "again") == lists_of(layout) != [None] * 4
 
 
+@pytest.mark.parametrize("trust", [True, False])
+def test_layers_of_a_late_edit_are_recorded(
+    root: Path, tmp_path: Path, layout: Path, never_decoded: list[str], trust: bool
+) -> None:
+    """Upon an image that has recipes, each of several new layers has one, and a list if it is
+    large. So the next edit decodes no new layer.
+    """
+    for name in ("first", "second"):
+        (tmp_path / name / "new").mkdir(parents=True)
+        (tmp_path / name / "new" / name).write_bytes(os.urandom(LARGE))
+    parent = {"image": str(layout), "trust": trust}
+    items = [
+        {"add": str(tmp_path / "first"), "remove": ["/a/empty"]},
+        {"remove": ["/b"]},
+        {"add": str(tmp_path / "second")},
+    ]
+    image = {"os": "linux", "architecture": "amd64", "parent": parent, "layers": items}
+    built({"compression": ["gzip", "zstd"], "images": [image]}, tmp_path / "two")
+    for number in range(2):
+        assert_recorded(tmp_path / "two", number, new=3)
+    built({"compression": "zstd", "images": [image]}, tmp_path / "out")
+    assert_recorded(tmp_path / "out", 0, new=3)
+    never_decoded.clear()
+    edited(tmp_path / "out", tmp_path, removes=False)
+    new = {layer.removeprefix("sha256:") for layer in layers_of(tmp_path / "out")[4::2]}
+    assert not new & set(never_decoded)
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_layers_made_of_an_image_that_records_are_recorded(
+    root: Path, tmp_path: Path, layout: Path, trust: bool
+) -> None:
+    """A part below an addition, an image that is squashed, a tree upon a parent."""
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "large").write_bytes(os.urandom(LARGE))
+    source = {"image": str(layout)} | ({"trust": True} if trust else {})
+    made: list[dict[str, Any]] = [
+        {"layers": [{"image": source["image"], **source}, {"add": str(new)}]},
+        {"layer": {"image": str(layout)}},
+        {"layer": str(new), "parent": source},
+    ]
+    for number, more in enumerate(made):
+        output = tmp_path / f"out-{number}"
+        image = {"os": "linux", "architecture": "amd64", **more}
+        built({"compression": "zstd", "images": [image]}, output)
+        assert_recorded(output, 0, new=1)
+
+
+def assert_recorded(layout: Path, image: int, *, new: int) -> None:
+    """The NEW topmost layers have recipes, and lists if they are large."""
+    layers = clients.manifest_of(layout, image)["layers"][-new:]
+    for layer, tar in zip(layers, clients.layer_tars(layout, image)[-new:], strict=True):
+        recipe = hashlib.sha256(headers_of(tar)).hexdigest()
+        assert layer["annotations"][RECIPE] == f"sha256:{recipe}"
+        assert (HEADERS in layer["annotations"]) is (len(tar) >= LARGE)
+    assert layouts.found(layout) == ([], [])
+
+
 def test_an_image_that_records_nothing_has_no_list(root: Path, tmp_path: Path) -> None:
     """contract: layout-documents."""
     built(config_of(root, split=False), tmp_path / "out")
     assert "annotations" not in clients.manifest_of(tmp_path / "out")["layers"][0]
     assert len(list((tmp_path / "out" / "blobs" / "sha256").iterdir())) == 3
-
-
-@pytest.fixture
-def never_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The layers that are decoded nevertheless, by the first bytes of what is read."""
-    import build_oci.parent.layers as module
-    from build_oci.parent.archive import read_archive
-
-    read: list[str] = []
-
-    def watched(codec: str, blob: Any, path: Path, *args: Any, **more: Any) -> None:
-        read.append(path.name)
-        read_archive(codec, blob, path, *args, **more)
-
-    monkeypatch.setattr(module, "read_archive", watched)
-    return read
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "disabled", "zstd:chunked"])
@@ -327,116 +286,6 @@ def test_archives_hold_the_lists(tmp_path: Path, layout: Path, never_decoded: li
     assert clients.manifest_of(found)["layers"] == clients.manifest_of(expected)["layers"]
 
 
-def compressed(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor().compress(data)
-
-
-# What a list may be that is not the one of its layer, from the right one.
-LYING: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda right: b"", "is truncated"),
-    "no zstd": (lambda right: right, "is not a zstd stream"),
-    "cut off": (lambda right: compressed(right)[:-40], "the zstd stream"),
-    "one header less": (lambda right: compressed(right[:-512]), "other headers"),
-    "half a header": (lambda right: compressed(right[:-100]), "other headers"),
-    "none": (lambda right: compressed(b""), "other headers"),
-    "twice": (lambda right: compressed(right * 2), "other headers"),
-    "an end": (lambda right: compressed(right + bytes(1024)), "zeros, in a list of headers"),
-    "a bomb of zeros": (lambda right: compressed(bytes(1 << 28)), "zeros, in a list of headers"),
-    "a bomb of members": (lambda right: compressed(right[:512] * (1 << 19)), "memory"),
-    "noise": (lambda right: compressed(random.Random(1).randbytes(5000)), "no tar header"),
-    "an archive": (lambda right: compressed(layouts.FIRST), "no tar header|no checksum record"),
-    "two frames": (
-        lambda right: compressed(right[:512]) + compressed(right[512:-512]),
-        "other headers",
-    ),
-    "something behind": (lambda right: compressed(right) + b"behind it", "follows the zstd stream"),
-}
-
-
-@pytest.mark.parametrize("name", LYING)
-def test_hostile_lists(
-    tmp_path: Path, layout: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """contract: promise-hostile-input. One clear error that names the list, and nothing written."""
-    import build_oci.parent.lower as lower
-
-    monkeypatch.setattr(lower, "SLACK", 8 << 20)
-    monkeypatch.setattr(lower, "ENTRY_COST", 60)
-    make, said = LYING[name]
-    right = lists_of(layout)[1]
-    assert right is not None
-    path = relisted(layout, 1, make(right))
-    with pytest.raises(ParentError, match=said) as caught:
-        edited(layout, tmp_path)
-    assert caught.value.where == str(path)
-    assert caught.value.hint
-    assert not (tmp_path / "edited").exists()
-    # Who does not believe it does not read it.
-    monkeypatch.undo()
-    assert edited(layout, tmp_path, trust=False, name="untrusted")
-
-
-def test_a_list_without_a_checksum_record(tmp_path: Path, layout: Path) -> None:
-    """Even with its own digest as the recipe: the digest of a content would be made up."""
-    data = headers_of(layouts.archive(("x", b"content")))
-    path = relisted(layout, 1, compressed(data))
-
-    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        manifest["layers"][1]["annotations"][RECIPE] = f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-    rewrite(layout, change)
-    with pytest.raises(ParentError, match="no checksum record") as caught:
-        edited(layout, tmp_path)
-    assert caught.value.where == str(path)
-
-
-@pytest.mark.parametrize(
-    "told",
-    ["", "sha256:", "sha256:../../../etc/passwd", "sha512:" + "0" * 128, "sha256:" + "A" * 64],
-)
-def test_annotations_that_name_no_list(tmp_path: Path, layout: Path, told: str) -> None:
-    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        for layer in manifest["layers"]:
-            layer["annotations"][HEADERS] = told
-
-    expected, _ = edited(layout, tmp_path)
-    rewrite(layout, change)
-    output, _ = edited(layout, tmp_path, name="other")
-    assert clients.layer_tars(output) == clients.layer_tars(expected)
-    assert all(
-        HEADERS not in layer.get("annotations", {})
-        for layer in clients.manifest_of(output)["layers"]
-    )
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
-def test_lists_that_are_no_files(
-    tmp_path: Path, layout: Path, make: Callable[[Path], None]
-) -> None:
-    path = list_path(layout, 2)
-    path.unlink()
-    make(path)
-    with pytest.raises(BuildOciError) as caught:
-        edited(layout, tmp_path)
-    assert str(path) in caught.value.where
-
-
-def test_a_lying_media_type_does_not_spare_decoding(
-    tmp_path: Path, layout: Path, never_decoded: list[str]
-) -> None:
-    """An uncompressed layer that is not what its diff_id says is refused, list or not."""
-    tars = clients.layer_tars(layout)
-
-    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        plain = put(layout, tars[0] + bytes(512))
-        manifest["layers"][0] |= plain
-        manifest["layers"][0]["mediaType"] = layouts.LAYER
-
-    rewrite(layout, change)
-    with pytest.raises(ParentError, match="its archive has the digest"):
-        edited(layout, tmp_path, compression="disabled")
-
-
 def test_prune_keeps_the_lists(tmp_path: Path, layout: Path, root: Path) -> None:
     """contract: cli-prune."""
     (layout / "blobs" / "sha256" / ("0" * 64)).write_bytes(b"")
@@ -463,65 +312,3 @@ def test_merge_keeps_the_lists(tmp_path: Path, layout: Path) -> None:
     merge([str(layout)], tmp_path / "again", sync=False)
     assert list_path(tmp_path / "again", 0).exists()
     assert not (tmp_path / "again" / "blobs" / "sha256" / gone.name).exists()
-
-
-def test_verify_holds_lists_and_recipes_against_the_archives(tmp_path: Path, layout: Path) -> None:
-    """contract: cli-verify."""
-    assert layouts.found(layout) == ([], [])
-    lists = lists_of(layout)
-    assert lists[0]
-    assert lists[1]
-    blob = "blobs/sha256/"
-    damaged = list_path(layout, 2)
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    other = relisted(layout, 0, compressed(lists[1]))
-    problems, notes = layouts.found(layout)
-    assert len(problems) == 2
-    assert (
-        f"{blob}{other.name}: holds other headers than the recipe of its layer stands for"
-        in problems
-    )
-    assert any(line.startswith(f"{blob}{damaged.name}: is damaged") for line in problems)
-    assert all("is referred to by nothing" in note for note in notes)
-
-    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        first, second = (manifest["layers"][number]["annotations"] for number in (0, 1))
-        first[RECIPE] = second[RECIPE]
-        manifest["layers"][2]["annotations"].pop(HEADERS)
-
-    rewrite(layout, change)
-    problems, _ = layouts.found(layout)
-    layer = layers_of(layout)[0].replace(":", "/")
-    assert [line for line in problems if damaged.name not in line] == [
-        f"blobs/{layer}: its descriptor tells another recipe ({RECIPE}) than its archive has"
-    ]
-
-
-def test_a_spoilt_blob_among_many_that_are_hashed_together(tmp_path: Path) -> None:
-    """contract: parent-verified. Labels after the fact: blobs are hashed side by side."""
-    made = layouts.Layout(tmp_path / "many")
-    tars = [layouts.archive((f"f{number}", bytes(number * 100))) for number in range(40)]
-    made.index(layouts.image(made, tars))
-    path = made.path / "blobs" / "sha256" / hashlib.sha256(tars[23]).hexdigest()
-    path.write_bytes(tars[23][:-1] + b"x")
-    image = {"os": "linux", "architecture": "amd64", "parent": {"image": str(made.path)}}
-    with pytest.raises(ParentError, match="is damaged") as caught:
-        built({"compression": "disabled", "images": [image]}, tmp_path / "out")
-    assert caught.value.where == str(path)
-
-
-def test_a_spoilt_blob_that_is_the_archive(tmp_path: Path) -> None:
-    """contract: parent-verified. It is hashed once, as the archive; what its reader stumbles over
-    is told as what it is.
-    """
-    made = layouts.Layout(tmp_path / "stored")
-    tar = layouts.archive(("f", bytes(LARGE)), ("g", b"x"))
-    made.index(layouts.image(made, [tar]))
-    path = made.path / "blobs" / "sha256" / hashlib.sha256(tar).hexdigest()
-    for at in (300, LARGE // 2, LARGE + 1024 + 300, len(tar) - 1):
-        path.write_bytes(tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :])
-        with pytest.raises(ParentError, match="is damaged") as caught:
-            edited(made.path, tmp_path, trust=False, removes=False, compression="disabled")
-        assert caught.value.where == str(path)
-    path.write_bytes(tar)
-    edited(made.path, tmp_path, trust=False, removes=False, compression="disabled")
