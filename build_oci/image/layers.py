@@ -142,8 +142,11 @@ class Packing:
         from build_oci.layer.headers import record
 
         workers, layout = self._context.workers, self._context.layout
+        previous = self._reading.previous
+        # Where no list can be there, headers are not made twice.
+        carry = previous.carry_list if previous is not None and previous.has_lists else None
         return workers.each(
-            lambda layer: record(layer.plan, layout, workers.check),
+            lambda layer: record(layer.plan, layout, workers.check, carry),
             planned,
             at_once=min(workers.count, _RECORDED_AT_ONCE),
         )

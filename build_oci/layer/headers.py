@@ -34,14 +34,23 @@ class Recorded(NamedTuple):
         return found | {HEADERS: self.headers} if self.headers else found
 
 
-def record(plan: Plan, layout: Layout, check: Callable[[], None]) -> Recorded:
+def record(
+    plan: Plan,
+    layout: Layout,
+    check: Callable[[], None],
+    carry: Callable[[bytes], str] | None = None,
+) -> Recorded:
     """The recipe of the layer of PLAN, all of whose digests are known, with its header list in the
-    layout. Raises OutputError, and what CHECK raises, called meanwhile.
+    layout. CARRY may bring the list of a recipe there: it returns its digest, empty where it knows
+    of none. Raises OutputError, what CARRY raises, and what CHECK raises, called meanwhile.
     """
-    if plan.archive_size < LEAST_ARCHIVE:
+    is_small = plan.archive_size < LEAST_ARCHIVE
+    if is_small or carry:
         recipe = plan.recipe(lambda _: check())
         assert recipe is not None
-        return Recorded(recipe, "")
+        headers = "" if is_small or not carry else carry(recipe)
+        if is_small or headers:
+            return Recorded(recipe, headers)
     import zstandard
 
     parameters = zstandard.ZstdCompressionParameters.from_level(

@@ -19,8 +19,9 @@ from build_oci.errors import ParentError, PlanError
 from build_oci.layer.blob import Layer
 from build_oci.oci.archive_source import open_source
 from build_oci.oci.documents import Descriptor, Platform
+from build_oci.oci.headers import header_list
 from build_oci.oci.manifest import read_manifest
-from build_oci.oci.recorded import RECIPE, recorded_recipe
+from build_oci.oci.recorded import RECIPE, recorded_headers, recorded_recipe
 from build_oci.oci.untrusted import (
     VerifiedBlob,
     named,
@@ -122,7 +123,14 @@ class PreviousImage:
             OldLayer(old_blob(layer, diff_id), recorded_recipe(layer.annotations))
             for layer, diff_id in zip(manifest.layers, manifest.diff_ids, strict=True)
         ]
-
+        # The annotations that tell them, by recipe.
+        self._lists = {
+            recipe: layer.annotations
+            for layer in manifest.layers
+            if previous.trust
+            and recorded_headers(layer.annotations)
+            and (recipe := recorded_recipe(layer.annotations))
+        }
         targets = {codec.compression for codec in self._codecs}
         is_all_there = all({old.blob.kind} == targets for old in self._layers)
         self._siblings = {} if is_all_there else siblings(self._source, previous.number, platform)
@@ -151,6 +159,24 @@ class PreviousImage:
             ]
             taken |= self._take_all(unknown, left, read)
         return taken
+
+    @property
+    def has_lists(self) -> bool:
+        """Are there header lists that are believed?"""
+        return bool(self._lists)
+
+    def carry_list(self, recipe: bytes) -> str:
+        """Bring the header list of a layer that has this RECIPE into the layout, where it is
+        believed; its digest, empty where there is none. Only the digest of the blob is compared:
+        who reads the list holds it against the recipe.
+
+        Raises ParentError, OutputError, Cancelled.
+        """
+        with header_list(self._source, self._lists.get(recipe, {})) as listed:
+            if listed is None:
+                return ""
+            listed.carry(self._layout, self._workers.check)
+            return listed.blob.descriptor.digest
 
     def differences(self) -> Differences:
         """What finds out why a layer is not one of this image."""

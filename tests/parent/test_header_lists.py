@@ -17,6 +17,7 @@ from header_lists import (
     LARGE,
     NO_LIST,
     RECIPE,
+    compressed,
     edited,
     essence,
     headers_of,
@@ -24,6 +25,7 @@ from header_lists import (
     list_path,
     lists_of,
     never_decoded,
+    relisted,
     root,
 )
 from previous_images import EPOCH, built, config_of, layers_of
@@ -63,6 +65,42 @@ def test_a_layer_that_is_used_again_has_the_same_list(
     built(config, tmp_path / "again")
     assert clients.manifest_of(tmp_path / "again") == clients.manifest_of(layout)
     assert lists_of(tmp_path / "again") == lists_of(layout) != [None] * 4
+
+
+def test_a_list_of_a_trusted_previous_image_is_carried(
+    root: Path, tmp_path: Path, layout: Path
+) -> None:
+    """As it is, whoever compressed it; not one that is gone, of a layer that changed, or of a small
+    layer. Out of an image that is not trusted none is.
+    """
+    made = lists_of(layout)
+    assert made[0]
+    assert made[2]
+    carried = relisted(layout, 0, compressed(made[0]))
+    list_path(layout, 1).unlink()
+    small = relisted(layout, 3, compressed(headers_of(clients.layer_tars(layout)[3])))
+    (root / "c" / "new").touch()
+    changed = relisted(layout, 2, compressed(made[2]))
+    for trust in (True, False):
+        previous = {"image": layout, "trust": trust}
+        output = tmp_path / f"{trust}"
+        built(config_of(root, previous, compression="zstd"), output)
+        found = lists_of(output)
+        assert found[:2] == made[:2]
+        assert found[2] == headers_of(clients.layer_tars(output)[2])
+        assert found[3] is None
+        blobs = set(os.listdir(output / "blobs" / "sha256"))
+        assert {carried.name, small.name, changed.name} & blobs == (
+            {carried.name} if trust else set()
+        )
+        assert layouts.found(output) == ([], [])
+    carried.write_bytes(b"damaged")
+    with pytest.raises(ParentError) as caught:
+        built(
+            config_of(root, {"image": layout, "trust": True}, compression="zstd"), tmp_path / "bad"
+        )
+    assert caught.value.where == str(carried)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("trust", [True, False])
