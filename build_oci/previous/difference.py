@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from build_oci._native.lower import TarReader
 from build_oci.codec.table import decode
 from build_oci.errors import BuildOciError, Cancelled, printable
+from build_oci.oci.headers import header_list
 from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class Difference(NamedTuple):
 
 
 class Differences:
-    """Finds them. owned: the components that each of the layers holds, by what it remembers."""
+    """Finds them. owned: the components that each of the layers holds, by what it remembers. trust:
+    are header lists believed?
+    """
 
     def __init__(
         self,
@@ -50,7 +54,10 @@ class Differences:
         layers: Sequence[OldLayer],
         owned: Sequence[frozenset[str]],
         workers: Crew,
+        *,
+        trust: bool,
     ) -> None:
+        self._trust = trust
         self._source = source
         self._layers = layers
         self._owned = owned
@@ -62,8 +69,8 @@ class Differences:
         """The first entry of PLAN, a layer of COMPONENTS, that differs from the layer of the
         previous image that has most of them; None if none has any.
 
-        REUSED: digests of the layers that were taken. Reads the layer only as far as is needed, and
-        does not verify what it reads.
+        REUSED: digests of the layers that were taken. Reads the layer, or its header list, only as
+        far as is needed, and does not verify what it reads.
         """
         old = self._counterpart(frozenset(components), reused)
         if old is None:
@@ -95,12 +102,12 @@ class Differences:
         return self._layers[best] if best is not None and components & owned[best] else None
 
     def _compare(self, plan: TarPlan, old: OldLayer) -> Difference | None:
-        reader = TarReader(memory_limit=_COMPARED, trust=True, whole_names=False)
         at = 0
-        with self._source.blob(old.descriptor) as blob:
-            for piece in decode(
-                old.codec, _checked(blob, self._workers.check), self._workers.windows
-            ):
+        with self._names(old) as (blob, codec, has_contents):
+            reader = TarReader(
+                memory_limit=_COMPARED, trust=True, whole_names=False, headers=not has_contents
+            )
+            for piece in decode(codec, _checked(blob, self._workers.check), self._workers.windows):
                 reader.feed(piece)
                 found = plan.difference(reader, at)
                 if not isinstance(found, int):
@@ -113,6 +120,21 @@ class Differences:
             if isinstance(found, int)
             else Difference(*found)
         )
+
+    @contextmanager
+    def _names(self, old: OldLayer) -> Iterator[tuple[VerifiedBlob, str, bool]]:
+        """What tells the entries of OLD: a blob, what decodes it, and whether contents are there
+        too.
+        """
+        with ExitStack() as opened:
+            listed = None
+            if self._trust:
+                listed = opened.enter_context(header_list(self._source, old.descriptor.annotations))
+            if listed is not None:
+                yield listed.blob, "zstd", False
+            else:
+                blob = opened.enter_context(self._source.blob(old.descriptor))
+                yield blob, old.codec, True
 
 
 def _checked(pieces: Iterator[bytes] | VerifiedBlob, check: Callable[[], None]) -> Iterator[bytes]:

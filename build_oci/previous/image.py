@@ -190,7 +190,7 @@ class PreviousImage:
                 strict=False,
             ):
                 owned[number] = frozenset(layer.components)
-        return Differences(self._source, self._layers, owned, self._workers)
+        return Differences(self._source, self._layers, owned, self._workers, trust=self._trust)
 
     # ---- which layers
 

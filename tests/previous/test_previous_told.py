@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import clients
 import pytest
 from conftest import Build
 from previous_images import built, config_of, root, trust
@@ -47,6 +48,74 @@ def test_why_a_layer_is_not_used_again(root: Path, tmp_path: Path, trust: dict[s
     }
     assert sum("not in the previous image: mode of c/file2" in line for line in said) == 1
     assert sum(line.endswith(": that of the previous image") for line in said) == 2
+
+
+def test_why_is_read_from_a_header_list(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a trusted image; the rest of the layer is not looked at, and its blob may be spoilt. A
+    list that is damaged is told, and one that is gone is not missed.
+    """
+    first = tmp_path / "first"
+    built(config_of(root, compression="zstd"), first)
+    layer = clients.manifest_of(first)["layers"][1]
+    blob, listed = (
+        first / "blobs" / digest.replace(":", "/")
+        for digest in (layer["digest"], layer["annotations"]["io.build-oci.headers"])
+    )
+    found: list[str] = []
+
+    def look(trust: bool) -> None:
+        config = config_of(root, {"image": first, "trust": trust}, compression="zstd")
+        image = built(config, tmp_path / f"out{len(found)}")
+        found.extend(str(one.difference) for one in image.layers if "b" in one.components)
+
+    (root / "b" / "large").write_bytes(b"changed")
+    right = blob.read_bytes()
+    look(trust=True)
+    blob.write_bytes(right[:1000])
+    look(trust=True)
+    look(trust=False)
+    listed.write_bytes(b"damaged")
+    look(trust=True)
+    listed.unlink()
+    look(trust=True)
+    blob.write_bytes(right)
+    look(trust=True)
+    cut, damaged = found.pop(4), found.pop(3)
+    assert found == ["content of b/large"] * 2 + [cut, "content of b/large"]
+    for said in (cut, damaged):
+        assert said.startswith("its previous layer cannot be compared: ")
+    assert blob.name in cut
+    assert listed.name in damaged
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "content of b/file1": lambda b: (b / "file1").write_bytes(b"changed"),
+    "mode of b/large": lambda b: (b / "large").chmod(0o711),
+    "xattr of b/large": lambda b: os.setxattr(b / "large", "user.note", b"x"),
+    "b/large is gone": lambda b: (b / "large").unlink(),
+    "b/deep/new is new": lambda b: (b / "deep" / "new").touch(),
+    "b/deep/link is gone": lambda b: (b / "deep" / "link").unlink(),
+    "target of b/deep/link": lambda b: point_elsewhere(b / "deep" / "link"),
+}
+
+
+def point_elsewhere(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("difference", CHANGES)
+def test_a_header_list_tells_what_the_layer_tells(
+    root: Path, tmp_path: Path, difference: str, trust: dict[str, Any]
+) -> None:
+    first = tmp_path / "first"
+    built(config_of(root, compression="zstd"), first)
+    CHANGES[difference](root / "b")
+    config = config_of(root, {"image": first, **trust}, compression="zstd")
+    image = built(config, tmp_path / "second")
+    assert [str(one.difference) for one in image.layers if not one.reused] == [difference]
 
 
 @pytest.mark.parametrize("asked", [True, False])
