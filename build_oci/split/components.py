@@ -73,7 +73,7 @@ def find_owners(
     owners: Owners | None = None
     for config in split.components:
         claimed = CLAIMS[config.kind](Context(tree, registry, config))
-        if owners is not None:
+        if owners is not None and owners.count(NO_OWNER) < len(owners):
             claimed = array(
                 "I",
                 [
@@ -132,19 +132,19 @@ def _own_unclaimed(tree: TreeIndex, registry: Registry, owners: Owners) -> Uncla
     """Large files become a component each; the others go together by the first two names of their
     directory's path.
     """
-    view = tree.view
-    links, sizes = view.links, view.sizes
+    links, sizes = tree.view.links, tree.view.sizes
+    total = sum(sizes)
     first_names: dict[int, int] = {}
-    total = 0
-    left: list[int] = []
-    for index, owner in enumerate(owners):
-        if view.directories[index]:
-            continue
-        group = links[index]
-        if not group or first_names.setdefault(group, index) == index:
-            total += sizes[index]
-        if owner == NO_OWNER:
-            left.append(index)
+    for index, group in enumerate(links):
+        if group and first_names.setdefault(group, index) != index:
+            total -= sizes[index]
+    left = [
+        index
+        for index, (owner, is_directory) in enumerate(
+            zip(owners, tree.view.directories, strict=True)
+        )
+        if owner == NO_OWNER and not is_directory
+    ]
     unclaimed_bytes = 0
     folders: dict[bytes, int] = {}
     for index in left:
@@ -188,7 +188,7 @@ def _sorted(registry: Registry, owners: Owners, unclaimed: Unclaimed) -> Ownersh
     renumbered = {number: place for place, number in enumerate(used)} | {NO_OWNER: NO_OWNER}
     return Ownership(
         tuple(components[number] for number in used),
-        array("I", [renumbered[number] for number in owners]),
+        array("I", map(renumbered.__getitem__, owners)),
         tuple(registry.warnings),
         unclaimed,
     )

@@ -49,7 +49,7 @@ class _View:
     """A walked tree as the sources of components see it (split.tree.TreeView)."""
 
     def __init__(
-        self, root: str, listing: Listing, open_file: Callable[[bytes], int | None] | None
+        self, root: str, listing: Listing, open_file: Callable[[bytes], int | None]
     ) -> None:
         self.root = root
         (
@@ -61,7 +61,7 @@ class _View:
             self.components,
             self.intervals,
         ) = listing
-        self.open_file = open_file or RootFiles(root).open_file
+        self.open_file = open_file
 
 
 class Owned(NamedTuple):
@@ -80,9 +80,10 @@ def owned_tree(
     Raises UsageError for a map of components, TreeError for what the tree holds or for files
     without an owner where the configuration forbids them.
     """
-    # The tree of an image is in no directory.
-    view = _View(root, tree.listing(), getattr(tree, "open_file", None))
-    return Owned(view, find_owners(view, split, check=check))
+    with RootFiles(root) as files:
+        # The tree of an image is in no directory.
+        view = _View(root, tree.listing(), getattr(tree, "open_file", files.open_file))
+        return Owned(view, find_owners(view, split, check=check))
 
 
 def divide(
@@ -121,10 +122,14 @@ def divide(
         check=check,
     )
     places = result.plan.places()
-    layers = [places.get(component.name, NO_OWNER) for component in found.components]
+    layers = {
+        number: places.get(component.name, NO_OWNER)
+        for number, component in enumerate(found.components)
+    }
+    layers[NO_OWNER] = NO_OWNER
     return Division(
         result.plan,
-        array("I", [NO_OWNER if owner == NO_OWNER else layers[owner] for owner in found.owners]),
+        array("I", map(layers.__getitem__, found.owners)),
         found.owners,
         tuple(component.name for component in found.components),
         result.reason,
@@ -162,8 +167,9 @@ def _sizes(view: _View, found: Ownership, emitted: bytes) -> list[int]:
     ):
         if is_directory or not is_emitted:
             continue
-        if link and link in linked:
-            size = 0
-        linked.add(link)
+        if link:
+            if link in linked:
+                size = 0
+            linked.add(link)
         sizes[owner] += (_HEADERS + (size + _BLOCK - 1) // _BLOCK * _BLOCK) if size else _BLOCK
     return sizes

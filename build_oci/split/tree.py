@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Protocol
+from itertools import chain, islice, takewhile
+from typing import Protocol
 
 from build_oci.errors import TreeError, counted
 
@@ -83,8 +84,10 @@ class TreeIndex:
         found = self.index.get(path)
         if found is not None:
             return found
-        path = path.strip(b"/")
         directory, _, name = path.rpartition(b"/")
+        if not name:  # a slash at the end says nothing
+            path = path.strip(b"/")
+            directory, _, name = path.rpartition(b"/")
         try:
             real = self._real[directory]
         except KeyError:
@@ -106,6 +109,9 @@ class TreeIndex:
         return real
 
     def _resolve(self, path: bytes) -> bytes | None:
+        found = self.index.get(path)
+        if found is not None and self.view.directories[found]:
+            return path
         symlinks = self.view.symlinks
         waiting = path.split(b"/")[::-1]
         here = b""
@@ -138,8 +144,16 @@ class TreeIndex:
         real = self.real_directory(directory)
         if real is None:
             return []
-        prefix = real + b"/" if real else b""
-        return [path for path in self.paths if path.startswith(prefix)]
+        if not real:
+            return list(self.paths)
+        # In tar order what is below a directory is one run behind it.
+        prefix = real + b"/"
+        return list(
+            takewhile(
+                lambda path: path.startswith(prefix),
+                islice(self.paths, self.index[real] + 1, None),
+            )
+        )
 
     # -- reading files of the tree, which nobody vouches for
 
@@ -179,35 +193,54 @@ class TreeIndex:
 
     def read(self, path: bytes, limit: int, *, most: int | None = None) -> bytes:
         """The content of the file PATH, or its first MOST bytes. TreeError as `open`."""
-        with os.fdopen(self.open(path, limit), "rb") as file:
-            try:
-                return file.read(limit if most is None else most)
-            except OSError as error:
-                raise TreeError(
-                    f"cannot be read: {error.strerror}", where=self.where(path)
-                ) from error
+        file = self.open(path, limit)
+        try:
+            left = limit if most is None else most
+            pieces = []
+            while piece := self._piece(path, file, min(left, _PIECE)):
+                pieces.append(piece)
+                left -= len(piece)
+            return b"".join(pieces)
+        finally:
+            os.close(file)
 
-    def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
-        """The lines of the file PATH without their ends.
+    def texts(self, path: bytes, limit: int) -> Iterator[bytes]:
+        """The file PATH in pieces of whole lines.
 
         TreeError as `open`, and for a last line without end: a file that was cut.
         """
-        with os.fdopen(self.open(path, limit), "rb", buffering=0) as file:
+        file = self.open(path, limit)
+        try:
             number = 0
             rest = b""
-            while piece := self._piece(path, file):
+            while piece := self._piece(path, file, _PIECE):
                 self.check()
-                lines = (rest + piece).split(b"\n")
-                rest = lines.pop()
-                number += len(lines)
+                piece = rest + piece
+                end = piece.rfind(b"\n") + 1
+                text, rest = piece[:end], piece[end:]
+                number += text.count(b"\n")
                 if len(rest) > MOST_LINE:
                     raise self.broken(path, f"line {number + 1} is longer than {MOST_LINE} bytes")
-                yield from lines
+                if text:
+                    yield text
             if rest:
                 raise self.broken(path, f"line {number + 1} has no end: the file is cut")
+        finally:
+            os.close(file)
 
-    def _piece(self, path: bytes, file: IO[bytes]) -> bytes:
+    def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
+        """The lines of the file PATH without their ends. TreeError as `texts`."""
+        return chain.from_iterable(map(lines_of, self.texts(path, limit)))
+
+    def _piece(self, path: bytes, file: int, size: int) -> bytes:
         try:
-            return file.read(_PIECE)
+            return os.read(file, size)
         except OSError as error:
             raise TreeError(f"cannot be read: {error.strerror}", where=self.where(path)) from error
+
+
+def lines_of(text: bytes) -> list[bytes]:
+    """The lines of TEXT, each of which has an end, without it."""
+    lines = text.split(b"\n")
+    lines.pop()
+    return lines

@@ -84,6 +84,22 @@ def test_dpkg_intervals() -> None:
     assert (intervals["python3.11"], intervals["dash"]) == (14 / 1.5, 7)
 
 
+def test_the_dates_of_a_changelog() -> None:
+    """Of every trailer, wherever it stands; a day that does not exist is none."""
+    lines = (
+        " -- A <b>  Sat, 20 Jan 2024 10:11:12 +0100",
+        " -- C <d> Tue,  9 Jan 2024 10:11:12 +0100",
+        "",
+        "  * no trailer: -- A <b>  Sat, 13 Jan 2024 10:11:12 +0100",
+        " -- A <b>  Fri, 31 Feb 2025 10:11:12 +0100",
+        " -- A > B <b>  Wed, 10 Jan 2024 10:11:12 +0100 ",
+        " -- A <b>  Sat, 13 Jan 2024",
+    )
+    text = gzip.compress("\n".join(lines).encode(), mtime=0)
+    view = dpkg(more={"usr/share/doc/python3/changelog.gz": text})
+    assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 11 / 2.5
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -133,7 +149,17 @@ def test_a_changelog_is_read_within_bounds() -> None:
             "status",
             "line 1 names the source of no package",
         ),
+        (
+            {"var/lib/dpkg/status": b"Package: dash\n\nSource: da\n"},
+            "status",
+            "line 3 names the source of no package",
+        ),
         ({"var/lib/dpkg/status": b"Package: dash\n\xff\xff\n"}, "status", "line 2 is no field"),
+        (
+            {"var/lib/dpkg/status": b"Package: dash\n more\n\n" * 40_000 + b"no\n:\n"},
+            "status",
+            "line 120001 is no field",
+        ),
         (
             {"var/lib/dpkg/status": b"Package: dash\nSource: \xff\n"},
             "info/dash.list",

@@ -9,6 +9,7 @@ file, within the memory of one record (at most 64 MiB) and the tree's index.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 
@@ -52,9 +53,9 @@ def claim(context: Context) -> Owners:
     component that alone lists it.
     """
     tree, registry = context.tree, context.registry
-    owners = no_owners(context)
+    owners = no_owners(context).tolist()
     directories = tree.view.directories
-    index = tree.index
+    entry, find = tree.index.get, tree.find
     numbers: dict[str, int] = {}
     changelogs: dict[str, list[int]] = {}  # of a source package the first that tells anything
     shared: list[int] = []
@@ -68,9 +69,9 @@ def claim(context: Context) -> Owners:
             if package.source not in changelogs and len(days := latest_days(package.dates)) > 1:
                 changelogs[package.source] = days
             for path in package.paths:
-                found = index.get(path)
+                found = entry(path)
                 if found is None:
-                    found = tree.find(path)
+                    found = find(path)
                     if found is None:
                         continue
                 owner = owners[found]
@@ -85,7 +86,7 @@ def claim(context: Context) -> Owners:
         owners[found] = NO_OWNER
     for source, interval in intervals_of_changelogs(changelogs).items():
         registry.set_interval(numbers[source], interval, "packages")
-    return owners
+    return array("I", owners)
 
 
 def source_name(tree: TreeIndex, path: bytes, raw: bytes) -> str:
