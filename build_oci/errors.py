@@ -53,6 +53,7 @@ def size_text(size: float) -> str:
     return f"{size:.0f} B"
 
 
+MEMORY_HINT = "lower `prefetch-limit-mb`, or the number of workers with -j"
 # The way out of what any call that opens a file may meet.
 _OPEN_FILES = os.strerror(errno.EMFILE)
 _OPEN_FILES_HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"

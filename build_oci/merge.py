@@ -22,7 +22,13 @@ from build_oci.oci.media_types import (
     ZSTD_KEY,
 )
 from build_oci.oci.recorded import recorded_headers
-from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.oci.untrusted import (
+    ANEW,
+    ReadDescriptor,
+    Source,
+    parse_descriptor,
+    parse_descriptors,
+)
 from build_oci.records import NamedTuple
 from build_oci.work.cpus import usable_cpus
 from build_oci.work.crew import Crew
@@ -310,7 +316,7 @@ class _Merging:
         """
         more = document.get("annotations") or {}
         if not isinstance(more, dict) or not all(isinstance(value, str) for value in more.values()):
-            raise ParentError("its annotations are no strings", where=where)
+            raise ParentError("its annotations are no strings", where=where, hint=ANEW)
         for key, value in more.items():
             if annotations.setdefault(key, value) != value:
                 self._warn(

@@ -16,6 +16,7 @@ from build_oci.cli.arguments import PARSERS, completion, parser, subcommand
 from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
 from build_oci.errors import (
+    MEMORY_HINT,
     BuildOciError,
     Cancelled,
     ConfigError,
@@ -331,7 +332,7 @@ def _explain(error: BaseException) -> BuildOciError:
     if exhausted or isinstance(error, MemoryError):
         return BuildOciError(
             f"out of memory{f' or threads: {error}' if exhausted else ''}",
-            hint="lower `prefetch-limit-mb`, or the number of workers with -j",
+            hint=MEMORY_HINT,
         )
     if isinstance(error, OSError):
         return BuildOciError(

@@ -114,7 +114,11 @@ def images_of(reference: Reference, check: Callable[[], None]) -> list[Image]:
             where=where,
             hint="`build-oci show` lists the images",
         )
-    raise ParentError("leads to no image", where=where)
+    raise ParentError(
+        "leads to no image",
+        where=where,
+        hint="its index names nothing, or artifacts alone; build or copy an image into this layout",
+    )
 
 
 def _manifests(
@@ -147,6 +151,7 @@ def _manifests(
                 raise ParentError(
                     f"leads to more images than {MOST_IMAGES}",
                     where=str(source.path / "index.json"),
+                    hint="copy the image that is meant into a layout of its own, and name that",
                 )
             yield number, descriptor, name, document
             number += 1

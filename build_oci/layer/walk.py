@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from build_oci._native.walk import Tree
 from build_oci.config.patterns import compile_pattern
-from build_oci.errors import BuildOciError, Cancelled, TreeError
+from build_oci.errors import MEMORY_HINT, BuildOciError, Cancelled, TreeError
 
 if TYPE_CHECKING:
     from build_oci._native.walk import Problem
@@ -127,9 +127,9 @@ def problem_error(root: str, problem: Problem, *, others: Sequence[bytes] = ()) 
         )
         hint = "remove some, keep the file out with `exclude`, or set skip-xattrs: true"
     elif kind == "type":
-        what = "is of a type that no layer can hold"
+        what, hint = "is of a type that no layer can hold", "keep it out with `exclude`"
     elif call == "malloc":
-        what = "there is not enough memory to read it"
+        what, hint = "there is not enough memory to read it", MEMORY_HINT
     else:
         what, hint = (
             f"{_CALLS.get(call, call + ' failed')}: {os.strerror(number)}",

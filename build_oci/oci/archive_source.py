@@ -19,13 +19,14 @@ from pathlib import Path
 
 from build_oci.errors import ParentError
 from build_oci.oci.archive import ARCHIVE, DIRECTORY
-from build_oci.oci.untrusted import FilePart, Source, open_regular
+from build_oci.oci.untrusted import FilePart, Source, open_regular, unreadable
 from build_oci.records import NamedTuple
 
 _BLOCK = 512
 _MOST_HEADERS = 1 << 16  # that an archive may have: each name takes some 400 bytes of memory
 _MOST_EXTENSION = 1 << 16  # bytes of one extended header
 _AGAIN = "copy the image again, or unpack the archive into a directory and name that"
+_A_FILE = "an archive is read at any place of it: write it to a file first, and name that"
 _OTHER_KIND = "`skopeo copy` or `podman save --format oci-archive` makes one of an image"
 # What a layout holds; tools add files of their own, which nobody asks for.
 _KNOWN = re.compile(rb"oci-layout|index\.json|blobs/sha(256|512)/[^/]{1,255}")
@@ -70,7 +71,7 @@ class ArchiveSource(Source):
         Raises ParentError where PATH is no such archive.
         """
         super().__init__(path)
-        self._fd = open_regular(path)
+        self._fd = open_regular(path, _A_FILE)
         self._files: dict[bytes, FilePart] = {}
         for name, part in _files(self._fd, path, check):
             if name in self._files:
@@ -192,7 +193,7 @@ def _read(fd: int, path: Path, at: int, size: int) -> bytes | None:
     try:
         found = os.pread(fd, size, at)
     except OSError as error:
-        raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        raise unreadable(error.errno or 0, path) from None
     return found if len(found) == size else None
 
 

@@ -10,10 +10,17 @@ from build_oci.errors import ParentError, counted
 from build_oci.oci.documents import Platform
 from build_oci.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from build_oci.oci.recorded import recorded_recipe
-from build_oci.oci.untrusted import ReadDescriptor, Source, parse_descriptor, parse_descriptors
+from build_oci.oci.untrusted import (
+    ANEW,
+    ReadDescriptor,
+    Source,
+    parse_descriptor,
+    parse_descriptors,
+)
 from build_oci.records import NamedTuple
 
 NESTING = 8  # of indexes; one inside another is what tools write
+_ALONE = "copy the image that is meant into a layout of its own, and name that"
 _MOST_READ = 100  # images whose descriptors tell no platform, and indexes inside of one
 
 
@@ -66,7 +73,7 @@ def read_manifest(
         descriptor = _for_platform(source, descriptor, platform, key)
         document = source.document(descriptor)
     else:
-        raise ParentError(f"is an index within an index, {NESTING} deep", where=where)
+        raise ParentError(f"is an index within an index, {NESTING} deep", where=where, hint=_ALONE)
     media_type = document.get("mediaType") or descriptor.media_type
     if media_type not in MANIFESTS:
         raise ParentError(
@@ -133,12 +140,14 @@ def _for_platform(
             raise ParentError(
                 f"has more than {_MOST_READ} indexes inside",
                 where=str(source.blob_path(top.digest)),
+                hint=_ALONE,
             )
         level = inside
     else:
         raise ParentError(
             f"is an index within an index, {NESTING} deep",
             where=str(source.blob_path(level[0].digest)),
+            hint=_ALONE,
         )
     if fitting is None:
         hint = (
@@ -196,7 +205,11 @@ def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -
     # Images without layers exist; some builders write null for no diff_ids at all.
     diff_ids = [] if diff_ids is None and isinstance(rootfs, dict) and not layers else diff_ids
     if not isinstance(diff_ids, list):
-        raise ParentError("has no list “rootfs.diff_ids”: it is no image config", where=where)
+        raise ParentError(
+            "has no list “rootfs.diff_ids”: it is no image config",
+            where=where,
+            hint="if this is an artifact and no image, `index` chooses another manifest",
+        )
     for diff_id in diff_ids:
         parse_descriptor({"digest": diff_id, "size": 0}, f"{where}: rootfs.diff_ids")
     if len(diff_ids) != len(layers):
@@ -204,10 +217,11 @@ def _checked(layers: list[ReadDescriptor], config: dict[str, Any], where: str) -
             f"names {counted(len(diff_ids), 'diff_id')}, but the manifest has"
             f" {counted(len(layers), 'layer')}",
             where=where,
+            hint=ANEW,
         )
     history = config.get("history") or []
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
-        raise ParentError("its history is no list of objects", where=where)
+        raise ParentError("its history is no list of objects", where=where, hint=ANEW)
     return ReadManifest(
         layers, diff_ids, _history_of(history, len(layers), config.get("created")), config
     )

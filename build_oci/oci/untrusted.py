@@ -4,6 +4,7 @@ document against its form.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,17 @@ _PIECE = 1 << 18
 _MOST_TOGETHER = 16
 _BYTES_TOGETHER = 16 << 20
 _AGAIN = "the layout of this image is incomplete or damaged: copy or build it again"
+# Of what is damaged, or was written like that.
+ANEW = "copy or build the image again; `build-oci verify` lists all that is wrong with it"
+_TOO_LARGE = (
+    "clients and registries refuse such a document: copy the image that is meant into a layout of"
+    " its own, or build it again"
+)
+_HINTS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "run as a user who may read it"),
+    **dict.fromkeys((errno.ENOTDIR, errno.ELOOP), _AGAIN),
+    errno.EIO: "its disk or file system fails: copy the image again, to another one",
+}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
@@ -102,7 +114,9 @@ class Source:
         with self.part("index.json") as part:
             if part.size > MOST_DOCUMENT:
                 raise ParentError(
-                    f"has {part.size} bytes, which is too large for a document", where=str(path)
+                    f"has {part.size} bytes, which is too large for a document",
+                    where=str(path),
+                    hint=_TOO_LARGE,
                 )
             return parse_document(b"".join(_pieces(part, path)), str(path))
 
@@ -126,6 +140,7 @@ class Source:
             raise ParentError(
                 f"is said to have {descriptor.size} bytes, which is too large for a document",
                 where=str(path),
+                hint=_TOO_LARGE,
             )
         with self.blob(descriptor) as blob:
             return parse_document(b"".join(blob), str(path))
@@ -236,7 +251,7 @@ def verify_blobs(
         raise Cancelled("the build was stopped")
     for blob, (error, size, digest) in zip(unknown, found, strict=True):
         if error:
-            raise ParentError(f"cannot be read: {os.strerror(error)}", where=str(blob.path))
+            raise unreadable(error, blob.path)
         blob.compare(size, digest.hex())
 
 
@@ -266,19 +281,26 @@ def opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def open_regular(path: Path) -> int:
-    """As `opened`, and the caller closes it."""
+def open_regular(path: Path, hint: str = _AGAIN) -> int:
+    """As `opened`, and the caller closes it. HINT: the way out where PATH is something else."""
     try:
         # O_NONBLOCK: a FIFO in the file's place must not stop us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ParentError("is missing", where=str(path), hint=_AGAIN) from None
     except OSError as error:
-        raise ParentError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+        raise unreadable(error.errno or 0, path, "opened") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise ParentError("is no regular file", where=str(path))
+        raise ParentError("is no regular file", where=str(path), hint=hint)
     return fd
+
+
+def unreadable(number: int, path: str | Path, done: str = "read") -> ParentError:
+    """What the system says, by its error NUMBER, of PATH, which was to be read or DONE."""
+    return ParentError(
+        f"cannot be {done}: {os.strerror(number)}", where=str(path), hint=_HINTS.get(number, "")
+    )
 
 
 @contextmanager
@@ -287,7 +309,7 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ParentError(str(error), where=str(path)) from None
+        raise ParentError(str(error), where=str(path), hint=ANEW) from None
 
 
 def _pieces(part: FilePart, path: Path) -> Iterator[bytes]:
@@ -298,7 +320,7 @@ def _pieces(part: FilePart, path: Path) -> Iterator[bytes]:
             done += len(piece)
             yield piece
     except OSError as error:
-        raise ParentError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        raise unreadable(error.errno or 0, path) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -308,7 +330,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def parse_document(data: bytes, where: str) -> dict[str, Any]:
     """DATA as a JSON object. Raises ParentError."""
     if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise ParentError("has too many values for a document", where=where)
+        raise ParentError("has too many values for a document", where=where, hint=_TOO_LARGE)
     try:
         document = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
         # Half of a surrogate pair is no text, and parts of the document are going to be written
@@ -316,9 +338,9 @@ def parse_document(data: bytes, where: str) -> dict[str, Any]:
         if _SURROGATE.search(data):
             to_json(document)
     except (ValueError, RecursionError):
-        raise ParentError("is no JSON document", where=where) from None
+        raise ParentError("is no JSON document", where=where, hint=ANEW) from None
     if not isinstance(document, dict):
-        raise ParentError("is no JSON object", where=where)
+        raise ParentError("is no JSON object", where=where, hint=ANEW)
     return document
 
 
@@ -326,7 +348,7 @@ def parse_descriptors(document: dict[str, Any], key: str, where: str) -> list[Re
     """The list of descriptors under KEY. Raises ParentError."""
     items = document.get(key)
     if not isinstance(items, list):
-        raise ParentError(f"has no list “{key}”", where=where)
+        raise ParentError(f"has no list “{key}”", where=where, hint=ANEW)
     return [
         parse_descriptor(item, f"{where}: {key}[{number}]") for number, item in enumerate(items)
     ]
@@ -343,22 +365,23 @@ def parse_descriptor(item: Any, where: str) -> ReadDescriptor:
     Raises ParentError, also for a digest that is none: it is going to be part of a path.
     """
     if not isinstance(item, dict):
-        raise ParentError("is no descriptor", where=where)
+        raise ParentError("is no descriptor", where=where, hint=ANEW)
     digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
     if not isinstance(digest, str) or not is_digest(digest):
         raise ParentError(
             f"“{str(digest)[:200]}” is no digest (sha256 or sha512 and its hexadecimal digits)",
             where=where,
+            hint=ANEW,
         )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
-        raise ParentError(f"“{str(size)[:40]}” is no size", where=where)
+        raise ParentError(f"“{str(size)[:40]}” is no size", where=where, hint=ANEW)
     if not isinstance(media_type, str):
-        raise ParentError("its mediaType is no string", where=where)
+        raise ParentError("its mediaType is no string", where=where, hint=ANEW)
     platform, annotations = item.get("platform") or {}, item.get("annotations") or {}
     if not isinstance(platform, dict):
-        raise ParentError("its platform is no object", where=where)
+        raise ParentError("its platform is no object", where=where, hint=ANEW)
     if not isinstance(annotations, dict) or not all(
         isinstance(value, str) for value in annotations.values()
     ):
-        raise ParentError("its annotations are no strings", where=where)
+        raise ParentError("its annotations are no strings", where=where, hint=ANEW)
     return ReadDescriptor(media_type, digest, size, platform, annotations)

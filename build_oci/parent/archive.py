@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci.layout import output_error
-from build_oci.oci.untrusted import named
+from build_oci.oci.untrusted import ANEW, named
 from build_oci.parent.lower import ArchiveSink, is_plain_archive
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def _read_archive(
             f"its archive has the digest {algorithm}:{found},"
             f" but the image's config says {diff_id}",
             where=str(path),
+            hint=ANEW,
         )
 
 

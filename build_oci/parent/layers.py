@@ -39,6 +39,7 @@ from build_oci.oci.untrusted import (
     VerifiedBlob,
     named,
     side_by_side,
+    unreadable,
     verify_blobs,
 )
 from build_oci.parent.archive import Archive, ReadGauge, read_archive
@@ -268,11 +269,15 @@ class Parents:
                 f"is a layer of the type “{descriptor.media_type[:200]}”,"
                 " which build-oci cannot read",
                 where=where,
+                hint=(
+                    "layers are tar archives, plain or compressed with gzip or zstd; `skopeo copy"
+                    " --decryption-key` decrypts those that are encrypted"
+                ),
             )
         try:
             start = part.read(SNIFFED)
         except OSError as error:
-            raise ParentError(f"cannot be read: {error.strerror}", where=where) from None
+            raise unreadable(error.errno or 0, where) from None
         found = sniff_codec(start)
         if found == codec or (found == "disabled" and not is_archive(start)):
             return codec

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_oci.errors import ParentError
 from build_oci.oci.recorded import recorded_headers
-from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, named
+from build_oci.oci.untrusted import ENTRY_COST, LAYER_COST, named, unreadable
 from build_oci.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -127,9 +126,7 @@ class TarReaders:
             try:
                 at = reader.seek_through(blob.part.fd, blob.part.start, size, at, _READS)
             except OSError as error:
-                raise ParentError(
-                    f"cannot be read: {error.strerror}", where=str(blob.path)
-                ) from None
+                raise unreadable(error.errno or 0, blob.path) from None
             self._count(number)
             self.left()
             tell(at - before)

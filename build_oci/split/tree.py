@@ -16,6 +16,10 @@ _MOST_LINKS = 40
 _NO_NAMES = (b"", b".", b"..")
 _MOST_REMEMBERED = 100_000  # directories: a data base may name any number of them
 _PIECE = 256 << 10
+_UNREADABLE = (
+    "let the user who builds read it, or leave `packages` out of `split.components`: only package"
+    " data bases are read for it"
+)
 
 
 class TreeView(Protocol):
@@ -181,7 +185,7 @@ class TreeIndex:
             file = self.view.open_file(path)
         except OSError as error:
             raise TreeError(
-                f"cannot be opened: {error.strerror}", where=self.where(path)
+                f"cannot be opened: {error.strerror}", where=self.where(path), hint=_UNREADABLE
             ) from error
         if file is None:
             raise self.broken(path, "is not a regular file")
@@ -236,7 +240,9 @@ class TreeIndex:
         try:
             return os.read(file, size)
         except OSError as error:
-            raise TreeError(f"cannot be read: {error.strerror}", where=self.where(path)) from error
+            raise TreeError(
+                f"cannot be read: {error.strerror}", where=self.where(path), hint=_UNREADABLE
+            ) from error
 
 
 def lines_of(text: bytes) -> list[bytes]:

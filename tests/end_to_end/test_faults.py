@@ -93,7 +93,10 @@ def test_disk_error_in_parent(tree: Path, parent: Path, tmp_path: Path) -> None:
             break
         assert status == 1
         assert said.startswith(f"build-oci: error: {parent}/")
-        assert said.endswith(": cannot be read: Input/output error\n")
+        assert said.endswith(
+            ": cannot be read: Input/output error\nhint: its disk or file system fails: copy the"
+            " image again, to another one\n"
+        )
         assert not (tmp_path / "new").exists()
 
 
