@@ -4,7 +4,6 @@ that is kept.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci.layout import output_error
-from build_oci.oci.untrusted import ANEW, named
+from build_oci.oci.untrusted import ANEW, named, new_hash
 from build_oci.parent.lower import ArchiveSink, is_plain_archive
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def _read_archive(
     spool: Archive | None,
 ) -> None:
     algorithm, _, expected = diff_id.partition(":")
-    digest = hashlib.new(algorithm)
+    digest = new_hash(algorithm)
     hashed = sink is not None and sink.digest() is not None
     # A reader hashes contents and archive in one pass, for little more than the archive's digest
     # alone takes.

@@ -42,8 +42,7 @@ pytestmark = [
 # A layer upon another, many layers, layers of several elements, and what a shim says.
 ELSEWHERE = ("sdk", "divided", "composed", "capable")
 PLUGIN = REPOSITORY / "buildstream" / "build_oci_buildstream"
-
-
+UNCHECKED_HASH = b"\1\0\0\0"  # the flags of byte code, by PEP 552
 FILES = {"one": ["usr/bin/hi"], "two": ["usr/bin/hi", "opt/more"], "three": ["opt/extra"]}
 
 
@@ -238,6 +237,12 @@ def test_built_offline(project: Project, local: Path) -> None:
     assert contents(project.layout(local, "by-that", "by-that")) == contents(
         project.layout(local, "runtime", "runtime")
     )
+    tool = project.layout(local, "build-oci", "build-oci")
+    modules = {path.stem for path in tool.rglob("*.py")}
+    compiled = [path for path in tool.rglob("*.pyc") if ".opt-" not in path.name]
+    assert {path.name.partition(".")[0] for path in compiled} == modules
+    # Of a time, which is another one in the sandbox, Python would find the code stale.
+    assert {path.read_bytes()[4:8] for path in compiled} == {UNCHECKED_HASH}
 
 
 def test_same_outside(project: Project, local: Path, sdk: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from places import REPOSITORY
 
+from build_oci._native import sha256
+
 PACKAGE = REPOSITORY / "build_oci"
 sources = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not here")
 
@@ -139,19 +141,23 @@ NOT_NEEDED = (
 )
 
 
-def test_a_plain_build_imports_what_it_needs(tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "file").write_text("content")
-    image = {"architecture": "amd64", "os": "linux", "layer": str(tmp_path / "root")}
+def loaded_by(config: object, output: Path) -> list[str]:
+    """The modules that a build of CONFIG imports."""
     program = (
         "import sys; from build_oci.cli.command import main; status = main(sys.argv[1:]);"
         " print(*sys.modules); sys.exit(status)"
     )
-    command = [sys.executable, "-P", "-c", program, "-o", str(tmp_path / "out")]
-    done = subprocess.run(
-        command, input=json.dumps({"images": [image]}), capture_output=True, text=True, check=True
-    )
-    loaded = done.stdout.split()
+    command = [sys.executable, "-P", "-c", program, "-o", str(output)]
+    return subprocess.run(
+        command, input=json.dumps(config), capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
+def test_a_plain_build_imports_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_text("content")
+    image = {"architecture": "amd64", "os": "linux", "layer": str(tmp_path / "root")}
+    loaded = loaded_by({"images": [image]}, tmp_path / "out")
     assert "build_oci.image.build" in loaded
     assert [
         name
@@ -159,3 +165,19 @@ def test_a_plain_build_imports_what_it_needs(tmp_path: Path) -> None:
         for other in NOT_NEEDED
         if name == other or name.startswith(f"{other}.")
     ] == []
+
+
+@pytest.mark.skipif(not sha256.in_pairs(), reason="OpenSSL is quicker on this CPU")
+def test_building_again_loads_no_other_sha256(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_text("content")
+    image: dict[str, object] = {
+        "architecture": "amd64",
+        "os": "linux",
+        "layer": str(tmp_path / "root"),
+    }
+    for previous in ({"optional": True}, {"trust": True}):
+        image["previous"] = {"image": str(tmp_path / "last"), **previous}
+        loaded = loaded_by({"images": [image]}, tmp_path / "last")
+    assert "build_oci.previous.image" in loaded
+    assert "hashlib" not in loaded
