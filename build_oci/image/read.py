@@ -112,16 +112,22 @@ class Reading:
         already is marked in the tree. MEANWHILE is called with the tree while its files are hashed,
         where they are.
         """
+
+        def beside_hashing() -> None:
+            if self.previous is not None:
+                self.previous.hash_ahead()
+            meanwhile(tree, path)
+
         if self._image.parent is None:
             tree, path = self._read_root()
             if self.previous is not None or self.previous_plan is not None:
-                self.hash(tree, path, partial(meanwhile, tree, path))
+                self.hash(tree, path, beside_hashing)
             return None, tree, path
         from build_oci._native.diff import mark_unchanged
 
         with self._context.workers.concurrently(self.read_parent) as reading:
             tree, path = self._read_root()
-            self.hash(tree, path, partial(meanwhile, tree, path))
+            self.hash(tree, path, beside_hashing)
             parent = reading.result()
         assert parent.lower is not None  # there is one where any image of the build has a layer
         with self._run.stage("diff"):

@@ -21,6 +21,8 @@ from build_oci.records import NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from build_oci._native.sha256 import Files
+
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
 MOST_DOCUMENT = 4 << 20
 # Lists, objects and their items in one document: Python takes up to 100 bytes for each. An index of
@@ -252,24 +254,41 @@ class VerifiedBlob:
         return self.part.size + self.part.is_whole
 
 
+class Hashed(NamedTuple):
+    """What came of reading a blob: the errno, or 0, and size and SHA-256 of what was read."""
+
+    error: int
+    size: int
+    digest: bytes
+
+
+def hashing(blobs: Sequence[VerifiedBlob]) -> Files:
+    """What hashes BLOBS side by side, which takes less than one after the other."""
+    from build_oci._native.sha256 import Files
+
+    return Files([(blob.part.fd, blob.part.start, blob.most_bytes()) for blob in blobs])
+
+
 def verify_blobs(
     blobs: Sequence[VerifiedBlob],
     stoppable: Callable[[Callable[[], None]], AbstractContextManager[None]],
+    find: Callable[[VerifiedBlob], Hashed | None] = lambda blob: None,
 ) -> None:
-    """Hold all of BLOBS, whose digests are SHA-256, against their descriptors side by side, which
-    takes less than one after the other. Those that are known are not read.
+    """Hold all of BLOBS, whose digests are SHA-256, against their descriptors. Those that are known
+    are not read, nor are those that FIND finds hashed already.
 
     STOPPABLE is Crew.stoppable. Raises ParentError, Cancelled.
     """
-    from build_oci._native.sha256 import Files
-
     unknown = [blob for blob in blobs if not blob.is_known]
-    files = Files([(blob.part.fd, blob.part.start, blob.most_bytes()) for blob in unknown])
+    hashed = [find(blob) for blob in unknown]
+    files = hashing([blob for blob, one in zip(unknown, hashed, strict=True) if one is None])
     with stoppable(files.cancel):
         found = files.run()
     if found is None:
         raise Cancelled("the build was stopped")
-    for blob, (error, size, digest) in zip(unknown, found, strict=True):
+    rest = iter(found)
+    for blob, one in zip(unknown, hashed, strict=True):
+        error, size, digest = one or next(rest)
         if error:
             raise unreadable(error, blob.path)
         blob.compare(size, digest.hex())

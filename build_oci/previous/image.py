@@ -7,7 +7,7 @@ kernel/pack/layer_recipe.h says why a layer with the recipe of a planned one is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from build_oci.oci.headers import header_list
 from build_oci.oci.manifest import read_manifest
 from build_oci.oci.recorded import RECIPE, recorded_headers, recorded_recipe
 from build_oci.oci.untrusted import (
+    ReadDescriptor,
     VerifiedBlob,
     named,
     side_by_side,
@@ -30,6 +31,7 @@ from build_oci.oci.untrusted import (
 )
 from build_oci.parent.archive import ReadGauge, read_archive
 from build_oci.parent.lower import ArchiveSink
+from build_oci.previous.ahead import HashedAhead
 from build_oci.previous.check import (
     Told,
     are_many,
@@ -134,10 +136,20 @@ class PreviousImage:
         targets = {codec.compression for codec in self._codecs}
         is_all_there = all({old.blob.kind} == targets for old in self._layers)
         self._siblings = {} if is_all_there else siblings(self._source, previous.number, platform)
+        self._ahead = HashedAhead(self._source, workers)
 
     def plan(self) -> Plan | None:
         """The plan that its layers remember. Raises PlanError."""
         return plan_from_annotations(self._notes, str(self._source.path))
+
+    def hash_ahead(self) -> None:
+        """To be called while the threads wait for what is wanted of this image: with `trust` they
+        hash what may be carried.
+        """
+        # One thread alone waits for nothing.
+        if self._workers.count > 1:
+            told, _ = self._told([old for old in self._layers if self._may_be_ours(old)])
+            self._ahead.begin(self._blobs(told))
 
     def take(
         self, wanted: Mapping[bytes, TarPlan], read: Callable[[int, int], None]
@@ -225,6 +237,7 @@ class PreviousImage:
     ) -> dict[bytes, Layer]:
         gauge = ReadGauge(sum(old.descriptor.size for old in layers), read, self._workers.check)
         told, layers = self._told(layers)
+        self._ahead.keep([blob.digest for blob in self._blobs(told)])
         room = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._codecs)
         at_once = max(1, min(self._workers.count, len(layers), room))
         taking = _Taking(wanted, gauge, at_once)
@@ -255,6 +268,12 @@ class PreviousImage:
         told = [old for old in layers if self._trust and self._may_be_carried(old)]
         return told, [old for old in layers if old not in told]
 
+    def _blobs(self, layers: Sequence[OldLayer]) -> Iterator[ReadDescriptor]:
+        """The blobs of LAYERS in every codec that is wanted."""
+        for old in layers:
+            for one in self._in_codecs(old).values():
+                yield one.descriptor
+
     def _carry_told(
         self, layers: list[OldLayer], taking: _Taking
     ) -> list[tuple[bytes, Layer | None]]:
@@ -273,7 +292,9 @@ class PreviousImage:
                         where=str(blob.path),
                         hint="somebody changed this image: build once without it",
                     )
-            verify_blobs([blob for _, _, _, blob in opened], self._workers.stoppable)
+            verify_blobs(
+                [blob for _, _, _, blob in opened], self._workers.stoppable, self._ahead.find
+            )
             made: dict[str, dict[str, Descriptor]] = {}
             for old, kind, one, blob in opened:
                 made.setdefault(old.descriptor.digest, {})[kind] = self._carry(one, blob)
