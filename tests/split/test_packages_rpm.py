@@ -10,6 +10,7 @@ from pathlib import Path
 
 import clients
 import pytest
+from conftest import Build
 from package_claims import (
     EXPECTED,
     FILES,
@@ -90,6 +91,32 @@ def test_rpm_write_ahead_log(rpm_root: MakeRoot) -> None:
     assert len(contents["rpmdb.sqlite-wal"]) > 0
     assert claimed(DirectoryTree(root)) == EXPECTED
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents
+    connection.close()
+
+
+@pytest.mark.parametrize("log", ["none", "empty", "full"])
+def test_rpm_in_an_image(rpm_root: MakeRoot, build: Build, log: str) -> None:
+    """contract: late-image-tree. The data base is a file of an archive, without a name."""
+    root = rpm_root([] if log == "full" else PACKAGES)
+    connection = sqlite3.connect(root / "usr/lib/sysimage/rpm/rpmdb.sqlite")
+    if log != "none":
+        connection.execute("PRAGMA journal_mode = WAL")
+    if log == "full":
+        rows = [(row,) for row in PACKAGES]
+        connection.executemany("INSERT INTO Packages (blob) VALUES (?)", rows)
+        connection.commit()
+    else:
+        connection.close()
+    env = {"SOURCE_DATE_EPOCH": "1"}
+    image = build(clients.layer_config(root, compression="zstd"), env=env).output
+    found = []
+    for layer in (str(root), {"image": str(image)}):
+        config = clients.layer_config(root, compression="zstd")
+        split = {"components": ["packages"], "unclaimed": "ignore"}
+        config["images"][0] |= {"layer": layer, "split": split}
+        found.append(clients.manifest_of(build(config, env=env).output)["layers"])
+    assert found[0] == found[1]
+    assert any('"python3.11"' in str(layer["annotations"]) for layer in found[0])
     connection.close()
 
 

@@ -230,9 +230,7 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         stack.callback(os.close, file)
         log = path + b"-wal"
         name = f"file:/proc/self/fd/{file}?mode=ro&immutable=1"
-        if not os.path.exists(f"/proc/self/fd/{file}") or (
-            log in tree.index and tree.view.sizes[tree.index[log]]
-        ):
+        if not _has_name(file) or (log in tree.index and tree.view.sizes[tree.index[log]]):
             # What lies in a write-ahead log is read only by a connection that may write.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="build-oci-rpmdb-"))
             copy = os.path.join(folder, "rpmdb.sqlite")
@@ -248,6 +246,17 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
             raise tree.broken(path, f"cannot be read: {error}") from error
         stack.callback(connection.close)
         yield connection
+
+
+def _has_name(file: int) -> bool:
+    """Is the open FILE there under the name that /proc tells? SQLite follows that link by itself. A
+    file of an image has none.
+    """
+    try:
+        target = os.readlink(f"/proc/self/fd/{file}")
+        return os.path.samestat(os.stat(target), os.fstat(file))
+    except OSError:
+        return False
 
 
 def _copy(tree: TreeIndex, file: int, target: str) -> None:
