@@ -17,6 +17,7 @@ import faults
 import hypothesis
 import pytest
 import trees
+import warm
 import xattrs
 
 xattrs.complete()
@@ -37,6 +38,10 @@ DEBIAN_RELEASE = "bookworm"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clients: needs a real container client")
+
+
+def pytest_unconfigure() -> None:
+    warm.stop()
 
 
 class Build(Protocol):

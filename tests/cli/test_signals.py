@@ -61,9 +61,7 @@ def test_signal(
     """In the midst of the packing."""
     faults = fault("open", tree / "d" / "large", 2, do=f"kill -{int(number)} $PPID")
     with unharmed(output):
-        done = run(
-            clients.layer_config(tree, compression=compression), output, preexec=unignored, **faults
-        )
+        done = run(clients.layer_config(tree, compression=compression), output, **faults)
     assert done == (status, f"build-oci: error: stopped by {number.name}\n")
 
 
@@ -177,7 +175,7 @@ def test_signal_at_commit(
     """
     faults = fault(call, output / path, do=f"kill -{int(number)} $PPID")
     former = snapshot(output)
-    done = run(clients.layer_config(tree), output, preexec=unignored, **faults)
+    done = run(clients.layer_config(tree), output, **faults)
     assert check_layout(output) == 1
     if stops:
         assert done == (128 + number, f"build-oci: error: stopped by {number.name}\n")

@@ -16,12 +16,11 @@ from typing import Any
 
 import clients
 import pytest
+import warm
 from places import C_SOURCES
 from preload import preload
+from warm import SOURCE
 
-import build_oci.cli.command
-
-SOURCE = str(Path(build_oci.cli.command.__file__).parents[2])
 # Seconds: a run that takes longer hangs. It waits for the disk, and that for all others: a minute
 # was too short on a busy machine.
 TIMEOUT = 300
@@ -64,13 +63,17 @@ def run(
     config: clients.Document, output: Path, *args: str, preexec: Any = None, **env: str
 ) -> tuple[int, str]:
     """Exit status (negative: killed by that signal) and standard error of a run in a process of its
-    own; one that hangs fails the test.
+    own, with PREEXEC in a new interpreter; one that hangs fails the test.
     """
-    done = subprocess.run(
-        command(output, *args), input=json.dumps(config), env=environment(**env),
-        capture_output=True, text=True, check=False,
-        timeout=TIMEOUT, preexec_fn=preexec,
-    )  # fmt: skip
+    text, variables = json.dumps(config), environment(**env)
+    if preexec is None and warm.fits(variables):
+        done = warm.run(["-o", output, *args], input=text, env=variables, timeout=TIMEOUT)
+    else:
+        done = subprocess.run(
+            command(output, *args), input=text, env=variables,
+            capture_output=True, text=True, check=False,
+            timeout=TIMEOUT, preexec_fn=preexec,
+        )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert done.stdout == ""
