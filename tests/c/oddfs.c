@@ -6,7 +6,8 @@
  * INODE=HEX;…: user.checksum.sha256 as BuildStream's file system tells it: asked by name it
  * answers, but it is not in the list. ODD_ATTRIBUTES=NUMBER: every file has so many of 64 KiB.
  * ODD_SWAP: each time that llistxattr is asked for a path that ends with this, the shell runs
- * ODD_DO first.
+ * ODD_DO first. ODD_SWAP_GOT: the same each time that lgetxattr has answered. ODD_LISTED: readdir
+ * tells other inodes than stat ("inodes"), or no types ("types").
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -72,6 +73,11 @@ static struct dirent *twice(DIR *stream, struct dirent *(*real)(DIR *))
     const char *names = getenv("ODD_TWICE"),
                *found = item && names ? strstr(names, item->d_name) : NULL;
     size_t size = item ? strlen(item->d_name) : 0;
+    const char *listed = getenv("ODD_LISTED");
+    if (item && listed && !strcmp(listed, "inodes"))
+        item->d_ino ^= 1;
+    if (item && listed && !strcmp(listed, "types"))
+        item->d_type = DT_UNKNOWN;
     if (found && (found == names || found[-1] == '/') && (!found[size] || found[size] == '/')) {
         again = *item;
         of = stream;
@@ -132,8 +138,14 @@ ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)
     }
     if (!strcmp(name, "user.checksum.sha256") && !lstat(path, &st))
         digest = find(getenv("ODD_DIGEST"), st.st_ino);
-    if (!digest)
-        return real(path, name, value, size);
+    if (!digest) {
+        ssize_t got = real(path, name, value, size);
+        int error = errno;
+        if (ends_with(path, getenv("ODD_SWAP_GOT")) && system(getenv("ODD_DO")))
+            abort();
+        errno = error;
+        return got;
+    }
     memcpy(value, digest, 64);
     return 64;
 }

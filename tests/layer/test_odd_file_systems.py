@@ -195,9 +195,13 @@ def test_fuse_is_asked_by_name(
         assert (tmp_path / "asked").read_text() == "statfs\n"
 
 
+LISTED = pytest.mark.parametrize("listed", ["", "inodes", "types"])
+
+
+@LISTED
 @pytest.mark.parametrize(("trust", "believed"), [("auto", False), (True, True), (False, False)])
 def test_elsewhere_a_listed_checksum_may_be_stale(
-    trust: str | bool, believed: bool, root: Path, tmp_path: Path
+    trust: str | bool, believed: bool, listed: str, root: Path, tmp_path: Path
 ) -> None:
     """contract: xattr-checksum. Outside FUSE nothing drops the attribute at a write, so `auto`
     hashes.
@@ -207,28 +211,73 @@ def test_elsewhere_a_listed_checksum_may_be_stale(
         os.setxattr(root / "a", "user.checksum.sha256", digest.encode())
     except OSError:
         pytest.skip("no user attributes here")
+    metrics = tmp_path / "metrics"
     assert run(
-        clients.layer_config(root, **{"trust-checksum-xattrs": trust}), tmp_path / "out"
+        clients.layer_config(root, **{"trust-checksum-xattrs": trust}),
+        tmp_path / "out",
+        "--metrics",
+        str(metrics),
+        **odd(LISTED=listed),
     ) == (0, "")
     assert (recorded(tmp_path / "out", "./a") == digest) == believed
+    assert json.loads(metrics.read_text())["images"][0]["digestsBelieved"] == believed
     for member in members(tmp_path / "out"):
         assert not any(
             "checksum" in name for name in member.pax_headers if name.startswith("SCHILY")
         )
 
 
+# ---- files that are replaced
+
+
+@LISTED
+@pytest.mark.parametrize("moment", ["SWAP", "SWAP_GOT"])
+def test_attributes_of_the_file_before(
+    moment: str, listed: str, root: Path, tmp_path: Path, output: Path
+) -> None:
+    """contract: promise-nothing-lost.
+    A file that is replaced while its attributes are read goes with its own, or is named."""
+    other, path = tmp_path / "other", root / "d" / "b"
+    other.write_text("new!")
+    path.write_text("old!")
+    try:
+        os.setxattr(path, "user.note", b"old!")
+        os.setxattr(other, "user.note", b"new!")
+    except OSError:
+        pytest.skip("no user attributes here")
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    do = f"[ ! -e {other} ] || mv {other} {path}"
+    settings = {moment: "/d/b", "DO": do, "LISTED": listed}
+    status, said = run(clients.layer_config(root), output, **odd(**settings))
+    assert not other.exists()
+    if status:
+        assert (status, said) == (1, f"build-oci: error: {path}: {CHANGED}")
+        assert listed
+    else:
+        (member,) = [member for member in members(output) if member.name == "d/b"]
+        assert member.pax_headers["SCHILY.xattr.user.note"] == "new!"
+        assert recorded(output, "d/b") == hashlib.sha256(b"new!").hexdigest()
+
+
 # ---- paths
 
 
-def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) -> None:
+@LISTED
+@pytest.mark.parametrize("of", ["link", "file"])
+def test_attributes_of_a_file_outside(
+    of: str, listed: str, root: Path, tmp_path: Path, output: Path
+) -> None:
     """contract: config-layer-path.
     "the tree inside never is followed": a directory that is exchanged for a link lets no attribute
     of another file in."""
     outside, away = tmp_path / "outside", tmp_path / "away"
     outside.mkdir()
-    # A link, which is never opened: no later look at it tells.
+    # A link is never opened, and an empty file neither: no later look at it tells.
     (root / "links").mkdir()
-    (root / "links" / "s").symlink_to("nowhere")
+    if of == "link":
+        (root / "links" / "s").symlink_to("nowhere")
+    else:
+        (root / "links" / "s").touch()
     (outside / "s").write_text("foreign")
     try:
         os.setxattr(outside / "s", "user.foreign", b"yes")
@@ -236,7 +285,9 @@ def test_attributes_of_a_file_outside(root: Path, tmp_path: Path, output: Path) 
         pytest.skip("no user attributes here")
     do = f"[ -e {away} ] || {{ mv {root}/links {away} && ln -s {outside} {root}/links; }}"
     with unharmed(output):
-        status, said = run(clients.layer_config(root), output, **odd(SWAP="/links/s", DO=do))
+        status, said = run(
+            clients.layer_config(root), output, **odd(SWAP="/links/s", DO=do, LISTED=listed)
+        )
     assert status == 1
     assert said.startswith(f"build-oci: error: {root}/links")
     assert "changed while it was being read" in said

@@ -12,7 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PROBLEMS_MAX = 100 /* after so many the walk stops */ };
+enum {
+    PROBLEMS_MAX = 100, /* after so many the walk stops */
+    MISLED_MAX = 16,    /* after so many readdir is not believed */
+};
 
 int walk_exhausted(walk *w)
 {
@@ -63,15 +66,69 @@ static void take_stat(walk *w, entry *e, const struct stat *st)
         atomic_store_explicit(&w->owners_differ, 1, memory_order_relaxed);
 }
 
-/* Adds NAME to worker->found, unless it is left out, or reports why not. -1: stop. */
-static int look_at(walk *w, walk_worker *worker, entry *directory, int fd, const char *name)
+/* The path of NAME in the directory at hand, which is open as FD: in worker->path, or, where the
+ * kernel refuses it whole, by way of the descriptor in ELSEWHERE. */
+static const char *find_path(walk_worker *worker, int fd, const char *name, char *elsewhere,
+                             size_t room)
 {
+    size_t size = strlen(name);
+    if (worker->prefix_size && worker->prefix_size + size < PATH_MAX) {
+        memcpy(worker->path + worker->prefix_size, name, size + 1);
+        return worker->path;
+    }
+    snprintf(elsewhere, room, "/proc/self/fd/%d/%s", fd, name);
+    return elsewhere;
+}
+
+/*
+ * Reads the attributes of a regular file before anything else of it is looked at. Of E are known
+ * type, device and inode, as readdir tells them in ITEM. The look that follows says whether that is
+ * so, and with it whether the attributes are those of the file: no other look is needed.
+ *
+ * There are file systems where readdir tells other inodes than stat. There this is a call for
+ * nothing, and given up soon. -1: stop; 1: not read.
+ */
+static int read_ahead(walk *w, walk_worker *worker, const entry *directory,
+                      const struct dirent *item, const char *path, entry *e)
+{
+    if (item->d_type != DT_REG || worker->misled >= MISLED_MAX)
+        return 1;
+    *e = (entry){.dev = directory->dev, .ino = (uint64_t)item->d_ino, .mode = S_IFREG};
+    return walk_read_xattrs_ahead(w, worker, e, path, directory, item->d_name);
+}
+
+/* Gives E the attributes of SEEN. */
+static void take_attributes(entry *e, const entry *seen)
+{
+    e->xattrs = seen->xattrs;
+    e->xattrs_size = seen->xattrs_size;
+    e->instructions = seen->instructions;
+    e->instructions_size = seen->instructions_size;
+    e->flags |= seen->flags;
+    memcpy(e->digest, seen->digest, sizeof e->digest);
+}
+
+/* Adds ITEM to worker->found, unless it is left out, or reports why not. -1: stop. */
+static int look_at(walk *w, walk_worker *worker, entry *directory, int fd,
+                   const struct dirent *item)
+{
+    const char *name = item->d_name;
     struct stat st;
     const exclude_places *places = w->exclusion ? directory->excluded : NULL, *below = NULL;
     if (places) {
         int excluded = exclude_step(w->exclusion, &worker->stepper, places, name, strlen(name));
         if (excluded)
             return excluded < 0 ? walk_exhausted(w) : 0;
+    }
+    char elsewhere[sizeof "/proc/self/fd/" + 16 + NAME_MAX + 1];
+    const char *path = NULL;
+    entry seen;
+    int unread = 1;
+    if (!(w->options.flags & WALK_SKIP_XATTRS) ||
+        w->options.flags & (WALK_TRUST_CHECKSUMS | WALK_TRUST_ON_FUSE)) {
+        path = find_path(worker, fd, name, elsewhere, sizeof elsewhere);
+        if ((unread = read_ahead(w, worker, directory, item, path, &seen)) < 0)
+            return -1;
     }
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
         return walk_report(w, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
@@ -112,20 +169,16 @@ static int look_at(walk *w, walk_worker *worker, entry *directory, int fd, const
         if (!(e->target = arena_copy(&worker->arena, worker->target, (size_t)size)))
             return walk_exhausted(w);
     }
-    if (!(w->options.flags & WALK_SKIP_XATTRS) ||
-        w->options.flags & (WALK_TRUST_CHECKSUMS | WALK_TRUST_ON_FUSE)) {
-        /* Where the kernel refuses the path whole, the same file by way of its open directory. */
-        char by_descriptor[sizeof "/proc/self/fd/" + 16 + NAME_MAX + 1];
-        const char *path = worker->path;
-        if (worker->prefix_size && worker->prefix_size + e->name_size < PATH_MAX)
-            memcpy(worker->path + worker->prefix_size, name, (size_t)e->name_size + 1);
-        else {
-            snprintf(by_descriptor, sizeof by_descriptor, "/proc/self/fd/%d/%s", fd, name);
-            path = by_descriptor;
-        }
-        if (walk_read_xattrs(w, worker, e, path, directory, name))
-            return -1;
+    if (!unread && !entry_is(&seen, &st)) {
+        worker->misled++;
+        unread = 1;
     }
+    if (!unread)
+        take_attributes(e, &seen);
+    else if (path && walk_read_xattrs(w, worker, e, path, directory, name))
+        return -1;
+    if (e->flags & ENTRY_BELIEVED)
+        atomic_fetch_add_explicit(&w->believed, 1, memory_order_relaxed);
     worker->found_count++;
     return 0;
 }
@@ -273,7 +326,7 @@ static int read_directory(walk *w, walk_worker *worker, entry *directory)
         }
         if (!strcmp(item->d_name, ".") || !strcmp(item->d_name, ".."))
             continue;
-        if ((status = look_at(w, worker, directory, fd, item->d_name)))
+        if ((status = look_at(w, worker, directory, fd, item)))
             break;
     }
     /* One that was removed before we came to read it looks empty. */

@@ -26,6 +26,8 @@ struct walk_worker {
     walk_device device; /* asked for last; a device number of 0 is looked up like any other */
     int device_known;
     int read_by_path; /* were attributes of the directory at hand read by their path? */
+    int ahead;        /* are attributes read before the file was looked at? */
+    unsigned misled;  /* files that were not what readdir said of them */
     /* of the directory's part of `path`, with the closing slash; 0 where it does not fit */
     size_t prefix_size;
     char path[PATH_MAX];
@@ -40,9 +42,21 @@ int walk_exhausted(walk *);
 int walk_report(walk *, problem_kind, const char *call, int error, const entry *at,
                 const char *name);
 
-/* The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where
- * NAME is NULL. -1: stop. */
+/*
+ * The attributes of E by its PATH. For messages it is NAME in DIRECTORY, or DIRECTORY itself where
+ * NAME is NULL. -1: stop.
+ *
+ * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would
+ * let another file's attributes in. Where something was taken, the path must therefore still lead
+ * to E; where nothing was, read_directory() looks at the directory once.
+ */
 int walk_read_xattrs(walk *, walk_worker *, entry *e, const char *path, const entry *directory,
                      const char *name);
+
+/* The same for an E of which only type, device and inode are known, and these from readdir alone:
+ * the attributes are those of a file that has them afterwards too, which is for the caller to see.
+ * Nothing is reported. -1: stop; 1: they could not be read. */
+int walk_read_xattrs_ahead(walk *, walk_worker *, entry *e, const char *path,
+                           const entry *directory, const char *name);
 
 #endif

@@ -88,8 +88,17 @@ static ssize_t get_value(const char *path, const char *attribute, uint8_t *into)
     return size < 0 && errno == ERANGE ? lgetxattr(path, attribute, into, VALUE_MAX) : size;
 }
 
+/* Reports a problem with NAME in DIRECTORY, unless nothing is sure yet. -1: stop; else 1. */
+static int refuse(walk *w, const walk_worker *worker, problem_kind kind, const char *call,
+                  int error, const entry *directory, const char *name)
+{
+    if (worker->ahead)
+        return 1;
+    return walk_report(w, kind, call, error, directory, name) ? -1 : 1;
+}
+
 /* Reads the attributes that PATH lists into worker->attributes and worker->values. *LISTED: is the
- * checksum among them? -1: stop; 1: reported. */
+ * checksum among them? -1: stop; 1: refused. */
 static int read_list(walk *w, walk_worker *worker, entry *e, const char *path, int believe,
                      const entry *directory, const char *name, int *listed, size_t *count)
 {
@@ -98,10 +107,8 @@ static int read_list(walk *w, walk_worker *worker, entry *e, const char *path, i
     if (size < 0) {
         if (errno == ENOTSUP || errno == ENOSYS)
             return 0;
-        return walk_report(w, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
-                           errno, directory, name)
-                   ? -1
-                   : 1;
+        return refuse(w, worker, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "llistxattr",
+                      errno, directory, name);
     }
     worker->list[size] = 0;
     for (const char *attribute = worker->list; attribute < worker->list + size;
@@ -113,16 +120,14 @@ static int read_list(walk *w, walk_worker *worker, entry *e, const char *path, i
         if (checksum && !believe)
             continue;
         if (strchr(attribute, '='))
-            return walk_report(w, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name) ? -1 : 1;
+            return refuse(w, worker, PROBLEM_XATTR_NAME, "llistxattr", 0, directory, name);
         if (reserve(worker, *count, used))
             return walk_exhausted(w);
         ssize_t got = get_value(path, attribute, worker->values + used);
         if (got < 0) {
             int vanished = errno == ENODATA || errno == ENOENT;
-            return walk_report(w, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr", errno,
-                               directory, name)
-                       ? -1
-                       : 1;
+            return refuse(w, worker, vanished ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "lgetxattr",
+                          errno, directory, name);
         }
         if (checksum) {
             if (hex_parse_digest(worker->values + used, (size_t)got, e->digest))
@@ -144,17 +149,13 @@ static int read_list(walk *w, walk_worker *worker, entry *e, const char *path, i
                    worker->attributes[i].value_size;
     }
     if (records > RECORDS_MOST - OTHER_RECORDS)
-        return walk_report(w, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name) ? -1 : 1;
+        return refuse(w, worker, PROBLEM_XATTRS_SIZE, "llistxattr", 0, directory, name);
     return 0;
 }
 
-/*
- * The path is walked anew by each call, so a directory that was exchanged for a symbolic link would
- * let another file's attributes in. Where something was taken, the path must therefore still lead
- * to E; where nothing was, read_directory() looks at the directory once.
- */
-int walk_read_xattrs(walk *w, walk_worker *worker, entry *e, const char *path,
-                     const entry *directory, const char *name)
+/* Reads the attributes of E by its PATH, and gives them to it. -1: stop; 1: refused. */
+static int read_attributes(walk *w, walk_worker *worker, entry *e, const char *path,
+                           const entry *directory, const char *name)
 {
     const unsigned trust = WALK_TRUST_CHECKSUMS | WALK_TRUST_ON_FUSE;
     int skip = (w->options.flags & WALK_SKIP_XATTRS) != 0;
@@ -168,7 +169,7 @@ int walk_read_xattrs(walk *w, walk_worker *worker, entry *e, const char *path,
     if (!skip) {
         int status = read_list(w, worker, e, path, believe, directory, name, &listed, &count);
         if (status)
-            return status < 0 ? -1 : 0;
+            return status;
     }
     if (fuse && !listed) {
         /* BuildStream's file system answers by name and lists nothing. A failure of any kind: the
@@ -178,9 +179,16 @@ int walk_read_xattrs(walk *w, walk_worker *worker, entry *e, const char *path,
         if (got > 0 && hex_parse_digest(value, (size_t)got, e->digest))
             e->flags |= ENTRY_DIGEST_KNOWN | ENTRY_BELIEVED;
     }
-    if (e->flags & ENTRY_BELIEVED)
-        atomic_fetch_add_explicit(&w->believed, 1, memory_order_relaxed);
-    if (count || e->flags & ENTRY_BELIEVED) {
+    return pack_xattrs(w, worker, e, count);
+}
+
+int walk_read_xattrs(walk *w, walk_worker *worker, entry *e, const char *path,
+                     const entry *directory, const char *name)
+{
+    int status = read_attributes(w, worker, e, path, directory, name);
+    if (status)
+        return status < 0 ? -1 : 0;
+    if (e->xattrs_size || e->instructions_size || e->flags & ENTRY_BELIEVED) {
         struct stat st;
         if (lstat(path, &st))
             return walk_report(
@@ -189,5 +197,14 @@ int walk_read_xattrs(walk *w, walk_worker *worker, entry *e, const char *path,
         if (!entry_is(e, &st))
             return walk_report(w, PROBLEM_CHANGED, "lstat", 0, directory, name);
     }
-    return pack_xattrs(w, worker, e, count);
+    return 0;
+}
+
+int walk_read_xattrs_ahead(walk *w, walk_worker *worker, entry *e, const char *path,
+                           const entry *directory, const char *name)
+{
+    worker->ahead = 1;
+    int status = read_attributes(w, worker, e, path, directory, name);
+    worker->ahead = 0;
+    return status;
 }
