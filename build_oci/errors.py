@@ -55,8 +55,8 @@ def size_text(size: float) -> str:
 
 MEMORY_HINT = "lower `prefetch-limit-mb`, or the number of workers with -j"
 # The way out of what any call that opens a file may meet.
-_OPEN_FILES = os.strerror(errno.EMFILE)
-_OPEN_FILES_HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"
+OPEN_FILES = os.strerror(errno.EMFILE)
+OPEN_FILES_HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"
 
 
 class BuildOciError(Exception):
@@ -71,7 +71,7 @@ class BuildOciError(Exception):
         super().__init__(what)
         self.what = shortened(printable(what))
         self.where = shortened(printable(where))
-        self.hint = printable(_OPEN_FILES_HINT if _OPEN_FILES in what else hint)
+        self.hint = printable(OPEN_FILES_HINT if OPEN_FILES in what else hint)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what

@@ -57,6 +57,8 @@ cdef extern from "unpack.h" nogil:
 
 cdef object copied(archive, offset, size):
     """A descriptor of a file without a name that holds SIZE bytes of ARCHIVE from OFFSET on."""
+    # Where no more files may be open, tempfile finds no directory for one, and does not say why.
+    os.close(os.dup(archive))
     with tempfile.TemporaryFile() as file:
         while size:
             piece = os.pread(archive, min(size, 1 << 20), offset)

@@ -17,6 +17,8 @@ from build_oci.cli.signals import Signals
 from build_oci.cli.streams import flush, is_terminal, occupy_standard_descriptors, say
 from build_oci.errors import (
     MEMORY_HINT,
+    OPEN_FILES,
+    OPEN_FILES_HINT,
     BuildOciError,
     Cancelled,
     ConfigError,
@@ -328,6 +330,8 @@ def _explain(error: BaseException) -> BuildOciError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("stopped by SIGINT")
+    if failure := _too_many_files(error):
+        return failure
     exhausted = any(text in str(error) for text in _EXHAUSTED)
     if exhausted or isinstance(error, MemoryError):
         return BuildOciError(
@@ -342,6 +346,23 @@ def _explain(error: BaseException) -> BuildOciError:
     return BuildOciError(
         what, hint="this is a bug, please report it; BUILD_OCI_DEBUG=1 shows where it is"
     )
+
+
+def _too_many_files(error: BaseException) -> BuildOciError | None:
+    """ERROR, if the reason is that too many files are open: it may stand in the chain of another.
+    What imports a module late in a build gets an ImportError of it, with the reason as text.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if OPEN_FILES in str(cause):
+            where = getattr(cause, "path", None) or getattr(cause, "filename", None)
+            return BuildOciError(
+                f"cannot be opened: {OPEN_FILES}", where=_text(where), hint=OPEN_FILES_HINT
+            )
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _text(name: object) -> str | bytes:

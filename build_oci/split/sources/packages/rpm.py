@@ -29,6 +29,7 @@ _MOST_BYTES = 2 << 30
 _MOST_HEADER = 64 << 20
 _STEPS = 100_000  # of SQLite's virtual machine, between two checks
 _MOST_CHECKS = 2_000
+_FILES = 4  # that SQLite opens for a data base, at the most, and one to spare
 
 NAME, OLD_FILE_NAMES, FILE_STATES, SOURCE_RPM, CHANGELOG_TIME = 1000, 1027, 1029, 1044, 1080
 DIR_INDEXES, BASE_NAMES, DIR_NAMES = 1116, 1117, 1118
@@ -172,7 +173,7 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
     """Number and header of each package."""
     try:
         import sqlite3
-    except ImportError as error:  # some builds of Python leave it out
+    except ModuleNotFoundError as error:  # some builds of Python leave it out
         raise TreeError(
             "cannot be read: this Python has no module sqlite3",
             where=tree.where(path),
@@ -210,12 +211,9 @@ def _rows(tree: TreeIndex, path: bytes) -> Iterator[tuple[int, bytes]]:
         except (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError) as error:
             if stopped:
                 raise stopped[0] from None
-            what = (
-                "takes too long to read"
-                if checks > _MOST_CHECKS
-                else f"cannot be read: {error or 'there is not enough memory'}"
-            )
-            raise tree.broken(path, what) from error
+            if checks > _MOST_CHECKS:
+                raise tree.broken(path, "takes too long to read") from error
+            raise _refused(tree, path, error) from error
 
 
 @contextmanager
@@ -232,6 +230,8 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         name = f"file:/proc/self/fd/{file}?mode=ro&immutable=1"
         if not _has_name(file) or (log in tree.index and tree.view.sizes[tree.index[log]]):
             # What lies in a write-ahead log is read only by a connection that may write.
+            # Where no more files may be open, tempfile finds no directory, and does not say why.
+            os.close(os.dup(file))
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="build-oci-rpmdb-"))
             copy = os.path.join(folder, "rpmdb.sqlite")
             _copy(tree, file, copy)
@@ -243,9 +243,23 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         try:
             connection = sqlite3.connect(name, uri=True, check_same_thread=False)
         except sqlite3.Error as error:
-            raise tree.broken(path, f"cannot be read: {error}") from error
+            raise _refused(tree, path, error) from error
         stack.callback(connection.close)
         yield connection
+
+
+def _refused(tree: TreeIndex, path: bytes, error: Exception) -> TreeError:
+    """What SQLite says of the data base PATH. That too many files are open it does not say."""
+    files: list[int] = []
+    try:
+        for _ in range(_FILES):
+            files.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as reason:
+        return tree.broken(path, f"cannot be opened: {reason.strerror}")
+    finally:
+        for file in files:
+            os.close(file)
+    return tree.broken(path, f"cannot be read: {error or 'there is not enough memory'}")
 
 
 def _has_name(file: int) -> bool:
