@@ -10,6 +10,7 @@ from typing import Any
 
 import clients
 import pytest
+import zstandard
 from previous_images import assert_holds, built, config_of, layers_of, put, rewrite, root, trust
 
 from build_oci.config.load import load_config
@@ -83,6 +84,34 @@ def test_trust_believes_it(root: Path, tmp_path: Path, layout: Path) -> None:
     evil = _evil(layout)
     built(config_of(root, {"image": layout, "trust": True}), tmp_path / "out")
     assert evil in layers_of(tmp_path / "out")
+
+
+SKIPPABLE = b"\x5a\x2a\x4d\x18\x05\0\0\0hello"
+NOTHING = {
+    "empty": lambda blob: blob + zstandard.compress(b""),
+    "skippable": lambda blob: blob + SKIPPABLE,
+    "in front": lambda blob: SKIPPABLE + blob,
+}
+
+
+@pytest.mark.parametrize("what", NOTHING)
+def test_frames_that_hold_nothing_are_carried(
+    root: Path, tmp_path: Path, trust: dict[str, Any], what: str
+) -> None:
+    """docs/previous.md: how a blob compresses its archive is not looked at."""
+    layout = tmp_path / "layout"
+    built(config_of(root, compression="zstd"), layout)
+    made = put(layout, NOTHING[what](clients.blob(layout, layers_of(layout)[1])))
+
+    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
+        manifest["layers"][1] |= made
+
+    rewrite(layout, change)
+    image = built(config_of(root, {"image": layout, **trust}, compression="zstd"), tmp_path / "out")
+    assert all(layer.reused for layer in image.layers)
+    assert layers_of(tmp_path / "out") == layers_of(layout)
+    assert layers_of(layout)[1] == made["digest"]
+    assert_holds(tmp_path / "out", root, EPOCH)
 
 
 def test_a_lying_recipe_is_found(root: Path, tmp_path: Path, layout: Path) -> None:
