@@ -293,6 +293,34 @@ def test_attributes_of_a_file_outside(
     assert "changed while it was being read" in said
 
 
+@LISTED
+def test_a_directory_that_is_a_link_for_a_moment(
+    listed: str, root: Path, tmp_path: Path, output: Path
+) -> None:
+    """contract: config-layer-path.
+    It is exchanged when the attributes of one file are read, and back when those of another are."""
+    outside, away, links = tmp_path / "outside", tmp_path / "away", root / "links"
+    for folder in (outside, links):
+        folder.mkdir()
+        for name in ("1x", "2x"):
+            (folder / name).touch()
+            try:
+                os.setxattr(folder / name, f"user.{folder.name}", b"yes")
+            except OSError:
+                pytest.skip("no user attributes here")
+    do = (
+        f"if [ -e {away} ]; then rm {links} && mv {away} {links};"
+        f" else mv {links} {away} && ln -s {outside} {links}; fi"
+    )
+    status, said = run(clients.layer_config(root), output, **odd(SWAP="x", DO=do, LISTED=listed))
+    if status:
+        assert status == 1
+        assert CHANGED in said
+    else:
+        found = {key for member in members(output) for key in member.pax_headers if "user." in key}
+        assert found == {"SCHILY.xattr.user.links"}
+
+
 def test_attributes_missed_because_of_a_link(root: Path, tmp_path: Path, output: Path) -> None:
     """The other way round: the foreign file has none, and the tree's would be lost."""
     outside, away = tmp_path / "outside", tmp_path / "away"

@@ -82,8 +82,10 @@ static const char *find_path(walk_worker *worker, int fd, const char *name, char
 
 /*
  * Reads the attributes of a regular file before anything else of it is looked at. Of E are known
- * type, device and inode, as readdir tells them in ITEM. The look that follows says whether that is
- * so, and with it whether the attributes are those of the file: no other look is needed.
+ * type, device and inode, as readdir tells them in ITEM. The look that follows goes by the same
+ * path and says whether that is so, and with it whether the attributes are those of the file: no
+ * other look is needed. A directory that is exchanged for a link and back must do so between these
+ * two calls to let the attributes of another file in, as with two looks.
  *
  * There are file systems where readdir tells other inodes than stat. There this is a call for
  * nothing, and given up soon. -1: stop; 1: not read.
@@ -130,7 +132,12 @@ static int look_at(walk *w, walk_worker *worker, entry *directory, int fd,
         if ((unread = read_ahead(w, worker, directory, item, path, &seen)) < 0)
             return -1;
     }
-    if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
+    /* By the path that the attributes were read by: it still leads to the file of the directory. */
+    if (!unread && (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) || !entry_is(&seen, &st))) {
+        worker->misled++;
+        unread = 1;
+    }
+    if (unread && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
         return walk_report(w, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
                            directory, name);
     if (S_ISSOCK(st.st_mode))
@@ -168,10 +175,6 @@ static int look_at(walk *w, walk_worker *worker, entry *directory, int fd,
         e->target_size = (uint16_t)size;
         if (!(e->target = arena_copy(&worker->arena, worker->target, (size_t)size)))
             return walk_exhausted(w);
-    }
-    if (!unread && !entry_is(&seen, &st)) {
-        worker->misled++;
-        unread = 1;
     }
     if (!unread)
         take_attributes(e, &seen);
