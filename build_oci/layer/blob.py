@@ -4,13 +4,11 @@ comes out, side by side.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from build_oci._native import sha256
 from build_oci.codec.blocks import Encoder, Piece, Sink
 from build_oci.codec.table import CHUNKED, block_size, encoder, shares, stream_codec
 from build_oci.layer.walk import problem_error
@@ -18,7 +16,6 @@ from build_oci.oci.documents import Descriptor
 from build_oci.oci.media_types import LAYER_MEDIA_TYPES
 from build_oci.records import NamedTuple
 from build_oci.work.budget import RelievedBudget
-from build_oci.work.pool import Strand
 
 if TYPE_CHECKING:
     from build_oci._native.tar import Plan
@@ -26,12 +23,7 @@ if TYPE_CHECKING:
     from build_oci.layer.pack import Packer, Segment
     from build_oci.oci.layout import Blob, Layout
     from build_oci.work.crew import Crew
-    from build_oci.work.pool import Task
-
-
-# Bytes of the blob that wait to be hashed beside the archive: a block of zstd's, as what is not
-# noise comes out.
-_MOST_PIECES = 4 << 20
+    from build_oci.work.digests import Digest
 
 
 class Layer(NamedTuple):
@@ -103,12 +95,10 @@ def _write(
     budget = RelievedBudget(workers.codec_budget, lambda: _relieve(outputs))
     parts = shares(codecs, workers.codec_memory // at_once, budget)
     read = reader() if reader else None
+    archive = workers.digests.new()  # its digest is the diff_id
     with ExitStack() as blobs:
         try:
             for (compression, level), share in zip(codecs, parts, strict=True):
-                # The first takes in the archive as well, which one codec alone hashes beside its
-                # blob.
-                digests = _Digests(Strand(workers.pool), _MOST_PIECES // at_once)
                 new_encoder = partial(
                     encoder,
                     compression,
@@ -125,7 +115,7 @@ def _write(
                     _Output(
                         blob,
                         compression,
-                        digests,
+                        None if compression == "disabled" else workers.digests.new(),
                         new_encoder,
                         packer.plan,
                         block_size(compression, level),
@@ -136,7 +126,8 @@ def _write(
                     if read:
                         read(segment.data)
                     for output in outputs:
-                        output.poll(segment if output is outputs[0] else None)
+                        output.encoder.poll()
+                    archive.update(segment.data, segment.block.release)
                     size += len(segment.data)
                     for output in outputs:
                         output.add(segment)
@@ -145,8 +136,8 @@ def _write(
                     written(size)
             for output in outputs:
                 output.encoder.finish()
-            diff_id = outputs[0].finish(None)
-            for output in outputs[1:]:
+            diff_id = archive.finish().hex()
+            for output in outputs:
                 output.finish(diff_id)
             return Layer(
                 tuple(output.descriptor() for output in outputs), f"sha256:{diff_id}", size
@@ -189,30 +180,23 @@ class _Output:
         self,
         blob: Blob,
         compression: str,
-        digests: _Digests,
+        digest: Digest | None,
         new_encoder: Callable[[Sink], Encoder],
         plan: Plan,
         most: int,
     ) -> None:
-        """DIGESTS may take in the archive too. MOST: bytes of a block of several segments."""
+        """DIGEST: of the blob; None where it is the archive itself. MOST: bytes of a block of
+        several segments.
+        """
         self._blob = blob
         self._codec = stream_codec(compression)
-        self._plain = compression == "disabled"  # what is stored as it is has one digest for both
-        self._digests = digests
-        self._pieces: list[Piece] = []  # of the blob, that are to be hashed
+        self._digest = digest
         self._plan = plan
         self._most = most
         # The start of a block, whose rest another block of the packer's holds.
         self._kept = bytearray()
         self._start = self._end = 0  # of what follows it in the packer's block
         self.encoder = new_encoder(self._sink)
-
-    def poll(self, segment: Segment | None) -> None:
-        """Hand on what is ready, and hash it beside SEGMENT."""
-        self.encoder.poll()
-        if segment or self._pieces:
-            self._digests.update(segment, self._pieces)
-            self._pieces = []
 
     def add(self, segment: Segment) -> None:
         """Take in the next segment of the archive."""
@@ -235,13 +219,9 @@ class _Output:
         if segment.is_last:
             self._start = self._end = 0
 
-    def finish(self, diff_id: str | None) -> str:
-        """End the blob; returns the digest of the archive, DIFF_ID if it is known."""
-        self._digests.update(None, self._pieces)
-        archive, digest = self._digests.finish()
-        diff_id = diff_id or archive
-        self._blob.finish(diff_id if self._plain else digest)
-        return diff_id
+    def finish(self, diff_id: str) -> None:
+        """End the blob; DIFF_ID: the digest of the archive."""
+        self._blob.finish(self._digest.finish().hex() if self._digest else diff_id)
 
     def descriptor(self) -> Descriptor:
         """That of the blob, once it is finished."""
@@ -260,83 +240,5 @@ class _Output:
 
     def _sink(self, piece: Piece) -> None:
         self._blob.append(piece)
-        if not self._plain:
-            self._pieces.append(piece)
-
-
-class _Digests:
-    """The SHA-256 of the archive and that of the blob, reckoned side by side by a thread of the
-    pool.
-    """
-
-    def __init__(self, strand: Strand, most_pieces: int) -> None:
-        """MOST_PIECES: bytes of the blob that may wait for an archive to go beside."""
-        self._strand = strand
-        self._under_way: deque[Task[None]] = deque()
-        # Elsewhere OpenSSL's code for one message is quicker than ours.
-        self._streams = _Streams(most_pieces) if sha256.in_pairs() else _PlainStreams()
-
-    def update(self, segment: Segment | None, pieces: list[Piece]) -> None:
-        """Take SEGMENT in, whose block is released then, and PIECES of the blob.
-
-        Raises what went wrong with those before.
-        """
-        self._under_way.append(self._strand.submit(self._take, segment, pieces))
-        while self._under_way and self._under_way[0].done():
-            self._under_way.popleft().result()
-
-    def finish(self) -> tuple[str, str]:
-        """The digests of archive and blob, in hexadecimal digits."""
-        for task in self._under_way:
-            task.result()
-        self._streams.finish()
-        return self._streams.archive.digest().hex(), self._streams.blob.digest().hex()
-
-    def _take(self, segment: Segment | None, pieces: list[Piece]) -> None:
-        try:
-            self._streams.update(segment.data if segment else memoryview(b""), pieces)
-        finally:
-            if segment:
-                segment.block.release()
-
-
-class _Streams:
-    def __init__(self, most_pieces: int) -> None:
-        self._most_pieces = most_pieces
-        self.archive = sha256.Sha256()
-        self.blob = sha256.Sha256()
-        # Pieces of the blob, which comes in bursts: they wait for an archive to go beside.
-        self._pieces: deque[Piece] = deque()
-
-    def update(self, data: memoryview, pieces: list[Piece]) -> None:
-        self._pieces.extend(pieces)
-        while data and self._pieces:
-            piece = self._pieces.popleft()
-            both = min(len(data), len(piece))
-            self.archive.update_pair(data[:both], self.blob, memoryview(piece)[:both])
-            data = data[both:]
-            if both < len(piece):
-                self._pieces.appendleft(memoryview(piece)[both:])
-        self.archive.update(data)
-        while sum(map(len, self._pieces)) > self._most_pieces:
-            self.blob.update(self._pieces.popleft())
-
-    def finish(self) -> None:
-        while self._pieces:
-            self.blob.update(self._pieces.popleft())
-
-
-class _PlainStreams:
-    def __init__(self) -> None:
-        import hashlib  # 5 ms, which most have no use for
-
-        self.archive = hashlib.sha256()
-        self.blob = hashlib.sha256()
-
-    def update(self, data: memoryview, pieces: list[Piece]) -> None:
-        self.archive.update(data)
-        for piece in pieces:
-            self.blob.update(piece)
-
-    def finish(self) -> None:
-        pass
+        if self._digest:
+            self._digest.update(piece)

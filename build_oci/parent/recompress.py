@@ -41,6 +41,7 @@ class Recompression(ExitStack):
         super().__init__()
         self.left_out: dict[str, str] = {}
         self._layout = layout
+        self._digests = workers.digests
         self._encoders: dict[str, tuple[Encoder, Blob]] = {}
         budget = RelievedBudget(workers.codec_budget, self._relieve)
         for (target, level), share in zip(targets, shares(targets, memory, budget), strict=True):
@@ -70,7 +71,11 @@ class Recompression(ExitStack):
         from build_oci.codec.chunked.archive import ArchiveEncoder
 
         return ArchiveEncoder(
-            *args, new_file=self._layout.nameless_file, kernel=sha256_kernel(), **more
+            *args,
+            digests=self._digests,
+            new_file=self._layout.nameless_file,
+            kernel=sha256_kernel(),
+            **more,
         )
 
     def run(self, read: Read) -> dict[str, Descriptor]:

@@ -17,6 +17,7 @@ from build_oci.work.budget import Budget
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from build_oci.work.digests import Digests
     from build_oci.work.pool import Pool, Task
 
 # Blocks of file data in flight beside the one that each worker has: what is being filled, and what
@@ -58,6 +59,7 @@ class Crew:
         self.count = count
         self.block_size = block_size
         self._pool: Pool | None = None
+        self._digests: Digests | None = None
         in_flight = (count + BLOCKS_WAITING) * (block_size + (block_size >> 4))
         self.budget = Budget(min(memory_limit, in_flight, MOST_IN_FLIGHT))
         self.windows = Budget(LARGE_WINDOWS)
@@ -106,6 +108,16 @@ class Crew:
                 self._pool = Pool(self.count)
                 self._pool.cancelled = self._cancelled
             return self._pool
+
+    @property
+    def digests(self) -> Digests:
+        """The streams that the threads hash."""
+        from build_oci.work.digests import Digests
+
+        with self._lock:
+            if self._digests is None:
+                self._digests = Digests(self.pool)
+            return self._digests
 
     def cancel(self) -> None:
         """Stop native work that is under way, and let every coordinator run into Cancelled."""

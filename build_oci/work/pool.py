@@ -24,7 +24,8 @@ Result = TypeVar("Result")
 STREAM = 0
 BLOCK = 1  # one of many pieces that end up in a stream
 SEGMENT = 2  # what such a piece is made of, or what that waits for
-_URGENCIES = 3
+SPARE = 3  # what gains by waiting: for a thread that has nothing else to do
+_URGENCIES = 4
 
 
 class _Runnable(Protocol):
@@ -117,6 +118,8 @@ class Pool:
             self._ready.put(False)
         for thread in self._threads:
             thread.join()
+        while any(self._tasks):  # what the last ones have put
+            self._most_urgent().run(cancelled=self.cancelled)
 
     def _serve(self) -> None:
         while self._ready.get():
@@ -131,36 +134,3 @@ class Pool:
                     return tasks.popleft()
                 except IndexError:
                     continue
-
-
-class Strand:
-    """Calls of POOL's threads that are made one at a time, in the order in which they are
-    submitted, each as a STREAM.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._lock = threading.Lock()
-        self._waiting: deque[Task[Any]] = deque()
-        self._running = False
-
-    def submit(self, work: Callable[..., Result], /, *args: Any) -> Task[Result]:
-        """Have WORK(*ARGS) called once all that was submitted before has ended."""
-        task = Task(lambda: work(*args))
-        with self._lock:
-            self._waiting.append(task)
-            if not self._running:
-                self._pool.put(self, STREAM)
-                self._running = True
-        return task
-
-    def run(self, *, cancelled: bool) -> None:
-        """Everything that waits, in order; for the pool."""
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._running = False
-                    return
-                task = self._waiting.popleft()
-            task.run(cancelled=self._pool.cancelled)
-            del task

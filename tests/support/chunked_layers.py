@@ -27,6 +27,7 @@ from build_oci.config.load import load_config
 from build_oci.oci.untrusted import FilePart
 from build_oci.pipeline import build
 from build_oci.work.budget import Budget
+from build_oci.work.digests import Digests
 from build_oci.work.pool import Pool
 
 EPOCH = 1_700_000_000
@@ -299,6 +300,7 @@ def encoded(archive: bytes, step: int = 1 << 20, workers: int = 2) -> Layer:
             pool=pool,
             workers=workers,
             budget=Budget(1 << 28),
+            digests=Digests(pool),
             new_file=tempfile.TemporaryFile,
         )
         try:

@@ -1,8 +1,7 @@
-"""The pool: what runs first, in what order a strand goes, how errors and the end come out."""
+"""The pool: what runs first, how errors and the end come out."""
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 
@@ -11,7 +10,7 @@ import pytest
 from build_oci.errors import Cancelled
 from build_oci.work.budget import Budget
 from build_oci.work.crew import Crew
-from build_oci.work.pool import BLOCK, SEGMENT, STREAM, Pool, Strand
+from build_oci.work.pool import BLOCK, SEGMENT, SPARE, STREAM, Pool
 
 
 def hold(began: threading.Event, go: threading.Event) -> bool:
@@ -38,73 +37,23 @@ def test_the_most_urgent_first_and_the_oldest_of_equals() -> None:
     with Pool(1) as pool:
         pool.submit(hold, began, go)
         began.wait()
-        for number, urgency in enumerate([SEGMENT, BLOCK, STREAM] * 3):
+        for number, urgency in enumerate([SPARE, SEGMENT, BLOCK, STREAM] * 3):
             pool.submit(order.append, (urgency, number), urgency=urgency)
         go.set()
     assert order == sorted(order)
-    assert len(order) == 9
-
-
-def test_a_strand_keeps_the_order() -> None:
-    """Whatever else the threads do, and however long a call takes."""
-    chance = random.Random(3)
-    found: list[int] = []
-    at_once: list[int] = []
-    inside = threading.Semaphore(1)
-
-    def call(number: int) -> None:
-        alone = inside.acquire(blocking=False)
-        at_once.append(1 if alone else 2)
-        time.sleep(chance.random() / 2000)
-        found.append(number)
-        if alone:
-            inside.release()
-
-    with Pool(4) as pool:
-        strand = Strand(pool)
-        tasks = []
-        for number in range(200):
-            tasks.append(strand.submit(call, number))
-            pool.submit(time.sleep, chance.random() / 4000)
-        for task in tasks:
-            task.result()
-    assert found == list(range(200))
-    assert set(at_once) == {1}
-
-
-def test_an_error_in_a_strand_is_one_calls() -> None:
-    found: list[int] = []
-    with Pool(2) as pool:
-        strand = Strand(pool)
-        before, failed, after = (
-            strand.submit(found.append, 1),
-            strand.submit(divmod, 1, 0),
-            strand.submit(found.append, 2),
-        )
-        before.result()
-        after.result()
-        with pytest.raises(ZeroDivisionError):
-            failed.result()
-    assert found == [1, 2]
+    assert len(order) == 12
 
 
 def test_cancelled() -> None:
-    """What runs ends as it does; what waits, and what comes later, ends with Cancelled, in a strand
-    too.
-    """
+    """What runs ends as it does; what waits, and what comes later, ends with Cancelled."""
     began, go = threading.Event(), threading.Event()
     made: list[str] = []
     with Pool(1) as pool:
         running = pool.submit(hold, began, go)
         began.wait()
-        strand = Strand(pool)
-        waiting = [
-            pool.submit(made.append, "pool"),
-            strand.submit(made.append, "strand"),
-            strand.submit(made.append, "strand"),
-        ]
+        waiting = [pool.submit(made.append, "waiting"), pool.submit(made.append, "waiting")]
         pool.cancelled = True
-        waiting += [pool.submit(made.append, "later"), strand.submit(made.append, "later")]
+        waiting.append(pool.submit(made.append, "later"))
         go.set()
         assert running.result()
         for task in waiting:

@@ -14,15 +14,14 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from build_oci._native.chunked import Splitter
-from build_oci._native.sha256 import Sha256
 from build_oci.codec.blocks import Piece, Sink
 from build_oci.codec.chunked.container import BLOCK
 from build_oci.codec.chunked.encoder import BlocksOfMembers, CannotBeChunkedError
-from build_oci.work.pool import Strand
 
 if TYPE_CHECKING:
     from build_oci.work.budget import Budget
-    from build_oci.work.pool import Pool, Task
+    from build_oci.work.digests import Digest, Digests
+    from build_oci.work.pool import Pool
 
 
 class ArchiveEncoder(BlocksOfMembers):
@@ -38,16 +37,19 @@ class ArchiveEncoder(BlocksOfMembers):
         pool: Pool,
         workers: int,
         budget: Budget,
+        digests: Digests,
         new_file: Callable[[], BinaryIO],
         kernel: int | None = None,
     ) -> None:
-        """KERNEL: of SHA-256, see build_oci._native.sha256. The others as BlocksOfMembers."""
+        """DIGESTS: of POOL; KERNEL: of SHA-256, see build_oci._native.sha256. The others as
+        BlocksOfMembers.
+        """
         super().__init__(level, sink, pool=pool, workers=workers, budget=budget, new_file=new_file)
         self._splitter = Splitter(BLOCK, kernel)
-        # Files that do not fit into one block are hashed in order, beside the packing of blocks.
-        self._strand = Strand(pool)
-        self._content: Sha256 | None = None  # of the one that goes on in the next block
-        self._contents: deque[tuple[Sha256, Task[None]]] = deque()  # with what hashes their end
+        # Files that do not fit into one block are hashed beside the packing of blocks.
+        self._digests = digests
+        self._content: Digest | None = None  # of the one that goes on in the next block
+        self._contents: deque[Digest] = deque()  # of those that have come to their end
 
     def write(self, data: Piece) -> None:
         view = memoryview(data).cast("B")
@@ -84,13 +86,11 @@ class ArchiveEncoder(BlocksOfMembers):
         block = memoryview(taken)[: cut.size]
         self._begin(partial(self._pack_block, cut.parts_of, block, lambda: None), cut.size)
         for start, size, is_last in cut.pieces:
-            content = self._content or Sha256()
-            task = self._strand.submit(content.update, block[start : start + size])
+            content = self._content or self._digests.new()
+            content.update(block[start : start + size])
             self._content = None if is_last else content
             if is_last:
-                self._contents.append((content, task))
+                self._contents.append(content)
 
     def _next_digest(self) -> bytes:
-        content, task = self._contents.popleft()
-        task.result()
-        return content.digest()
+        return self._contents.popleft().finish()
