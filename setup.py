@@ -49,6 +49,8 @@ KERNELS: dict[str, list[str]] = {
         "tree/inodes.c",
         "tree/exclude.c",
         "tree/checksum.c",
+        "tree/paths.c",
+        "pack/content.c",
         "tree/walk.c",
         "tree/walk_xattrs.c",
     ],

@@ -16,6 +16,7 @@ cdef extern from "xattr.h" nogil:
 
 cdef extern from "tree.h" nogil:
     enum:
+        ENTRY_IN_ARCHIVE
         ENTRY_UNCHANGED
         ENTRY_WHITEOUT
 

@@ -137,7 +137,7 @@ cdef class ImageTree:
         return entries_paths(self.capsule())
 
     def listing(self):
-        return entries_listing(self.capsule())
+        return entries_listing(self.capsule(), self)
 
     def emitted(self):
         return entries_emitted(self.capsule())

@@ -1,6 +1,6 @@
 """The parallel walk of a root file system (docs/contract.md: layer-tar, xattr-bytes)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from typing_extensions import disjoint_base
@@ -27,13 +27,36 @@ def believed_digest(fd: int, *, everywhere: bool) -> bytes | None:
     there is none, or where it is not believed: without EVERYWHERE only on FUSE.
     """
 
+@disjoint_base
+class Paths:
+    """The paths of all entries of a tree, in tar order, by their numbers.
+
+    Below the root, without a slash at either end; that of the root is empty. One thread at a time,
+    and as long as nobody compares the tree or makes a partition of it.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> bytes: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def get(self, path: bytes) -> int | None:
+        """The number of the entry that has just this PATH; None where there is none."""
+
+    def find_lines(self, text: bytes, skip: int) -> list[int | None]:
+        """The same for each line of TEXT without its end and its first SKIP bytes."""
+
+    def head(self, number: int, most: int) -> bytes | None:
+        """The first MOST bytes of the regular file NUMBER, or all if it has fewer. None where it is
+        no file on disk, or cannot be read, or is not what the walk saw."""
+
+    def close(self) -> None:
+        """Close the directory that `head` was in last, which opens it again."""
+
 class Listing(NamedTuple):
     """Every entry of a tree, numbered in tar order, for those who decide which layer it belongs
     to.
     """
 
-    paths: list[bytes]
-    """Below the root, without a slash at either end; that of the root is empty."""
+    paths: Paths
     directories: bytes
     """1 for a directory, else 0."""
     sizes: memoryview[int]
@@ -134,8 +157,8 @@ class Tree:
 def entries_paths(capsule: object) -> list[bytes]:
     """As Tree.paths, of any native table of entries."""
 
-def entries_listing(capsule: object) -> Listing:
-    """As Tree.listing, of any native table of entries."""
+def entries_listing(capsule: object, owner: object) -> Listing:
+    """As Tree.listing, of any native table of entries; OWNER keeps it."""
 
 def entries_emitted(capsule: object) -> bytes:
     """As Tree.emitted, of any native table of entries."""

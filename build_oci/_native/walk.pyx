@@ -3,11 +3,13 @@
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memchr
 
 from collections import namedtuple
 
 from build_oci._native.tree cimport (
+    ENTRY_IN_ARCHIVE,
     ENTRY_UNCHANGED,
     ENTRY_WHITEOUT,
     entry,
@@ -24,6 +26,7 @@ from build_oci._native.tree cimport (
 cdef extern from "sys/stat.h" nogil:
     bint S_ISDIR(uint32_t mode)
     bint S_ISLNK(uint32_t mode)
+    bint S_ISREG(uint32_t mode)
 
 
 cdef extern from "inodes.h" nogil:
@@ -37,6 +40,25 @@ cdef extern from "inodes.h" nogil:
     int inodes_begin(inode_table *, entry **entries, size_t count)
     entry *inodes_first(const inode_table *, entry *e)
     void inodes_end(inode_table *)
+
+
+cdef extern from "paths.h" nogil:
+    ctypedef struct path_finder:
+        entry *directory
+
+    entry *paths_find(path_finder *, const char *path, size_t size, int *failed)
+    void paths_end(path_finder *)
+
+
+cdef extern from "content.h" nogil:
+    ctypedef struct reader:
+        pass
+
+    void reader_begin(reader *, const tree *)
+    void reader_end(reader *)
+    int content_read_head(
+        reader *, const entry *e, uint8_t *into, size_t size, size_t *got, problem *out
+    )
 
 
 cdef extern from "walk.h" nogil:
@@ -116,6 +138,103 @@ cdef entry **_walked(tree *walked, size_t *count) except NULL:
     return order
 
 
+cdef class Paths:
+    """See walk.pyi."""
+
+    cdef object owner
+    cdef entry **order
+    cdef size_t count
+    cdef path_finder finder
+    cdef reader reader
+    cdef uint8_t *content
+    cdef size_t room
+
+    def __cinit__(self, capsule, owner):
+        cdef tree *native = <tree *>PyCapsule_GetPointer(capsule, "build_oci.tree")
+        cdef size_t i
+        self.owner = owner  # which keeps the entries
+        self.order = _walked(native, &self.count)
+        self.finder.directory = &native.root
+        reader_begin(&self.reader, native)
+        for i in range(self.count):
+            self.order[i].number = i
+
+    def __dealloc__(self):
+        self.close()
+        free(self.content)
+        free(self.order)
+        paths_end(&self.finder)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, size_t number):
+        if number >= self.count:
+            raise IndexError(number)
+        return path_of(self.order[number])
+
+    def __iter__(self):
+        cdef size_t i
+        return iter([path_of(self.order[i]) for i in range(self.count)])
+
+    cdef object _find(self, const char *path, size_t size):
+        cdef int failed = 0
+        cdef entry *found = paths_find(&self.finder, path, size, &failed)
+        if failed:
+            raise MemoryError
+        # Not what was put in, or numbered anew, since.
+        if found == NULL or found.number >= self.count or self.order[found.number] != found:
+            return None
+        return found.number
+
+    def get(self, bytes path):
+        return self._find(path, len(path))
+
+    def find_lines(self, bytes text, size_t skip):
+        cdef const char *at = text
+        cdef const char *end = at + len(text)
+        cdef const char *line_end
+        cdef list found = []
+        while at < end:
+            line_end = <const char *>memchr(at, b"\n", end - at)
+            if line_end == NULL:
+                line_end = end
+            if <size_t>(line_end - at) > skip:
+                found.append(self._find(at + skip, line_end - at - skip))
+            else:
+                found.append(self._find(at, 0))
+            at = line_end + 1
+        return found
+
+    def head(self, size_t number, size_t most):
+        cdef entry *e
+        cdef size_t got = 0, size
+        cdef int status
+        cdef problem trouble
+        if number >= self.count:
+            raise IndexError(number)
+        e = self.order[number]
+        if not S_ISREG(e.mode) or e.flags & ENTRY_IN_ARCHIVE:
+            return None
+        # A byte more than there is: it shows whether the file has grown.
+        size = most if most < e.size else e.size + 1
+        if size > self.room:
+            free(self.content)
+            self.room = 0
+            self.content = <uint8_t *>malloc(size)
+            if self.content == NULL:
+                raise MemoryError
+            self.room = size
+        with nogil:
+            status = content_read_head(&self.reader, e, self.content, size, &got, &trouble)
+        if status or got > e.size:
+            return None
+        return PyBytes_FromStringAndSize(<char *>self.content, got)
+
+    def close(self):
+        reader_end(&self.reader)
+
+
 def entries_paths(capsule):
     """See walk.pyi."""
     cdef size_t count, i
@@ -126,15 +245,15 @@ def entries_paths(capsule):
         free(order)
 
 
-def entries_listing(capsule):
+def entries_listing(capsule, owner):
     """See walk.pyi."""
-    cdef size_t count, i
-    cdef entry **order = _walked(<tree *>PyCapsule_GetPointer(capsule, "build_oci.tree"), &count)
+    cdef Paths paths = Paths(capsule, owner)
+    cdef entry **order = paths.order
+    cdef size_t count = paths.count, i
     cdef inode_table inodes
     cdef entry *first
     cdef bint begun = False
     try:
-        paths = []
         directories = PyBytes_FromStringAndSize(NULL, count)
         sizes = PyBytes_FromStringAndSize(NULL, count * sizeof(uint64_t))
         links = PyBytes_FromStringAndSize(NULL, count * sizeof(uint32_t))
@@ -145,9 +264,6 @@ def entries_listing(capsule):
             raise MemoryError
         begun = True
         for i in range(count):
-            order[i].number = i
-            path = path_of(order[i])
-            paths.append(path)
             PyBytes_AsString(directories)[i] = S_ISDIR(order[i].mode)
             (<uint64_t *>PyBytes_AsString(sizes))[i] = order[i].size
             first = inodes_first(&inodes, order[i])
@@ -157,7 +273,7 @@ def entries_listing(capsule):
                 0 if first == NULL else <uint32_t>(first.number + 1)
             )
             if S_ISLNK(order[i].mode):
-                symlinks[path] = order[i].target[:order[i].target_size]
+                symlinks[path_of(order[i])] = order[i].target[:order[i].target_size]
             if order[i].instructions_size:
                 _take_instructions(order[i], i, components, intervals)
         return Listing(
@@ -167,7 +283,6 @@ def entries_listing(capsule):
     finally:
         if begun:
             inodes_end(&inodes)
-        free(order)
 
 
 def entries_emitted(capsule):
@@ -254,7 +369,7 @@ cdef class Tree:
         return entries_paths(self.capsule())
 
     def listing(self):
-        return entries_listing(self.capsule())
+        return entries_listing(self.capsule(), self)
 
     def emitted(self):
         return entries_emitted(self.capsule())

@@ -83,7 +83,10 @@ def owned_tree(
     with RootFiles(root) as files:
         # The tree of an image is in no directory.
         view = _View(root, tree.listing(), getattr(tree, "open_file", files.open_file))
-        return Owned(view, find_owners(view, split, check=check))
+        try:
+            return Owned(view, find_owners(view, split, check=check))
+        finally:
+            view.paths.close()
 
 
 def divide(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _MOST_LINKS = 40
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -28,7 +32,7 @@ class RootFiles:
         # By their paths, which are names of directories and nothing else; the last used at the end.
         self._entered: dict[bytes, int] = {}
 
-    def __enter__(self) -> RootFiles:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

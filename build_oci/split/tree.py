@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice, takewhile
+from itertools import chain
 from typing import Protocol
 
 from build_oci.errors import TreeError, counted
@@ -22,6 +22,25 @@ _UNREADABLE = (
 )
 
 
+class Paths(Protocol):
+    """The path of each entry below the root, without a slash at either end; that of the root is
+    empty. Of a walked tree it is build_oci._native.walk.Paths.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> bytes: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def get(self, path: bytes) -> int | None:
+        """The number of the entry that has just this PATH; None where there is none."""
+
+    def find_lines(self, text: bytes, skip: int) -> list[int | None]:
+        """The same for each line of TEXT without its end and its first SKIP bytes."""
+
+    def head(self, number: int, most: int) -> bytes | None:
+        """The first MOST bytes of the regular file NUMBER, or all if it has fewer. None where
+        opening it will tell why not."""
+
+
 class TreeView(Protocol):
     """One walked tree of n entries.
 
@@ -33,10 +52,8 @@ class TreeView(Protocol):
         """The path of the tree, for messages."""
 
     @property
-    def paths(self) -> Sequence[bytes]:
-        """The path of each entry below the root, without a slash at either end; that of the root is
-        empty.
-        """
+    def paths(self) -> Paths:
+        """The path of each entry."""
 
     @property
     def directories(self) -> Sequence[int]:
@@ -78,14 +95,15 @@ class TreeIndex:
         self.view = view
         self.check = check
         self.paths = view.paths
-        self.index = {path: index for index, path in enumerate(view.paths)}
+        self.entry = view.paths.get
+        """The index of the entry that has just this path; None where there is none."""
         self._real: dict[bytes, bytes | None] = {b"": b""}
 
     def find(self, path: bytes) -> int | None:
         """The index of the entry that PATH leads to, directory links on the way resolved inside the
         root; None where there is none.
         """
-        found = self.index.get(path)
+        found = self.entry(path)
         if found is not None:
             return found
         directory, _, name = path.rpartition(b"/")
@@ -100,8 +118,8 @@ class TreeIndex:
             return None
         if name in _NO_NAMES:
             real = self.real_directory(path)
-            return None if real is None else self.index.get(real)
-        return self.index.get(real + b"/" + name if real else name)
+            return None if real is None else self.entry(real)
+        return self.entry(real + b"/" + name if real else name)
 
     def real_directory(self, path: bytes) -> bytes | None:
         """The path of the directory that PATH leads to; None where it leads to none."""
@@ -113,7 +131,7 @@ class TreeIndex:
         return real
 
     def _resolve(self, path: bytes) -> bytes | None:
-        found = self.index.get(path)
+        found = self.entry(path)
         if found is not None and self.view.directories[found]:
             return path
         symlinks = self.view.symlinks
@@ -128,7 +146,7 @@ class TreeIndex:
                 here = here.rpartition(b"/")[0]
                 continue
             following = here + b"/" + name if here else name
-            found = self.index.get(following)
+            found = self.entry(following)
             if found is None:
                 return None
             if self.view.directories[found]:
@@ -143,21 +161,17 @@ class TreeIndex:
             waiting += target.split(b"/")[::-1]
         return here
 
-    def below(self, directory: bytes) -> list[bytes]:
-        """The paths of all that lies in DIRECTORY (directory links resolved), in tar order."""
+    def below(self, directory: bytes) -> range:
+        """The indexes of all that lies in DIRECTORY (directory links resolved), itself left out."""
         real = self.real_directory(directory)
-        if real is None:
-            return []
-        if not real:
-            return list(self.paths)
-        # In tar order what is below a directory is one run behind it.
-        prefix = real + b"/"
-        return list(
-            takewhile(
-                lambda path: path.startswith(prefix),
-                islice(self.paths, self.index[real] + 1, None),
-            )
-        )
+        start = None if real is None else self.entry(real)
+        if start is None:
+            return range(0)
+        # In tar order it is one run.
+        end, prefix = start + 1, real + b"/" if real else b""
+        while end < len(self.paths) and self.paths[end].startswith(prefix):
+            end += 1
+        return range(start + 1, end)
 
     # -- reading files of the tree, which nobody vouches for
 
@@ -197,9 +211,11 @@ class TreeIndex:
 
     def read(self, path: bytes, limit: int, *, most: int | None = None) -> bytes:
         """The content of the file PATH, or its first MOST bytes. TreeError as `open`."""
+        left = limit if most is None else most
+        if (head := self._head(path, limit, left)) is not None:
+            return head
         file = self.open(path, limit)
         try:
-            left = limit if most is None else most
             pieces = []
             while piece := self._piece(path, file, min(left, _PIECE)):
                 pieces.append(piece)
@@ -213,28 +229,43 @@ class TreeIndex:
 
         TreeError as `open`, and for a last line without end: a file that was cut.
         """
-        file = self.open(path, limit)
-        try:
-            number = 0
-            rest = b""
-            while piece := self._piece(path, file, _PIECE):
-                self.check()
-                piece = rest + piece
-                end = piece.rfind(b"\n") + 1
-                text, rest = piece[:end], piece[end:]
-                number += text.count(b"\n")
-                if len(rest) > MOST_LINE:
-                    raise self.broken(path, f"line {number + 1} is longer than {MOST_LINE} bytes")
-                if text:
-                    yield text
-            if rest:
-                raise self.broken(path, f"line {number + 1} has no end: the file is cut")
-        finally:
-            os.close(file)
+        number = 0
+        rest = b""
+        for piece in self._pieces(path, limit):
+            self.check()
+            whole = rest + piece
+            end = whole.rfind(b"\n") + 1
+            text, rest = whole[:end], whole[end:]
+            number += text.count(b"\n")
+            if len(rest) > MOST_LINE:
+                raise self.broken(path, f"line {number + 1} is longer than {MOST_LINE} bytes")
+            if text:
+                yield text
+        if rest:
+            raise self.broken(path, f"line {number + 1} has no end: the file is cut")
 
     def lines(self, path: bytes, limit: int) -> Iterator[bytes]:
         """The lines of the file PATH without their ends. TreeError as `texts`."""
         return chain.from_iterable(map(lines_of, self.texts(path, limit)))
+
+    def _pieces(self, path: bytes, limit: int) -> Iterator[bytes]:
+        if (head := self._head(path, limit, _PIECE + 1)) is not None and len(head) <= _PIECE:
+            if head:
+                yield head
+            return
+        file = self.open(path, limit)
+        try:
+            while piece := self._piece(path, file, _PIECE):
+                yield piece
+        finally:
+            os.close(file)
+
+    def _head(self, path: bytes, limit: int, most: int) -> bytes | None:
+        """What Paths.head gives, for what is small."""
+        index = self.entry(path)
+        if index is None or min(most, self.view.sizes[index]) > _PIECE:
+            return None
+        return self.paths.head(index, most) if self.view.sizes[index] <= limit else None
 
     def _piece(self, path: bytes, file: int, size: int) -> bytes:
         try:

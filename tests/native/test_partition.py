@@ -422,7 +422,7 @@ def test_listing(tmp_path: Path) -> None:
     tree = walked(root, take_instructions=True)
     listing = tree.listing()
     at = {path: number for number, path in enumerate(listing.paths)}
-    assert listing.paths == tree.paths()
+    assert list(listing.paths) == tree.paths()
     flagged = zip(listing.paths, listing.directories, strict=True)
     folders = [path for path, flag in flagged if flag]
     assert folders == [b"", b"empty", b"usr", b"usr/bin", b"usr/lib"]

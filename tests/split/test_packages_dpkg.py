@@ -17,9 +17,17 @@ from package_claims import (
     dpkg,
     outside,
 )
-from split_trees import DictTree, DirectoryTree, error_of, intervals_of, owners_of
+from split_trees import (
+    DictTree,
+    DirectoryTree,
+    WalkedTree,
+    error_of,
+    intervals_of,
+    owners_of,
+)
 
 from build_oci.errors import TreeError
+from build_oci.split.tree import TreeView
 
 
 def test_dpkg() -> None:
@@ -125,63 +133,90 @@ def test_a_changelog_is_read_within_bounds() -> None:
     assert intervals_of(owners_of(view, "packages")[1])["python3.11"] == 7
 
 
-@pytest.mark.parametrize(
-    ("change", "where", "what"),
-    [
-        (
-            {"var/lib/dpkg/info/dash.list": b"/usr/bin/s"},
-            "info/dash.list",
-            "line 1 has no end: the file is cut",
-        ),
-        (
-            {"var/lib/dpkg/info/dash.list": b"/usr\n/" + b"x" * 400_000},
-            "info/dash.list",
-            "line 2 is longer than 65536 bytes",
-        ),
-        (
-            {"var/lib/dpkg/info/dash.list": "python3.list"},
-            "info/dash.list",
-            "is not a regular file",
-        ),
-        ({"var/lib/dpkg/status": b"Package: da"}, "status", "line 1 has no end"),
-        (
-            {"var/lib/dpkg/status": b"Source: da\n"},
-            "status",
-            "line 1 names the source of no package",
-        ),
-        (
-            {"var/lib/dpkg/status": b"Package: dash\n\nSource: da\n"},
-            "status",
-            "line 3 names the source of no package",
-        ),
-        ({"var/lib/dpkg/status": b"Package: dash\n\xff\xff\n"}, "status", "line 2 is no field"),
-        (
-            {"var/lib/dpkg/status": b"Package: dash\n more\n\n" * 40_000 + b"no\n:\n"},
-            "status",
-            "line 120001 is no field",
-        ),
-        (
-            {"var/lib/dpkg/status": b"Package: dash\nSource: \xff\n"},
-            "info/dash.list",
-            "`\\xff`, is not UTF-8",
-        ),
-        (
-            {"var/lib/dpkg/status": b"Package: dash\nSource: unclaimed:x\n"},
-            "info/dash.list",
-            "begins with `unclaimed:`",
-        ),
-        (
-            {"var/lib/dpkg/diversions": b"/a\n/b\n"},
-            "diversions",
-            "not three lines for each diversion",
-        ),
-    ],
-)
+BROKEN: list[tuple[dict[str, bytes | str], str, str]] = [
+    (
+        {"var/lib/dpkg/info/dash.list": b"/usr/bin/s"},
+        "info/dash.list",
+        "line 1 has no end: the file is cut",
+    ),
+    (
+        {"var/lib/dpkg/info/dash.list": b"/usr\n/" + b"x" * 400_000},
+        "info/dash.list",
+        "line 2 is longer than 65536 bytes",
+    ),
+    (
+        {"var/lib/dpkg/info/dash.list": "python3.list"},
+        "info/dash.list",
+        "is not a regular file",
+    ),
+    ({"var/lib/dpkg/status": b"Package: da"}, "status", "line 1 has no end"),
+    (
+        {"var/lib/dpkg/status": b"Source: da\n"},
+        "status",
+        "line 1 names the source of no package",
+    ),
+    (
+        {"var/lib/dpkg/status": b"Package: dash\n\nSource: da\n"},
+        "status",
+        "line 3 names the source of no package",
+    ),
+    ({"var/lib/dpkg/status": b"Package: dash\n\xff\xff\n"}, "status", "line 2 is no field"),
+    (
+        {"var/lib/dpkg/status": b"Package: dash\n more\n\n" * 40_000 + b"no\n:\n"},
+        "status",
+        "line 120001 is no field",
+    ),
+    (
+        {"var/lib/dpkg/status": b"Package: dash\nSource: \xff\n"},
+        "info/dash.list",
+        "`\\xff`, is not UTF-8",
+    ),
+    (
+        {"var/lib/dpkg/status": b"Package: dash\nSource: unclaimed:x\n"},
+        "info/dash.list",
+        "begins with `unclaimed:`",
+    ),
+    (
+        {"var/lib/dpkg/diversions": b"/a\n/b\n"},
+        "diversions",
+        "not three lines for each diversion",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "where", "what"), BROKEN)
 def test_broken_dpkg(change: dict[str, bytes | str], where: str, what: str) -> None:
     error = error_of(dpkg(more=change), "packages")
     assert isinstance(error, TreeError)
     assert error.where == f"/tree/var/lib/dpkg/{where}"
     assert what in error.what
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"var/lib/dpkg/diversions": b"/usr/bin/sh\n/usr/bin/sh.distrib\nother\n"},
+        {"usr/share/doc/python3/changelog.gz": changelog(19010, 19000, 18990)},
+        {"var/lib/dpkg/info/large.list": b"/usr/bin/python3\n/gone\n" * 40_000},
+        *(change for change, _, _ in BROKEN),
+    ],
+)
+def test_a_tree_that_was_walked(change: dict[str, bytes | str], tmp_path: Path) -> None:
+    """Its files are opened and its paths found in another way."""
+    more = {"usr/bin/sh.distrib": b"x", **change}
+    dpkg(LISTS | {"other": "/usr/bin/sh\n"}, more=more).write(tmp_path)
+
+    def outcome(view: TreeView) -> object:
+        if (error := error_of(view, "packages")) is not None:
+            return error.lines()
+        owners, found = owners_of(view, "packages")
+        return owners, found.components, found.warnings, found.unclaimed
+
+    before = os.listdir("/proc/self/fd")
+    with DirectoryTree(tmp_path) as listed, WalkedTree(tmp_path) as walked:
+        assert outcome(walked) == outcome(listed)
+        walked.paths.close()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_a_data_base_of_two_gigabytes(tmp_path: Path) -> None:
@@ -244,6 +279,7 @@ def test_broken_distroless() -> None:
 def test_debian(debian_tree: Path) -> None:
     view = DirectoryTree(debian_tree)
     owners, found = owners_of(view, "packages", unclaimed="warn")
+    assert owners_of(WalkedTree(debian_tree), "packages", unclaimed="warn") == (owners, found)
     info = debian_tree / "var/lib/dpkg/info"
     listed = {line for path in info.glob("*.list") for line in path.read_text().splitlines()}
     real = {

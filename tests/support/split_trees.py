@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from build_oci._native.walk import Tree
 from build_oci.config.model import ComponentSource, SplitConfig
 from build_oci.errors import BuildOciError
 from build_oci.split.component import NO_OWNER
@@ -20,12 +21,31 @@ from build_oci.split.root import RootFiles
 from build_oci.split.tree import TreeView
 
 
+class ListedPaths(list[bytes]):
+    """build_oci.split.tree.Paths, said in a few lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: dict[bytes, int] = {}
+
+    def get(self, path: bytes) -> int | None:
+        if len(self._numbers) != len(self):
+            self._numbers = {path: number for number, path in enumerate(self)}
+        return self._numbers.get(path)
+
+    def find_lines(self, text: bytes, skip: int) -> list[int | None]:
+        return [self.get(line[skip:]) for line in text.split(b"\n")[: text.count(b"\n")]]
+
+    def head(self, number: int, most: int) -> bytes | None:
+        return None
+
+
 class DirectoryTree(RootFiles):
     """The TreeView of a directory, by os.scandir."""
 
     def __init__(self, root: Path | str) -> None:
         super().__init__(str(root))
-        self.paths: list[bytes] = []
+        self.paths = ListedPaths()
         self.directories = bytearray()
         self.sizes: list[int] = []
         self.links: list[int] = []
@@ -78,6 +98,24 @@ class DirectoryTree(RootFiles):
                     continue
 
 
+class WalkedTree(RootFiles):
+    """The TreeView of a directory that is walked natively."""
+
+    def __init__(self, root: Path | str) -> None:
+        super().__init__(str(root))
+        tree = Tree(os.fsencode(root))
+        tree.run()
+        listing = tree.listing()
+        self.paths = listing.paths
+        self.directories, self.sizes, self.links = (
+            listing.directories,
+            listing.sizes,
+            listing.links,
+        )
+        self.symlinks = listing.symlinks
+        self.components, self.intervals = listing.components, listing.intervals
+
+
 class DictTree:
     """The TreeView of files that are bytes, of symbolic links that are strings, and of their
     directories.
@@ -94,7 +132,7 @@ class DictTree:
             for parts in (path.split(b"/") for path in self.files)
             for end in range(1, len(parts))
         }
-        self.paths: list[bytes] = []
+        self.paths = ListedPaths()
         self._order(b"", known, set(self.files))
         self.directories = bytes(path in known for path in self.paths)
         contents = [self.files.get(path, b"") for path in self.paths]
@@ -117,6 +155,16 @@ class DictTree:
         self.paths += sorted(path for path in files if inside(path))
         for path in sorted(path for path in directories if inside(path)):
             self._order(path, directories, files)
+
+    def write(self, root: Path) -> None:
+        """Make it the directory ROOT."""
+        for path, content in self.files.items():
+            target = root / os.fsdecode(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, str):
+                target.symlink_to(content)
+            else:
+                target.write_bytes(content)
 
     def open_file(self, path: bytes) -> int | None:
         content = self.files.get(path)

@@ -136,7 +136,7 @@ class _Claims:
     def apply(self, claims: Iterator[_Claimed]) -> None:
         """Write every claim into `owners`."""
         tree, owners = self.context.tree, self.owners
-        get = tree.index.get
+        get = tree.entry
         absent: dict[bytes, int] = {}
         absent_count = 0
         first_absent = b""

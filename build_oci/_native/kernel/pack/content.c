@@ -93,6 +93,29 @@ int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t 
     return 0;
 }
 
+int content_read_head(reader *r, const entry *e, uint8_t *into, size_t size, size_t *got,
+                      problem *out)
+{
+    struct stat st;
+    int fd = reader_open(r, e, out), status = 0;
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st))
+        status = problem_fill(PROBLEM_SYSTEM, errno, e, "fstat", out);
+    else if (!entry_is(e, &st))
+        status = problem_fill(PROBLEM_CHANGED, 0, e, "fstat", out);
+    for (*got = 0; !status && *got < size;) {
+        ssize_t more = read(fd, into + *got, size - *got);
+        if (more < 0 && errno != EINTR)
+            status = problem_fill(PROBLEM_SYSTEM, errno, e, "read", out);
+        if (!more)
+            break;
+        *got += more > 0 ? (size_t)more : 0;
+    }
+    close(fd);
+    return status;
+}
+
 int content_read_whole(reader *r, const entry *e, uint8_t *into, problem *out)
 {
     if (e->flags & ENTRY_IN_ARCHIVE)

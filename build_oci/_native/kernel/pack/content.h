@@ -29,6 +29,11 @@ int reader_open(reader *, const entry *e, problem *out);
  */
 int content_read(int fd, const entry *e, uint64_t offset, uint8_t *into, size_t size, problem *out);
 
+/* Opens the regular file E of a directory on disk, and reads its first SIZE bytes, or as many as it
+ * has, *GOT of them. -1 with OUT filled, also when it is not the file that the walk saw. */
+int content_read_head(reader *, const entry *e, uint8_t *into, size_t size, size_t *got,
+                      problem *out);
+
 /* Is the file still as long and as old as the walk saw it? -1 with OUT filled. */
 int content_unchanged(int fd, const entry *e, problem *out);
 

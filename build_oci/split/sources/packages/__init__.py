@@ -32,13 +32,13 @@ class Package(NamedTuple):
     """One installed package.
 
     source: the name of its source package.
-    paths: what it owns, relative to the root or absolute, directories included; read once, and
-    lazily.
+    entries: the indexes of what it owns, directories included, and None for what the tree lacks;
+    read once, and lazily.
     dates: of its changelog, in seconds since 1970, as far as they are known.
     """
 
     source: str
-    paths: Iterable[bytes]
+    entries: Iterable[int | None]
     dates: Sequence[int] = ()
 
 
@@ -55,7 +55,6 @@ def claim(context: Context) -> Owners:
     tree, registry = context.tree, context.registry
     owners = no_owners(context).tolist()
     directories = tree.view.directories
-    entry, find = tree.index.get, tree.find
     numbers: dict[str, int] = {}
     changelogs: dict[str, list[int]] = {}  # of a source package the first that tells anything
     shared: list[int] = []
@@ -68,12 +67,9 @@ def claim(context: Context) -> Owners:
                 number = numbers[package.source] = registry.number(package.source, "packages")
             if package.source not in changelogs and len(days := latest_days(package.dates)) > 1:
                 changelogs[package.source] = days
-            for path in package.paths:
-                found = entry(path)
+            for found in package.entries:
                 if found is None:
-                    found = find(path)
-                    if found is None:
-                        continue
+                    continue
                 owner = owners[found]
                 if owner == NO_OWNER:
                     owners[found] = number

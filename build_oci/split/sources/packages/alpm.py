@@ -5,6 +5,7 @@ begins a list that an empty line ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from build_oci.split.sources.packages import Package, source_name
 from build_oci.split.tree import TreeIndex
@@ -19,18 +20,18 @@ def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
     """
     real = {tree.real_directory(path) for path in DATABASES} - {None}
     for database in sorted(path for path in real if path is not None):
-        records: dict[bytes, list[bytes]] = {}
-        for path in tree.below(database):
-            folder, slash, _ = path[len(database) + 1 :].partition(b"/")
+        records: dict[bytes, list[int]] = {}
+        for index in tree.below(database):
+            folder, slash, _ = tree.paths[index][len(database) + 1 :].partition(b"/")
             if slash:
-                records.setdefault(folder, []).append(path)
+                records.setdefault(folder, []).append(index)
         for folder, own in sorted(records.items()):
             base = database + b"/" + folder
             desc, files = base + b"/desc", base + b"/files"
-            if desc not in tree.index:
+            if tree.entry(desc) is None:
                 raise tree.broken(base, "the record of a package has no `desc`")
-            listed = _values(tree, files, b"%FILES%") if files in tree.index else iter(())
-            yield Package(_source(tree, desc), _both(own, listed))
+            listed = _values(tree, files, b"%FILES%") if tree.entry(files) is not None else ()
+            yield Package(_source(tree, desc), chain(own, map(tree.find, listed)))
 
 
 def _source(tree: TreeIndex, desc: bytes) -> str:
@@ -58,8 +59,3 @@ def _values(tree: TreeIndex, path: bytes, wanted: bytes) -> Iterator[bytes]:
             key = line
         elif key == wanted:
             yield line
-
-
-def _both(own: list[bytes], listed: Iterator[bytes]) -> Iterator[bytes]:
-    yield from own
-    yield from listed

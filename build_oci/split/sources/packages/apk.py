@@ -28,9 +28,7 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
     for number, line in enumerate(_with_end(tree.lines(path, _MOST_BYTES)), 1):
         if not line:
             if name:
-                yield Package(
-                    source_name(tree, path, origin or name), [tree.paths[entry] for entry in files]
-                )
+                yield Package(source_name(tree, path, origin or name), files)
             elif files:
                 raise tree.broken(path, f"the package that ends in line {number} has no name")
             name = origin = directory = b""

@@ -7,9 +7,10 @@ Distroless images keep a paragraph for each package in `status.d/PACKAGE`, and i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from build_oci.split.sources.packages import Package, source_name
@@ -28,6 +29,7 @@ _TRAILER = re.compile(rb"\n -- .{0,400}?> {1,2}[A-Z][a-z]{2}, {1,2}(\d{1,2} [A-Z
 # Lines of `status`, likewise: one that names a package or its source, an empty one, one that is no
 # field.
 _FIELD = re.compile(rb"\n(?:Package:([^\n]*)|Source:([^\n]*)|(?=(\n))|(?=([^ \t\n:][^\n:]*\n)))")
+_ROOT = b"/.\n"
 _MD5SUM = re.compile(rb"[0-9a-fA-F]{32} [ *](.+)")
 _MONTHS = {
     name: number
@@ -43,63 +45,81 @@ def packages(tree: TreeIndex, warn: Callable[[str], None]) -> Iterator[Package]:
     database = tree.real_directory(DATABASE)
     if database is None:
         return
-    below = tree.below(database)
+    below = {tree.paths[index]: index for index in tree.below(database)}
     dated: set[str] = set()
 
-    def package(name: bytes, source: str, paths: Iterable[bytes]) -> Package:
+    def package(name: bytes, source: str, entries: Iterable[int | None]) -> Package:
         dates = [] if source in dated else _changelog(tree, name)
         if dates:
             dated.add(source)
-        return Package(source, paths, dates)
+        return Package(source, entries, dates)
 
     yield from _installed(tree, database, below, package)
     yield from _distroless(tree, database + b"/status.d/", below, package)
 
 
-_Make = Callable[[bytes, str, Iterable[bytes]], Package]
+_Make = Callable[[bytes, str, Iterable[int | None]], Package]
 
 
 def _installed(
-    tree: TreeIndex, database: bytes, below: list[bytes], package: _Make
+    tree: TreeIndex, database: bytes, below: Mapping[bytes, int], package: _Make
 ) -> Iterator[Package]:
     info = database + b"/info/"
-    records: dict[bytes, list[bytes]] = {}  # by package, or package:architecture
-    for path in below:
+    records: dict[bytes, list[int]] = {}  # by package, or package:architecture
+    for path, index in below.items():
         if path.startswith(info):
-            records.setdefault(path[len(info) :].rpartition(b".")[0], []).append(path)
-    lists = sorted(name for name in records if name and info + name + b".list" in tree.index)
+            records.setdefault(path[len(info) :].rpartition(b".")[0], []).append(index)
+    lists = sorted(name for name in records if name and info + name + b".list" in below)
     if not lists:
         return
     sources = _sources(tree, database + b"/status", {name.partition(b":")[0] for name in lists})
-    diverted = _diversions(tree, database + b"/diversions")
+    diverted = _Diverted(tree, _diversions(tree, database + b"/diversions"))
     for full_name in lists:
         name = full_name.partition(b":")[0]
         path = info + full_name + b".list"
         source = source_name(tree, path, sources.get(name, name))
-        yield package(name, source, _listed(tree, path, records[full_name], name, diverted))
+        listed = chain.from_iterable(_listed(tree, path, name, diverted))
+        yield package(name, source, chain(records[full_name], listed))
+
+
+class _Diverted:
+    """What lies elsewhere. paths: see _diversions; entries: those of the paths from where it is
+    away.
+    """
+
+    def __init__(self, tree: TreeIndex, paths: Mapping[bytes, tuple[bytes, bytes]]) -> None:
+        self.paths = paths
+        self.entries = {tree.entry(path[1:]) for path in paths}
+
+    def path(self, line: bytes, package: bytes) -> bytes:
+        """Where LINE of the list of PACKAGE lies."""
+        to, keeper = self.paths.get(line, (b"", package))
+        return line[1:] if keeper == package else to
 
 
 def _listed(
-    tree: TreeIndex,
-    path: bytes,
-    own: list[bytes],
-    name: bytes,
-    diverted: dict[bytes, tuple[bytes, bytes]],
-) -> Iterator[bytes]:
-    moved = {path: to for path, (to, keeper) in diverted.items() if keeper != name}
-    yield from own
+    tree: TreeIndex, path: bytes, name: bytes, diverted: _Diverted
+) -> Iterator[list[int | None]]:
     for text in tree.texts(path, _MOST_LIST):
-        lines = lines_of(text)
-        if moved:
-            yield from [moved[line] if line in moved else line[1:] for line in lines]
-        else:
-            yield from [line[1:] for line in lines]
+        if text.startswith(_ROOT):  # as nearly all of them do
+            yield [tree.find(b".")]
+            text = text[len(_ROOT) :]
+        found = tree.paths.find_lines(text, 1)
+        # Which lines are not to be taken by the letter is asked only where there are any.
+        if None in found or not diverted.entries.isdisjoint(found):
+            found = [
+                tree.find(diverted.path(line, name))
+                if index is None or index in diverted.entries
+                else index
+                for line, index in zip(lines_of(text), found, strict=True)
+            ]
+        yield found
 
 
 def _sources(tree: TreeIndex, status: bytes, wanted: set[bytes]) -> dict[bytes, bytes]:
     """The source package of each WANTED package that has another name than its source."""
     sources: dict[bytes, bytes] = {}
-    if status not in tree.index:
+    if tree.entry(status) is None:
         return sources
     package = b""
     read = 0  # lines
@@ -131,7 +151,7 @@ def _diversions(tree: TreeIndex, path: bytes) -> dict[bytes, tuple[bytes, bytes]
     """Where a package's path really lies, and the package that keeps its own file there; three
     lines each.
     """
-    if path not in tree.index:
+    if tree.entry(path) is None:
         return {}
     lines = list(tree.lines(path, 1 << 20))
     if len(lines) % 3:
@@ -140,13 +160,13 @@ def _diversions(tree: TreeIndex, path: bytes) -> dict[bytes, tuple[bytes, bytes]
 
 
 def _distroless(
-    tree: TreeIndex, folder: bytes, below: list[bytes], package: _Make
+    tree: TreeIndex, folder: bytes, below: Mapping[bytes, int], package: _Make
 ) -> Iterator[Package]:
     suffix = b".md5sums"
     for path in sorted(
         path for path in below if path.startswith(folder) and not path.endswith(suffix)
     ):
-        if tree.view.directories[tree.index[path]]:
+        if tree.view.directories[below[path]]:
             continue
         name = source = b""
         # Written by other tools than dpkg, some of which leave out the last line's end.
@@ -158,12 +178,9 @@ def _distroless(
         if not name:
             raise tree.broken(path, "names no package")
         sums = path + suffix
-        listed = _summed(tree, sums) if sums in tree.index else iter(())
-        yield package(
-            name,
-            source_name(tree, path, source or name),
-            [path, *([sums] if sums in tree.index else []), *listed],
-        )
+        own = [below[path], *([below[sums]] if sums in below else [])]
+        listed = map(tree.find, _summed(tree, sums) if sums in below else ())
+        yield package(name, source_name(tree, path, source or name), [*own, *listed])
 
 
 def _summed(tree: TreeIndex, path: bytes) -> Iterator[bytes]:

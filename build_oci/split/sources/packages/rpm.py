@@ -71,10 +71,10 @@ def _read(tree: TreeIndex, path: bytes) -> Iterator[Package]:
             name = header.string(NAME)
             source = header.string(SOURCE_RPM)
             dates = header.numbers(CHANGELOG_TIME)
-            paths = header.paths()
+            entries = map(tree.find, header.paths())
         except ValueError as error:
             raise tree.broken(path, f"the package number {number} {error}") from None
-        yield Package(source_name(tree, path, source_of(source) or name), paths, dates)
+        yield Package(source_name(tree, path, source_of(source) or name), entries, dates)
 
 
 def source_of(source_rpm: bytes) -> bytes:
@@ -228,14 +228,15 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         stack.callback(os.close, file)
         log = path + b"-wal"
         name = f"file:/proc/self/fd/{file}?mode=ro&immutable=1"
-        if not _has_name(file) or (log in tree.index and tree.view.sizes[tree.index[log]]):
+        there = tree.entry(log)
+        if not _has_name(file) or (there is not None and tree.view.sizes[there]):
             # What lies in a write-ahead log is read only by a connection that may write.
             # Where no more files may be open, tempfile finds no directory, and does not say why.
             os.close(os.dup(file))
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="build-oci-rpmdb-"))
             copy = os.path.join(folder, "rpmdb.sqlite")
             _copy(tree, file, copy)
-            if log in tree.index:
+            if there is not None:
                 logged = tree.open(log, _MOST_BYTES)
                 stack.callback(os.close, logged)
                 _copy(tree, logged, copy + "-wal")
