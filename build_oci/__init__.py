@@ -11,11 +11,12 @@ Every error is a BuildOciError. Any number of builds may run side by side, in an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from build_oci.version import __version__
 
+TYPE_CHECKING = False  # checkers know the name: to import typing takes longer than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from build_oci.config.load import load_config
     from build_oci.config.model import BuildConfig
     from build_oci.errors import (

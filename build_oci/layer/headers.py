@@ -38,17 +38,19 @@ def record(
     plan: Plan,
     layout: Layout,
     check: Callable[[], None],
-    carry: Callable[[bytes], str] | None = None,
+    carry: Callable[[bytes, int], str] | None = None,
 ) -> Recorded:
     """The recipe of the layer of PLAN, all of whose digests are known, with its header list in the
-    layout. CARRY may bring the list of a recipe there: it returns its digest, empty where it knows
-    of none. Raises OutputError, what CARRY raises, and what CHECK raises, called meanwhile.
+    layout. CARRY may bring the list of a recipe there, if it is no larger than so many bytes: it
+    returns its digest, empty where it knows of none.
+
+    Raises OutputError, what CARRY raises, and what CHECK raises, called meanwhile.
     """
     is_small = plan.archive_size < LEAST_ARCHIVE
     if is_small or carry:
         recipe = plan.recipe(lambda _: check())
         assert recipe is not None
-        headers = "" if is_small or not carry else carry(recipe)
+        headers = "" if is_small or not carry else carry(recipe, plan.archive_size)
         if is_small or headers:
             return Recorded(recipe, headers)
     import zstandard

@@ -177,15 +177,16 @@ class PreviousImage:
         """Are there header lists that are believed?"""
         return bool(self._lists)
 
-    def carry_list(self, recipe: bytes) -> str:
+    def carry_list(self, recipe: bytes, most: int) -> str:
         """Bring the header list of a layer that has this RECIPE into the layout, where it is
-        believed; its digest, empty where there is none. Only the digest of the blob is compared:
-        who reads the list holds it against the recipe.
+        believed; its digest, empty where there is none of at most MOST bytes: no manifest tells
+        its size. Only the digest of the blob is compared: who reads the list holds it against the
+        recipe.
 
         Raises ParentError, OutputError, Cancelled.
         """
         with header_list(self._source, self._lists.get(recipe, {})) as listed:
-            if listed is None:
+            if listed is None or listed.blob.descriptor.size > most:
                 return ""
             listed.carry(self._layout, self._workers.check)
             return listed.blob.descriptor.digest

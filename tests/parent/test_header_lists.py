@@ -101,6 +101,10 @@ def test_a_list_of_a_trusted_previous_image_is_carried(
         )
     assert caught.value.where == str(carried)
     assert caught.value.hint
+    # Larger than its archive: nobody reads a blob whose size no manifest tells to its end.
+    os.truncate(carried, 4 * LARGE)
+    built(config_of(root, {"image": layout, "trust": True}, compression="zstd"), tmp_path / "large")
+    assert lists_of(tmp_path / "large")[:2] == made[:2]
 
 
 @pytest.mark.parametrize("trust", [True, False])
