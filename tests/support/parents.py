@@ -49,7 +49,7 @@ def image_of(
 def built(output: Path, *images: clients.Document, epoch: int | None = None, **top: Any) -> Path:
     """The layout OUTPUT with IMAGES; TOP are top-level keys with `_` for `-`."""
     document = {**{name.replace("_", "-"): value for name, value in top.items()}, "images": images}
-    build(load_config(json.dumps(document)), output=output, workers=2, epoch=epoch)
+    build(load_config(json.dumps(document)), output=output, workers=2, epoch=epoch, sync=False)
     return output
 
 
