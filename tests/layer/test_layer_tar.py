@@ -44,9 +44,7 @@ def built_tar(
     config = load_config(json.dumps(clients.layer_config(root, compression="disabled", **settings)))
     heard: list[str] = [] if warnings is None else warnings
     with tempfile.TemporaryDirectory() as output:
-        build(
-            config, output=output, workers=workers, epoch=epoch, warn=heard.append, sync=False
-        )
+        build(config, output=output, workers=workers, epoch=epoch, warn=heard.append, sync=False)
         (tar,) = clients.layer_tars(Path(output))
     return tar
 
