@@ -277,7 +277,16 @@ def test_memory_of_slow_levels(noise: Path, tmp_path: Path) -> None:
     assert peak_of(config | {"images": 2 * config["images"]}, 4, tmp_path / "output") <= 300
 
 
-@pytest.mark.parametrize(
+@pytest.fixture(scope="module")
+def six_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of six layers of 40 MiB of noise."""
+    archives = [layouts.archive((f"{number}", os.urandom(40 << 20))) for number in range(6)]
+    parent = layouts.Layout(tmp_path_factory.mktemp("six") / "parent")
+    parent.index(layouts.image(parent, archives))
+    return parent.path
+
+
+EACH_KIND = pytest.mark.parametrize(
     "more",
     [
         {"compression": "gzip"},
@@ -285,36 +294,36 @@ def test_memory_of_slow_levels(noise: Path, tmp_path: Path) -> None:
         {"compression": "zstd", "compression-level": 9},
     ],
 )
-def test_memory_of_many_layers(more: clients.Document, tmp_path: Path) -> None:
+
+
+@EACH_KIND
+def test_memory_of_many_layers(more: clients.Document, six_layers: Path, tmp_path: Path) -> None:
     """Layers of a parent are recompressed side by side, but no more of them than there is memory
     for.
     """
-    archives = [layouts.archive((f"{number}", os.urandom(40 << 20))) for number in range(6)]
-    parent = layouts.Layout(tmp_path / "parent")
-    parent.index(layouts.image(parent, archives))
-    image = {"architecture": "amd64", "os": "linux", "parent": {"image": str(tmp_path / "parent")}}
+    image = {"architecture": "amd64", "os": "linux", "parent": {"image": str(six_layers)}}
     assert peak_of({**more, "images": [image]}, 8, tmp_path / "output") <= 300
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"compression": "gzip"},
-        {"compression": "zstd"},
-        {"compression": "zstd", "compression-level": 9},
-    ],
-)
-def test_memory_of_split(more: clients.Document, tmp_path: Path) -> None:
-    """contract: split-layers. "made in parallel with the others within the same memory promise": 4
-    large, 16 of a block, 100 small.
-    """
-    tree = tmp_path / "tree"
+@pytest.fixture(scope="module")
+def many_components(tmp_path_factory: pytest.TempPathFactory) -> clients.Document:
+    """An image that is split into 4 large layers, 16 of a block and 100 small ones."""
+    scratch = tmp_path_factory.mktemp("many")
+    tree = scratch / "tree"
     tree.mkdir()
     owners = []
     for number, size in enumerate([30 << 20] * 4 + [8 << 20] * 16 + [1 << 16] * 100):
         (tree / f"{number}").write_bytes(os.urandom(size))
         owners.append(f"{number}\tcomponent-{number}\n")
-    (tmp_path / "owners").write_text("".join(owners))
-    split = {"max-layers": 200, "components": [{"file": str(tmp_path / "owners")}]}
-    image = {"architecture": "amd64", "os": "linux", "layer": str(tree), "split": split}
+    (scratch / "owners").write_text("".join(owners))
+    split = {"max-layers": 200, "components": [{"file": str(scratch / "owners")}]}
+    return {"architecture": "amd64", "os": "linux", "layer": str(tree), "split": split}
+
+
+@EACH_KIND
+def test_memory_of_split(
+    more: clients.Document, many_components: clients.Document, tmp_path: Path
+) -> None:
+    """contract: split-layers. "made in parallel with the others within the same memory promise"."""
+    image = many_components
     assert peak_of({**more, "images": [image]}, 8, tmp_path / "output") <= 300

@@ -83,7 +83,8 @@ def test_bombs(
     blob = b""
     for piece in archive():
         blob += pack(piece)
-        digest.update(piece)
+        # Zeros are refused long before their end, where the digest counts.
+        digest.update(piece if any(piece[:512]) else b"")
     assert len(blob) < 1 << 20
     put_index(
         parent,
