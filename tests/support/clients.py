@@ -134,12 +134,14 @@ def manifest_of(layout: Path, image: int = 0) -> Document:
     return document
 
 
-def layer_tars(layout: Path, image: int = 0) -> list[bytes]:
-    """The layers of an image, the lowest first, uncompressed and equal to their diff_id."""
+def layer_tars(layout: Path, image: int = 0, *, only: slice = slice(None)) -> list[bytes]:
+    """The layers of an image, the lowest first, uncompressed and equal to their diff_id; ONLY takes
+    some of them.
+    """
     manifest = manifest_of(layout, image)
     diff_ids = json.loads(blob(layout, manifest["config"]["digest"]))["rootfs"]["diff_ids"]
     tars = []
-    for descriptor, diff_id in zip(manifest["layers"], diff_ids, strict=True):
+    for descriptor, diff_id in list(zip(manifest["layers"], diff_ids, strict=True))[only]:
         data = blob(layout, descriptor["digest"])
         if descriptor["mediaType"].endswith("+gzip"):
             data = gzip.decompress(data)

@@ -73,7 +73,7 @@ def names_in(tar: bytes) -> list[str]:
 
 def top_layer(layout: Path) -> list[str]:
     """The names in the uppermost layer, as they stand there."""
-    return names_in(clients.layer_tars(layout)[-1])
+    return names_in(clients.layer_tars(layout, only=slice(-1, None))[0])
 
 
 def put(
