@@ -35,11 +35,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = random.Random(3)
     (root / "d").mkdir(parents=True)
     for number in range(300):
-        (root / "d" / f"text-{number}").write_bytes(b"%d lines\n" % number * rng.randrange(9000))
-    (root / "noise").write_bytes(rng.randbytes(9_000_001))
+        (root / "d" / f"text-{number}").write_bytes(b"%d lines\n" % number * rng.randrange(2000))
+    (root / "noise").write_bytes(rng.randbytes(8_500_001))
     # Segments of odd sizes, so that a block of gzip's reaches over the end of one of zstd's.
-    for number in range(24):
-        (root / "d" / f"x-{number}").write_bytes(rng.randbytes(300_000 + 37_000 * number))
+    for number in range(12):
+        (root / "d" / f"x-{number}").write_bytes(rng.randbytes(300_000 + 74_000 * number))
     (root / "z").write_bytes(b"the same line over and over\n" * 300_000)
     return root
 
@@ -50,6 +50,7 @@ def made(
     *images: Image,
     workers: int = 2,
     warnings: list[str] | None = None,
+    verified: bool = True,
     **more: object,
 ) -> BuildResult:
     document = {
@@ -66,7 +67,7 @@ def made(
         warn=heard.append,
         sync=False,
     )
-    assert main(["verify", str(output)]) == 0
+    assert not verified or main(["verify", str(output)]) == 0
     return result
 
 
@@ -99,7 +100,7 @@ def test_the_blobs_of_two_builds(
     levels: dict[str, Any] = {} if level is None else {"compression_level": level}
     result = made(tmp_path / "both", [kind, "gzip"], image(root), **levels, **options)
     for number, compression in enumerate(("gzip", kind)):
-        made(tmp_path / compression, compression, image(root), **levels)
+        made(tmp_path / compression, compression, image(root), verified=False, **levels)
         assert layers_of(tmp_path / "both", number) == layers_of(tmp_path / compression)
         clients.layer_tars(tmp_path / "both", number)
     index = clients.index_of(tmp_path / "both")["manifests"]
@@ -177,6 +178,7 @@ def test_a_parent(root: Path, tmp_path: Path, below: str) -> None:
             tmp_path / compression,
             compression,
             image(root, parent={"image": str(tmp_path / "parent")}),
+            verified=False,
         )
         assert layers_of(tmp_path / "both", number) == layers_of(tmp_path / compression)
 
@@ -204,7 +206,7 @@ def test_many_layers(root: Path, tmp_path: Path) -> None:
     made(tmp_path / "both", ["gzip", "zstd:chunked"], many)
     assert len(layers_of(tmp_path / "both")) >= 3
     for number, compression in enumerate(("gzip", "zstd:chunked")):
-        made(tmp_path / compression, compression, many)
+        made(tmp_path / compression, compression, many, verified=False)
         assert layers_of(tmp_path / "both", number) == layers_of(tmp_path / compression)
 
 

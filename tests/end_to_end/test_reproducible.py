@@ -110,7 +110,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
     scratch = tmp_path_factory.mktemp("copies")
     flat, other = scratch / "flat", scratch / "another-name"
     other.mkdir()
-    command = ["mount", "-t", "tmpfs", "tmpfs", other]
+    command = ["mount", "-t", "tmpfs", "tmpfs", str(other)]
     mounted = not subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode
     try:
         for root, order in ((flat, 1), (other, -1)):

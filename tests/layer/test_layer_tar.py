@@ -127,7 +127,7 @@ def test_odd_trees(
 def test_large_odd_trees(tmp_path: Path, seed: int) -> None:
     """contract: layer-tar. On trees that fill several directories' and segments' worth of work."""
     trees.materialise(
-        trees.random_tree(random.Random(seed), 1500, large=4, whiteout_names=True), tmp_path
+        trees.random_tree(random.Random(seed), 600, large=4, whiteout_names=True), tmp_path
     )
     assert_same_tar(built_tar(tmp_path, workers=1 + seed), oracles.expected_tar(tmp_path))
 
@@ -160,9 +160,9 @@ def test_many_small_files(tmp_path: Path) -> None:
     """contract: layer-order. Names sorted by bytes, whatever order readdir gives them in."""
     for number in range(60):
         (tmp_path / f"d{number % 7}" / f"e{number}").mkdir(parents=True)
-    for number in range(4000):
+    for number in range(1500):
         (
-            tmp_path / f"d{number % 60 % 7}" / f"e{number % 60}" / f"f{number * 7919 % 4001}"
+            tmp_path / f"d{number % 60 % 7}" / f"e{number % 60}" / f"f{number * 7919 % 1501}"
         ).write_bytes(b"x" * (number % 700))
     assert_same_tar(built_tar(tmp_path), oracles.expected_tar(tmp_path))
 

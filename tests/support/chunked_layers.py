@@ -91,6 +91,7 @@ def built(
             workers=workers,
             epoch=epoch,
             warn=heard.append,
+            sync=False,
         )
         return layer_of(Path(output))
 
@@ -112,7 +113,7 @@ def layer_of(layout: Path) -> Layer:
 
 def rebuilt(layer: Layer) -> bytes:
     """What a client that has pulled the layer in parts makes of files and tar-split."""
-    files: dict[str, bytes] = {}
+    files: dict[str, bytearray] = {}
     entries = layer.toc["entries"]
     for number, entry in enumerate(entries):
         if entry["type"] != "reg" or not entry.get("size"):
@@ -121,7 +122,7 @@ def rebuilt(layer: Layer) -> bytes:
         while (number := number + 1) < len(entries) and entries[number]["type"] == "chunk":
             chunks.append(entries[number])
             assert chunks[-1]["name"] == entry["name"]
-        content = b""
+        content = bytearray()
         for chunk, end in zip(
             chunks, [*(chunk["offset"] for chunk in chunks[1:]), entry["endOffset"]], strict=True
         ):
@@ -137,7 +138,7 @@ def rebuilt(layer: Layer) -> bytes:
         assert len(content) == entry["size"]
         assert "sha256:" + hashlib.sha256(content).hexdigest() == entry["digest"]
         files[entry["name"]] = content
-    archive = b""
+    archive = bytearray()
     for position, line in enumerate(layer.tar_split):
         assert line["position"] == position
         if line["type"] == 2:
@@ -145,7 +146,7 @@ def rebuilt(layer: Layer) -> bytes:
         elif line.get("size"):
             archive += files[line["name"]]
             assert len(base64.b64decode(line["payload"])) == 8
-    return archive
+    return bytes(archive)
 
 
 TYPES = {
