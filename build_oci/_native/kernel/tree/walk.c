@@ -133,9 +133,15 @@ static int look_at(walk *w, walk_worker *worker, entry *directory, int fd,
             return -1;
     }
     /* By the path that the attributes were read by: it still leads to the file of the directory. */
-    if (!unread && (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) || !entry_is(&seen, &st))) {
-        worker->misled++;
-        unread = 1;
+    if (!unread) {
+        int failed = fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW);
+        /* That the path leads nowhere is for the look by way of the directory to tell. */
+        if (failed && errno != ENOENT && errno != ENOTDIR)
+            return walk_report(w, PROBLEM_SYSTEM, "fstatat", errno, directory, name);
+        if (failed || !entry_is(&seen, &st)) {
+            worker->misled++;
+            unread = 1;
+        }
     }
     if (unread && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
         return walk_report(w, errno == ENOENT ? PROBLEM_CHANGED : PROBLEM_SYSTEM, "fstatat", errno,
