@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 
-from build_oci._native.sha256 import in_pairs
 from build_oci.check import check_output, check_plans
 from build_oci.codec.table import block_size, least_memory
 from build_oci.config.model import BuildConfig
@@ -107,10 +105,6 @@ def build(
         use_single_heap(
             32 << 20 if workers <= 4 and config.prefetch_limit >= FULL_PROMISE_FROM else 4 << 20
         )
-        if not in_pairs():
-            # Layers are hashed with it. If it were imported later, while too many files are open,
-            # it would print a traceback.
-            import_module("hashlib")
     started(threads.cancel)
     _explain_settings(config, workers, explain)
     with made as layout, threads:

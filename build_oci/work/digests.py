@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from build_oci._native import sha256
 from build_oci.errors import Cancelled
+from build_oci.work import openssl
 from build_oci.work.pool import SPARE, STREAM
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ class Digests:
     def new(self) -> Digest:
         if self._at_once == 2:
             return Digest(self, sha256.Sha256())
-        import hashlib  # 5 ms, which most have no use for
-
-        return Digest(self, hashlib.sha256())
+        return Digest(self, openssl.new_hash())
 
     def add(
         self,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-import json
+import hashlib
 import resource
 import sqlite3
 import subprocess
@@ -16,32 +16,16 @@ from typing import Any
 
 import clients
 import pytest
-from faults import command, environment, parent, run, snapshot, upon
+from faults import environment, parent, run, snapshot, upon
 
 import build_oci.cli.command
 from build_oci.errors import OPEN_FILES, BuildOciError
+from build_oci.work.openssl import new_hash
 
 __all__ = ["parent"]
 pytestmark = pytest.mark.once
 
 HINT = "raise the limit of open files (ulimit -n), or use fewer workers (-j)"
-# Where a CPU has no instructions for SHA-256, another module hashes the layers.
-PLAIN_CPU = """
-import sys
-import build_oci._native.sha256 as sha256
-sha256.in_pairs = lambda *kernel: False
-from build_oci.cli.command import main
-from build_oci.oci.layout import Layout
-
-class Watched(Layout):
-    def __enter__(self):
-        print("hashlib is", "there" if "hashlib" in sys.modules else "missing", file=sys.stderr)
-        return super().__enter__()
-
-import build_oci.oci.archive
-build_oci.oci.archive.Layout = Watched
-sys.exit(main())
-"""
 
 
 def limited(limit: int) -> Callable[[], None]:
@@ -74,6 +58,13 @@ def two_codecs(tree: Path, parent: Path, tmp_path: Path) -> clients.Document:
 
 def on_a_parent(tree: Path, parent: Path, tmp_path: Path) -> clients.Document:
     return upon(clients.layer_config(tree, compression="gzip"), parent)
+
+
+def on_a_chunked_parent(tree: Path, parent: Path, tmp_path: Path) -> clients.Document:
+    """Whose metadata are checked."""
+    made = clients.layer_config(tree / "d", compression="zstd:chunked")
+    assert run(made, tmp_path / "chunked") == (0, "")
+    return upon(clients.layer_config(tree, compression="zstd"), tmp_path / "chunked")
 
 
 def squashed(tree: Path, parent: Path, tmp_path: Path) -> clients.Document:
@@ -110,7 +101,9 @@ def again(tree: Path, parent: Path, tmp_path: Path) -> clients.Document:
     return config | {"compression": "gzip"}
 
 
-@pytest.mark.parametrize("make", [plain, two_codecs, on_a_parent, squashed, with_packages, again])
+@pytest.mark.parametrize(
+    "make", [plain, two_codecs, on_a_parent, on_a_chunked_parent, squashed, with_packages, again]
+)
 def test_every_limit(
     make: Callable[[Path, Path, Path], clients.Document],
     lowest: int,
@@ -139,14 +132,43 @@ def check_said(said: str) -> None:
     assert hint == f"hint: {HINT}"
 
 
-def test_what_prints_a_traceback_by_itself_is_imported_early(tree: Path, output: Path) -> None:
-    """hashlib does where too many files are open."""
-    program = [sys.executable, "-P", "-c", PLAIN_CPU, *command(output)[4:]]
+# The last descriptors go in the midst of the import, as when other threads open files meanwhile.
+NO_FILE_LEFT = """
+import logging, os, resource, sys  # a build has logging, by way of its threads
+from build_oci.work.openssl import new_hash
+assert not {"hashlib", "_hashlib"} & set(sys.modules)
+
+free = os.dup(0)
+os.close(free)
+
+def watch(event, args):
+    if event == "import" and args[0] == "_hashlib":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+
+sys.addaudithook(watch)
+try:
+    new_hash()
+except (ImportError, OSError) as error:
+    print(error)
+"""
+
+
+def test_digests_of_openssl_that_cannot_be_loaded() -> None:
+    """Whoever imports hashlib then gets tracebacks on standard error."""
     done = subprocess.run(
-        program, input=json.dumps(clients.layer_config(tree)), env=environment(), text=True,
-        capture_output=True, check=False,
+        [sys.executable, "-P", "-c", NO_FILE_LEFT],
+        env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "hashlib is there\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert OPEN_FILES in done.stdout
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_digests_without_openssl(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_hashlib", None)
+    digest = new_hash(algorithm)
+    digest.update(b"abc")
+    assert digest.hexdigest() == hashlib.new(algorithm, b"abc").hexdigest()
 
 
 LATE = "walk.so: cannot open shared object file: Too many open files"

@@ -11,7 +11,6 @@ time.
 from __future__ import annotations
 
 import codecs
-import hashlib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from build_oci.codec.chunked.container import (
 )
 from build_oci.codec.chunked.headers import HEADER_KEYS, decoded, read_headers, toc_header
 from build_oci.records import NamedTuple
+from build_oci.work.openssl import new_hash
 
 if TYPE_CHECKING:
     from build_oci.work.budget import Budget
@@ -138,7 +138,7 @@ class _Layer:
             self._check_frame(what, span)
         self._check_footer()
         algorithm = archive_digest.partition(":")[0]
-        content = hashlib.new(algorithm)
+        content = new_hash(algorithm)
         total = 0
         for piece in self._rebuilt():
             content.update(piece)
@@ -189,7 +189,7 @@ class _Layer:
         """The plain bytes of a document; when all have come, SEALED is called with the digest of
         what they were packed in.
         """
-        digest = hashlib.sha256()
+        digest = new_hash()
 
         def packed() -> Iterator[bytes]:
             for piece in self._packed(span.offset, span.offset + span.size):
@@ -279,7 +279,7 @@ class _Layer:
             raise ValueError(f"its table of contents has no digest of {where}")
         chunks = [_chunk(one, where, size if len(entries) == 1 else None) for one in entries]
         ends = [chunk.offset for chunk in chunks[1:]] + [end]
-        content = hashlib.sha256()
+        content = new_hash()
         crc = place = 0
         for chunk, chunk_end in zip(chunks, ends, strict=True):
             if (
@@ -287,7 +287,7 @@ class _Layer:
                 or not 0 < chunk.offset < chunk_end <= self._metadata.toc.offset
             ):
                 raise ValueError(f"the chunks of {where} do not follow each other")
-            digest = hashlib.sha256()
+            digest = new_hash()
             for piece in self._chunk_content(chunk, chunk_end, where):
                 digest.update(piece)
                 content.update(piece)
