@@ -60,7 +60,7 @@ def buildah(root: Path, output: Path) -> str:
         f"--runroot={output}-run",
         "--storage-driver=vfs",
     )
-    env = {"BUILDAH_ISOLATION": "chroot"}
+    env = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(output.parent)}
     container = clients.run(*program, "from", "scratch", env=env).strip()
     try:
         clients.run(*program, "copy", container, f"{root}/.", "/", env=env)
@@ -117,6 +117,7 @@ def makers(build: Build) -> dict[str, Maker]:
             "--dest-compress",
             f"oci:{plain}:latest",
             f"oci-archive:{output}:latest",
+            env={"TMPDIR": str(output.parent)},  # not one that all tests of the machine share
         )
         return str(output)
 
