@@ -18,6 +18,9 @@ import build_oci
 from build_oci.errors import ParentError
 from build_oci.oci.untrusted import named
 
+# The source is the same for every version of Python.
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(build_oci.__file__).parent
 
 # Who makes a message, and which of its arguments are where, what and hint: positions, or -1 for a

@@ -90,6 +90,7 @@ PLANTED: dict[str, tuple[list[Member], dict[str, list[str]]]] = {
 }
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_planted_change_is_named_and_nothing_else(kind: str, tmp_path: Path) -> None:
     members, expected = PLANTED[kind]
@@ -115,6 +116,7 @@ def test_a_planted_change_is_named_and_nothing_else(kind: str, tmp_path: Path) -
     assert told(compared(new, old)) == reverse
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("seed", range(40))
 def test_stacks_differ_in_what_clients_unpack(seed: int, tmp_path: Path) -> None:
     """Whiteouts, opaque directories and changes of type, against plain Python that applies layer

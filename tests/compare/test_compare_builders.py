@@ -158,6 +158,7 @@ def told_of(old: str, new: str) -> dict[str, list[str]]:
     return told(found)
 
 
+@pytest.mark.platform
 def test_a_real_build_and_its_update(build: Build, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "usr/share").mkdir(parents=True)
@@ -195,6 +196,7 @@ def toc_of(layout: Path) -> list[Any]:
     ]
 
 
+@pytest.mark.platform
 def test_partial_pulls_of_chunked_layers(build: Build, tmp_path: Path) -> None:
     """What changed is downloaded, with the metadata; from a layout and from an archive of it."""
     root = tmp_path / "root"

@@ -10,6 +10,11 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+# The pages are the same for every version of Python.
+pytestmark = pytest.mark.once
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTRACT = REPOSITORY / "docs" / "contract.md"
 RULE = "[a-z]+(?:-[a-z0-9]+)+"

@@ -74,6 +74,7 @@ def room(module: str) -> str:
     return (module.split(".")[1:] or ["__init__"])[0]
 
 
+@pytest.mark.once
 @sources
 def test_no_import_runs_upward() -> None:
     floors = {name: floor for floor, names in enumerate(ROOMS) for name in names.split()}
@@ -87,6 +88,7 @@ def test_no_import_runs_upward() -> None:
     ] == []
 
 
+@pytest.mark.once
 @sources
 def test_looking_at_an_image_needs_no_parent() -> None:
     """What reads images that others built, and what builds upon one, share what stands in `oci`."""
@@ -98,6 +100,7 @@ def test_looking_at_an_image_needs_no_parent() -> None:
     ] == []
 
 
+@pytest.mark.once
 @sources
 def test_every_named_tuple_is_made_at_little_cost() -> None:
     """The first NamedTuple of `typing` takes longer than all of those in records.py."""
@@ -110,6 +113,7 @@ def test_every_named_tuple_is_made_at_little_cost() -> None:
     ] == []
 
 
+@pytest.mark.once
 @sources
 def test_no_import_goes_in_a_circle() -> None:
     found = modules()

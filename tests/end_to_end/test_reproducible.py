@@ -67,7 +67,7 @@ def reference(
     )
 
 
-@pytest.mark.once
+@pytest.mark.platform
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,6 +144,7 @@ def test_another_copy_of_the_tree(
     assert digests(layouts[0]) == digests(layouts[1])
 
 
+@pytest.mark.platform
 def test_twice_into_the_same_layout(
     build: Build, tree: Path, compression: str, reference: dict[str, str]
 ) -> None:

@@ -124,6 +124,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.platform
 def test_against_the_twin(root: Path) -> None:
     rng = random.Random(3)
     for _ in range(200):
@@ -162,6 +163,7 @@ def test_excluded_directories_are_not_read(tmp_path: Path) -> None:
         assert tree.problems() == []
 
 
+@pytest.mark.platform
 def test_hostile_patterns_end_soon(tmp_path: Path) -> None:
     """No pattern makes the walk slow: one comparison for each place in it, and a star is tried anew
     at the cost of a product.

@@ -132,6 +132,7 @@ def test_large_odd_trees(tmp_path: Path, seed: int) -> None:
     assert_same_tar(built_tar(tmp_path, workers=1 + seed), oracles.expected_tar(tmp_path))
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("workers", [1, 3])
 def test_sizes_around_blocks_and_segments(tmp_path: Path, workers: int) -> None:
     """contract: layer-tar.
@@ -332,6 +333,7 @@ def test_sockets_and_whiteout_names_are_warned_about(tmp_path: Path) -> None:
 # The oracles
 
 
+@pytest.mark.platform
 @settings(max_examples=60)
 @given(trees.trees(whiteout_names=False))
 def test_oracle_layer_unpacks_to_its_tree(items: list[trees.Item]) -> None:
@@ -345,6 +347,7 @@ def test_oracle_layer_unpacks_to_its_tree(items: list[trees.Item]) -> None:
     assert oracles.compare(oracles.apply_layer(layer, {}), model) == []
 
 
+@pytest.mark.platform
 def test_oracle_layer_is_read_by_gnu_tar(odd_tree: Path) -> None:
     """contract: layer-tar. POSIX pax, so that any tar lists every entry."""
     expected = b""

@@ -18,6 +18,8 @@ from faults import fault, quoted, run, unharmed, upon
 from places import C_SOURCES
 from preload import preload
 
+pytestmark = pytest.mark.platform
+
 SOURCE = C_SOURCES / "oddfs.c"
 CHANGED = "changed while it was being read\nhint: nothing may write to the tree during a build\n"
 LENGTH = "its content is not as long as the size that the file system tells\n"

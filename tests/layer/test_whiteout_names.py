@@ -14,6 +14,8 @@ import layouts
 import pytest
 from faults import run, upon
 
+pytestmark = pytest.mark.platform
+
 WARNED = "stored as it is, but every client will read this name as a whiteout"
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from build_oci._native.chunked import crc64, crc64_joined, cut_content
 
+pytestmark = pytest.mark.platform
+
 POLYNOMIAL = 0xD800000000000000
 HOLE = 1024
 

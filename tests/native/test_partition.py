@@ -25,6 +25,8 @@ from build_oci._native.sha256 import kernel_id
 from build_oci._native.tar import OWNER_NOBODY, Partition, Plan, component_digests
 from build_oci._native.walk import Tree
 
+pytestmark = pytest.mark.platform
+
 KERNEL = kernel_id("auto")
 
 

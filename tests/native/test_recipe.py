@@ -25,6 +25,8 @@ from build_oci._native.lower import TarReader
 from build_oci._native.tar import Partition, Plan
 from build_oci._native.walk import Tree
 
+pytestmark = pytest.mark.platform
+
 EPOCH = 1_700_000_000
 
 

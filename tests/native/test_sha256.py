@@ -87,6 +87,7 @@ def test_every_length_and_alignment(kernel: int) -> None:
     assert sha256.digest_many(buffers, kernel) == expected(buffers)
 
 
+@pytest.mark.platform
 @every_kernel
 @given(st.lists(st.integers(0, 1 << 20), max_size=6), st.integers(0, 511))
 def test_random_lengths(kernel: int, sizes: list[int], start: int) -> None:
@@ -157,6 +158,7 @@ def test_what_is_no_plain_buffer(data: object, error: type[Exception]) -> None:
         sha256.Sha256().update(data)  # type: ignore[arg-type]
 
 
+@pytest.mark.platform
 @every_kernel
 @given(st.lists(st.integers(0, 1000), max_size=8))
 def test_stream_cut_anywhere(kernel: int, cuts: list[int]) -> None:
@@ -167,6 +169,7 @@ def test_stream_cut_anywhere(kernel: int, cuts: list[int]) -> None:
         assert hasher.digest() == hashlib.sha256(memoryview(NOISE)[:end]).digest()
 
 
+@pytest.mark.platform
 @every_kernel
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=8))
 def test_two_streams_cut_anywhere(kernel: int, cuts: list[tuple[int, int]]) -> None:
@@ -201,6 +204,7 @@ def test_stream_byte_by_byte(kernel: int) -> None:
     assert hasher.digest() == hashlib.sha256(NOISE[:200]).digest()
 
 
+@pytest.mark.platform
 def test_length_needs_more_than_32_bits() -> None:
     """The padding counts bits, in 64 of them: 512 MiB are 2**32."""
     ours, theirs = sha256.Sha256(), hashlib.sha256()
@@ -284,6 +288,7 @@ def test_detection_agrees_with_the_operating_system() -> None:
     assert sha256.in_pairs() == bool({"sha-ni", "armv8"} & set(sha256.kernels()))
 
 
+@pytest.mark.platform
 @every_kernel
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 9, 40])
 def test_files(kernel: int, count: int, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def walk(root: Path, threads: int = 3, **options: Any) -> Tree:
     return tree
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_same_entries_in_tar_order(tmp_path: Path, threads: int) -> None:
     """contract: layer-order. A directory's entry, its non-directories sorted by bytes, then its

@@ -95,6 +95,7 @@ def test_sha512_and_large_sizes(tmp_path: Path) -> None:
         assert tar.extractfile(f"blobs/sha512/{'0' * 128}").read() == b"content"  # type: ignore[union-attr]
 
 
+@pytest.mark.clients
 def test_clients_read_it(config: clients.Document, tmp_path: Path) -> None:
     path = tmp_path / "image.tar"
     assert run(config, Path(f"oci-archive:{path}")) == (0, "")
@@ -201,6 +202,7 @@ def test_every_call_fails(call: str, error: int, tmp_path: Path) -> None:
             break
 
 
+@pytest.mark.platform
 def test_killed_at_many_moments(tmp_path: Path) -> None:
     """The former archive or the new one; the next build clears what is left."""
     tree = make_tree(tmp_path / "tree", 100_000)

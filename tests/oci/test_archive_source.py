@@ -163,6 +163,7 @@ def test_check_looks_into_an_archive(
     )
 
 
+@pytest.mark.clients
 def test_clients_write_what_is_read(base: Path, tree: Path, tmp_path: Path) -> None:
     """An archive of skopeo's, compressed layers and all."""
     skopeo = clients.need("skopeo")

@@ -184,6 +184,7 @@ def test_layer_holds_what_is_in_doubt(case: tuple[Path, Path, set[str]]) -> None
     assert needed <= set(top_layer(layout))
 
 
+@pytest.mark.clients
 def test_umoci_has_the_tree(case: tuple[Path, Path, set[str]], tmp_path: Path) -> None:
     layout, tree, _ = case
     if os.geteuid() != 0:
@@ -192,6 +193,7 @@ def test_umoci_has_the_tree(case: tuple[Path, Path, set[str]], tmp_path: Path) -
     assert_same_tree(unpacked, changed(oracles.tree_model(tree), as_umoci_unpacks))
 
 
+@pytest.mark.clients
 @pytest.mark.parametrize("driver", ["vfs", "overlay"])
 def test_buildah_has_the_tree(
     case: tuple[Path, Path, set[str]], driver: str, tmp_path: Path, request: pytest.FixtureRequest

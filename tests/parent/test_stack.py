@@ -97,6 +97,7 @@ def without_conflicts(names: parents.Names, below: parents.Names) -> parents.Nam
     return kept
 
 
+@pytest.mark.platform
 @settings(max_examples=25, phases=[Phase.explicit, Phase.generate])  # shrinking would take minutes
 @given(
     items=trees.trees(whiteout_names=False),

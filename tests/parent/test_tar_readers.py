@@ -24,6 +24,8 @@ from archives import BLOCK, END, GNU, USTAR, V7, extended, header, padded, pax
 
 from build_oci._native.lower import TarReader
 
+pytestmark = pytest.mark.platform
+
 SOURCE = Path(__file__).parents[1] / "go" / "tarlist"
 MAGICS = [
     USTAR,

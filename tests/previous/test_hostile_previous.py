@@ -127,6 +127,7 @@ def test_a_lying_recipe_is_found(root: Path, tmp_path: Path, layout: Path) -> No
         built(config_of(root, {"image": layout}), tmp_path / "out")
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize(
     "recipe",
     ["", "sha256:", "sha256:" + "g" * 64, "sha512:" + "0" * 128, "sha256:" + "0" * 64, "\n" * 1000],
@@ -156,6 +157,7 @@ def test_diff_ids_that_are_not_those_of_the_layers(
         built(config_of(root, {"image": layout, **trust}), tmp_path / "out")
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize(
     "note",
     [

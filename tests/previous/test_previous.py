@@ -95,6 +95,7 @@ def test_only_where_it_is_used_does_the_image_tell_recipes(root: Path, tmp_path:
     )
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("compression", ["disabled", "zstd", "gzip"])
 @pytest.mark.parametrize("split", [True, False])
 def test_what_is_told_is_held_against_the_tree(
@@ -159,6 +160,7 @@ def test_an_image_without_recipes_is_read(
         assert [layer.reused for layer in other.layers] == [False]
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("before", ["disabled", "zstd", "gzip", "zstd:chunked"])
 @pytest.mark.parametrize("after", ["disabled", "zstd", "gzip", "zstd:chunked"])
 @pytest.mark.parametrize("recipes", [True, False])
@@ -357,6 +359,7 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("seed", range(6))
 def test_series_of_builds(root: Path, tmp_path: Path, seed: int) -> None:
     """contract: previous-same. `previous` "changes how long a build takes and where components lie,

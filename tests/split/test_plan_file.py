@@ -57,6 +57,7 @@ def plans(draw: st.DrawFn) -> Plan:
 VALIDATOR = jsonschema.Draft202012Validator(plan_schema())
 
 
+@pytest.mark.once
 @given(plans())
 def test_file_again(plan: Plan) -> None:
     data = dump_plan(plan)
@@ -65,6 +66,7 @@ def test_file_again(plan: Plan) -> None:
     VALIDATOR.validate(json.loads(data))
 
 
+@pytest.mark.once
 @given(plans(), st.lists(st.integers(0, 4)), plans())
 def test_annotations_again(plan: Plan, gaps: list[int], parent: Plan) -> None:
     """Between layers without one, and on top of a parent that has a plan of its own."""
@@ -183,6 +185,7 @@ def parses(data: bytes) -> bool:
     return True
 
 
+@pytest.mark.once
 @given(
     st.binary(max_size=40)
     | st.recursive(

@@ -54,6 +54,7 @@ def expected_model(root: str | Path, epoch: int | None) -> oracles.Model:
 # What the layers hold
 
 
+@pytest.mark.platform
 @settings(max_examples=25)
 @given(
     items=trees.trees(whiteout_names=False),
@@ -83,6 +84,7 @@ def test_layers_unpack_to_the_tree(
         assert oracles.compare(merged(output), expected_model(root, epoch)) == []
 
 
+@pytest.mark.platform
 @settings(max_examples=15)
 @given(
     items=trees.trees(whiteout_names=False),
@@ -115,6 +117,7 @@ def test_layers_upon_a_parent(
         assert oracles.compare(merged(output), expected_model(root, epoch)) == []
 
 
+@pytest.mark.platform
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_many_layers_of_an_odd_tree(odd_tree: Path, tmp_path: Path, compression: str) -> None:
     """contract: split-layers.

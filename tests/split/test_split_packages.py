@@ -15,6 +15,9 @@ from split_trees import DictTree, DirectoryTree, error_of
 
 from build_oci.split.sources.packages import rpm
 
+# These tests hardly depend on the version of Python.
+pytestmark = pytest.mark.once
+
 # -- whatever is in a data base
 
 PIECES = [

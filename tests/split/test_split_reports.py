@@ -198,6 +198,7 @@ def test_attributes_that_are_instructions(root: Path, tmp_path: Path) -> None:
     assert attributes(["packages"]) == {"user.component", "user.update-interval"}
 
 
+@pytest.mark.platform
 def test_most_layers_are_verified(tmp_path: Path) -> None:
     """contract: split-layers, promise-memory. Up to 499 layers; each takes little memory where it
     is read again.
