@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,15 @@ class Signals:
     def handled(self) -> Iterator[None]:
         """Have the handler in place, and put the former ones back."""
         former: dict[int, Any] = {}
+        tell = sys.unraisablehook
+
+        def tell_of_others(lost: Any) -> None:
+            # Where Python ignores exceptions, in a callback of a weak reference for instance, it
+            # prints a traceback of each.
+            if not isinstance(lost.exc_value, Stopped):
+                tell(lost)
+
+        sys.unraisablehook = tell_of_others
         try:
             if threading.current_thread() is threading.main_thread():
                 for number in STOPPING_SIGNALS:
@@ -64,3 +74,4 @@ class Signals:
         finally:
             for caught, handler in former.items():
                 signal.signal(caught, signal.SIG_DFL if handler is None else handler)
+            sys.unraisablehook = tell

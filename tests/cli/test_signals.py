@@ -311,3 +311,31 @@ def test_a_signal_whose_exception_was_lost() -> None:
     cancelled: list[bool] = []
     signals.cancel_by(lambda: cancelled.append(True))
     assert cancelled == [True]
+
+
+_LOST = """
+import signal
+import weakref
+from build_oci.cli.signals import Signals
+
+class Thing:
+    def __del__(self):
+        raise ValueError("told")
+
+signals = Signals()
+with signals.handled():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    del thing
+print(signals.caught)
+"""
+
+
+def test_an_exception_that_was_lost_prints_no_traceback() -> None:
+    """That of the signal; another one is told as ever."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _LOST], capture_output=True, env=environment(), text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"{int(signal.SIGTERM)}\n")
+    assert "Stopped" not in done.stderr
+    assert "ValueError: told" in done.stderr
