@@ -53,9 +53,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([program, "serve", str(configuration)], stdout=log, stderr=log)
     try:
-        for _ in range(100):
+        for _ in range(1000):
             with contextlib.suppress(OSError, urllib.error.URLError):
-                urllib.request.urlopen(f"http://{address}/v2/", timeout=1).close()
+                urllib.request.urlopen(f"http://{address}/v2/", timeout=10).close()
                 break
             assert server.poll() is None, (folder / "log").read_text()
             time.sleep(0.1)

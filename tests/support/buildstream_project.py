@@ -239,7 +239,7 @@ def worker(storage: Path, *arguments: str) -> Iterator[str]:
             env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
         )
     try:
-        for _ in range(100):
+        for _ in range(1000):
             with (
                 contextlib.suppress(OSError),
                 socket.create_connection(("127.0.0.1", port), timeout=1),

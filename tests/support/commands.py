@@ -21,5 +21,5 @@ def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     for name in ("SOURCE_DATE_EPOCH", "BUILD_OCI_DEBUG", "PYTHONUNBUFFERED"):
         environ.pop(name, None)
     return subprocess.run(
-        ["sh", "-c", script], env=environ, capture_output=True, check=False, timeout=60, **options
+        ["sh", "-c", script], env=environ, capture_output=True, check=False, timeout=300, **options
     )

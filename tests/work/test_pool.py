@@ -16,7 +16,7 @@ from build_oci.work.pool import BLOCK, SEGMENT, SPARE, STREAM, Pool
 def hold(began: threading.Event, go: threading.Event) -> bool:
     """Keep a thread busy until GO."""
     began.set()
-    return go.wait(30)
+    return go.wait(300)
 
 
 def test_results_and_errors() -> None:
@@ -109,7 +109,7 @@ def test_each_begins_with_the_largest() -> None:
     def work(item: str) -> str:
         begun.append(item)
         if item != "b":
-            both.wait(timeout=60)  # the third is begun when two threads have begun
+            both.wait(timeout=300)  # the third is begun when two threads have begun
         return item * 2
 
     items = ["b", "aaaa", "cc"]

@@ -38,7 +38,7 @@ def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
     ready = threading.Barrier(count)
 
     def one(number: int) -> Any:
-        ready.wait(timeout=60)
+        ready.wait(timeout=300)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:
