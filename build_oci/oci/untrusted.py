@@ -12,16 +12,14 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from build_oci.errors import Cancelled, ParentError
 from build_oci.oci.documents import to_json
 from build_oci.records import NamedTuple
-from build_oci.work import openssl
+from build_oci.work.hashes import Hash, new_hash
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from build_oci._native.sha256 import Files
 
 # Manifests of real images are a few kilobytes; registries refuse more than 4 MiB.
@@ -54,22 +52,6 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 Item = TypeVar("Item")
-
-
-class Hash(Protocol):
-    """The digest of a message that comes in pieces."""
-
-    def update(self, data: Buffer, /) -> None: ...
-    def digest(self) -> bytes: ...
-
-
-def new_hash(algorithm: str) -> Hash:
-    """A Hash of the ALGORITHM that a digest names, by what is quickest for one message."""
-    from build_oci._native.sha256 import Sha256, in_pairs
-
-    if algorithm == "sha256" and in_pairs():
-        return Sha256()
-    return openssl.new_hash(algorithm)
 
 
 class ReadDescriptor(NamedTuple):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from build_oci.codec.table import decode
 from build_oci.errors import ParentError
 from build_oci.oci.layout import output_error
-from build_oci.oci.untrusted import ANEW, named, new_hash
+from build_oci.oci.untrusted import ANEW, named
 from build_oci.parent.lower import ArchiveSink, is_plain_archive
+from build_oci.work.hashes import new_hash
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

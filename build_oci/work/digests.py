@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from build_oci._native import sha256
 from build_oci.errors import Cancelled
-from build_oci.work import openssl
+from build_oci.work.hashes import new_hash
 from build_oci.work.pool import SPARE, STREAM
 
 if TYPE_CHECKING:
@@ -90,13 +90,10 @@ class Digests:
         self._lock = threading.Lock()
         # While there are any, the pool has been told, or a thread is in run() and looks again.
         self._waiting: deque[Digest] = deque()
-        # Elsewhere OpenSSL's code for one stream is quicker than ours.
         self._at_once = 2 if sha256.in_pairs() else 1
 
     def new(self) -> Digest:
-        if self._at_once == 2:
-            return Digest(self, sha256.Sha256())
-        return Digest(self, openssl.new_hash())
+        return Digest(self, new_hash())
 
     def add(
         self,

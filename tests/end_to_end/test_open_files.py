@@ -20,7 +20,7 @@ from faults import environment, parent, run, snapshot, upon
 
 import build_oci.cli.command
 from build_oci.errors import OPEN_FILES, BuildOciError
-from build_oci.work.openssl import new_hash
+from build_oci.work.hashes import openssl_hash
 
 __all__ = ["parent"]
 pytestmark = pytest.mark.once
@@ -135,7 +135,7 @@ def check_said(said: str) -> None:
 # The last descriptors go in the midst of the import, as when other threads open files meanwhile.
 NO_FILE_LEFT = """
 import logging, os, resource, sys  # a build has logging, by way of its threads
-from build_oci.work.openssl import new_hash
+from build_oci.work.hashes import openssl_hash
 assert not {"hashlib", "_hashlib"} & set(sys.modules)
 
 free = os.dup(0)
@@ -147,7 +147,7 @@ def watch(event, args):
 
 sys.addaudithook(watch)
 try:
-    new_hash()
+    openssl_hash("sha256")
 except (ImportError, OSError) as error:
     print(error)
 """
@@ -166,7 +166,7 @@ def test_digests_of_openssl_that_cannot_be_loaded() -> None:
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_digests_without_openssl(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "_hashlib", None)
-    digest = new_hash(algorithm)
+    digest = openssl_hash(algorithm)
     digest.update(b"abc")
     assert digest.hexdigest() == hashlib.new(algorithm, b"abc").hexdigest()
 

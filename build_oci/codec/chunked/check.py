@@ -30,7 +30,7 @@ from build_oci.codec.chunked.container import (
 )
 from build_oci.codec.chunked.headers import HEADER_KEYS, decoded, read_headers, toc_header
 from build_oci.records import NamedTuple
-from build_oci.work.openssl import new_hash
+from build_oci.work.hashes import new_hash
 
 if TYPE_CHECKING:
     from build_oci.work.budget import Budget
@@ -147,7 +147,7 @@ class _Layer:
                 raise ValueError(
                     "tar-split and table of contents give a longer archive than the one in it"
                 )
-        if f"{algorithm}:{content.hexdigest()}" != archive_digest:
+        if f"{algorithm}:{content.digest().hex()}" != archive_digest:
             raise ValueError(
                 "tar-split and table of contents give another archive than the one in it"
             )
@@ -205,7 +205,7 @@ class _Layer:
             yield bytes(piece)
         if size != span.plain_size:
             raise ValueError(f"its {what} is not of the size that its annotation says")
-        sealed(f"sha256:{digest.hexdigest()}")
+        sealed(f"sha256:{digest.digest().hex()}")
 
     # ---- the two documents side by side
 
@@ -295,12 +295,12 @@ class _Layer:
                 if chunk.is_hole and any(piece):
                     raise ValueError(f"a hole of {where} is not empty")
                 yield piece
-            if chunk.digest and f"sha256:{digest.hexdigest()}" != chunk.digest:
+            if chunk.digest and f"sha256:{digest.digest().hex()}" != chunk.digest:
                 raise ValueError(f"the chunk at {place} of {where} is not what its digest says")
             place += chunk.size
         if place != size:
             raise ValueError(f"the chunks of {where} are not as long as the file")
-        if f"sha256:{content.hexdigest()}" != expected:
+        if f"sha256:{content.digest().hex()}" != expected:
             raise ValueError(f"{where} is not what its digest says")
         if crc != checksum:
             raise ValueError(f"the tar-split has another checksum of {where}")
