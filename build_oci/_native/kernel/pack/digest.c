@@ -12,8 +12,7 @@
 enum {
     /* of the large files that are hashed side by side; they stay in a core's own cache */
     PIECES = 256 * 1024,
-    PIECES_ALIGNED = 64, /* see sha256/files.c */
-    SMALL = 64 * 1024,   /* up to this size files are read whole */
+    SMALL = 64 * 1024, /* up to this size files are read whole */
     BATCH_BYTES = 1024 * 1024,
     BATCH_FILES = 256,
 };
@@ -128,7 +127,7 @@ static int digest_large(reader *r, const sha256_kernel *kernel, entry *const *fi
                         const atomic_int *cancelled, problem *out)
 {
     size_t used = sha256_lanes(kernel), piece = PIECES / used;
-    uint8_t *pieces = aligned_alloc(PIECES_ALIGNED, PIECES);
+    uint8_t *pieces = aligned_alloc(SHA256_PIECES_ALIGNED, PIECES);
     if (!pieces)
         return problem_no_memory(files[0], out);
     lane lanes[SHA256_MOST_LANES] = {{0}};

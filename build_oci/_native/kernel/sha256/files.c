@@ -4,13 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum {
-    PIECES = 256 * 1024, /* of all lanes; they stay in a core's own cache */
-    /* Some CPUs copy at a quarter of their speed to where an address lies a few bytes behind that
-     * of the source, both taken modulo a page: files begin at a page, and what malloc gets from
-     * mmap 16 bytes behind one. */
-    PIECES_ALIGNED = 64,
-};
+enum { PIECES = 256 * 1024 }; /* of all lanes; they stay in a core's own cache */
 
 typedef struct lane {
     hashed_file *file; /* NULL when there is no more work */
@@ -61,7 +55,7 @@ int sha256_files(const sha256_kernel *kernel, hashed_file *files, size_t count,
                  files_progress *progress)
 {
     size_t used = sha256_lanes(kernel), room = PIECES / used;
-    uint8_t *pieces = aligned_alloc(PIECES_ALIGNED, PIECES);
+    uint8_t *pieces = aligned_alloc(SHA256_PIECES_ALIGNED, PIECES);
     if (!pieces)
         return -1;
     lane lanes[SHA256_MOST_LANES] = {{0}};

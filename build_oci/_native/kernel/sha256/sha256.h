@@ -31,6 +31,12 @@ enum { SHA256_SCALAR, SHA256_AVX2, SHA256_AVX512, SHA256_SHA_NI, SHA256_ARMV8, S
 
 /* Messages that a kernel hashes side by side, at most. */
 enum { SHA256_MOST_LANES = 8 };
+
+/* For a buffer that files are read into to be hashed. Some CPUs copy at a quarter of their speed to
+ * where an address lies a few bytes behind that of the source, both taken modulo a page: files
+ * begin at a page, and what malloc gets from mmap 16 bytes behind one. */
+enum { SHA256_PIECES_ALIGNED = 64 };
+
 size_t sha256_lanes(const sha256_kernel *kernel);
 
 /* The kernel of that number, or NULL when there is none or this CPU lacks it. Scalar is always
