@@ -23,22 +23,16 @@ _UNREADABLE = (
 
 
 class Paths(Protocol):
-    """The path of each entry below the root, without a slash at either end; that of the root is
-    empty. Of a walked tree it is build_oci._native.walk.Paths.
+    """What is asked here of build_oci._native.walk.Paths, which says what each call does. A tree
+    that was not walked has an object of the same form.
     """
 
-    def __len__(self) -> int: ...
     def __getitem__(self, number: int, /) -> bytes: ...
     def __iter__(self) -> Iterator[bytes]: ...
-    def get(self, path: bytes) -> int | None:
-        """The number of the entry that has just this PATH; None where there is none."""
-
-    def find_lines(self, text: bytes, skip: int) -> list[int | None]:
-        """The same for each line of TEXT without its end and its first SKIP bytes."""
-
-    def head(self, number: int, most: int) -> bytes | None:
-        """The first MOST bytes of the regular file NUMBER, or all if it has fewer. None where
-        opening it will tell why not."""
+    def __len__(self) -> int: ...
+    def find_lines(self, text: bytes, skip: int) -> list[int | None]: ...
+    def get(self, path: bytes) -> int | None: ...
+    def head(self, number: int, most: int) -> bytes | None: ...
 
 
 class TreeView(Protocol):
