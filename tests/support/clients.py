@@ -87,15 +87,9 @@ def run_build(
     changed: dict[str, str | None] = {**os.environ, "SOURCE_DATE_EPOCH": None, **(env or {})}
     variables = {name: value for name, value in changed.items() if value is not None}
     text = config if isinstance(config, str) else json.dumps(config)
-    if python == sys.executable and warm.fits(variables):
-        done = warm.run(["-o", output, *args], input=text, cwd=cwd, env=variables, umask=umask)
-    else:
-        done = subprocess.run(
-            # -P: the package must be the installed one, not what happens to lie in CWD
-            [python, "-P", "-m", "build_oci", "-o", output, *args],
-            input=text, cwd=cwd, env=variables, umask=umask, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+    done = warm.run(
+        ["-o", output, *args], input=text, cwd=cwd, env=variables, umask=umask, python=python
+    )
     result = BuildResult(output, done.returncode, done.stdout, done.stderr)
     assert not check or done.returncode == 0, (
         f"build-oci: exit status {done.returncode}\n{done.stderr}"

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,15 +64,10 @@ def run(
     """Exit status (negative: killed by that signal) and standard error of a run in a process of its
     own, with PREEXEC in a new interpreter; one that hangs fails the test.
     """
-    text, variables = json.dumps(config), environment(**env)
-    if preexec is None and warm.fits(variables):
-        done = warm.run(["-o", output, *args], input=text, env=variables, timeout=TIMEOUT)
-    else:
-        done = subprocess.run(
-            command(output, *args), input=text, env=variables,
-            capture_output=True, text=True, check=False,
-            timeout=TIMEOUT, preexec_fn=preexec,
-        )  # fmt: skip
+    done = warm.run(
+        ["-o", output, *args], input=json.dumps(config), env=environment(**env),
+        timeout=TIMEOUT, preexec=preexec,
+    )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert done.stdout == ""

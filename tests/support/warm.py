@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import build_oci
@@ -84,7 +84,7 @@ class _Server:
         self._process.wait()
 
 
-def fits(env: Mapping[str, str]) -> bool:
+def _fits(env: Mapping[str, str]) -> bool:
     """Whether a run in the environment ENV may be a fork: it differs from this process' own in no
     variable that Python or the C library reads when a process starts.
     """
@@ -105,10 +105,20 @@ def run(
     cwd: str | Path = ".",
     umask: int = -1,
     timeout: float | None = None,
+    python: str | Path = sys.executable,
+    preexec: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`build-oci ARGS`, as subprocess.run(check=False) has it. SIGINT and SIGHUP end the process as
-    they do by default, however this one was started.
+    """`build-oci ARGS`, as subprocess.run(check=False) has it: in a new process where another
+    PYTHON, PREEXEC or ENV makes a difference, else in a fork, which SIGINT and SIGHUP end as they
+    do by default, however this process was started.
     """
+    if python != sys.executable or preexec is not None or not _fits(env):
+        return subprocess.run(
+            # -P: the package must be the installed one, not what happens to lie in CWD
+            [python, "-P", "-m", "build_oci", *args],
+            input=input, cwd=cwd, env=env, umask=umask, timeout=timeout, preexec_fn=preexec,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     words = [os.fspath(word) for word in args]
     request = json.dumps([words, dict(env), os.path.abspath(cwd), umask])
     idle = _idle[env.get("LD_PRELOAD", "")]
