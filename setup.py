@@ -1,5 +1,6 @@
 """Builds the native extensions; everything else about the package stands in pyproject.toml."""
 
+import copy
 import dis
 import os
 import sys
@@ -114,7 +115,20 @@ else:
 
 
 class BuildExtensions(build_ext):
-    """build_ext that says what is missing when the compiler or the Python headers are."""
+    """build_ext that compiles as many extensions at once as there are processors, and says what is
+    missing when the compiler or the Python headers are.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Two extensions may share a kernel, so each has object files of its own."""
+        own = copy.copy(self)
+        own.build_temp = str(Path(self.build_temp) / ext.name)
+        super(BuildExtensions, own).build_extension(ext)
 
     def build_extensions(self) -> None:
         headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
