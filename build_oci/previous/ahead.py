@@ -1,5 +1,6 @@
 """Blobs of a trusted previous image, hashed before it is known which layers come out again: while
-one thread finds that out, the others would have nothing to do.
+one thread finds that out, the others would have nothing to do. Until it knows, one thread of the
+pool fewer than there are processors hashes, so that it has a processor for itself.
 
 It changes nothing but the time. What is found says something only of a blob that is carried, and
 only if its file is still the same by then.
@@ -8,19 +9,20 @@ only if its file is still the same by then.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from build_oci._native.sha256 import Files
 from build_oci.errors import ParentError
 from build_oci.oci.untrusted import Hashed, hashing, side_by_side
-from build_oci.work.pool import SEGMENT
+from build_oci.work.pool import SEGMENT, Task
 
 if TYPE_CHECKING:
     from build_oci.oci.untrusted import FilePart, ReadDescriptor, Source, VerifiedBlob
     from build_oci.work.crew import Crew
-    from build_oci.work.pool import Task
 
 _Seen: TypeAlias = tuple[int, ...]
 
@@ -79,6 +81,7 @@ class HashedAhead:
         self._source = source
         self._workers = workers
         self._batches: dict[str, _Batch] = {}
+        self._waiting: deque[Task[dict[str, tuple[_Seen, Hashed]]]] = deque()  # for the pool
 
     def begin(self, blobs: Iterable[ReadDescriptor]) -> None:
         """Hash BLOBS whenever a thread of the pool has nothing else to do."""
@@ -86,22 +89,36 @@ class HashedAhead:
         for descriptors in side_by_side(wanted.values(), lambda blob: blob.size):
             batch = _Batch(descriptors)
             self._batches.update(dict.fromkeys((blob.digest for blob in descriptors), batch))
-            batch.task = self._workers.pool.submit(
-                batch.run, self._source, self._workers, urgency=SEGMENT
-            )
+            batch.task = Task(partial(self._run, batch))
+            self._waiting.append(batch.task)
+        self._submit(self._workers.count - 1)
+
+    def _run(self, batch: _Batch) -> dict[str, tuple[_Seen, Hashed]]:
+        try:
+            return batch.run(self._source, self._workers)
+        finally:
+            self._submit(1)
+
+    def _submit(self, most: int) -> None:
+        """Let the pool do MOST of those that wait."""
+        with suppress(IndexError):
+            for _ in range(most):
+                self._workers.pool.put(self._waiting.popleft(), SEGMENT)
 
     def keep(self, digests: Collection[str]) -> None:
-        """Nothing else than the blobs of these DIGESTS is of any use."""
+        """Nothing else than the blobs of these DIGESTS is of any use, and they are waited for."""
         kept = {id(self._batches[digest]) for digest in digests if digest in self._batches}
         for batch in self._batches.values():
             if id(batch) not in kept:
                 batch.stop()
+        self._submit(len(self._waiting))
 
     def find(self, blob: VerifiedBlob) -> Hashed | None:
         """What is known of BLOB, which is open; waits for the end of what is under way."""
         batch = self._batches.get(blob.descriptor.digest)
         if batch is None or batch.task is None:
             return None
+        self._submit(len(self._waiting))
         self._workers.check()
         batch.task.wait()
         self._workers.check()

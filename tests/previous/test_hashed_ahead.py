@@ -19,9 +19,10 @@ from build_oci.config.load import load_config
 from build_oci.errors import Cancelled, ParentError
 from build_oci.oci.untrusted import Hashed, ReadDescriptor, Source, verify_blobs
 from build_oci.pipeline import build
-from build_oci.previous.ahead import HashedAhead
+from build_oci.previous.ahead import HashedAhead, _Batch
 from build_oci.previous.image import PreviousImage
 from build_oci.work.crew import Crew
+from build_oci.work.pool import SPARE
 
 __all__ = ["root"]
 
@@ -91,6 +92,34 @@ def test_only_what_is_wanted(tmp_path: Path, blobs: list[ReadDescriptor]) -> Non
         go_on.set()
         assert find(ahead, tmp_path, blobs[4]) is not None
         assert find(ahead, tmp_path, blobs[6]) is None
+
+
+def test_a_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is known what is wanted, one thread of the pool does not hash; then all of them
+    do.
+    """
+    began, go_on, other = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def run(self: _Batch, source: Source, workers: Crew) -> dict[str, object]:
+        began.release()
+        go_on.wait()
+        return {}
+
+    monkeypatch.setattr(_Batch, "run", run)
+    blobs = [ReadDescriptor("", f"sha256:{number:064}", 9 << 20, {}, {}) for number in range(8)]
+    with Crew(3, 64 << 20) as workers:
+        ahead = HashedAhead(Source(tmp_path), workers)
+        ahead.begin(blobs)  # two together
+        try:
+            assert began.acquire(timeout=30)
+            assert began.acquire(timeout=30)
+            workers.pool.submit(other.set, urgency=SPARE)
+            assert other.wait(30)
+            ahead.keep([blob.digest for blob in blobs])
+            assert began.acquire(timeout=30)
+        finally:
+            go_on.set()
+    assert began.acquire(timeout=30)  # the last batch
 
 
 def test_a_build_that_is_stopped(tmp_path: Path, blobs: list[ReadDescriptor]) -> None:

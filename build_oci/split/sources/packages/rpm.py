@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -230,6 +229,8 @@ def _connected(tree: TreeIndex, path: bytes) -> Iterator[sqlite3.Connection]:
         name = f"file:/proc/self/fd/{file}?mode=ro&immutable=1"
         there = tree.entry(log)
         if not _has_name(file) or (there is not None and tree.view.sizes[there]):
+            import tempfile  # 10 ms, which a tree without such a data base does not pay
+
             # What lies in a write-ahead log is read only by a connection that may write.
             # Where no more files may be open, tempfile finds no directory, and does not say why.
             os.close(os.dup(file))
