@@ -5,7 +5,6 @@ diff-in-doubt). BUILD_OCI_SEED and BUILD_OCI_ARCHIVES ask for other archives and
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import random
@@ -18,69 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import clients
+import odd_members
 import oracles
 import pytest
-from archives import BLOCK, END, GNU, USTAR, V7, extended, header, padded, pax
+from archives import BLOCK, END
 
 from build_oci._native.lower import TarReader
 
 pytestmark = pytest.mark.platform
 
 SOURCE = Path(__file__).parents[1] / "go" / "tarlist"
-MAGICS = [
-    USTAR,
-    USTAR,
-    USTAR,
-    USTAR,
-    USTAR,
-    USTAR,
-    GNU,
-    GNU,
-    V7,
-    b"ustar  0",
-    b"ustar 00",
-    b"ustar\0\0\0",
-    b"ustarx00",
-]
-KINDS = [*[b"0"] * 12, b"\0", b"\0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"S", b"A", b"x"]
-NAMES = [
-    *[b"f", b"g"] * 6,
-    b"d/",
-    b"./a//b",
-    b"/abs",
-    b"n" * 100,
-    b"caf\xe9",
-    b".wh.x",
-    b"a/../b",
-    b"",
-    b"long/" * 30,
-]
-NUMBERS = [
-    *[0, 7] * 6,
-    b"1 ",
-    b" 17",
-    b"\x80\0\0\0\0\0\0\x05",
-    b"\xff" * 8,
-    b"9",
-    b"\0007",
-    b"777777",
-    b"12\0x",
-]
-TIMES = [
-    b"5",
-    b"6",
-    b"8.5",
-    b"9",
-    b"5.25",
-    b"-3.5",
-    b"-0.25",
-    b"+5",
-    b"1.1234567899",
-    b"x",
-    b"",
-    b"7.",
-]
-VALUES = [b"", b"v", b"\0\xff", b"=", b"user"]
 
 
 @pytest.fixture(scope="session")
@@ -105,64 +51,6 @@ def tarlist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program, "build", "-C", str(SOURCE), "-o", str(scratch / "tarlist"), ".", env=environment
     )
     return scratch / "tarlist"
-
-
-def records(rng: random.Random) -> list[tuple[bytes, bytes]]:
-    """Of a pax header: mostly sound, some odd, some that lie."""
-    choices = [
-        (b"path", rng.choice(NAMES)), (b"linkpath", rng.choice(NAMES)),
-        (b"uid", rng.choice([b"", b"5", b"-1", b"+3", b"4294967295"])),
-        (b"gid", rng.choice([b"", b"9", b"x"])), (b"size", rng.choice([b"", b"3", b"3"])),
-        (b"mtime", rng.choice(TIMES)),
-        (b"SCHILY.xattr.user.a", rng.choice(VALUES)), (b"SCHILY.xattr.user.b", rng.choice(VALUES)),
-        (b"LIBARCHIVE.xattr.user.a", b"dg"), (b"SCHILY.xattr.trusted.overlay.opaque", b"y"),
-        (b"SCHILY.xattr.user.overlay.redirect", b"/x"),
-        (b"freedesktopsdk.checksum.sha256",
-         hashlib.sha256(rng.choice([b"", b"abc", b"lie"])).hexdigest().encode()),
-        (b"SCHILY.xattr.user.checksum.sha256",
-         hashlib.sha256(rng.choice([b"", b"abc"])).hexdigest().encode()),
-        (b"comment", b"c"), (b"hdrcharset", b"BINARY"), (b"GNU.sparse.major", b"1"),
-        (b"uname", b"u"),
-    ]  # fmt: skip
-    return rng.sample(choices, rng.choice([1, 1, 2, 3]))
-
-
-def random_member(rng: random.Random) -> bytes:
-    out = b""
-    for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
-        kind = rng.choice([b"x", b"x", b"x", b"L", b"K", b"g"])
-        if kind in b"LK":
-            out += extended(rng.choice(NAMES) + rng.choice([b"\0", b"", b"\0\0", b"\0x"]), kind)
-        else:
-            out += pax(
-                *(records(rng) if rng.random() < 0.8 or kind == b"x" else [(b"comment", b"c")]),
-                kind=kind,
-            )
-    kind, magic = rng.choice(KINDS), rng.choice(MAGICS)
-    content = rng.choice([b"", b"", b"abc"])
-    fields: dict[str, Any] = {
-        "size": len(content),
-        "mtime": rng.choice([0, 1700000000, b"\xff" * 12]),
-    }
-    for field in rng.sample(["mode", "uid", "gid", "major", "minor"], 2):
-        fields[field] = rng.choice(NUMBERS)
-    if rng.random() < 0.3:
-        fields["prefix"] = rng.choice(
-            [
-                b"hidden",
-                b"p/q",
-                b"0123",
-                b"00000000000 ",
-                b"caf\xe9",
-                b"\0" * 12 + b"x",
-                b"7" * 12 + b"zz",
-            ]
-        )
-    if rng.random() < 0.1:
-        fields["trailer"] = b"tar\0"
-    if kind in b"12" or rng.random() < 0.1:
-        fields["link"] = rng.choice([b"f", b"./a", b"", b"x" * 100])
-    return out + header(rng.choice(NAMES)[:100], kind, magic=magic, **fields) + padded(content)
 
 
 def read_by_us(tar: bytes) -> list[dict[str, Any]] | str:
@@ -248,7 +136,7 @@ def test_same_as_go(tarlist: Path) -> None:
     rng = random.Random(int(os.environ.get("BUILD_OCI_SEED", "1")))
     size = int(os.environ.get("BUILD_OCI_ARCHIVES", "5000"))
     tars = [
-        b"".join(random_member(rng) for _ in range(rng.choice([1, 1, 2, 3]))) + END
+        b"".join(odd_members.random_member(rng) for _ in range(rng.choice([1, 1, 2, 3]))) + END
         for _ in range(size)
     ]
     counts: Counter[str] = Counter()
