@@ -32,6 +32,7 @@ CHUNKED = [
     "parts",
     "plan_parts",
     "member_header",
+    "path_set",
     "splitter",
 ]
 

@@ -117,6 +117,15 @@ class Splitter:
         them behind the block is to be kept for the next one. ValueError as above.
         """
 
+@disjoint_base
+class PathSet:
+    """Paths of members, 8 to 32 bytes of memory for each. One thread at a time."""
+
+    def add(self, path: bytes) -> bool:
+        """Is PATH another one than all before? `./a` and `a/` are the same as `a`. Two paths may be
+        taken for one by chance, once in 2⁶⁴.
+        """
+
 def crc64(data: Buffer, crc: int = 0) -> int:
     """CRC-64 (ISO) of DATA behind bytes whose checksum is CRC. Releases the GIL."""
 
@@ -133,8 +142,8 @@ def cut_content(
     """
 
 def survey(owner: Plan) -> tuple[int, str, bytes]:
-    """The bytes that the TOC of PLAN takes at the least; "name" or "time" if an entry cannot be
-    told in it, else ""; its path.
+    """The bytes that the TOC of PLAN takes at the least; "name", "time" or "whiteout" if an entry
+    cannot be told in it, else ""; its path.
 
     Releases the GIL.
     """

@@ -23,6 +23,20 @@ cdef extern from "crc64.h" nogil:
     uint64_t crc64_combine(uint64_t crc_a, uint64_t crc_b, uint64_t size_b)
 
 
+cdef extern from "path_set.h" nogil:
+    ctypedef struct path_set:
+        pass
+
+    ctypedef enum path_added:
+        PATH_NEW
+        PATH_TWICE
+        PATH_WITHOUT_MEMORY
+
+    uint64_t path_hash(const uint8_t *name, size_t size)
+    path_added path_set_add(path_set *, uint64_t hash)
+    void path_set_free(path_set *)
+
+
 cdef extern from "rolling.h" nogil:
     ctypedef struct cut:
         size_t start, size
@@ -104,6 +118,7 @@ cdef extern from "plan_parts.h" nogil:
         EXPRESSIBLE
         NAME_NOT_UTF8
         TIME_TOO_FAR
+        WHITEOUT_WITH_CONTENT
         WITHOUT_MEMORY
 
     inexpressible plan_parts_can_say(const entry *, const header_options *)
@@ -216,7 +231,8 @@ def survey(owner):
     if t.failed or why == WITHOUT_MEMORY:
         raise MemoryError
     if why != EXPRESSIBLE:
-        return total, "name" if why == NAME_NOT_UTF8 else "time", path_of(of.members[failed_at])
+        said = {NAME_NOT_UTF8: "name", TIME_TOO_FAR: "time", WHITEOUT_WITH_CONTENT: "whiteout"}
+        return total, said[why], path_of(of.members[failed_at])
     return total, "", b""
 
 
@@ -397,6 +413,21 @@ cdef class Splitter:
             if not piece_is_whole(one):
                 cut.pieces.append((one.start, one.size, bool(one.is_last)))
         return cut
+
+
+cdef class PathSet:
+    """See chunked.pyi."""
+
+    cdef path_set paths
+
+    def __dealloc__(self):
+        path_set_free(&self.paths)
+
+    def add(self, bytes path):
+        cdef path_added added = path_set_add(&self.paths, path_hash(path, len(path)))
+        if added == PATH_WITHOUT_MEMORY:
+            raise MemoryError
+        return added == PATH_NEW
 
 
 def content_keys(const uint8_t[::1] digest, uint64_t offset, uint64_t end):

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import clients
 import pytest
@@ -66,7 +67,8 @@ def test_odd_trees(items: list[trees.Item], kind: str, step: int, padding: int) 
         layer = encoded(archive, step)
     except CannotBeChunkedError as reason:
         # tarfile writes times below 0.0001 s with an exponent, which Go does not take either.
-        assert any(word in str(reason) for word in ("UTF-8", "years", "number"))  # noqa: PT017
+        expected = ("UTF-8", "years", "number", "whiteout")
+        assert any(word in str(reason) for word in expected)  # noqa: PT017
         return
     assert layer.tar == archive
     assert_sound(layer)
@@ -104,6 +106,17 @@ TELLABLE: dict[str, tuple[bytes, dict[str, object]]] = {
         GNU_NAME + pax((b"path", b"other")) + header(b"x", magic=GNU),
         {"name": "./ü1"},
     ),
+    "gnu name up to a NUL": (
+        extended(b"./a\0behind\0", b"L") + header(b"x", magic=GNU),
+        {"name": "./a"},
+    ),
+    "a record without a value takes an earlier one back": (
+        pax((b"path", b"p"), (b"uid", b"7"), (b"path", b""), (b"uid", b"")) + header(uid=3),
+        {"uid": 3},
+    ),
+    "Go's zero time": (pax((b"mtime", b"-62135596800")) + header(), {
+        "modtime": "0001-01-01T00:00:00Z",
+    }),
     "prefix": (header(b"b", prefix=b"a"), {"name": "a/b"}),
     "gnu times": (header(magic=GNU, prefix=b"00000000005\0" + b"00000000006\0"), {
         "accesstime": "1970-01-01T00:00:05Z", "changetime": "1970-01-01T00:00:06Z",
@@ -163,9 +176,40 @@ def test_ends(end: bytes) -> None:
         archive = file + padding + end
         layer = encoded(archive)
         assert layer.tar == archive == rebuilt(layer)
+        assert check_layer(layer) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "is_told"),
+    [(507, False), (512, True), (513, False), (1500, True), (1 << 20, True), (1048653, False)],
+)
+def test_a_long_end(size: int, is_told: bool) -> None:
+    """Clients read each line of the tar-split like the start of an archive. So behind the first,
+    of 1 MiB, each begins where a block does, and holds one or two of them at the least.
+    """
+    archive = header(size=5) + padded(b"five!") + bytes((1 << 20) + size)
+    if not is_told:
+        with pytest.raises(CannotBeChunkedError, match="truncated"):
+            encoded(archive)
+        return
+    layer = encoded(archive)
+    assert layer.tar == archive == rebuilt(layer)
+    assert check_layer(layer) == []
+
+
+def odd_extension(**fields: Any) -> bytes:
+    """An extended header whose own block has odd fields."""
+    return header(b"x", b"x", size=8, **fields) + padded(b"8 a=bcd\n") + header()
 
 
 REFUSED = {
+    "a number in a header is none": odd_extension(uid=b"x"),
+    "a header is in the format": odd_extension(trailer=b"tar\0"),
+    "an extended attribute has no name": pax((b"SCHILY.xattr.", b"v")) + header(),
+    "a whiteout has a content": header(b"d/.wh.x", size=1) + padded(b"1"),
+    "is that of a directory": header(b"d/", size=1) + padded(b"1"),
+    "archive is truncated": header(size=1) + b"1" + bytes(300),
+    "something stands far behind": header() + bytes((1 << 20) + 512) + b"1",
     "a name is not UTF-8": header(b"\xff"),
     "a number in a header": header(size=b"12x"),
     "a time is outside": pax((b"mtime", b"999999999999")) + header(),

@@ -53,6 +53,11 @@ if TYPE_CHECKING:
 
 _SPOOL = 4 << 20  # bytes of compressed metadata that stay in memory
 _PIECE = 1 << 20
+_PROBLEMS = {
+    "name": "a name is not UTF-8",
+    "time": "a time is outside of the years 0 to 9999",
+    "whiteout": "a whiteout has a content",
+}
 
 
 class CannotBeChunkedError(Exception):
@@ -65,12 +70,7 @@ def check_plan(plan: Plan) -> None:
     """
     least, problem, path = survey(plan)
     if problem:
-        what = (
-            "a name is not UTF-8"
-            if problem == "name"
-            else "a time is outside of the years 0 to 9999"
-        )
-        raise CannotBeChunkedError(f"{what}: /{os.fsdecode(path)}")
+        raise CannotBeChunkedError(f"{_PROBLEMS[problem]}: /{os.fsdecode(path)}")
     _check_size("table of contents", least)
 
 

@@ -2,6 +2,7 @@
 
 #include "block.h"
 #include "header.h"
+#include "path_set.h"
 #include "records.h"
 
 #include <string.h>
@@ -115,28 +116,34 @@ static const char *gnu_times(fields *f, const uint8_t *block)
     return NULL;
 }
 
-static const char *read_block(fields *f, const uint8_t *block)
+/* The numbers of any block, be it an extension's: readers look at them all. */
+static const char *read_numbers(toc_numbers *n, const uint8_t *block)
 {
-    toc_numbers *n = &f->numbers;
     if (unsigned_field(block + MODE_AT, ID_SIZE, &n->mode) ||
         unsigned_field(block + UID_AT, ID_SIZE, &n->uid) ||
         unsigned_field(block + GID_AT, ID_SIZE, &n->gid) ||
         unsigned_field(block + SIZE_AT, LONG_SIZE, &n->size) ||
         block_number(block + MTIME_AT, LONG_SIZE, &n->modified.seconds))
         return BAD_NUMBER;
+    if ((is_ustar(block) || is_gnu(block)) &&
+        (unsigned_field(block + MAJOR_AT, ID_SIZE, &n->dev_major) ||
+         unsigned_field(block + MINOR_AT, ID_SIZE, &n->dev_minor)))
+        return BAD_NUMBER;
+    return is_ustar(block) && !memcmp(block + XSTAR_MAGIC_AT, "tar", 4)
+               ? "a header is in the format of star"
+               : NULL;
+}
+
+static const char *read_block(fields *f, const uint8_t *block)
+{
+    const char *problem = read_numbers(&f->numbers, block);
+    if (!problem && is_gnu(block))
+        problem = gnu_times(f, block);
+    if (problem)
+        return problem;
     f->target = (span){block + LINK_AT, block_text(block + LINK_AT, LINK_SIZE)};
     size_t prefix = 0;
-    if (is_ustar(block) || is_gnu(block)) {
-        if (unsigned_field(block + MAJOR_AT, ID_SIZE, &n->dev_major) ||
-            unsigned_field(block + MINOR_AT, ID_SIZE, &n->dev_minor))
-            return BAD_NUMBER;
-        const char *problem = is_gnu(block) ? gnu_times(f, block) : NULL;
-        if (problem)
-            return problem;
-    }
     if (is_ustar(block)) {
-        if (!memcmp(block + XSTAR_MAGIC_AT, "tar", 4))
-            return "a header is in the format of star";
         prefix = block_text(block + PREFIX_AT, PREFIX_SIZE);
         memcpy(f->joined, block + PREFIX_AT, prefix);
         if (prefix)
@@ -148,32 +155,42 @@ static const char *read_block(fields *f, const uint8_t *block)
     return NULL;
 }
 
-/* A record without a value leaves what the header says. */
-static const char *apply_record(fields *f, span key, span value)
+/* Where N has the number that the record KEY tells; NULL: it tells none. */
+static uint64_t *number_of(toc_numbers *n, span key)
 {
-    toc_numbers *n = &f->numbers;
+    return is(key, "uid") ? &n->uid : is(key, "gid") ? &n->gid : is(key, "size") ? &n->size : NULL;
+}
+
+static toc_time *time_of(toc_numbers *n, span key)
+{
+    return is(key, "mtime")   ? &n->modified
+           : is(key, "atime") ? &n->accessed
+           : is(key, "ctime") ? &n->changed
+                              : NULL;
+}
+
+/* Of records with one key the last one counts. One without a value leaves what the block says, of
+ * which HEADER is a copy. */
+static const char *apply_record(fields *f, fields *header, span key, span value)
+{
     if (starts(key, "GNU.sparse."))
         return "a member is a sparse file";
-    if (!value.size)
-        return NULL;
     if (is(key, "path")) {
-        f->name = value;
+        f->name = value.size ? value : header->name;
         return NULL;
     }
     if (is(key, "linkpath")) {
-        f->target = value;
+        f->target = value.size ? value : header->target;
         return NULL;
     }
-    uint64_t *number = is(key, "uid")    ? &n->uid
-                       : is(key, "gid")  ? &n->gid
-                       : is(key, "size") ? &n->size
-                                         : NULL;
-    toc_time *time = is(key, "mtime")   ? &n->modified
-                     : is(key, "atime") ? &n->accessed
-                     : is(key, "ctime") ? &n->changed
-                                        : NULL;
-    if ((number && records_decimal(value, INT64_MAX, number)) ||
-        (time && records_time(value, &time->seconds, &time->nanoseconds)))
+    uint64_t *number = number_of(&f->numbers, key);
+    toc_time *time = time_of(&f->numbers, key);
+    if (number && !value.size)
+        *number = *number_of(&header->numbers, key);
+    else if (time && !value.size)
+        *time = *time_of(&header->numbers, key);
+    else if ((number && records_decimal(value, INT64_MAX, number)) ||
+             (time && records_time(value, &time->seconds, &time->nanoseconds)))
         return BAD_NUMBER;
     return NULL;
 }
@@ -198,23 +215,6 @@ static const char *type_of(uint8_t type, span name)
     }
 }
 
-/* FNV-1a of the components of NAME. That two names share a hash by chance makes a plain layer. */
-static uint64_t path_hash(span name)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t at = 0; at < name.size;) {
-        const uint8_t *slash = memchr(name.at + at, '/', name.size - at);
-        size_t end = slash ? (size_t)(slash - name.at) : name.size;
-        if (end > at && !(end == at + 1 && name.at[at] == '.')) {
-            for (size_t i = at; i < end; i++)
-                hash = (hash ^ name.at[i]) * 0x100000001b3u;
-            hash = (hash ^ '/') * 0x100000001b3u;
-        }
-        at = end + 1;
-    }
-    return hash ^ hash >> 32;
-}
-
 /* Of two with one name the later one counts, for readers of the records and of the object. */
 static const char *put_xattrs(text *t, span records)
 {
@@ -225,6 +225,8 @@ static const char *put_xattrs(text *t, span records)
         if (!starts(key, PREFIX))
             continue;
         span name = {key.at + sizeof PREFIX - 1, key.size - (sizeof PREFIX - 1)};
+        if (!name.size) /* a reader of JSON takes it for the end of the object */
+            return "an extended attribute has no name";
         if (!header_is_utf8(name.at, name.size))
             return NOT_UTF8;
         toc_xattr(t, name.at, name.size, value.at, value.size, first);
@@ -247,6 +249,18 @@ static const char *has_dot_dot(span name)
     return NULL;
 }
 
+/* Where a client that rebuilds the archive finds no file to read the content from. */
+static const char *has_no_file(span name)
+{
+    size_t start = name.size;
+    while (start && name.at[start - 1] != '/')
+        start--;
+    span last = {name.at + start, name.size - start};
+    if (!last.size || is(last, "."))
+        return "the name of a file with a content is that of a directory";
+    return starts(last, ".wh.") ? "a whiteout has a content" : NULL;
+}
+
 static const char *put(const fields *f, span records, text *t, member_header *out)
 {
     int is_link = !strcmp(out->type, "hardlink") || !strcmp(out->type, "symlink");
@@ -261,8 +275,11 @@ static const char *put(const fields *f, span records, text *t, member_header *ou
         return "a member that is no regular file has a size";
     if (is_link && !f->target.size)
         return "a link has no target";
+    const char *problem = f->numbers.size ? has_no_file(f->name) : NULL;
+    if (problem)
+        return problem;
     out->content = f->numbers.size;
-    out->path = path_hash(f->name);
+    out->path = path_hash(f->name.at, f->name.size);
     out->entry.at = t->size;
     toc_begin(t, out->type);
     out->name.at = t->size;
@@ -273,7 +290,7 @@ static const char *put(const fields *f, span records, text *t, member_header *ou
         text_put_json(t, f->target.at, f->target.size);
     }
     toc_put_numbers(t, &f->numbers);
-    const char *problem = put_xattrs(t, records);
+    problem = put_xattrs(t, records);
     out->entry.size = t->size - out->entry.at;
     return problem;
 }
@@ -281,11 +298,12 @@ static const char *put(const fields *f, span records, text *t, member_header *ou
 static const char *read_fields(const uint8_t *block, const extensions *x, fields *f)
 {
     const char *problem = read_block(f, block);
+    fields header = *f;
     span key, value;
     int status = 0;
     size_t at = 0;
     while (!problem && (status = next_record(x->records, &at, &key, &value)) > 0)
-        problem = apply_record(f, key, value);
+        problem = apply_record(f, &header, key, value);
     if (problem || status)
         return problem ? problem : BAD_RECORD;
     /* Go takes GNU's names of the two. */
@@ -307,6 +325,8 @@ const char *member_header_read(const uint8_t *data, size_t size, text *t, member
             break;
         uint64_t extension;
         const char *problem = member_header_extension_size(data, &extension);
+        if (!problem)
+            problem = read_numbers(&(toc_numbers){0}, data);
         uint64_t whole = (extension + TAR_BLOCK - 1) / TAR_BLOCK * TAR_BLOCK;
         if (!problem && whole > size - TAR_BLOCK)
             problem = BAD_HEADER;

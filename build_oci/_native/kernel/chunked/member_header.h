@@ -16,7 +16,7 @@ typedef struct member_header {
     uint64_t content; /* bytes of content that follow */
     text_span entry;  /* in the text: as item.entry and item.name */
     text_span name;
-    uint64_t path; /* a hash of the name without what does not count in a path */
+    uint64_t path; /* path_hash() of the name */
 } member_header;
 
 enum { EXTENSION_MOST = 1 << 20 };

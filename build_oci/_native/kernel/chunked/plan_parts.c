@@ -47,6 +47,8 @@ inexpressible plan_parts_can_say(const entry *e, const header_options *options)
     header_time(e, options, &seconds, &nanoseconds);
     if (seconds < TOC_FIRST_SECOND || seconds > TOC_LAST_SECOND)
         return TIME_TOO_FAR;
+    if (entry_has_content(e) && !strncmp(e->name, ".wh.", 4))
+        return WHITEOUT_WITH_CONTENT;
     /* The components above were looked at with their own entries, but are they emitted? */
     int fits = is_name_utf8(e);
     if (fits > 0 && S_ISLNK(e->mode))

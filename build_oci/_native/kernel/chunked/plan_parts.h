@@ -7,9 +7,10 @@
 
 typedef enum inexpressible {
     EXPRESSIBLE,
-    NAME_NOT_UTF8,  /* its own, its target's or an attribute's */
-    TIME_TOO_FAR,   /* not in the years 0 to 9999 */
-    WITHOUT_MEMORY, /* not asked to the end */
+    NAME_NOT_UTF8,         /* its own, its target's or an attribute's */
+    TIME_TOO_FAR,          /* not in the years 0 to 9999 */
+    WHITEOUT_WITH_CONTENT, /* clients make no file of it that they could read */
+    WITHOUT_MEMORY,        /* not asked to the end */
 } inexpressible;
 
 /* Can the TOC say what E's headers say? */

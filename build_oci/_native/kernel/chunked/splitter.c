@@ -24,44 +24,6 @@ static int is_stopped(const splitter *s)
     return s->problem || s->without_memory || s->full || s->is_waiting;
 }
 
-/* ---- names */
-
-static void insert(uint64_t *paths, size_t capacity, uint64_t path)
-{
-    size_t at = path & (capacity - 1);
-    while (paths[at])
-        at = (at + 1) & (capacity - 1);
-    paths[at] = path;
-}
-
-/* Clients take no layer in which a name stands twice. */
-static void add_path(splitter *s, uint64_t path)
-{
-    path += !path;
-    if (2 * s->paths_count >= s->paths_capacity) {
-        size_t capacity = s->paths_capacity ? 2 * s->paths_capacity : 1024;
-        uint64_t *more = calloc(capacity, sizeof *more);
-        if (!more) {
-            exhausted(s);
-            return;
-        }
-        for (size_t i = 0; i < s->paths_capacity; i++)
-            if (s->paths[i])
-                insert(more, capacity, s->paths[i]);
-        free(s->paths);
-        s->paths = more;
-        s->paths_capacity = capacity;
-    }
-    for (size_t at = path & (s->paths_capacity - 1); s->paths[at];
-         at = (at + 1) & (s->paths_capacity - 1))
-        if (s->paths[at] == path) {
-            refuse(s, "a name stands twice in the archive");
-            return;
-        }
-    insert(s->paths, s->paths_capacity, path);
-    s->paths_count++;
-}
-
 /* ---- blocks */
 
 static void begin_piece(splitter *s)
@@ -141,9 +103,11 @@ static void end_headers(splitter *s)
         refuse(s, problem);
         return;
     }
-    add_path(s, s->member.path);
-    if (is_stopped(s))
-        return;
+    switch (path_set_add(&s->paths, s->member.path)) {
+    case PATH_NEW: break;
+    case PATH_TWICE: refuse(s, "a name stands twice in the archive"); return;
+    case PATH_WITHOUT_MEMORY: exhausted(s); return;
+    }
     if (s->run && s->size + s->member.content > s->cut) {
         s->is_waiting = 1;
         s->full = s->run;
@@ -152,11 +116,24 @@ static void end_headers(splitter *s)
     }
 }
 
+/*
+ * The archive has come to its end. Clients read each line of the tar-split like the start of an
+ * archive, behind what a content before it has to get. So lines behind the first one, which has the
+ * end in it, begin where a block does.
+ */
+static void begin_end(splitter *s)
+{
+    s->state = SPLIT_END;
+    s->end_line = END_LINE + ((s->size - s->run) & (TAR_BLOCK - 1));
+}
+
 /* Bytes that belong to no member, from `run` on. */
 static void add_end(splitter *s)
 {
     if (s->size == s->run || !add_item(s, ITEM_BYTES))
         return;
+    s->has_end = 1;
+    s->end_line = END_LINE;
     s->position++;
     s->run = s->size;
     if (s->size >= s->cut)
@@ -185,7 +162,7 @@ static void end_header_block(splitter *s)
             refuse(s, "the archive ends where an extended header wants its member");
         s->headers_size = 0;
         if (++s->zeros == 2)
-            s->state = SPLIT_END;
+            begin_end(s);
         return;
     }
     if (s->zeros) {
@@ -253,6 +230,20 @@ static size_t feed_content(splitter *s, size_t size)
     return step;
 }
 
+/* What stands behind the first line of the end is the end of an archive to clients, too. */
+static size_t feed_end(splitter *s, const uint8_t *data, size_t size)
+{
+    size_t step = least(s->end_line - (s->size - s->run), size);
+    if (s->has_end && !block_is_zero(data, step)) {
+        refuse(s, "something stands far behind the end of the archive");
+        return 0;
+    }
+    s->size += step;
+    if (s->size - s->run == s->end_line)
+        add_end(s);
+    return step;
+}
+
 size_t splitter_feed(splitter *s, const uint8_t *data, size_t size)
 {
     size_t at = 0;
@@ -272,12 +263,7 @@ size_t splitter_feed(splitter *s, const uint8_t *data, size_t size)
             if (pass(s, step))
                 s->state = SPLIT_HEADER;
             break;
-        case SPLIT_END:
-            step = least(END_LINE - (s->size - s->run), size - at);
-            s->size += step;
-            if (s->size - s->run == END_LINE)
-                add_end(s);
-            break;
+        case SPLIT_END: step = feed_end(s, data + at, size - at); break;
         }
         at += step;
     }
@@ -288,8 +274,18 @@ void splitter_finish(splitter *s)
 {
     if (is_stopped(s))
         return;
-    int at_end = s->state == SPLIT_END || s->state == SPLIT_PADDING ||
-                 (s->state == SPLIT_HEADER && !s->headers_size);
+    uint64_t line = s->size - s->run;
+    int at_end = 0;
+    switch (s->state) {
+    case SPLIT_HEADER: at_end = !s->headers_size; break;
+    case SPLIT_PADDING: at_end = !line; break; /* all of it or nothing, for clients */
+    case SPLIT_END:
+        /* A client looks for two blocks, or none. */
+        at_end = !s->has_end || line >= 2 * TAR_BLOCK || line % TAR_BLOCK == 0;
+        break;
+    case SPLIT_EXTENSION:
+    case SPLIT_CONTENT: break;
+    }
     if (!at_end) {
         refuse(s, "the archive is truncated");
         return;
@@ -395,6 +391,6 @@ void splitter_free(splitter *s)
 {
     parts_free(&s->block);
     free(s->headers);
-    free(s->paths);
+    path_set_free(&s->paths);
     *s = (splitter){0};
 }

@@ -17,6 +17,7 @@
 
 #include "member_header.h"
 #include "parts.h"
+#include "path_set.h"
 #include "rolling.h"
 
 typedef enum splitter_state {
@@ -44,8 +45,9 @@ typedef struct splitter {
     member_header member;
     int is_waiting; /* a member whose block has to be taken first */
     uint64_t position;
-    uint64_t *paths; /* open addressing; 0: free */
-    size_t paths_count, paths_capacity;
+    path_set paths;
+    uint64_t end_line;        /* bytes of the end's line at hand, of the tar-split */
+    int has_end;              /* has a line of the end come already? */
     uint8_t before[HOLE_MIN]; /* the end of the content in the block that was taken */
     size_t before_size;
     const char *problem; /* why the archive cannot be told */
