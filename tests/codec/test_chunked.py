@@ -17,6 +17,7 @@ import clients
 import pytest
 import trees
 import zstandard
+from archives import sealed
 from chunked_layers import (
     EPOCH,
     KEY,
@@ -93,6 +94,18 @@ def test_what_cannot_be_said(tmp_path: Path) -> None:
     assert "sha256:" + hashlib.sha256(layer.tar).hexdigest() == layer.diff_id
     (warning,) = warnings
     assert "is written as plain zstd, because a name is not UTF-8: /caf" in warning
+
+
+def test_a_whiteout_with_a_content(tmp_path: Path) -> None:
+    """A client makes no file of it that it could build the archive from again."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / ".wh.empty").write_bytes(b"")
+    assert built(root).annotations
+    (root / ".wh.full").write_bytes(b"x")
+    warnings: list[str] = []
+    assert not built(root, warnings=warnings).annotations
+    assert any("because a whiteout has a content: /.wh.full" in line for line in warnings)
 
 
 SPLIT = {"components": [{"paths": {"first": ["d/a"], "second": ["d/b", "e/b"]}}]}
@@ -199,6 +212,14 @@ def of_chunks(key: str, new: Callable[[Any], Any]) -> Callable[[dict[str, Any]],
     return change
 
 
+def of_last_chunk(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        [*_, chunk] = (one for one in document["entries"] if one["type"] == "chunk")
+        chunk.update(changes)
+
+    return change
+
+
 def remove_last(document: dict[str, Any]) -> None:
     document["entries"].pop()
 
@@ -226,11 +247,24 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tar-split is not what its digest says": lambda document: document.update(
         tarSplitDigest="sha256:" + "2" * 64
     ),
+    "has chunks of “./link”, no file": lambda document: document["entries"].insert(
+        next(at for at, one in enumerate(document["entries"]) if one["name"] == "./link") + 1,
+        {"type": "chunk", "name": "./link"},
+    ),
+    "has a digest of “./link” that is no string": entry("./link", digest=1),
+    "has a chunkOffset of “./link” that is no number": entry("./link", chunkOffset=None),
+    "has a mode of “./a” that is no number": entry("./a", mode=True),
+    "has a size of “./a” that is no number": entry("./a", size=1 << 63),
+    "a key of “./a” twice": entry("./a", MODE=0o644),
+    "has the version “True”": lambda document: document.update(version=True),
+    "tarSplitDigest that is no string": lambda document: document.update(tarSplitDigest=None),
+    "without a name": entry("./a", xattrs={"": "eA=="}),
+    "chunks of “./b” do not follow": of_last_chunk(endOffset=1),
+    "ends behind that one's offset": entry("./link", offset=1),
     "is no object": lambda document: document["entries"].append(5),
     "entries that the archive lacks": lambda document: document["entries"].append(
         dict(document["entries"][-1])
     ),
-    "has a mode of “./a” that is no number": entry("./a", mode="x"),
     "a time of “./a” that is none": entry("./a", modtime="yesterday"),
     "xattrs of “./a”": entry("./a", xattrs=[1]),
 }
@@ -249,9 +283,33 @@ def change_line(number: int, **changes: Any) -> Callable[[list[Any]], None]:
 
 
 def flip_padding(lines: list[Any]) -> None:
-    bytes_of = bytearray(base64.b64decode(lines[-1]["payload"]))
-    bytes_of[-1] ^= 1
-    lines[-1]["payload"] = base64.b64encode(bytes_of).decode()
+    """Of the content of `./a`, which no reader looks at."""
+    bytes_of = bytearray(base64.b64decode(lines[4]["payload"]))
+    bytes_of[0] ^= 1
+    lines[4]["payload"] = base64.b64encode(bytes_of).decode()
+
+
+def split_line(lines: list[Any]) -> None:
+    """The headers of `./a` in two lines, which give the same archive."""
+    data = base64.b64decode(lines[2]["payload"])
+    pieces = (data[:100], data[100:])
+    lines[2:3] = [{"type": 2, "payload": base64.b64encode(one).decode()} for one in pieces]
+
+
+def of_headers(change: Callable[[bytearray], object]) -> Callable[[list[Any]], None]:
+    """CHANGE the headers of `./a`."""
+
+    def changed(lines: list[Any]) -> None:
+        data = bytearray(base64.b64decode(lines[2]["payload"]))
+        change(data)
+        lines[2]["payload"] = base64.b64encode(data).decode()
+
+    return changed
+
+
+def shorten_padding(lines: list[Any]) -> None:
+    """Behind `./a`."""
+    lines[4]["payload"] = base64.b64encode(bytes(506)).decode()
 
 
 BROKEN_LINES: dict[str, Callable[[list[Any]], Any]] = {
@@ -262,6 +320,14 @@ BROKEN_LINES: dict[str, Callable[[list[Any]], Any]] = {
     "neither bytes nor a content": change_line(3, type=7),
     "without headers": change_line(2, payload=""),
     "give a longer archive": change_line(-1, payload=base64.b64encode(bytes(1 << 20)).decode()),
+    "another checksum of “./a": change_line(3, payload=None),
+    "that is cut off": split_line,
+    "whose checksum does not hold": of_headers(lambda data: data.__setitem__(-400, 1)),
+    "lacks some of the padding": shorten_padding,
+    "without its content": lambda lines: lines.__delitem__(slice(3, None)),
+    "a position of “./a” that is no number": change_line(3, position=1.5),
+    "has a line with a key of “./a” twice": change_line(3, SIZE=5),
+    "is no object": lambda lines: lines.insert(3, 5),
     "a checksum that is not base64": change_line(3, payload="!"),
 }
 
@@ -270,6 +336,31 @@ BROKEN_LINES: dict[str, Callable[[list[Any]], Any]] = {
 def test_a_broken_tar_split(sound: Layer, expected: str) -> None:
     (problem,) = check_layer(resealed(sound, lines=BROKEN_LINES[expected]))
     assert expected in problem
+
+
+@pytest.mark.parametrize("spelling", ["./a", "a", "./a/"])
+def test_a_name_that_stands_twice(sound: Layer, spelling: str) -> None:
+    """Clients take no such layer, whatever the archive."""
+
+    def lines(tar_split: list[Any]) -> None:
+        headers = bytearray(base64.b64decode(tar_split[2]["payload"]))
+        at = len(headers) - 512
+        headers[at : at + 100] = spelling.encode().ljust(100, b"\0")
+        headers[at : at + 512] = sealed(bytes(headers[at : at + 512]))
+        payload = base64.b64encode(bytes(507) + headers).decode()
+        tar_split[4:4] = [
+            {"type": 2, "payload": payload, "position": 4},
+            {**tar_split[3], "name": spelling},
+        ]
+
+    def toc(document: dict[str, Any]) -> None:
+        first = next(one for one in document["entries"] if one["name"] == "./a")
+        document["entries"].insert(
+            document["entries"].index(first) + 1, {**first, "name": spelling}
+        )
+
+    (problem,) = check_layer(resealed(sound, toc, lines))
+    assert f"the name “{spelling}” stands twice" in problem
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,29 @@ codec-chunked), and what it writes passes our check (codec-chunked-checked)."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import clients
+import fuzz_chunked
+import odd_members
 import pytest
 import trees
-from chunked_layers import Layer, built, check_layer, encoded, large_tree
+from chunked_layers import TYPES, Layer, built, check_layer, encoded, large_tree
 
+from build_oci.codec.chunked.encoder import CannotBeChunkedError
+from build_oci.codec.chunked.headers import read_headers
+
+GO_ZERO = -62135596800 * 10**9
+"""Nanoseconds of Go's zero time, which counts as none."""
 GO_PROGRAM = Path(__file__).parent.parent / "support" / "chunked_go"
 
 
@@ -115,6 +125,129 @@ def test_the_reader_of_podman(tmp_path: Path, go_program: Path) -> None:
         assert os.lstat(copy).st_mode == os.lstat(path).st_mode
         if path.is_file() and not path.is_symlink():
             assert copy.read_bytes() == path.read_bytes()
+
+
+ROUNDS = int(os.environ.get("BUILD_OCI_ARCHIVES", "1500"))
+
+
+def random_source() -> random.Random:
+    return random.Random(int(os.environ.get("BUILD_OCI_SEED", "1")))
+
+
+def as_check(found: dict[str, Any]) -> dict[str, Any]:
+    """A member as Go reads it, in the terms of read_headers()."""
+    times = [one["Seconds"] * 10**9 + one["Nanoseconds"] for one in found["Times"]]
+    modified, accessed, changed = (0 if time == GO_ZERO else time for time in times)
+    return {
+        "type": TYPES.get(found["Type"].encode()),
+        "name": base64.b64decode(found["Name"]),
+        "linkName": base64.b64decode(found["Target"]),
+        "mode": found["Mode"],
+        "size": found["Size"],
+        "uid": found["UID"],
+        "gid": found["GID"],
+        "modtime": modified,
+        "accesstime": accessed,
+        "changetime": changed,
+        "devMajor": found["Major"],
+        "devMinor": found["Minor"],
+        "xattrs": {base64.b64decode(name): value for name, value in found["Xattrs"].items()},
+    }
+
+
+@pytest.mark.clients
+@pytest.mark.once
+def test_headers_as_podman_reads_them(go_program: Path) -> None:
+    """contract: codec-chunked-checked. What our check reads in odd headers is what the reader finds
+    there; what that refuses, the check refuses.
+    """
+    rng = random_source()
+    found = [odd_members.random_headers(rng) for _ in range(4 * ROUNDS)]
+    lines = subprocess.run(
+        [go_program, "headers"],
+        input=b"".join(base64.b64encode(one) + b"\n" for one in found),
+        capture_output=True,
+        check=True,
+    ).stdout.splitlines()
+    counts: Counter[str] = Counter()
+    for data, line in zip(found, lines, strict=True):
+        theirs = json.loads(line)
+        try:
+            ours = read_headers(data)
+        except ValueError:
+            counts["refused"] += 1
+            continue
+        if ours is None:
+            assert theirs["IsEnd"], data
+        else:
+            assert not theirs["Error"], (data, theirs)
+            assert ours == as_check(theirs), data
+            counts["taken"] += 1
+    assert min(counts["refused"], counts["taken"]) > ROUNDS, counts
+
+
+def judged(go_program: Path, layers: list[Layer], folder: Path) -> list[dict[str, str]]:
+    """What the reader says of each of LAYERS: a diff_id, or an error."""
+    lines = []
+    for number, layer in enumerate(layers):
+        target = folder / f"{number}"
+        target.mkdir()
+        lines.append("\t".join(map(str, (*stored(layer, folder, f"layer-{number}"), target))))
+    done = subprocess.run(
+        [go_program, "judge"],
+        input="".join(f"{line}\n" for line in lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(layers)
+    return found
+
+
+@pytest.mark.clients
+@pytest.mark.once
+def test_odd_archives(tmp_path: Path, go_program: Path) -> None:
+    """contract: codec-chunked-parents. Of any archive the encoder makes a layer that the reader
+    takes, and so does our check; or it says why not.
+    """
+    clients.need_root()
+    rng = random_source()
+    layers = []
+    for _ in range(ROUNDS):
+        archive = odd_members.random_archive(rng)
+        with contextlib.suppress(CannotBeChunkedError):
+            layers.append(encoded(archive, rng.choice([1 << 20, 700]), 1))
+            assert check_layer(layers[-1], len(archive)) == []
+    assert len(layers) > ROUNDS // 10
+    for layer, verdict in zip(layers, judged(go_program, layers, tmp_path), strict=True):
+        # A hard link to a file that is not there: nobody unpacks that.
+        if "under the rootfs" not in verdict.get("pull_error", ""):
+            assert verdict == {"diff_id": layer.diff_id}, layer.toc
+
+
+@pytest.mark.clients
+@pytest.mark.once
+def test_changed_layers(tmp_path: Path, go_program: Path) -> None:
+    """contract: codec-chunked-checked. What passes our check the reader takes, and it gives the
+    archive.
+    """
+    clients.need_root()
+    rng = random_source()
+    layers: list[Layer] = []
+    while len(layers) < ROUNDS // 10:
+        root = tmp_path / "root"
+        root.mkdir()
+        trees.materialise(trees.random_tree(rng, 6), root)
+        (root / "holes").write_bytes(rng.randbytes(rng.randrange(3000)) + bytes(5000) + b"end")
+        layer = built(root, workers=1)
+        shutil.rmtree(root)
+        if not layer.annotations:
+            continue
+        changed = [fuzz_chunked.changed(rng, layer) for _ in range(40)]
+        layers += [one for one in changed if not check_layer(one, len(layer.tar))]
+    for layer, verdict in zip(layers, judged(go_program, layers, tmp_path), strict=True):
+        assert verdict == {"diff_id": layer.diff_id}, (layer.annotations, layer.toc)
 
 
 def applied(go_program: Path, layer: Layer, folder: Path) -> dict[str, Any]:

@@ -5,19 +5,16 @@ A client that pulls parts of a layer never sees the archive: it makes files from
 writes the archive again from files and tar-split. So this does the same. It goes through tar-split
 and TOC side by side, decodes every chunk from where the TOC says it is, and compares the digest of
 what that gives with the archive's. Both documents are read as they come; one entry is held at a
-time.
+time, and of each name a hash.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from build_oci._native.chunked import crc64
+from build_oci._native.chunked import PathSet, crc64
 from build_oci.codec import zstd
 from build_oci.codec.chunked.container import (
     FOOTER_SIZE,
@@ -28,7 +25,9 @@ from build_oci.codec.chunked.container import (
     read_annotations,
     skippable,
 )
-from build_oci.codec.chunked.headers import HEADER_KEYS, decoded, read_headers, toc_header
+from build_oci.codec.chunked.headers import HEADER_KEYS, read_headers, toc_header
+from build_oci.codec.chunked.tar_split import Content, tar_split_lines
+from build_oci.codec.chunked.toc import shown, toc_objects
 from build_oci.records import NamedTuple
 from build_oci.work.hashes import new_hash
 
@@ -37,13 +36,8 @@ if TYPE_CHECKING:
 
 ANY_SIZE = 1 << 62  # of an archive, where it is not known
 _PIECE = 1 << 20
-_LONGEST_LINE = 8 << 20  # of a tar-split: extended headers of 4 MiB in base64
-_LONGEST_ENTRY = 1 << 20  # characters, of the TOC
-_LONGEST_DOCUMENT = 64 << 10  # of a line of the tar-split that is no run of bytes
-_BYTES_LINE = re.compile(rb'\{"type":2,"payload":"([A-Za-z0-9+/]*={0,2})","position":[0-9]{1,18}\}')
 # Chunks up to here are decoded by one call: there is one for most files.
 _SMALL_PACKED, _SMALL = 256 << 10, 1 << 20
-_SHOWN = 200
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
@@ -126,6 +120,7 @@ class _Layer:
         self._small: Any = zstandard.ZstdDecompressor(max_window_size=zstd.SMALL_WINDOW)
         self._error: Any = zstandard.ZstdError
         self._tar_split_digest = ""  # as the TOC says
+        self._open_end = 0  # of the last file, if its last chunk does not say where it ends
 
     def compare(self, archive_digest: str, archive_size: int) -> None:
         """Everything against everything."""
@@ -214,41 +209,57 @@ class _Layer:
         entries = self.entries()
         following = next(entries, None)
         tar_split_digest: list[str] = []
-        headers = b""
+        header: dict[str, Any] | None = None
         padding = 0  # that the last content has yet to get
-        for line in _lines(
+        paths = PathSet()
+        for line in tar_split_lines(
             self._document("tar-split", self._metadata.tar_split, tar_split_digest.append)
         ):
-            if is_bytes := _BYTES_LINE.fullmatch(line):
-                piece = decoded(is_bytes[1], "line of bytes")
-                headers += piece
-                if len(headers) > _LONGEST_LINE + padding:
-                    headers = headers[-_LONGEST_LINE:]  # padding behind the end of the archive
-                yield piece
+            if isinstance(line, bytes):
+                # Readers take each line by itself, behind the padding.
+                if header is not None:
+                    raise ValueError(
+                        "its tar-split has bytes between the headers of a member and its content"
+                    )
+                if len(line) < padding:
+                    raise ValueError("its tar-split lacks some of the padding of a content")
+                header = read_headers(line[padding:])
+                padding = 0
+                yield line
                 continue
-            name, size, checksum = _content_line(line)
-            header = read_headers(headers[padding:])
-            headers = b""
+            name = line.name
+            if header is None:
+                raise ValueError("its tar-split has a content without headers")
             if name != header["name"]:
                 raise ValueError(
-                    f"the tar-split names {_shown(name)} where the archive has"
-                    f" {_shown(header['name'])}"
+                    f"the tar-split names {shown(name)} where the archive has"
+                    f" {shown(header['name'])}"
                 )
+            if not paths.add(name):
+                raise ValueError(f"the name {shown(name)} stands twice in the archive")
             if following is None:
-                raise ValueError(f"its table of contents lacks {_shown(name)}")
+                raise ValueError(f"its table of contents lacks {shown(name)}")
             entry, following = following, next(entries, None)
             chunks = [entry]
             while following is not None and following.get("type") == "chunk":
                 chunks.append(following)
                 following = next(entries, None)
             self._compare_entry(entry, header)
-            if size != (header["size"] if header["type"] == "reg" else 0):
+            self._check_offset(entry, name)
+            is_file = header["type"] == "reg"
+            if line.size != (header["size"] if is_file else 0):
                 raise ValueError(
-                    f"the tar-split says another size of {_shown(name)} than the archive"
+                    f"the tar-split says another size of {shown(name)} than the archive"
                 )
-            padding = -size % 512
-            if size:
-                yield from self._file(name, size, checksum, chunks)
+            if len(chunks) > 1 and not is_file:
+                raise ValueError(f"its table of contents has chunks of {shown(name)}, no file")
+            header = None
+            padding = -line.size % 512
+            if line.size:
+                _check_file_name(name)
+                yield from self._file(line, chunks)
+        if header is not None:
+            raise ValueError("its tar-split has headers of a member without its content")
         for _ in entries if following is None else (following,):
             raise ValueError("its table of contents has entries that the archive lacks")
         if not self._tar_split_digest:
@@ -260,22 +271,32 @@ class _Layer:
         said = toc_header(entry)
         for key in HEADER_KEYS:
             if said[key] != header[key]:
-                what = f"the {key} of {_shown(header['name'])}" if key != "name" else "the name"
+                what = f"the {key} of {shown(header['name'])}" if key != "name" else "the name"
                 raise ValueError(
-                    f"its table of contents says {what} is {_shown(said[key])}, the archive"
-                    f" {_shown(header[key])}"
+                    f"its table of contents says {what} is {shown(said[key])}, the archive"
+                    f" {shown(header[key])}"
                 )
 
-    def _file(
-        self, name: bytes, size: int, checksum: int, entries: list[dict[str, Any]]
-    ) -> Iterator[bytes]:
+    def _check_offset(self, entry: dict[str, Any], name: bytes) -> None:
+        """Readers take for the end of a chunk that does not say it the next offset of an entry."""
+        offset = _number(entry, "offset", shown(name))
+        if offset and offset < self._open_end:
+            raise ValueError(f"the content before {shown(name)} ends behind that one's offset")
+        if offset:
+            self._open_end = 0
+
+    def _file(self, line: Content, entries: list[dict[str, Any]]) -> Iterator[bytes]:
         """The content of a file, chunk by chunk from the blob."""
-        where = _shown(name)
+        size, where = line.size, shown(line.name)
         first = entries[0]
         if any(other.get("name") != first.get("name") for other in entries):
             raise ValueError(f"a chunk behind {where} is of another file")
-        expected, end = first.get("digest"), _number(first, "endOffset", where)
-        if not isinstance(expected, str) or not _DIGEST.fullmatch(expected):
+        expected = first.get("digest", "")
+        # Readers take the end from the last chunk, if it says one.
+        end = _number(entries[-1], "endOffset", where)
+        if not end:
+            end = self._open_end = _number(first, "endOffset", where)
+        if not _DIGEST.fullmatch(expected):
             raise ValueError(f"its table of contents has no digest of {where}")
         chunks = [_chunk(one, where, size if len(entries) == 1 else None) for one in entries]
         ends = [chunk.offset for chunk in chunks[1:]] + [end]
@@ -302,7 +323,7 @@ class _Layer:
             raise ValueError(f"the chunks of {where} are not as long as the file")
         if f"sha256:{content.digest().hex()}" != expected:
             raise ValueError(f"{where} is not what its digest says")
-        if crc != checksum:
+        if crc.to_bytes(8, "big") != line.checksum:
             raise ValueError(f"the tar-split has another checksum of {where}")
 
     def _chunk_content(self, chunk: _Chunk, end: int, where: str) -> Iterator[bytes]:
@@ -336,143 +357,28 @@ class _Layer:
             if digest != self._metadata.checksum:
                 raise ValueError("its table of contents is not what its digest says")
 
-        reader = _Json(self._document("table of contents", self._metadata.toc, sealed))
-        reader.expect("{")
-        while not reader.accept("}"):
-            key = reader.value()
-            reader.expect(":")
-            # As the reader does, which takes no notice of upper and lower case.
-            folded = key.lower() if isinstance(key, str) else ""
-            if folded == "entries":
-                reader.expect("[")
-                while not reader.accept("]"):
-                    entry = reader.value()
-                    if not isinstance(entry, dict):
-                        raise ValueError("an entry of its table of contents is no object")
-                    yield entry
-                    reader.accept(",")
+        for kind, value in toc_objects(
+            self._document("table of contents", self._metadata.toc, sealed)
+        ):
+            if kind == "entry":
+                yield value
             else:
-                value = reader.value()
-                if folded == "version" and value != 1:
-                    raise ValueError(
-                        f"its table of contents has the version {_shown(value)}; only 1 is known"
-                    )
-                if folded == "tarsplitdigest" and isinstance(value, str):
-                    self._tar_split_digest = value
-            reader.accept(",")
-        reader.end()
+                self._tar_split_digest = value
 
 
-class _Json:
-    """A JSON document whose values are read one by one, each of them short."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._text = ""
-        self._at = 0
-        self._decoder = json.JSONDecoder()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._ended = False
-
-    def _more(self) -> bool:
-        if self._ended:
-            return False
-        piece = next(self._pieces, None)
-        self._ended = piece is None
-        try:
-            text = self._utf8.decode(piece or b"", self._ended)
-        except UnicodeDecodeError:
-            raise ValueError("its table of contents is not UTF-8") from None
-        self._text = self._text[self._at :] + text
-        self._at = 0
-        return not self._ended
-
-    def _skip_space(self) -> None:
-        while True:
-            while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
-                self._at += 1
-            if self._at < len(self._text) or not self._more():
-                return
-
-    def accept(self, character: str) -> bool:
-        """Is it what comes next? Then it is read."""
-        self._skip_space()
-        found = self._text.startswith(character, self._at)
-        self._at += found
-        return found
-
-    def expect(self, character: str) -> None:
-        if not self.accept(character):
-            raise ValueError("its table of contents is no JSON document")
-
-    def value(self) -> Any:
-        """The next value."""
-        self._skip_space()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
-            except ValueError:
-                if len(self._text) - self._at > _LONGEST_ENTRY or not self._more():
-                    raise ValueError(
-                        "its table of contents is no JSON document, or has an entry without end"
-                    ) from None
-                continue
-            # A number at the end of what is there may go on.
-            if end < len(self._text) or not self._more():
-                self._at = min(end, len(self._text))
-                return value
-
-    def end(self) -> None:
-        self._skip_space()
-        if self._at < len(self._text) or self._more():
-            raise ValueError("something follows its table of contents")
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *whole, last = piece.split(b"\n")
-        if whole:
-            whole[0] = rest + whole[0]
-            rest = last
-            yield from whole
-        else:
-            rest += last
-        if len(rest) > _LONGEST_LINE:
-            raise ValueError("its tar-split has a line without end")
-    if rest:
-        yield rest
-
-
-def _content_line(line: bytes) -> tuple[bytes, int, int]:
-    """Name, size and checksum in a line of the tar-split that stands for a content."""
-    if len(line) > _LONGEST_DOCUMENT:
-        raise ValueError("its tar-split has a line that is too long")
-    try:
-        document = json.loads(line)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict) or document.get("type") != 1:
-        raise ValueError("its tar-split has a line that stands for neither bytes nor a content")
-    raw, name = document.get("name_raw"), document.get("name")
-    encoded = name.encode("utf-8", "replace") if isinstance(name, str) else b""
-    if isinstance(raw, str):
-        encoded = decoded(raw, "name")
-    size, payload = document.get("size", 0), document.get("payload")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise ValueError(f"its tar-split has no size of {_shown(encoded)}")
-    checksum = decoded(payload, "checksum") if isinstance(payload, str) else b""
-    return encoded, size, int.from_bytes(checksum, "big")
+def _check_file_name(name: bytes) -> None:
+    """Does a client that rebuilds the archive find the file NAME, which has a content?"""
+    last = name.rpartition(b"/")[2]
+    if last in (b"", b"."):
+        raise ValueError(f"the name of the file {shown(name)} is that of a directory")
+    if last.startswith(b".wh."):
+        raise ValueError(f"the whiteout {shown(name)} has a content")
 
 
 def _chunk(entry: dict[str, Any], where: str, whole: int | None) -> _Chunk:
     """ENTRY as a chunk; WHOLE is the size of a file that is one."""
     digest, kind = entry.get("chunkDigest", ""), entry.get("chunkType", "")
-    if (
-        kind not in ("", "zeros")
-        or not isinstance(digest, str)
-        or (digest and not _DIGEST.fullmatch(digest))
-    ):
+    if kind not in ("", "zeros") or (digest and not _DIGEST.fullmatch(digest)):
         raise ValueError(
             f"its table of contents has a chunk of {where} without a digest or of an unknown type"
         )
@@ -489,12 +395,7 @@ def _chunk(entry: dict[str, Any], where: str, whole: int | None) -> _Chunk:
 
 
 def _number(entry: dict[str, Any], key: str, where: str) -> int:
-    value = entry.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+    value: int = entry.get(key, 0)
+    if value < 0:
         raise ValueError(f"its table of contents has no proper {key} of {where}")
     return value
-
-
-def _shown(value: object) -> str:
-    text = os.fsdecode(value[:_SHOWN]) if isinstance(value, bytes) else str(value)[:_SHOWN]
-    return f"“{text}”"

@@ -7,18 +7,16 @@ from __future__ import annotations
 import base64
 import re
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from build_oci.codec.chunked.toc import NUMBERS, TIMES, shown
+
 _NAMES = ("name", "linkName")
-_NUMBERS = ("mode", "size", "uid", "gid", "devMajor", "devMinor")
-_TIMES = ("modtime", "accesstime", "changetime")
-HEADER_KEYS = ("type", *_NAMES, *_NUMBERS, *_TIMES, "xattrs")
+HEADER_KEYS = ("type", *_NAMES, *NUMBERS, *TIMES, "xattrs")
 _BLOCK = 512
 _TYPES = {
     b"0": "reg",
     b"\0": "reg",
-    b"7": "reg",
     b"1": "hardlink",
     b"2": "symlink",
     b"3": "char",
@@ -27,9 +25,16 @@ _TYPES = {
     b"6": "fifo",
 }
 _XATTR = b"SCHILY.xattr."
+_SPARSE = b"GNU.sparse."
+_EXTENSION_MOST = 1 << 20  # bytes in it
 _RECORD = re.compile(rb"([0-9]{1,10}) ")
+_RECORD_LEAST = 5  # bytes
+_DECIMAL = re.compile(rb"[+-]?[0-9]{1,30}")
+_PAX_TIME = re.compile(rb"([+-]?[0-9]{1,30})(?:\.([0-9]*))?")
+_TEXTS = (b"path", b"linkpath", b"uname", b"gname")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _UNIX_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_GO_ZERO = -62135596800 * 10**9  # the first of January of the year 1, which is no time in Go
 
 
 def toc_header(entry: dict[str, Any]) -> dict[str, Any]:
@@ -37,155 +42,227 @@ def toc_header(entry: dict[str, Any]) -> dict[str, Any]:
 
     ValueError where it cannot be told.
     """
-    name = entry.get("name")
-    where = f"“{str(name)[:200]}”"
-    found: dict[str, Any] = {"type": entry.get("type")}
+    found: dict[str, Any] = {key: entry.get(key, 0) for key in NUMBERS}
+    found["type"] = entry.get("type")
     for key in _NAMES:
-        value = entry.get(key, "")
-        if not isinstance(value, str):
-            raise ValueError(f"its table of contents has a {key} that is no string")
-        found[key] = value.encode("utf-8", "replace")
-    for key in _NUMBERS:
-        value = entry.get(key, 0)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"its table of contents has a {key} of {where} that is no number")
-        found[key] = value
-    for key in _TIMES:
-        found[key] = _toc_time(entry.get(key), where)
-    xattrs = entry.get("xattrs") or {}
-    if not isinstance(xattrs, dict) or not all(isinstance(value, str) for value in xattrs.values()):
-        raise ValueError(f"its table of contents has xattrs of {where} that are no strings")
-    found["xattrs"] = {
-        key.encode("utf-8", "replace"): decoded(value, "attribute") for key, value in xattrs.items()
-    }
+        found[key] = entry.get(key, "").encode()
+    for key in TIMES:
+        found[key] = _toc_time(entry[key], entry) if key in entry else 0
+    found["xattrs"] = {key.encode(): value for key, value in entry.get("xattrs", {}).items()}
     return found
 
 
-def decoded(text: str | bytes, what: str) -> bytes:
-    """The bytes that TEXT stands for in base64. ValueError naming WHAT it should be."""
+def _toc_time(value: str, entry: dict[str, Any]) -> int:
+    """Nanoseconds since 1970; Go's zero time counts as 0."""
+    match = _TIME.fullmatch(value)
     try:
-        return base64.b64decode(text, validate=True)
+        if match is None:
+            raise ValueError
+        year = match[1][:4]
+        # Python has no year 0; 400 years hold the same days again.
+        text = f"0400{match[1][4:]}" if year == "0000" else match[1]
+        zone = "+00:00" if match[3] == "Z" else match[3]
+        passed = datetime.fromisoformat(text + zone) - _UNIX_EPOCH
     except ValueError:
-        raise ValueError(f"its metadata have a {what} that is not base64") from None
-
-
-def _toc_time(value: object, where: str) -> int:
-    """Nanoseconds since 1970; no time, and Go's zero time, count as 0."""
-    if value is None:
-        return 0
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"its table of contents has a time of {where} that is none")
-    if match[1] == "0001-01-01T00:00:00":
-        return 0
-    year = match[1][:4]
-    # Python has no year 0; 400 years hold the same days again.
-    text = f"0400{match[1][4:]}" if year == "0000" else match[1]
-    passed = (
-        datetime.fromisoformat(text + ("+00:00" if match[3] == "Z" else match[3])) - _UNIX_EPOCH
-    )
+        raise ValueError(
+            f"its table of contents has a time of {shown(entry.get('name'))} that is none"
+        ) from None
     if year == "0000":
         passed -= timedelta(days=146097)
-    return (passed.days * 86400 + passed.seconds) * 10**9 + int((match[2] or "").ljust(9, "0"))
+    seconds = passed.days * 86400 + passed.seconds
+    return _no_zero(seconds * 10**9 + int((match[2] or "").ljust(9, "0")))
 
 
-def read_headers(data: bytes) -> dict[str, Any]:
-    """The member whose headers are DATA, from the first extended one to its own.
+def _no_zero(time: int) -> int:
+    return 0 if time == _GO_ZERO else time
 
-    ValueError where they are not understood.
+
+def read_headers(data: bytes) -> dict[str, Any] | None:
+    """The member whose headers are DATA, from the first extended one to its own. None: DATA is
+    nothing, or the end of an archive.
+
+    ValueError where readers do not take them.
     """
+    if _is_end(data):
+        return None
     records: dict[bytes, bytes] = {}
     long: dict[bytes, bytes] = {}
     at = 0
     while True:
-        block = data[at : at + _BLOCK]
-        if len(block) < _BLOCK:
-            raise ValueError("its tar-split has a content without headers")
-        kind, at = block[156:157], at + _BLOCK
+        block, at = data[at : at + _BLOCK], at + _BLOCK
+        numbers = _block_numbers(block)
+        size = numbers["size"]
+        kind = block[156:157]
         if kind not in (b"x", b"L", b"K", b"g"):
             break
-        size = _number(block[124:136])
         body, at = data[at : at + size], at + size + -size % _BLOCK
+        if len(body) < size or size > _EXTENSION_MOST:
+            raise ValueError("its tar-split has an extended header that is too long")
         if kind == b"x":
-            records.update(_records(body))
+            records = _records(body)
         elif kind == b"g":
             raise ValueError(
                 "its archive has a global header, which no writer of zstd:chunked takes"
             )
         else:
-            long[kind] = body.rstrip(b"\0")
+            long[kind] = body.partition(b"\0")[0]
     if at != len(data):
         raise ValueError("its tar-split has bytes between the headers of a member and its content")
-    return _member(block, records, long)
+    return _member(block, numbers, records, long)
 
 
-def _member(block: bytes, records: dict[bytes, bytes], long: dict[bytes, bytes]) -> dict[str, Any]:
+def _is_end(data: bytes) -> bool:
+    """A reader looks at two blocks."""
+    if not data:
+        return True
+    if len(data) < _BLOCK or any(data[:_BLOCK]):
+        return False
+    rest = data[_BLOCK : 2 * _BLOCK]
+    if rest and (len(rest) < _BLOCK or any(rest)):
+        raise ValueError("its tar-split has something behind a block of zeros")
+    return True
+
+
+def _block_numbers(block: bytes) -> dict[str, int]:
+    """Those in BLOCK, of whichever header. ValueError where the checksum does not hold or one of
+    the numbers, all of which readers look at, is none.
+    """
+    if len(block) < _BLOCK:
+        raise ValueError("its tar-split has a header that is cut off")
+    stored = _octal(block[148:156])
+    total = sum(block) - sum(block[148:156]) + 8 * 32
+    if stored != total:
+        signed = sum(byte > 127 for byte in block[:148] + block[156:])
+        if stored != total - 256 * signed:
+            raise ValueError("its tar-split has a header whose checksum does not hold")
+    if _is_ustar(block) and block[508:512] == b"tar\0":
+        raise ValueError("its archive has a header in the format of star")
+    has_devices = _is_ustar(block) or _is_gnu(block)
+    size = _number(block[124:136])
+    if size < 0:
+        raise ValueError("its tar-split has a header with a size below 0")
+    return {
+        "mode": _number(block[100:108]),
+        "size": size,
+        "uid": _number(block[108:116]),
+        "gid": _number(block[116:124]),
+        "devMajor": _number(block[329:337]) if has_devices else 0,
+        "devMinor": _number(block[337:345]) if has_devices else 0,
+        "modtime": _number(block[136:148]) * 10**9,
+    }
+
+
+def _is_ustar(block: bytes) -> bool:
+    return block[257:263] == b"ustar\0"
+
+
+def _is_gnu(block: bytes) -> bool:
+    return block[257:265] == b"ustar  \0"
+
+
+def _gnu_fields(block: bytes) -> tuple[bytes, int, int]:
+    """GNU tar keeps access and change times where ustar has a prefix. A reader in Go that cannot
+    read them takes the place for a prefix, if that is ASCII.
+    """
+    try:
+        accessed, changed = (
+            _number(field) * 10**9 if field[0] else 0 for field in (block[345:357], block[357:369])
+        )
+    except ValueError:
+        prefix = block[345:500].partition(b"\0")[0]
+        return prefix if prefix.isascii() else b"", 0, 0
+    return b"", accessed, changed
+
+
+def _member(
+    block: bytes, numbers: dict[str, int], records: dict[bytes, bytes], long: dict[bytes, bytes]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {**numbers, "accesstime": 0, "changetime": 0}
+    prefix = b""
+    if _is_ustar(block):
+        prefix = block[345:500].partition(b"\0")[0]
+    elif _is_gnu(block):
+        prefix, found["accesstime"], found["changetime"] = _gnu_fields(block)
     name = block[:100].partition(b"\0")[0]
-    if block[257:263] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
+    if prefix:
         name = prefix + b"/" + name
     name = long.get(b"L") or records.get(b"path") or name
-    target = long.get(b"K") or records.get(b"linkpath") or block[157:257].partition(b"\0")[0]
     kind = _TYPES.get(block[156:157])
     if kind is None:
         raise ValueError("its archive has a member of a type that no writer of zstd:chunked takes")
     if block[156:157] == b"\0" and name.endswith(b"/"):
         kind = "dir"
-    is_ustar, is_gnu = block[257:263] == b"ustar\0", block[257:265] == b"ustar  \0"
-    if is_ustar and block[508:512] == b"tar\0":
-        raise ValueError("its archive has a header in the format of star")
-    has_devices = is_ustar or is_gnu
-    # GNU tar keeps access and change times where ustar has a prefix.
-    accessed, changed = (
-        _number(field) * 10**9 if is_gnu and field[0] else 0
-        for field in (block[345:357], block[357:369])
+    for record, (key, read) in _RECORDS.items():
+        if value := records.get(record):
+            found[key] = read(value)
+    if found["size"] < 0:
+        raise ValueError("its tar-split has a header with a size below 0")
+    for key in TIMES:
+        found[key] = _no_zero(found[key])
+    found["type"] = kind
+    found["name"] = name
+    found["linkName"] = (
+        long.get(b"K") or records.get(b"linkpath") or block[157:257].partition(b"\0")[0]
     )
-    return {
-        "type": kind,
-        "name": name,
-        "linkName": target,
-        "mode": _number(block[100:108]),
-        "size": _decimal(records[b"size"]) if records.get(b"size") else _number(block[124:136]),
-        "uid": _decimal(records[b"uid"]) if records.get(b"uid") else _number(block[108:116]),
-        "gid": _decimal(records[b"gid"]) if records.get(b"gid") else _number(block[116:124]),
-        "modtime": _time(records[b"mtime"])
-        if records.get(b"mtime")
-        else _number(block[136:148]) * 10**9,
-        "accesstime": _time(records[b"atime"]) if records.get(b"atime") else accessed,
-        "changetime": _time(records[b"ctime"]) if records.get(b"ctime") else changed,
-        "devMajor": _number(block[329:337]) if has_devices else 0,
-        "devMinor": _number(block[337:345]) if has_devices else 0,
-        "xattrs": {
-            key[len(_XATTR) :]: value for key, value in records.items() if key.startswith(_XATTR)
-        },
+    # As the table of contents has them, since readers compare texts.
+    found["xattrs"] = {
+        key[len(_XATTR) :]: base64.b64encode(value).decode()
+        for key, value in records.items()
+        if key.startswith(_XATTR)
     }
+    return found
+
+
+def _in_range(value: int) -> int:
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("its tar-split has a header with a number that is too large")
+    return value
 
 
 def _decimal(text: bytes) -> int:
-    if not re.fullmatch(rb"[0-9]{1,19}", text):
+    if not _DECIMAL.fullmatch(text):
         raise ValueError("its tar-split has a header with a number that is none")
-    return int(text)
+    return _in_range(int(text))
+
+
+def _octal(field: bytes) -> int:
+    text = field.strip(b" \0").partition(b"\0")[0]
+    if not text:
+        return 0
+    try:
+        if text.isdigit():
+            return int(text, 8)
+    except ValueError:
+        pass
+    raise ValueError("its tar-split has a header with a number that is none")
 
 
 def _number(field: bytes) -> int:
-    if field[:1] >= b"\x80":
-        # Base 256: the first bit is a mark, the second one the sign.
-        value = int.from_bytes(field, "big") & ~(1 << 8 * len(field) - 1)
-        return value - (1 << 8 * len(field) - 1) if field[0] & 0x40 else value
-    text = field.strip(b" \0")
-    if not re.fullmatch(rb"[0-7]*", text):
-        raise ValueError("its tar-split has a header with a number that is none")
-    return int(text or b"0", 8)
+    if field[:1] < b"\x80":
+        return _octal(field)
+    # Base 256: the first bit is a mark, the second one the sign.
+    value = int.from_bytes(field, "big") & ~(1 << 8 * len(field) - 1)
+    return _in_range(value - (1 << 8 * len(field) - 1) if field[0] & 0x40 else value)
 
 
 def _time(text: bytes) -> int:
     """Nanoseconds; digits behind the ninth are cut off."""
-    try:
-        value = Decimal(text.decode("ascii"))
-        if not abs(value) < 1 << 63:
-            raise ValueError
-        return int((value * 10**9).to_integral_value(rounding="ROUND_DOWN"))
-    except (InvalidOperation, UnicodeDecodeError, ValueError):
-        raise ValueError("its tar-split has a header with a time that is none") from None
+    match = _PAX_TIME.fullmatch(text)
+    if match is None:
+        raise ValueError("its tar-split has a header with a time that is none")
+    fraction = int((match[2] or b"")[:9].ljust(9, b"0"))
+    return _in_range(int(match[1])) * 10**9 + (-fraction if text[:1] == b"-" else fraction)
+
+
+# Those that take the place of a number in the block.
+_RECORDS = {
+    b"size": ("size", _decimal),
+    b"uid": ("uid", _decimal),
+    b"gid": ("gid", _decimal),
+    b"mtime": ("modtime", _time),
+    b"atime": ("accesstime", _time),
+    b"ctime": ("changetime", _time),
+}
 
 
 def _records(body: bytes) -> dict[bytes, bytes]:
@@ -193,12 +270,20 @@ def _records(body: bytes) -> dict[bytes, bytes]:
     at = 0
     while at < len(body):
         size = _RECORD.match(body, at)
-        end = at + int(size[1]) if size else 0
-        if size is None or not size.end() < end <= len(body) or body[end - 1 : end] != b"\n":
+        length = int(size[1]) if size else 0
+        end = at + length
+        if (
+            size is None
+            or length < _RECORD_LEAST
+            or not size.end() < end <= len(body)
+            or body[end - 1 : end] != b"\n"
+        ):
             raise ValueError("its tar-split has an extended header that is none")
         key, equals, value = body[size.end() : end - 1].partition(b"=")
-        if not equals:
+        if not equals or not key or b"\0" in (value if key in _TEXTS else key):
             raise ValueError("its tar-split has an extended header that is none")
+        if key.startswith(_SPARSE):
+            raise ValueError("its archive has a sparse file, which no writer of zstd:chunked takes")
         found[key] = value
         at = end
     return found

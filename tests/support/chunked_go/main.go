@@ -1,10 +1,15 @@
 // Applies and writes zstd:chunked layers with the library that podman, buildah and CRI-O use.
 //
 //	chunked apply BLOB ANNOTATIONS DEST [OLD-BLOB OLD-ANNOTATIONS OLD-DEST]
+//	chunked headers
+//	chunked judge
 //	chunked write TAR BLOB ANNOTATIONS
 //
 // ANNOTATIONS is a JSON file. apply pulls the layer in parts into the directory DEST, with an old layer at hand if there is one, and prints
-// as JSON how many bytes of the blob it asked for and the digest of the archive that tar-split and files give.
+// as JSON how many bytes of the blob it asked for and the digest of the archive that tar-split and files give. judge reads lines with
+// BLOB, ANNOTATIONS and DEST, separated by tabs, and prints for each as JSON that digest or why there is none: an error of the metadata, or
+// one of the pull itself. There, whiteouts become what an overlay takes, as in podman's store. headers reads lines with the headers of a
+// member in base64, and prints for each as JSON what the reader finds in them.
 package main
 
 import (
@@ -117,6 +122,10 @@ func archiveDigest(tarSplit *os.File, dest string) string {
 }
 
 func main() {
+	if len(os.Args) == 2 {
+		map[string]func(){"headers": headers, "judge": judge}[os.Args[1]]()
+		return
+	}
 	if len(os.Args) == 5 && os.Args[1] == "write" {
 		write(os.Args[2], os.Args[3], os.Args[4])
 		return
