@@ -11,7 +11,7 @@ import random
 import struct
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import clients
 import zstandard
 
+from build_oci._native.chunked import crc64
 from build_oci.codec.chunked import check, container
 from build_oci.codec.chunked.archive import ArchiveEncoder
 from build_oci.codec.chunked.encoder import CannotBeChunkedError
@@ -65,11 +66,12 @@ class Layer(NamedTuple):
         return [json.loads(line) for line in self.span("tarsplit-position").splitlines()]
 
 
-def plain(data: bytes) -> bytes:
+def plain(data: bytes, size: int = -1) -> bytes:
+    """What DATA decompress to, or the first SIZE bytes of it."""
     with zstandard.ZstdDecompressor().stream_reader(
         io.BytesIO(data), read_across_frames=True
     ) as reader:
-        return reader.read()
+        return reader.read(size)
 
 
 def built(
@@ -111,43 +113,91 @@ def layer_of(layout: Path) -> Layer:
     )
 
 
-def rebuilt(layer: Layer, *, is_ours: bool = True) -> bytes:
-    """What a client that has pulled the layer in parts makes of files and tar-split. Clients take
-    the lines of tar-split in the order in which they stand; only ours have to be numbered so.
+def folded(document: dict[str, Any]) -> dict[str, Any]:
+    """DOCUMENT by its keys in lower case, of which clients read any; the last one counts."""
+    return {key.lower(): value for key, value in document.items()}
+
+
+def merged_entries(layer: Layer) -> Iterator[tuple[dict[str, Any], list[tuple[Any, int]]]]:
+    """Each entry of the TOC, with its chunks if it is a file: a chunk, and where in the blob a
+    client thinks that it ends.
     """
-    files: dict[str, bytearray] = {}
-    entries = layer.toc["entries"]
-    for number, entry in enumerate(entries):
+    document = folded(layer.toc)
+    merged: list[list[dict[str, Any]]] = []
+    for entry in map(folded, document["entries"]):
+        if entry["type"] == "chunk":
+            assert merged[-1][0]["type"] == "reg"
+            merged[-1].append(entry)
+        else:
+            merged.append([entry])
+    following = int(layer.annotations[KEY + "manifest-position"].split(":")[0])
+    found: list[tuple[dict[str, Any], list[tuple[Any, int]]]] = []
+    for chunks in reversed(merged):
+        # Where the last chunk does not say its end, it is that the next content begins.
+        end = chunks[-1].get("endoffset") or following
+        following = chunks[0].get("offset") or following
+        starts = [int(chunk.get("offset") or 0) for chunk in chunks]
+        found.append((chunks[0], list(zip(chunks, [*starts[1:], end], strict=True))))
+    yield from reversed(found)
+
+
+def file_content(layer: Layer, entry: dict[str, Any], chunks: list[tuple[Any, int]]) -> bytes:
+    """What a client makes of a file: it looks at the digest of the whole."""
+    content = bytearray()
+    left = entry["size"]
+    for chunk, end in chunks:
+        size = chunk.get("chunksize") or left
+        left -= size
+        if chunk.get("chunktype") == "zeros":
+            content += bytes(size)
+        else:
+            content += plain(layer.blob[chunk["offset"] : end], size)
+    assert len(content) == entry["size"]
+    assert "sha256:" + hashlib.sha256(content).hexdigest() == entry["digest"]
+    return bytes(content)
+
+
+def assert_reference_chunks(
+    layer: Layer, entry: dict[str, Any], chunks: list[tuple[Any, int]]
+) -> None:
+    """The chunks of a file as the reference writes them, of which clients do not need all."""
+    place = 0
+    assert len(chunks) == 1 or all("endoffset" not in chunk for chunk, _ in chunks[1:])
+    ends = [chunk["offset"] for chunk, _ in chunks[1:]] + [entry["endoffset"]]
+    for (chunk, _), end in zip(chunks, ends, strict=True):
+        piece = plain(layer.blob[chunk["offset"] : end])
+        assert chunk["name"] == entry["name"]
+        assert chunk.get("chunkoffset", 0) == place
+        place += len(piece)
+        if len(chunks) > 1:
+            assert chunk["chunksize"] == len(piece)
+            assert "sha256:" + hashlib.sha256(piece).hexdigest() == chunk["chunkdigest"]
+            assert (chunk.get("chunktype") == "zeros") == (len(piece) >= 1024 and not any(piece))
+    assert place == entry["size"]
+
+
+def rebuilt(layer: Layer, *, is_ours: bool = True) -> bytes:
+    """The archive that a client which has pulled the layer in parts makes of files and tar-split.
+    Clients take the lines of tar-split in the order in which they stand; only ours have to be
+    numbered so, and only ours have to be cut as the reference cuts.
+    """
+    files: dict[str, bytes] = {}
+    for entry, chunks in merged_entries(layer):
         if entry["type"] != "reg" or not entry.get("size"):
             continue
-        chunks = [entry]
-        while (number := number + 1) < len(entries) and entries[number]["type"] == "chunk":
-            chunks.append(entries[number])
-            assert chunks[-1]["name"] == entry["name"]
-        content = bytearray()
-        for chunk, end in zip(
-            chunks, [*(chunk["offset"] for chunk in chunks[1:]), entry["endOffset"]], strict=True
-        ):
-            piece = plain(layer.blob[chunk["offset"] : end])
-            assert len(content) == chunk.get("chunkOffset", 0)
-            if len(chunks) > 1:
-                assert len(piece) == chunk["chunkSize"]
-                assert "sha256:" + hashlib.sha256(piece).hexdigest() == chunk["chunkDigest"]
-                assert (chunk.get("chunkType") == "zeros") == (
-                    len(piece) >= 1024 and not any(piece)
-                )
-            content += piece
-        assert len(content) == entry["size"]
-        assert "sha256:" + hashlib.sha256(content).hexdigest() == entry["digest"]
-        files[entry["name"]] = content
+        if is_ours:
+            assert_reference_chunks(layer, entry, chunks)
+        files[entry["name"]] = file_content(layer, entry, chunks)
     archive = bytearray()
-    for position, line in enumerate(layer.tar_split):
+    for position, line in enumerate(map(folded, layer.tar_split)):
         assert not is_ours or line["position"] == position
         if line["type"] == 2:
-            archive += base64.b64decode(line["payload"])
+            archive += base64.b64decode(line.get("payload") or "")
         elif line.get("size"):
-            archive += files[line["name"]]
-            assert len(base64.b64decode(line["payload"])) == 8
+            raw = base64.b64decode(line.get("name_raw") or "").decode()
+            content = files[raw or line["name"]]
+            assert crc64(content).to_bytes(8, "big") == base64.b64decode(line["payload"])
+            archive += content
     return bytes(archive)
 
 

@@ -15,6 +15,7 @@ import trees
 import zstandard
 from archives import BLOCK, sealed
 from chunked_layers import KEY, Layer, built, check_layer, encoded, rebuilt, resealed
+from odd_members import random_archive
 
 from build_oci.codec.chunked.encoder import CannotBeChunkedError
 from build_oci.errors import printable
@@ -55,8 +56,11 @@ def damaged(rng: random.Random, text: bytes) -> bytes:
 def odd_value(rng: random.Random, owner: dict[str, object]) -> None:
     """Change, add or remove something in OWNER."""
     key = rng.choice([*owner, "offset", "endOffset", "chunkOffset", "chunkType", "digest", "size"])
-    if rng.random() < 0.2:
+    what = rng.random()
+    if what < 0.2:
         owner.pop(key, None)
+    elif what < 0.3:
+        owner[key.swapcase()] = rng.choice([*ODD, *owner.values(), owner.get(key)])
     else:
         owner[key] = rng.choice([*ODD, *owner.values()])
 
@@ -116,6 +120,12 @@ def with_odd_annotations(rng: random.Random, layer: Layer) -> Layer:
     return layer._replace(annotations=annotations)
 
 
+def changed(rng: random.Random, layer: Layer) -> Layer:
+    """LAYER with something changed."""
+    change = rng.choice([with_odd_metadata, with_odd_frames, with_odd_annotations])
+    return change(rng, layer)
+
+
 def odd_archive(rng: random.Random, tar: bytes) -> bytes:
     """TAR with some fields of its headers changed, most checksums made right again."""
     data = bytearray(tar)
@@ -142,9 +152,9 @@ def chunked(seed: int, keep: Path) -> None:
     began = time.process_time()
     if not layer.annotations:
         return  # a name that is not UTF-8
-    change = rng.choice([with_odd_metadata, with_odd_frames, with_odd_annotations, None])
-    if change is None:
-        archive = odd_archive(rng, layer.tar)
+    is_ours = rng.random() < 0.25
+    if is_ours:
+        archive = odd_archive(rng, layer.tar) if rng.random() < 0.5 else random_archive(rng)
         (keep / "archive.tar").write_bytes(archive)
         try:
             found = encoded(archive, rng.choice([1 << 20, 700]))
@@ -153,16 +163,16 @@ def chunked(seed: int, keep: Path) -> None:
             return
         assert found.tar == archive
     else:
-        found = change(rng, layer)
+        found = changed(rng, layer)
     (keep / "layer.zst").write_bytes(found.blob)
     (keep / "annotations.json").write_text(json.dumps(found.annotations))
-    expected = archive if change is None else layer.tar
+    expected = archive if is_ours else layer.tar
     problems = check_layer(found, len(expected))
     assert len(problems) <= 1
     assert all("\n" not in printable(problem) for problem in problems)  # as they are told
-    assert not (change is None and problems)
+    assert not (is_ours and problems)
     if not problems:
-        assert rebuilt(found, is_ours=change is None) == expected
+        assert rebuilt(found, is_ours=is_ours) == expected
     assert time.process_time() - began < MOST_SECONDS
 
 
