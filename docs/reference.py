@@ -107,7 +107,8 @@ def reference() -> str:
         (
             "| variable | meaning |\n|---|---|\n| `SOURCE_DATE_EPOCH` | the time of every file and"
             " of the image, in seconds since 1970 |\n| `BUILD_OCI_SHA256` | demands one SHA-256"
-            " kernel for files: `scalar`, `avx2`, `avx512`, `sha-ni`, `armv8` |\n|"
+            " kernel for files: `scalar`, `avx2`, `avx512`, `sha-ni`,"
+            " `sha-ni-avx512`, `armv8` |\n|"
             " `BUILD_OCI_DEBUG` | `1` adds the traceback to an error |\n"
         ),
     ]

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from typing_extensions import Buffer, disjoint_base
 
 def kernels() -> tuple[str, ...]:
-    """The kernels this CPU can run, slowest first: always "scalar"; "avx2", "avx512", "sha-ni" on
-    x86-64 and "armv8" on AArch64 if it can.
+    """The kernels this CPU can run, slowest first: always "scalar"; "avx2", "avx512", "sha-ni",
+    "sha-ni-avx512" on x86-64 and "armv8" on AArch64 if it can.
 
-    Those of AVX hash eight messages side by side, and one alone as "scalar" does.
+    "avx2" hashes eight messages side by side, "avx512" sixteen, and one alone as "scalar" does.
+    "sha-ni" and "armv8" hash two. "sha-ni-avx512" is "avx512" for ten messages and more, and
+    "sha-ni" for fewer; only CPUs of Intel have it, because it gains nothing on others.
     """
 
 def kernel_id(name: str) -> int:
@@ -28,15 +30,21 @@ def in_pairs(kernel: int = ...) -> bool:
     and two take hardly longer?
     """
 
+def together(sizes: Iterable[int], kernel: int = ...) -> int:
+    """How many of the messages of these SIZES (in bytes, the largest first) are best hashed side by
+    side by one thread: as many as the kernel has lanes where they end at about the same time, else
+    two where that takes hardly longer than one. At least 1, but 0 of none.
+    """
+
 def digest(data: Buffer, kernel: int = ...) -> bytes:
     """The 32 bytes of DATA's digest. The GIL is released meanwhile."""
 
 def digest_many(buffers: Iterable[Buffer], kernel: int = ...) -> list[bytes]:
     """The digest of each buffer, 32 bytes each, in their order.
 
-    The GIL is released for all of them. Two or eight run at a time, as the kernel has lanes, taken
-    in order, whatever their sizes; those that end last run alone from where the others ended, so
-    much larger buffers are better placed first.
+    The GIL is released for all of them. Two, eight or sixteen run at a time, as the kernel has
+    lanes, taken in order, whatever their sizes; those that end last run alone from where the others
+    ended, so much larger buffers are better placed first.
     """
 
 @disjoint_base

@@ -11,6 +11,7 @@ cdef extern from "sha256.h" nogil:
     enum:
         SHA256_DIGEST
         SHA256_KERNELS
+        SHA256_MOST_LANES
 
     ctypedef struct sha256_kernel:
         const char *name
@@ -26,6 +27,7 @@ cdef extern from "sha256.h" nogil:
 
     const sha256_kernel *sha256_kernel_at(int id)
     int sha256_kernel_best()
+    size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count)
     void sha256_init(sha256_context *context)
     void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data,
                        size_t size)
@@ -83,6 +85,17 @@ def kernel_id(str name):
 
 def in_pairs(int kernel=BEST):
     return kernel_at(kernel).two != NULL
+
+
+def together(sizes, int kernel=BEST):
+    cdef uint64_t first[SHA256_MOST_LANES]
+    cdef size_t count = 0
+    for size in sizes:
+        if count == SHA256_MOST_LANES:
+            break
+        first[count] = min(size, 1 << 56)  # nothing that large is there, whatever somebody tells
+        count += 1
+    return sha256_together(kernel_at(kernel), first, count)
 
 
 def digest(data, int kernel=BEST):

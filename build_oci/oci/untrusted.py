@@ -279,12 +279,16 @@ def side_by_side(items: Iterable[Item], size_of: Callable[[Item], int]) -> Itera
     """ITEMS, blobs of a size in bytes, in runs that one thread hashes at once: such of one size
     together, so that they end together.
     """
+    from build_oci._native.sha256 import together
+
+    rest = sorted(items, key=size_of)
     batch: list[Item] = []
     size = 0
-    for item in sorted(items, key=lambda item: -size_of(item)):
-        batch.append(item)
-        size += size_of(item)
-        if len(batch) >= _MOST_TOGETHER or (len(batch) % 2 == 0 and size >= _BYTES_TOGETHER):
+    while rest:
+        for _ in range(together(map(size_of, reversed(rest)))):
+            batch.append(rest.pop())
+            size += size_of(batch[-1])
+        if len(batch) >= _MOST_TOGETHER or size >= _BYTES_TOGETHER:
             yield batch
             batch, size = [], 0
     if batch:

@@ -238,13 +238,23 @@ def test_kernels() -> None:
     assert names[0] == "scalar"
     assert sha256.kernel_id("scalar") == 0
     assert sha256.kernel_id("auto") == sha256.kernel_id(names[-1])
-    numbers = {"scalar": 0, "avx2": 1, "avx512": 2, "sha-ni": 3, "armv8": 4}
+    numbers = {
+        "scalar": 0,
+        "avx2": 1,
+        "avx512": 2,
+        "sha-ni": 3,
+        "sha-ni-avx512": 4,
+        "armv8": 5,
+    }
     assert all(sha256.kernel_id(name) == numbers[name] for name in names)
 
 
 @pytest.mark.parametrize(
     "name",
-    sorted({"avx2", "avx512", "sha-ni", "armv8", "SCALAR", "", "avx9"} - set(sha256.kernels())),
+    sorted(
+        {"avx2", "avx512", "sha-ni", "sha-ni-avx512", "armv8", "SCALAR", "", "avx9"}
+        - set(sha256.kernels())
+    ),
 )
 def test_missing_kernel_is_refused(name: str) -> None:
     """A demand is never answered by another kernel; the error says what there is."""
@@ -254,7 +264,7 @@ def test_missing_kernel_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    sorted({-1, 1, 2, 3, 4, 5, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}),
+    sorted({-1, 1, 2, 3, 4, 5, 6, 1 << 20} - {sha256.kernel_id(name) for name in sha256.kernels()}),
 )
 def test_unknown_number_is_refused(number: int) -> None:
     message = f"^{number} is not the number of a SHA-256 kernel"
@@ -270,22 +280,43 @@ def test_detection_agrees_with_the_operating_system() -> None:
     """What /proc/cpuinfo lists is what there is."""
     x86 = {
         "avx2": {"avx2"},
-        "avx512": {"avx2", "avx512f", "avx512vl"},
+        "avx512": {"avx512f", "avx512bw"},
         "sha-ni": {"sha_ni", "ssse3", "sse4_1"},
+        "sha-ni-avx512": {"sha_ni", "ssse3", "sse4_1", "avx512f", "avx512bw", "GenuineIntel"},
     }
     architectures = {"x86_64": ("flags", x86), "aarch64": ("Features", {"armv8": {"sha2"}})}
     key, needs = architectures.get(platform.machine(), ("", {}))
     try:
         with open("/proc/cpuinfo") as cpuinfo:
-            listed = [line.split() for line in cpuinfo if key and line.startswith(key)]
+            told = [line.split() for line in cpuinfo if key]
+        listed = [set(words) for words in told if words and words[0] == key]
+        makers = {words[2] for words in told if words and words[0] == "vendor_id"}
     except OSError:
         listed = []
     if not listed:
         pytest.skip("no /proc/cpuinfo of this architecture")
     assert set(sha256.kernels()) == {"scalar"} | {
-        name for name, flags in needs.items() if flags <= set(listed[0])
+        name for name, flags in needs.items() if flags <= listed[0] | makers
     }
     assert sha256.in_pairs() == bool({"sha-ni", "armv8"} & set(sha256.kernels()))
+
+
+@every_kernel
+def test_together(kernel: int) -> None:
+    """Messages that end at about the same time fill the lanes; a much larger one is not waited
+    for.
+    """
+    lanes = {"scalar": 1, "avx2": 8, "avx512": 16, "sha-ni-avx512": 16}
+    name = next(name for name in sha256.kernels() if sha256.kernel_id(name) == kernel)
+    most = lanes.get(name, 2)
+    assert [sha256.together([7] * count, kernel) for count in (0, 1, 2)] == [0, 1, min(most, 2)]
+    assert sha256.together([1 << 80] * 40, kernel) == most
+    assert sha256.together(range(400, 300, -1), kernel) == most
+    uneven = [5000, *range(100, 60, -1)]
+    assert sha256.together(uneven, kernel) == (2 if sha256.in_pairs(kernel) else most)
+    few = {"avx2": 8, "avx512": 9}.get(name, most if most < 3 else 2)
+    assert sha256.together([5] * 9, kernel) == few
+    assert sha256.together([0] * 16, kernel) == most
 
 
 @pytest.mark.platform

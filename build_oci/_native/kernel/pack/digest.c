@@ -203,23 +203,34 @@ static void arrange(entry **files, size_t count)
     free(small);
 }
 
+/* How many of the large files from I on are best hashed side by side. */
+static size_t together(const digests *d, size_t i)
+{
+    uint64_t sizes[SHA256_MOST_LANES];
+    size_t count = 0;
+    for (; count < SHA256_MOST_LANES && i < d->files_count && d->files[i]->size > SMALL; i++)
+        sizes[count++] = d->files[i]->size;
+    return sha256_together(d->kernel, sizes, count);
+}
+
 static int cut(digests *d)
 {
     d->batches = malloc((d->files_count + 1) * sizeof *d->batches);
     if (!d->batches)
         return -1;
     uint64_t bytes = 0;
+    size_t beside = 0; /* files that are hashed side by side with the one before */
     for (size_t i = 0; i < d->files_count; i++) {
         int large = d->files[i]->size > SMALL;
         size_t count = d->batches_count ? i - d->batches[d->batches_count - 1] : 0;
-        int incomplete = large && count % sha256_lanes(d->kernel);
-        if (!d->batches_count ||
-            (!incomplete && (bytes >= BATCH_BYTES || count >= BATCH_FILES ||
-                             (!large && i && d->files[i - 1]->size > SMALL)))) {
+        if (!d->batches_count || (!beside && (bytes >= BATCH_BYTES || count >= BATCH_FILES ||
+                                              (!large && i && d->files[i - 1]->size > SMALL)))) {
             d->batches[d->batches_count++] = i;
             bytes = 0;
         }
         bytes += d->files[i]->size;
+        if (large)
+            beside = (beside ? beside : together(d, i)) - 1;
     }
     d->batches[d->batches_count] = d->files_count;
     for (size_t i = 0; i < d->batches_count; i++)

@@ -62,7 +62,7 @@ void sha256_scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks)
     }
 }
 
-static const sha256_kernel SCALAR = {"scalar", sha256_scalar_one, NULL, NULL};
+static const sha256_kernel SCALAR = {.name = "scalar", .one = sha256_scalar_one};
 
 /* The choice of a kernel. */
 
@@ -74,6 +74,7 @@ const sha256_kernel *sha256_kernel_at(int id)
     case SHA256_AVX2: return sha256_kernel_avx2();
     case SHA256_AVX512: return sha256_kernel_avx512();
     case SHA256_SHA_NI: return sha256_kernel_x86();
+    case SHA256_SHA_NI_AVX512: return sha256_kernel_x86_avx512();
 #endif
 #ifdef SHA256_HAVE_ARM
     case SHA256_ARMV8: return sha256_kernel_arm();
@@ -92,7 +93,21 @@ int sha256_kernel_best(void)
 
 size_t sha256_lanes(const sha256_kernel *kernel)
 {
-    return kernel->eight ? 8 : kernel->two ? 2 : 1;
+    return kernel->many ? kernel->lanes : kernel->two ? 2 : 1;
+}
+
+size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count)
+{
+    size_t most = sha256_lanes(kernel);
+    uint64_t sum = 0;
+    if (count > most)
+        count = most;
+    for (size_t i = 0; i < count; i++)
+        sum += sizes[i];
+    if (!kernel->two || count <= 2)
+        return count;
+    /* Half of the bytes at least are hashed before the first of the messages ends. */
+    return count >= kernel->least && sizes[count - 1] >= sum / 2 / count ? count : 2;
 }
 
 /* BLOCKS of each of COUNT messages, of those at least one and at most as many as there are lanes.
@@ -100,21 +115,22 @@ size_t sha256_lanes(const sha256_kernel *kernel)
 static void compress(const sha256_kernel *kernel, uint32_t *const *states,
                      const uint8_t *const *data, size_t count, size_t blocks)
 {
-    if (kernel->eight && count > 2) {
+    size_t done = 0;
+    if (kernel->many && count >= kernel->least) {
         /* A lane that has no message of its own goes through the first one's data, for nothing. */
-        uint32_t idle[8] = {0}, *all_states[8];
-        const uint8_t *all_data[8];
-        for (size_t i = 0; i < 8; i++) {
+        uint32_t idle[8] = {0}, *all_states[SHA256_MOST_LANES];
+        const uint8_t *all_data[SHA256_MOST_LANES];
+        for (size_t i = 0; i < kernel->lanes; i++) {
             all_states[i] = i < count ? states[i] : idle;
             all_data[i] = i < count ? data[i] : data[0];
         }
-        kernel->eight(all_states, all_data, blocks);
-    } else if (kernel->two && count == 2) {
-        kernel->two(states[0], data[0], states[1], data[1], blocks);
-    } else {
-        for (size_t i = 0; i < count; i++)
-            kernel->one(states[i], data[i], blocks);
+        kernel->many(all_states, all_data, blocks);
+        return;
     }
+    for (; kernel->two && count - done > 1; done += 2)
+        kernel->two(states[done], data[done], states[done + 1], data[done + 1], blocks);
+    for (; done < count; done++)
+        kernel->one(states[done], data[done], blocks);
 }
 
 /* What ends a message. */

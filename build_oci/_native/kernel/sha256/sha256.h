@@ -22,15 +22,25 @@ typedef struct sha256_kernel {
     /* Two independent messages, `blocks` of each, for instructions whose latency one message alone
      * waits for; or NULL. */
     void (*two)(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8_t *db, size_t blocks);
-    /* Eight of them, a lane of a vector each, in about the time of two; or NULL. */
-    void (*eight)(uint32_t *const states[8], const uint8_t *const data[8], size_t blocks);
+    /* As many of them as there are `lanes`, one in each lane of a vector; or NULL. It takes as long
+     * for fewer, and is worth it for `least` and more. */
+    void (*many)(uint32_t *const *states, const uint8_t *const *data, size_t blocks);
+    size_t lanes, least;
 } sha256_kernel;
 
 /* A later one is faster. */
-enum { SHA256_SCALAR, SHA256_AVX2, SHA256_AVX512, SHA256_SHA_NI, SHA256_ARMV8, SHA256_KERNELS };
+enum {
+    SHA256_SCALAR,
+    SHA256_AVX2,
+    SHA256_AVX512,
+    SHA256_SHA_NI,
+    SHA256_SHA_NI_AVX512,
+    SHA256_ARMV8,
+    SHA256_KERNELS
+};
 
 /* Messages that a kernel hashes side by side, at most. */
-enum { SHA256_MOST_LANES = 8 };
+enum { SHA256_MOST_LANES = 16 };
 
 /* For a buffer that files are read into to be hashed. Some CPUs copy at a quarter of their speed to
  * where an address lies a few bytes behind that of the source, both taken modulo a page: files
@@ -38,6 +48,11 @@ enum { SHA256_MOST_LANES = 8 };
 enum { SHA256_PIECES_ALIGNED = 64 };
 
 size_t sha256_lanes(const sha256_kernel *kernel);
+
+/* How many of the COUNT messages of these SIZES, the largest first, are best hashed side by side, so
+ * that one thread hashes no more than it has to: as many as there are lanes where they end at about
+ * the same time, else two where the kernel has `two`. At least 1, but 0 of none. */
+size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count);
 
 /* The kernel of that number, or NULL when there is none or this CPU lacks it. Scalar is always
  * there, and is what the others must equal. Asks the CPU each time, which traps under a hypervisor:
@@ -98,6 +113,9 @@ void sha256_scalar_one(uint32_t state[8], const uint8_t *data, size_t blocks);
 const sha256_kernel *sha256_kernel_avx2(void);
 const sha256_kernel *sha256_kernel_avx512(void);
 const sha256_kernel *sha256_kernel_x86(void);
+const sha256_kernel *sha256_kernel_x86_avx512(void);
+/* `many` of the kernel for AVX-512. */
+void sha256_avx512_sixteen(uint32_t *const *states, const uint8_t *const *data, size_t blocks);
 const sha256_kernel *sha256_kernel_arm(void); /* the same; on little-endian AArch64 Linux only */
 
 #if defined(__x86_64__)

@@ -88,7 +88,7 @@ SHA2 static void arm_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const 
     store_state(b, &sb);
 }
 
-static const sha256_kernel ARMV8_KERNEL = {"armv8", arm_one, arm_two, NULL};
+static const sha256_kernel ARMV8_KERNEL = {.name = "armv8", .one = arm_one, .two = arm_two};
 
 const sha256_kernel *sha256_kernel_arm(void)
 {

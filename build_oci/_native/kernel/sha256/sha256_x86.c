@@ -108,8 +108,17 @@ static void avx_two(uint32_t a[8], const uint8_t *da, uint32_t b[8], const uint8
     x86_two(a, da, b, db, blocks);
 }
 
-static const sha256_kernel SHA_NI = {"sha-ni", x86_one, x86_two, NULL},
-                           SHA_NI_AND_AVX = {"sha-ni", avx_one, avx_two, NULL};
+static const sha256_kernel SHA_NI = {.name = "sha-ni", .one = x86_one, .two = x86_two};
+static const sha256_kernel SHA_NI_AND_AVX = {.name = "sha-ni", .one = avx_one, .two = avx_two};
+/* Where sixteen take as long as nine or ten by twos. */
+static const sha256_kernel SHA_NI_AND_AVX512 = {
+    .name = "sha-ni-avx512",
+    .one = avx_one,
+    .two = avx_two,
+    .many = sha256_avx512_sixteen,
+    .lanes = 16,
+    .least = 10,
+};
 
 const sha256_kernel *sha256_kernel_x86(void)
 {
@@ -120,6 +129,15 @@ const sha256_kernel *sha256_kernel_x86(void)
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & 1u << 29))
         return NULL;
     return __builtin_cpu_supports("avx") ? &SHA_NI_AND_AVX : &SHA_NI;
+}
+
+/* On Intel alone. GB/s of one core with files of 64 KiB: a Xeon (model 167) 2.3 by twos and 4.1 by
+ * sixteens; a Zen 4 of AMD, which computes 256 bits at a time, 3.4 by twos and 2.9 by eights. */
+const sha256_kernel *sha256_kernel_x86_avx512(void)
+{
+    return sha256_kernel_x86() && sha256_kernel_avx512() && __builtin_cpu_is("intel")
+               ? &SHA_NI_AND_AVX512
+               : NULL;
 }
 
 #endif

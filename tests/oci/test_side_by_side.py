@@ -1,0 +1,28 @@
+"""Which blobs one thread hashes at once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from build_oci.oci.untrusted import side_by_side
+
+_MOST = 16  # more than these are never one run
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_of_them_once(seed: int) -> None:
+    """The largest first, in runs that give a thread enough to do, and no run of many for one that
+    is large.
+    """
+    rng = random.Random(seed)
+    sizes = [rng.choice([0, 1, 5000, 1 << 20, 40 << 20, 1 << 70]) for _ in range(rng.randrange(90))]
+    runs = list(side_by_side(enumerate(sizes), lambda item: item[1]))
+    found = [item for run in runs for item in run]
+    assert sorted(found) == list(enumerate(sizes))
+    assert [size for _, size in found] == sorted(sizes, reverse=True)
+    for run in runs:
+        assert 1 <= len(run) < 2 * _MOST
+    for run in runs[:-1]:
+        assert len(run) >= _MOST or sum(size for _, size in run) >= 16 << 20
