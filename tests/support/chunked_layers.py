@@ -122,9 +122,15 @@ def merged_entries(layer: Layer) -> Iterator[tuple[dict[str, Any], list[tuple[An
     """Each entry of the TOC, with its chunks if it is a file: a chunk, and where in the blob a
     client thinks that it ends.
     """
-    document = folded(layer.toc)
+    # Where there are two arrays, in upper and in lower case, clients take both.
+    entries = [
+        folded(entry)
+        for key, array in layer.toc.items()
+        if key.lower() == "entries"
+        for entry in array
+    ]
     merged: list[list[dict[str, Any]]] = []
-    for entry in map(folded, document["entries"]):
+    for entry in entries:
         if entry["type"] == "chunk":
             assert merged[-1][0]["type"] == "reg"
             merged[-1].append(entry)
