@@ -206,8 +206,7 @@ class _Layer:
 
     def _rebuilt(self) -> Iterator[bytes]:
         """The archive as tar-split and files give it."""
-        entries = self.entries()
-        following = next(entries, None)
+        files = self._entries_with_chunks()
         tar_split_digest: list[str] = []
         header: dict[str, Any] | None = None
         padding = 0  # that the last content has yet to get
@@ -237,15 +236,11 @@ class _Layer:
                 )
             if not paths.add(name):
                 raise ValueError(f"the name {shown(name)} stands twice in the archive")
-            if following is None:
+            chunks = next(files, None)
+            if chunks is None:
                 raise ValueError(f"its table of contents lacks {shown(name)}")
-            entry, following = following, next(entries, None)
-            chunks = [entry]
-            while following is not None and following.get("type") == "chunk":
-                chunks.append(following)
-                following = next(entries, None)
-            self._compare_entry(entry, header)
-            self._check_offset(entry, name)
+            self._compare_entry(chunks[0], header)
+            self._check_offset(chunks[0], name)
             is_file = header["type"] == "reg"
             if line.size != (header["size"] if is_file else 0):
                 raise ValueError(
@@ -260,7 +255,7 @@ class _Layer:
                 yield from self._file(line, chunks)
         if header is not None:
             raise ValueError("its tar-split has headers of a member without its content")
-        for _ in entries if following is None else (following,):
+        for _ in files:
             raise ValueError("its table of contents has entries that the archive lacks")
         if not self._tar_split_digest:
             raise ValueError("its table of contents has no digest of the tar-split")
@@ -349,6 +344,17 @@ class _Layer:
             raise ValueError(f"the chunk at {chunk.place} of {where} is not of its size")
 
     # ---- the TOC
+
+    def _entries_with_chunks(self) -> Iterator[list[dict[str, Any]]]:
+        """Each entry of the TOC with those of its further chunks."""
+        found: list[dict[str, Any]] = []
+        for entry in self.entries():
+            if found and entry.get("type") != "chunk":
+                yield found
+                found = []
+            found.append(entry)
+        if found:
+            yield found
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """The entries of the TOC, one by one."""
