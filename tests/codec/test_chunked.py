@@ -29,6 +29,7 @@ from chunked_layers import (
     plain,
     resealed,
 )
+from fuzz_chunked import ESTARGZ
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -387,6 +388,13 @@ def test_broken_annotations(sound: Layer, key: str, value: str | None, expected:
     changed = {name: text for name, text in annotations.items() if text is not None}
     (problem,) = check_layer(sound._replace(annotations=changed))
     assert expected in problem
+
+
+def test_annotations_of_two_formats(sound: Layer) -> None:
+    """Clients take neither."""
+    annotations = {**sound.annotations, ESTARGZ: "sha256:" + "0" * 64}
+    (problem,) = check_layer(sound._replace(annotations=annotations))
+    assert ESTARGZ in problem
 
 
 @examples(max_examples=150, deadline=None)

@@ -20,6 +20,8 @@ from odd_members import random_archive
 from build_oci.codec.chunked.encoder import CannotBeChunkedError
 from build_oci.errors import printable
 
+ESTARGZ = "containerd.io/snapshot/stargz/toc.digest"
+"""With it, a client does not know which format a layer has."""
 MOST_SECONDS = 10.0
 """Of processor time that one layer may take."""
 ODD: list[object] = [
@@ -117,6 +119,8 @@ def with_odd_annotations(rng: random.Random, layer: Layer) -> Layer:
     annotations[key] = rng.choice([":".join(parts), "", annotations[rng.choice([*annotations])]])
     if rng.random() < 0.1:
         del annotations[key]
+    if rng.random() < 0.05:
+        annotations[ESTARGZ] = "sha256:" + "0" * 64
     return layer._replace(annotations=annotations)
 
 

@@ -17,6 +17,7 @@ from build_oci.records import NamedTuple
 CHECKSUM = "io.github.containers.zstd-chunked.manifest-checksum"
 POSITION = "io.github.containers.zstd-chunked.manifest-position"
 TAR_SPLIT_POSITION = "io.github.containers.zstd-chunked.tarsplit-position"
+_ESTARGZ = "containerd.io/snapshot/stargz/toc.digest"
 # The dead key of layers from before 2024, which goes with the others.
 _PREFIX = "io.github.containers.zstd-chunked."
 TOC_LIMIT = 150 << 20  # bytes; clients pull a layer with a larger one as a whole
@@ -80,7 +81,11 @@ def without_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_annotations(annotations: Mapping[str, str]) -> Metadata:
-    """What the annotations of a layer say. ValueError where they are incomplete or malformed."""
+    """What the annotations of a layer say. ValueError where they are incomplete or malformed, or
+    clients take them for those of two formats.
+    """
+    if _ESTARGZ in annotations:
+        raise ValueError(f"its descriptor has annotations of zstd:chunked, and {_ESTARGZ} as well")
     for key in (CHECKSUM, POSITION, TAR_SPLIT_POSITION):
         if key not in annotations:
             raise ValueError(f"its descriptor has annotations of zstd:chunked, but no {key}")
