@@ -267,6 +267,9 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
         dict(document["entries"][-1])
     ),
     "a time of “./a” that is none": entry("./a", modtime="yesterday"),
+    "says the modtime of “./link” is “-6": entry("./link", modtime="0001-01-01T00:00:00+23:59"),
+    "says the modtime of “./link” is “2": entry("./link", modtime="9999-12-31T23:59:59-23:59"),
+    "a time of “./link” that is none": entry("./link", modtime="2001-01-01T00:00:00.٣Z"),
     "xattrs of “./a”": entry("./a", xattrs=[1]),
 }
 

@@ -182,6 +182,8 @@ def chunked(seed: int, keep: Path) -> None:
 
 def seeds(rng: random.Random) -> bytes:
     """An input of tests/c/fuzz_chunked.c: two bytes of a limit, an archive."""
+    if rng.random() < 0.5:
+        return rng.randbytes(2) + random_archive(rng)
     with tempfile.TemporaryDirectory() as directory:
         trees.materialise(trees.random_tree(rng, 6), directory)
         return rng.randbytes(2) + built(Path(directory), epoch=None).tar

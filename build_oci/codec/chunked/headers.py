@@ -32,7 +32,7 @@ _RECORD_LEAST = 5  # bytes
 _DECIMAL = re.compile(rb"[+-]?[0-9]{1,30}")
 _PAX_TIME = re.compile(rb"([+-]?[0-9]{1,30})(?:\.([0-9]*))?")
 _TEXTS = (b"path", b"linkpath", b"uname", b"gname")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _UNIX_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _GO_ZERO = -62135596800 * 10**9  # the first of January of the year 1, which is no time in Go
 
