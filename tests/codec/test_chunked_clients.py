@@ -221,8 +221,9 @@ def test_odd_archives(tmp_path: Path, go_program: Path) -> None:
             assert check_layer(layers[-1], len(archive)) == []
     assert len(layers) > ROUNDS // 10
     for layer, verdict in zip(layers, judged(go_program, layers, tmp_path), strict=True):
-        # A hard link to a file that is not there: nobody unpacks that.
-        if "under the rootfs" not in verdict.get("pull_error", ""):
+        # A hard link to a directory or to a file that is not there: nobody unpacks that.
+        error = verdict.get("pull_error", "")
+        if "under the rootfs" not in error and not error.startswith("linkat "):
             assert verdict == {"diff_id": layer.diff_id}, layer.toc
 
 
