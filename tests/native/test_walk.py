@@ -16,6 +16,7 @@ from typing import Any
 import oracles
 import pytest
 import trees
+from preload import need_memory_as_built
 
 from build_oci._native.walk import Tree
 
@@ -98,6 +99,7 @@ def test_stop_ends_a_walk(tmp_path: Path) -> None:
 @pytest.mark.once
 def test_memory_of_an_entry(tmp_path: Path) -> None:
     """contract: promise-memory. At most 400 bytes an entry, measured on 10,000."""
+    need_memory_as_built()
     for number in range(10):
         (tmp_path / str(number)).mkdir()
         for name in range(1000):
