@@ -87,7 +87,7 @@ def test_diff(benchmark: BenchmarkFixture, made: dict[str, Path]) -> None:
 
     def compare() -> tuple[int, int]:
         tree = walked(made["changed"])
-        digests = Digests(tree, kernel=KERNEL)
+        digests = Digests(tree, kernel=KERNEL, threads=1)
         for batch in range(len(digests)):
             assert digests.hash(batch) is None
         digests.finish()

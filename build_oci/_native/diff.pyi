@@ -14,10 +14,10 @@ class Digests:
     from any threads, then `finish`.
 
     tree: a walked tree without errors.
-    kernel: number of the SHA-256 kernel.
+    kernel: number of the SHA-256 kernel. threads: how many hash, for which the batches are cut.
     """
 
-    def __new__(cls, tree: AnyTree, *, kernel: int) -> Digests: ...
+    def __new__(cls, tree: AnyTree, *, kernel: int, threads: int) -> Digests: ...
     def __len__(self) -> int:
         """How many batches of files there are."""
 

@@ -22,7 +22,7 @@ cdef extern from "digest.h" nogil:
         size_t batches_count
         int cancelled
 
-    digests *digests_new(_tree *, const sha256_kernel *)
+    digests *digests_new(_tree *, const sha256_kernel *, size_t threads)
     int digests_hash(digests *, size_t batch, problem *out)
     void digests_finish(digests *)
     void digests_free(digests *)
@@ -53,14 +53,16 @@ cdef class Digests:
     cdef digests *digests
     cdef object tree
 
-    def __cinit__(self, tree, *, int kernel):
+    def __cinit__(self, tree, *, int kernel, size_t threads):
         self.tree = tree
         cdef const sha256_kernel *chosen = sha256_kernel_at(kernel)
         if chosen == NULL:
             raise ValueError(f"this CPU has no SHA-256 kernel {kernel}")
+        if not threads:
+            raise ValueError("there are no threads to hash anything")
         cdef void *native = PyCapsule_GetPointer(tree.capsule(), "build_oci.tree")
         with nogil:
-            self.digests = digests_new(<_tree *>native, chosen)
+            self.digests = digests_new(<_tree *>native, chosen, threads)
         if self.digests == NULL:
             raise MemoryError
 

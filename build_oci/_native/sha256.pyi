@@ -30,10 +30,13 @@ def in_pairs(kernel: int = ...) -> bool:
     and two take hardly longer?
     """
 
-def together(sizes: Iterable[int], kernel: int = ...) -> int:
+def together(sizes: Iterable[int], share: int, kernel: int = ...) -> int:
     """How many of the messages of these SIZES (in bytes, the largest first) are best hashed side by
-    side by one thread: as many as the kernel has lanes where they end at about the same time, else
-    two where that takes hardly longer than one. At least 1, but 0 of none.
+    side by one of several threads, whose part of all the bytes that are left is SHARE.
+
+    A kernel that is not `in_pairs`: as many as it has lanes. Else as many where they end at about
+    the same time and have no more bytes than SHARE, so that the other threads have something to do;
+    else two. At least 1, but 0 of none.
     """
 
 def digest(data: Buffer, kernel: int = ...) -> bytes:

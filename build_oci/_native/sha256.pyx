@@ -27,7 +27,8 @@ cdef extern from "sha256.h" nogil:
 
     const sha256_kernel *sha256_kernel_at(int id)
     int sha256_kernel_best()
-    size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count)
+    size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count,
+                           uint64_t share)
     void sha256_init(sha256_context *context)
     void sha256_update(const sha256_kernel *kernel, sha256_context *context, const uint8_t *data,
                        size_t size)
@@ -87,7 +88,7 @@ def in_pairs(int kernel=BEST):
     return kernel_at(kernel).two != NULL
 
 
-def together(sizes, int kernel=BEST):
+def together(sizes, share, int kernel=BEST):
     cdef uint64_t first[SHA256_MOST_LANES]
     cdef size_t count = 0
     for size in sizes:
@@ -95,7 +96,7 @@ def together(sizes, int kernel=BEST):
             break
         first[count] = min(size, 1 << 56)  # nothing that large is there, whatever somebody tells
         count += 1
-    return sha256_together(kernel_at(kernel), first, count)
+    return sha256_together(kernel_at(kernel), first, count, min(share, (1 << 64) - 1))
 
 
 def digest(data, int kernel=BEST):

@@ -30,7 +30,7 @@ def digest_files(
     Raises TreeError when a file cannot be read or has changed since the walk, Cancelled when the
     build is stopped.
     """
-    digests = Digests(tree, kernel=sha256_kernel())
+    digests = Digests(tree, kernel=sha256_kernel(), threads=workers.count)
     with workers.stoppable(digests.cancel):
         batches = [workers.pool.submit(digests.hash, batch) for batch in range(len(digests))]
         try:

@@ -275,19 +275,23 @@ def verify_blobs(
         blob.compare(size, digest.hex())
 
 
-def side_by_side(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """ITEMS, blobs of a size in bytes, in runs that one thread hashes at once: such of one size
+def side_by_side(
+    items: Iterable[Item], size_of: Callable[[Item], int], threads: int
+) -> Iterator[list[Item]]:
+    """ITEMS, blobs of a size in bytes, in runs that one of THREADS hashes at once: such of one size
     together, so that they end together.
     """
     from build_oci._native.sha256 import together
 
     rest = sorted(items, key=size_of)
+    left = sum(map(size_of, rest))  # bytes
     batch: list[Item] = []
     size = 0
     while rest:
-        for _ in range(together(map(size_of, reversed(rest)))):
+        for _ in range(together(map(size_of, reversed(rest)), left // threads)):
             batch.append(rest.pop())
             size += size_of(batch[-1])
+            left -= size_of(batch[-1])
         if len(batch) >= _MOST_TOGETHER or size >= _BYTES_TOGETHER:
             yield batch
             batch, size = [], 0

@@ -219,7 +219,9 @@ class Parents:
             for number in range(len(manifest.layers))
             if self._is_hashed_first(manifest, number, readers, recompress=parent.recompress)
         }
-        runs = list(side_by_side(together, lambda number: manifest.layers[number].size))
+        runs = list(
+            side_by_side(together, lambda number: manifest.layers[number].size, self._workers.count)
+        )
         runs += [[number] for number in range(len(manifest.layers)) if number not in together]
         found = self._workers.each(
             take,

@@ -86,7 +86,9 @@ class HashedAhead:
     def begin(self, blobs: Iterable[ReadDescriptor]) -> None:
         """Hash BLOBS whenever a thread of the pool has nothing else to do."""
         wanted = {blob.digest: blob for blob in blobs}
-        for descriptors in side_by_side(wanted.values(), lambda blob: blob.size):
+        for descriptors in side_by_side(
+            wanted.values(), lambda blob: blob.size, self._workers.count
+        ):
             batch = _Batch(descriptors)
             self._batches.update(dict.fromkeys((blob.digest for blob in descriptors), batch))
             batch.task = Task(partial(self._run, batch))

@@ -242,7 +242,7 @@ class PreviousImage:
         room = self._workers.codec_memory // sum(least_memory(*codec) for codec in self._codecs)
         at_once = max(1, min(self._workers.count, len(layers), room))
         taking = _Taking(wanted, gauge, at_once)
-        batches = list(side_by_side(told, lambda old: old.descriptor.size))
+        batches = list(side_by_side(told, lambda old: old.descriptor.size, self._workers.count))
         taken = self._workers.each(
             lambda batch: self._carry_told(batch, taking), batches, at_once=self._workers.count
         )

@@ -85,7 +85,7 @@ int main(int count, char **arguments)
         if (w->problems)
             return 1;
         if (round % 2) {
-            hashed = digests_new(&w->tree, kernel);
+            hashed = digests_new(&w->tree, kernel, THREADS);
             if (!hashed)
                 return 1;
             on_all(hash, NULL, NULL);

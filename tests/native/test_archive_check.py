@@ -28,7 +28,7 @@ def planned(root: Path, *, hashed: bool = True, trust: bool = False) -> Plan:
     tree = Tree(os.fsencode(root), trust_checksums=trust)
     tree.run()
     if hashed:
-        digests = Digests(tree, kernel=KERNEL)
+        digests = Digests(tree, kernel=KERNEL, threads=2)
         for batch in range(len(digests)):
             assert digests.hash(batch) is None
         digests.finish()

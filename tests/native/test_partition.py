@@ -190,7 +190,7 @@ def test_layers_upon_a_parent(
         seconds = 1 if epoch else None
         below = oracles.expected_tar(former, epoch=seconds, trust_checksum_xattrs=False)
         tree = walked(root)
-        digests = Digests(tree, kernel=KERNEL)
+        digests = Digests(tree, kernel=KERNEL, threads=2)
         assert [digests.hash(batch) for batch in range(len(digests))] == [None] * len(digests)
         digests.finish()
         owners = random_owners(rng, len(tree), layers)
@@ -382,7 +382,7 @@ def test_component_digests(tmp_path: Path) -> None:
             "I", owners_by(tree, {"usr/bin/a": 0, "usr/bin/b": 1, "usr/lib/c": 1, "usr/lib": 0})
         )
         assert component_digests(tree, owners, 3, kernel=KERNEL)[:2] == [None, None]
-        hashed = Digests(tree, kernel=KERNEL)
+        hashed = Digests(tree, kernel=KERNEL, threads=2)
         assert [hashed.hash(batch) for batch in range(len(hashed))] == [None] * len(hashed)
         hashed.finish()
         found = component_digests(tree, owners, 3, kernel=KERNEL)

@@ -90,7 +90,7 @@ def test_numbers_of_somebody_else(tmp_path: Path) -> None:
     lower.apply(reader)
     (tmp_path / "d" / "c").chmod(0o711)
     tree, paths = walked(tmp_path)
-    digests = Digests(tree, kernel=0)
+    digests = Digests(tree, kernel=0, threads=2)
     assert digests.hash(0) is None
     digests.finish()
     assert mark_unchanged(tree, lower, epoch=1) == (2, 0)

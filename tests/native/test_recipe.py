@@ -32,7 +32,7 @@ EPOCH = 1_700_000_000
 
 def digested(root: Path) -> Tree:
     tree = walked(root)
-    digests = Digests(tree, kernel=KERNEL)
+    digests = Digests(tree, kernel=KERNEL, threads=2)
     for batch in range(len(digests)):
         assert digests.hash(batch) is None
     digests.finish()

@@ -304,19 +304,23 @@ def test_detection_agrees_with_the_operating_system() -> None:
 @every_kernel
 def test_together(kernel: int) -> None:
     """Messages that end at about the same time fill the lanes; a much larger one is not waited
-    for.
+    for, and no thread takes more than its share where two of them would leave others some.
     """
     lanes = {"scalar": 1, "avx2": 8, "avx512": 16, "sha-ni-avx512": 16}
     name = next(name for name in sha256.kernels() if sha256.kernel_id(name) == kernel)
     most = lanes.get(name, 2)
-    assert [sha256.together([7] * count, kernel) for count in (0, 1, 2)] == [0, 1, min(most, 2)]
-    assert sha256.together([1 << 80] * 40, kernel) == most
-    assert sha256.together(range(400, 300, -1), kernel) == most
-    uneven = [5000, *range(100, 60, -1)]
-    assert sha256.together(uneven, kernel) == (2 if sha256.in_pairs(kernel) else most)
-    few = {"avx2": 8, "avx512": 9}.get(name, most if most < 3 else 2)
-    assert sha256.together([5] * 9, kernel) == few
-    assert sha256.together([0] * 16, kernel) == most
+    two = 2 if sha256.in_pairs(kernel) else most
+    all_of_it = 1 << 80
+    few = [sha256.together([7] * count, all_of_it, kernel) for count in (0, 1, 2)]
+    assert few == [0, 1, min(most, 2)]
+    assert sha256.together([1 << 80] * 40, 1 << 90, kernel) == most
+    assert sha256.together(range(400, 300, -1), all_of_it, kernel) == most
+    assert sha256.together([5000, *range(100, 60, -1)], all_of_it, kernel) == two
+    nine = {"avx2": 8, "avx512": 9}.get(name, min(most, 2))
+    assert sha256.together([5] * 9, all_of_it, kernel) == nine
+    assert sha256.together([0] * 16, 0, kernel) == most
+    assert sha256.together([5] * 16, 5 * most, kernel) == most
+    assert sha256.together([5] * 16, 5 * 16 - 1, kernel) == (two if most == 16 else most)
 
 
 @pytest.mark.platform

@@ -94,7 +94,7 @@ def test_diffs_upon_one_lower(root: Path) -> None:
     def work(number: int) -> tuple[int, int, bytes]:
         # the first tree is from before the change, so that the diffs do not all do the same
         tree = before if number == 0 else walked(root)
-        digests = Digests(tree, kernel=KERNEL)
+        digests = Digests(tree, kernel=KERNEL, threads=2)
         for batch in range(len(digests)):
             assert digests.hash(batch) is None
         digests.finish()

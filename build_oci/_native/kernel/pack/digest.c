@@ -203,23 +203,25 @@ static void arrange(entry **files, size_t count)
     free(small);
 }
 
-/* How many of the large files from I on are best hashed side by side. */
-static size_t together(const digests *d, size_t i)
+/* How many of the large files from I on are best hashed side by side; see sha256_together(). */
+static size_t together(const digests *d, size_t i, uint64_t share)
 {
     uint64_t sizes[SHA256_MOST_LANES];
     size_t count = 0;
     for (; count < SHA256_MOST_LANES && i < d->files_count && d->files[i]->size > SMALL; i++)
         sizes[count++] = d->files[i]->size;
-    return sha256_together(d->kernel, sizes, count);
+    return sha256_together(d->kernel, sizes, count, share);
 }
 
-static int cut(digests *d)
+static int cut(digests *d, size_t threads)
 {
     d->batches = malloc((d->files_count + 1) * sizeof *d->batches);
     if (!d->batches)
         return -1;
-    uint64_t bytes = 0;
-    size_t beside = 0; /* files that are hashed side by side with the one before */
+    uint64_t bytes = 0, left = 0; /* in the batch; in this file and those behind it */
+    size_t beside = 0;            /* files that are hashed side by side with the one before */
+    for (size_t i = 0; i < d->files_count; i++)
+        left += d->files[i]->size;
     for (size_t i = 0; i < d->files_count; i++) {
         int large = d->files[i]->size > SMALL;
         size_t count = d->batches_count ? i - d->batches[d->batches_count - 1] : 0;
@@ -228,9 +230,10 @@ static int cut(digests *d)
             d->batches[d->batches_count++] = i;
             bytes = 0;
         }
-        bytes += d->files[i]->size;
         if (large)
-            beside = (beside ? beside : together(d, i)) - 1;
+            beside = (beside ? beside : together(d, i, left / threads)) - 1;
+        bytes += d->files[i]->size;
+        left -= d->files[i]->size;
     }
     d->batches[d->batches_count] = d->files_count;
     for (size_t i = 0; i < d->batches_count; i++)
@@ -238,7 +241,7 @@ static int cut(digests *d)
     return 0;
 }
 
-digests *digests_new(tree *t, const sha256_kernel *kernel)
+digests *digests_new(tree *t, const sha256_kernel *kernel, size_t threads)
 {
     digests *d = calloc(1, sizeof *d);
     if (!d)
@@ -268,7 +271,7 @@ digests *digests_new(tree *t, const sha256_kernel *kernel)
     inodes_end(&inodes);
     if (!failed)
         arrange(d->files, d->files_count);
-    if (failed || cut(d)) {
+    if (failed || cut(d, threads)) {
         digests_free(d);
         return NULL;
     }

@@ -1,6 +1,6 @@
 /*
  * The digests of many files: small ones read whole and hashed side by side, large ones read piece
- * by piece, two at a time, because two interleaved streams take hardly longer than one (sha256.h).
+ * by piece, as many at a time as the kernel has lanes (sha256.h).
  */
 #ifndef BUILD_OCI_DIGEST_H
 #define BUILD_OCI_DIGEST_H
@@ -32,8 +32,8 @@ typedef struct digests {
     atomic_int cancelled;
 } digests;
 
-/* NULL without memory. */
-digests *digests_new(tree *, const sha256_kernel *);
+/* The batches are cut for THREADS of them, at least 1. NULL without memory. */
+digests *digests_new(tree *, const sha256_kernel *, size_t threads);
 
 /* Hashes one batch; from any thread. -1 with OUT filled. */
 int digests_hash(digests *, size_t batch, problem *out);

@@ -61,8 +61,8 @@ typedef struct plan {
 plan *plan_new(const partition *, size_t layer, const header_options *, const sha256_kernel *,
                uint64_t segment_size);
 
-/* Hashes the large files that COUNT segments of the kind SEGMENT_HEADER stand for, two at a time.
- * -1 with OUT filled. */
+/* Hashes the large files that COUNT segments of the kind SEGMENT_HEADER stand for, side by side. -1
+ * with OUT filled. */
 int plan_digest(plan *, const size_t *indexes, size_t count, problem *out);
 
 /* Writes segment INDEX, whose size says how much room INTO has. -1 with OUT filled. */

@@ -96,7 +96,8 @@ size_t sha256_lanes(const sha256_kernel *kernel)
     return kernel->many ? kernel->lanes : kernel->two ? 2 : 1;
 }
 
-size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count)
+size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count,
+                       uint64_t share)
 {
     size_t most = sha256_lanes(kernel);
     uint64_t sum = 0;
@@ -107,7 +108,8 @@ size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_
     if (!kernel->two || count <= 2)
         return count;
     /* Half of the bytes at least are hashed before the first of the messages ends. */
-    return count >= kernel->least && sizes[count - 1] >= sum / 2 / count ? count : 2;
+    int end_together = sizes[count - 1] >= sum / 2 / count;
+    return count >= kernel->least && end_together && sum <= share ? count : 2;
 }
 
 /* BLOCKS of each of COUNT messages, of those at least one and at most as many as there are lanes.

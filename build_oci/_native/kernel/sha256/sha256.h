@@ -49,10 +49,13 @@ enum { SHA256_PIECES_ALIGNED = 64 };
 
 size_t sha256_lanes(const sha256_kernel *kernel);
 
-/* How many of the COUNT messages of these SIZES, the largest first, are best hashed side by side, so
- * that one thread hashes no more than it has to: as many as there are lanes where they end at about
- * the same time, else two where the kernel has `two`. At least 1, but 0 of none. */
-size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count);
+/* How many of the COUNT messages of these SIZES, the largest first, are best hashed side by side by
+ * one of several threads, whose part of all the bytes that are left is SHARE. Where the kernel has
+ * no `two`: as many as there are lanes. Else as many where they end at about the same time and have
+ * no more bytes than SHARE, so that the other threads have something to do; else two. At least 1,
+ * but 0 of none. */
+size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_t count,
+                       uint64_t share);
 
 /* The kernel of that number, or NULL when there is none or this CPU lacks it. Scalar is always
  * there, and is what the others must equal. Asks the CPU each time, which traps under a hypervisor:
