@@ -116,14 +116,14 @@ else:
 
 
 class BuildExtensions(build_ext):
-    """build_ext that compiles as many extensions at once as there are processors, and says what is
+    """build_ext that compiles as many extensions at once as it may use processors, and says what is
     missing when the compiler or the Python headers are.
     """
 
     def finalize_options(self) -> None:
         super().finalize_options()
         if self.parallel is None:
-            self.parallel = os.cpu_count()
+            self.parallel = len(os.sched_getaffinity(0))
 
     def build_extension(self, ext: Extension) -> None:
         """Two extensions may share a kernel, so each has object files of its own."""

@@ -316,8 +316,12 @@ def test_together(kernel: int) -> None:
     assert sha256.together([1 << 80] * 40, 1 << 90, kernel) == most
     assert sha256.together(range(400, 300, -1), all_of_it, kernel) == most
     assert sha256.together([5000, *range(100, 60, -1)], all_of_it, kernel) == two
+    for last, expected in ((19, most), (18, two)):
+        assert sha256.together([40] * 15 + [last], all_of_it, kernel) == expected
     nine = {"avx2": 8, "avx512": 9}.get(name, min(most, 2))
     assert sha256.together([5] * 9, all_of_it, kernel) == nine
+    ten = {"avx2": 8, "avx512": 10, "sha-ni-avx512": 10}.get(name, min(most, 2))
+    assert sha256.together([5] * 10, all_of_it, kernel) == ten
     assert sha256.together([0] * 16, 0, kernel) == most
     assert sha256.together([5] * 16, 5 * most, kernel) == most
     assert sha256.together([5] * 16, 5 * 16 - 1, kernel) == (two if most == 16 else most)

@@ -31,6 +31,8 @@ def test_all_of_them_once(seed: int) -> None:
 
 @pytest.mark.skipif(not sha256.in_pairs(), reason="on this CPU many take no longer than two")
 def test_every_thread_has_some() -> None:
-    """Of a few large ones each thread hashes two."""
+    """Of a few large ones each thread hashes two, and of the last ones of many."""
     runs = list(side_by_side([40 << 20] * 16, lambda size: size, 8))
     assert [len(run) for run in runs] == [2] * 8
+    runs = list(side_by_side([40 << 20] * 32, lambda size: size, 2))
+    assert [len(run) for run in runs[-8:]] == [2] * 8

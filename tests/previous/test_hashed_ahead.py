@@ -106,10 +106,11 @@ def test_a_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return {}
 
     monkeypatch.setattr(_Batch, "run", run)
-    blobs = [ReadDescriptor("", f"sha256:{number:064}", 9 << 20, {}, {}) for number in range(8)]
+    # Four batches at least: some kernels take sixteen together, whatever their size.
+    blobs = [ReadDescriptor("", f"sha256:{number:064}", 17 << 20, {}, {}) for number in range(64)]
     with Crew(3, 64 << 20) as workers:
         ahead = HashedAhead(Source(tmp_path), workers)
-        ahead.begin(blobs)  # two together
+        ahead.begin(blobs)
         try:
             assert began.acquire(timeout=30)
             assert began.acquire(timeout=30)
@@ -119,7 +120,38 @@ def test_a_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert began.acquire(timeout=30)
         finally:
             go_on.set()
-    assert began.acquire(timeout=30)  # the last batch
+    assert began.acquire(timeout=30)  # the fourth
+
+
+def test_one_batch_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that has hashed one goes on with the next, before it is known what is wanted."""
+    began = threading.Semaphore(0)
+
+    def run(self: _Batch, source: Source, workers: Crew) -> dict[str, object]:
+        began.release()
+        raise OSError("this one is of no use")
+
+    monkeypatch.setattr(_Batch, "run", run)
+    blobs = [ReadDescriptor("", f"sha256:{number:064}", 17 << 20, {}, {}) for number in range(64)]
+    with Crew(2, 64 << 20) as workers:
+        HashedAhead(Source(tmp_path), workers).begin(blobs)
+        for _ in range(3):
+            assert began.acquire(timeout=30)
+
+
+def test_who_asks_lets_it_begin(tmp_path: Path, blobs: list[ReadDescriptor]) -> None:
+    """With one thread nothing is hashed before, and one who asks does not wait forever."""
+    found: list[Hashed | None] = []
+    with Crew(1, 64 << 20) as workers:
+        ahead = HashedAhead(Source(tmp_path), workers)
+        ahead.begin(blobs)
+        asking = threading.Thread(
+            target=lambda: found.append(find(ahead, tmp_path, blobs[-1])), daemon=True
+        )
+        asking.start()
+        asking.join(30)
+    digest = bytes.fromhex(blobs[-1].digest.partition(":")[2])
+    assert found == [(0, blobs[-1].size, digest)]
 
 
 def test_a_build_that_is_stopped(tmp_path: Path, blobs: list[ReadDescriptor]) -> None:
