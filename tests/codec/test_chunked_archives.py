@@ -141,6 +141,7 @@ TELLABLE: dict[str, tuple[bytes, dict[str, object]]] = {
         + header(),
         {"xattrs": {"security.selinux": "/wA9"}},
     ),
+    "a checksum of signed bytes": (header("ü".encode(), signed=True), {"name": "ü"}),
     "nul and a slash": (header(b"d/", b"\0"), {"type": "dir", "name": "d/"}),
     "a large record": (pax((b"comment", b"c" * 900_000)) + header(), {}),
 }  # fmt: skip

@@ -28,7 +28,6 @@ _XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
 _EXTENSION_MOST = 1 << 20  # bytes in it
 _RECORD = re.compile(rb"([0-9]{1,10}) ")
-_RECORD_LEAST = 5  # bytes
 _DECIMAL = re.compile(rb"[+-]?[0-9]{1,30}")
 _PAX_TIME = re.compile(rb"([+-]?[0-9]{1,30})(?:\.([0-9]*))?")
 _TEXTS = (b"path", b"linkpath", b"uname", b"gname")
@@ -270,14 +269,8 @@ def _records(body: bytes) -> dict[bytes, bytes]:
     at = 0
     while at < len(body):
         size = _RECORD.match(body, at)
-        length = int(size[1]) if size else 0
-        end = at + length
-        if (
-            size is None
-            or length < _RECORD_LEAST
-            or not size.end() < end <= len(body)
-            or body[end - 1 : end] != b"\n"
-        ):
+        end = at + int(size[1]) if size else 0
+        if size is None or not size.end() < end <= len(body) or body[end - 1 : end] != b"\n":
             raise ValueError("its tar-split has an extended header that is none")
         key, equals, value = body[size.end() : end - 1].partition(b"=")
         if not equals or not key or b"\0" in (value if key in _TEXTS else key):
