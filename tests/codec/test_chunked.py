@@ -342,6 +342,28 @@ def test_a_broken_tar_split(sound: Layer, expected: str) -> None:
     assert expected in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("./a/", "is that of a directory"),
+        ("./d/.", "is that of a directory"),
+        ("./.wh.a", "whiteout “./.wh.a” has a content"),
+    ],
+)
+def test_a_name_that_no_client_reads_a_content_from(sound: Layer, name: str, expected: str) -> None:
+    def rename(headers: bytearray) -> None:
+        at = len(headers) - 512
+        headers[at : at + 100] = name.encode().ljust(100, b"\0")
+        headers[at:] = sealed(bytes(headers[at:]))
+
+    def lines(tar_split: list[Any]) -> None:
+        of_headers(rename)(tar_split)
+        change_line(3, name=name)(tar_split)
+
+    (problem,) = check_layer(resealed(sound, entry("./a", name=name), lines))
+    assert expected in problem
+
+
 @pytest.mark.parametrize("spelling", ["./a", "a", "./a/"])
 def test_a_name_that_stands_twice(sound: Layer, spelling: str) -> None:
     """Clients take no such layer, whatever the archive."""

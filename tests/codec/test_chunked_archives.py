@@ -209,6 +209,7 @@ REFUSED = {
     "an extended attribute has no name": pax((b"SCHILY.xattr.", b"v")) + header(),
     "a whiteout has a content": header(b"d/.wh.x", size=1) + padded(b"1"),
     "is that of a directory": header(b"d/", size=1) + padded(b"1"),
+    "with a content is that of a directory": header(b"d/.", size=1) + padded(b"1"),
     "archive is truncated": header(size=1) + b"1" + bytes(300),
     "something stands far behind": header() + bytes((1 << 20) + 512) + b"1",
     "a name is not UTF-8": header(b"\xff"),
