@@ -117,7 +117,6 @@ size_t sha256_together(const sha256_kernel *kernel, const uint64_t *sizes, size_
 static void compress(const sha256_kernel *kernel, uint32_t *const *states,
                      const uint8_t *const *data, size_t count, size_t blocks)
 {
-    size_t done = 0;
     if (kernel->many && count >= kernel->least) {
         /* A lane that has no message of its own goes through the first one's data, for nothing. */
         uint32_t idle[8] = {0}, *all_states[SHA256_MOST_LANES];
@@ -129,6 +128,7 @@ static void compress(const sha256_kernel *kernel, uint32_t *const *states,
         kernel->many(all_states, all_data, blocks);
         return;
     }
+    size_t done = 0;
     for (; kernel->two && count - done > 1; done += 2)
         kernel->two(states[done], data[done], states[done + 1], data[done + 1], blocks);
     for (; done < count; done++)

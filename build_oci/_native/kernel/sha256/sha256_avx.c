@@ -29,28 +29,36 @@ typedef uint32_t sixteen_words __attribute__((vector_size(64)));
  * in their places last.
  */
 
+/* What unpacking makes of COUNT rows, vectors of so many BITS: the quarter (half) q of
+ * FOURS[4 * g + k] has word 4 * q + k of messages 4 * g to 4 * g + 3. */
+#define UNPACK(BITS, COUNT, rows, fours)                                           \
+    do {                                                                           \
+        __m##BITS##i pairs[COUNT];                                                 \
+        _Pragma("GCC unroll 8") for (int i = 0; i < COUNT; i += 2)                 \
+        {                                                                          \
+            pairs[i] = _mm##BITS##_unpacklo_epi32(rows[i], rows[i + 1]);           \
+            pairs[i + 1] = _mm##BITS##_unpackhi_epi32(rows[i], rows[i + 1]);       \
+        }                                                                          \
+        _Pragma("GCC unroll 4") for (int i = 0; i < COUNT; i += 4)                 \
+        {                                                                          \
+            fours[i] = _mm##BITS##_unpacklo_epi64(pairs[i], pairs[i + 2]);         \
+            fours[i + 1] = _mm##BITS##_unpackhi_epi64(pairs[i], pairs[i + 2]);     \
+            fours[i + 2] = _mm##BITS##_unpacklo_epi64(pairs[i + 1], pairs[i + 3]); \
+            fours[i + 3] = _mm##BITS##_unpackhi_epi64(pairs[i + 1], pairs[i + 3]); \
+        }                                                                          \
+    } while (0)
+
 /* Eight words of each message, from AT on. */
 WITH_AVX2_INLINE void load_eight(eight_words to[8], const uint8_t *const *data, size_t at)
 {
     const __m256i big_endian = _mm256_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203,
                                                  0x0c0d0e0f08090a0b, 0x0405060700010203);
-    __m256i rows[8], pairs[8], fours[8];
+    __m256i rows[8], fours[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++)
         rows[i] =
             _mm256_shuffle_epi8(_mm256_loadu_si256((const __m256i *)(data[i] + at)), big_endian);
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 2) {
-        pairs[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
+    UNPACK(256, 8, rows, fours);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         to[i] = (eight_words)_mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20);
@@ -63,24 +71,11 @@ WITH_AVX512_INLINE void load_sixteen(sixteen_words to[16], const uint8_t *const 
 {
     const __m512i big_endian =
         _mm512_broadcast_i32x4(_mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203));
-    __m512i rows[16], pairs[16];
-    /* The quarter q of fours[4 * g + k] has word 4 * q + k of messages 4 * g to 4 * g + 3. */
-    __m512i fours[16];
+    __m512i rows[16], fours[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
         rows[i] = _mm512_shuffle_epi8(_mm512_loadu_si512(data[i] + at), big_endian);
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
+    UNPACK(512, 16, rows, fours);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         /* The quarters 0 and 1, 2 and 3 of messages 0 to 7, then of 8 to 15. */
