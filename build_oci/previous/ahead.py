@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from build_oci.work.crew import Crew
 
 _Seen: TypeAlias = tuple[int, ...]
+_Found: TypeAlias = "dict[str, tuple[_Seen, Hashed]]"
+"""By digest, of the blobs of a batch."""
 
 
 def _seen(part: FilePart) -> _Seen:
@@ -43,9 +45,11 @@ def _seen(part: FilePart) -> _Seen:
 class _Batch:
     """Blobs that one task of the pool hashes, side by side."""
 
-    def __init__(self, descriptors: list[ReadDescriptor]) -> None:
+    def __init__(
+        self, descriptors: list[ReadDescriptor], hash_all: Callable[[_Batch], _Found]
+    ) -> None:
         self.descriptors = descriptors
-        self.task: Task[dict[str, tuple[_Seen, Hashed]]] | None = None
+        self.task = Task(partial(hash_all, self))
         self._files: Files | None = None
         self._is_stopped = False
 
@@ -54,8 +58,8 @@ class _Batch:
         if self._files is not None:
             self._files.cancel()
 
-    def run(self, source: Source, workers: Crew) -> dict[str, tuple[_Seen, Hashed]]:
-        """By digest, for the pool. What cannot be opened is left to the one who carries it."""
+    def run(self, source: Source, workers: Crew) -> _Found:
+        """For the pool. What cannot be opened is left to the one who carries it."""
         with ExitStack() as stack:
             blobs = []
             for descriptor in () if self._is_stopped else self.descriptors:
@@ -81,7 +85,7 @@ class HashedAhead:
         self._source = source
         self._workers = workers
         self._batches: dict[str, _Batch] = {}
-        self._waiting: deque[Task[dict[str, tuple[_Seen, Hashed]]]] = deque()  # for the pool
+        self._waiting: deque[Task[_Found]] = deque()  # for the pool
 
     def begin(self, blobs: Iterable[ReadDescriptor]) -> None:
         """Hash BLOBS whenever a thread of the pool has nothing else to do."""
@@ -89,13 +93,12 @@ class HashedAhead:
         for descriptors in side_by_side(
             wanted.values(), lambda blob: blob.size, self._workers.count
         ):
-            batch = _Batch(descriptors)
+            batch = _Batch(descriptors, self._run)
             self._batches.update(dict.fromkeys((blob.digest for blob in descriptors), batch))
-            batch.task = Task(partial(self._run, batch))
             self._waiting.append(batch.task)
         self._submit(self._workers.count - 1)
 
-    def _run(self, batch: _Batch) -> dict[str, tuple[_Seen, Hashed]]:
+    def _run(self, batch: _Batch) -> _Found:
         try:
             return batch.run(self._source, self._workers)
         finally:
@@ -118,7 +121,7 @@ class HashedAhead:
     def find(self, blob: VerifiedBlob) -> Hashed | None:
         """What is known of BLOB, which is open; waits for the end of what is under way."""
         batch = self._batches.get(blob.descriptor.digest)
-        if batch is None or batch.task is None:
+        if batch is None:
             return None
         self._submit(len(self._waiting))
         self._workers.check()
