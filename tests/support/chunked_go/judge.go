@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,11 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/vbatts/tar-split/archive/tar"
-	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
-	"go.podman.io/storage/pkg/chunked"
 )
 
 // What is said of a layer: one of the three.
@@ -32,20 +28,13 @@ func judged(s *store, blob, annotationsPath, dest string) (result verdict) {
 			result = verdict{MetadataError: fmt.Sprint("panic: ", problem)}
 		}
 	}()
-	file, err := os.Open(blob)
-	check(err)
-	defer file.Close()
-	status, err := file.Stat()
-	check(err)
-	differ, err := chunked.NewDiffer(context.Background(), s, digest.Digest(""), status.Size(), annotations(annotationsPath), &registry{file: file})
-	if err != nil {
-		return verdict{MetadataError: err.Error()}
+	options := &archive.TarOptions{WhiteoutFormat: archive.OverlayWhiteoutFormat}
+	output, _, metadataErr, pullErr := pull(s, blob, annotationsPath, dest, options)
+	if metadataErr != nil {
+		return verdict{MetadataError: metadataErr.Error()}
 	}
-	defer differ.Close()
-	options := &graphdriver.DifferOptions{Format: graphdriver.DifferOutputFormatDir, StagingDirectory: dest}
-	output, err := differ.ApplyDiff(dest, &archive.TarOptions{WhiteoutFormat: archive.OverlayWhiteoutFormat}, options)
-	if err != nil {
-		return verdict{PullError: err.Error()}
+	if pullErr != nil {
+		return verdict{PullError: pullErr.Error()}
 	}
 	defer output.TarSplit.Close()
 	return verdict{DiffID: output.UncompressedDigest.String()}

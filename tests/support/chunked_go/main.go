@@ -95,18 +95,29 @@ func annotations(path string) map[string]string {
 	return found
 }
 
-func apply(s *store, blob, annotationsPath, dest string) (graphdriver.DriverWithDifferOutput, uint64) {
+// Pulls the layer BLOB in parts into the directory DEST. Returns too how many bytes of it were asked for; the errors: of the metadata, and of
+// the pull itself.
+func pull(s *store, blob, annotationsPath, dest string, options *archive.TarOptions) (output graphdriver.DriverWithDifferOutput, fetched uint64, metadataErr, pullErr error) {
 	file, err := os.Open(blob)
 	check(err)
 	defer file.Close()
 	status, err := file.Stat()
 	check(err)
 	source := &registry{file: file}
-	differ, err := chunked.NewDiffer(context.Background(), s, digest.Digest(""), status.Size(), annotations(annotationsPath), source)
-	check(err)
-	output, err := differ.ApplyDiff(dest, &archive.TarOptions{}, &graphdriver.DifferOptions{Format: graphdriver.DifferOutputFormatDir, StagingDirectory: dest})
-	check(err)
-	return output, source.bytes
+	differ, metadataErr := chunked.NewDiffer(context.Background(), s, digest.Digest(""), status.Size(), annotations(annotationsPath), source)
+	if metadataErr != nil {
+		return
+	}
+	defer differ.Close()
+	output, pullErr = differ.ApplyDiff(dest, options, &graphdriver.DifferOptions{Format: graphdriver.DifferOutputFormatDir, StagingDirectory: dest})
+	return output, source.bytes, nil, pullErr
+}
+
+func apply(s *store, blob, annotationsPath, dest string) (graphdriver.DriverWithDifferOutput, uint64) {
+	output, fetched, metadataErr, pullErr := pull(s, blob, annotationsPath, dest, &archive.TarOptions{})
+	check(metadataErr)
+	check(pullErr)
+	return output, fetched
 }
 
 // The digest of the archive, put together from the tree and the tar-split.
